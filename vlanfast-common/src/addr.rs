@@ -1,0 +1,55 @@
+//! Newtypes for the two numbers of layer 2 that are easily mixed up with others.
+
+use core::fmt;
+
+/// A VLAN identifier: 12 bits, IEEE 802.1Q-2022 clause 9.6.
+///
+/// 0 is the null VID: untagged and priority-tagged traffic. 4095 is reserved, but seen on wires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vid(u16);
+
+impl Vid {
+    /// The null VID.
+    pub const UNTAGGED: Self = Self(0);
+
+    /// The VID of a tag control information field in host byte order: PCP and DEI are masked off.
+    #[inline(always)]
+    pub const fn from_tci(tci: u16) -> Self {
+        Self(tci & 0x0fff)
+    }
+
+    /// The number, below 4096.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for Vid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A MAC address in the order of the wire (IEEE 802-2014 clause 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// The broadcast address.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// The I/G bit: a group address, broadcast included.
+    #[inline(always)]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}

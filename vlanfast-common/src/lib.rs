@@ -1,0 +1,25 @@
+//! The packet logic of vlanfast: what a frame is, which VLAN it belongs to and what becomes of it.
+//!
+//! One source for every place that looks at a frame: the XDP and the TC program, the tests and the
+//! fuzzers. A packet's way through it is one line:
+//! [`Frame`] → [`parse`] → [`classify`] → [`Verdict`], and [`wire`] says how much to count.
+//!
+//! Nothing here knows its hook, reads a clock or touches memory that it was not given.
+#![no_std]
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+mod addr;
+mod classify;
+mod counters;
+mod frame;
+mod parse;
+mod settings;
+mod wire;
+
+pub use addr::{Mac, Vid};
+pub use classify::{Verdict, classify};
+pub use counters::{Counters, Direction, Tally};
+pub use frame::{Bytes, Frame, Segments, Tag};
+pub use parse::{Cast, Headers, Protocol, Vlan, parse};
+pub use settings::{IngressReason, Settings};
+pub use wire::{Wire, wire};

@@ -1,0 +1,56 @@
+//! The programs on the trunk. A packet's way: hook → [`Frame`] → `parse` → `classify` → `act`,
+//! and counting at the one exit. All decisions are in `vlanfast-common`.
+#![no_std]
+#![no_main]
+
+mod count;
+mod maps;
+mod report;
+mod tc;
+mod xdp;
+
+use aya_ebpf::{
+    EbpfContext,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use vlanfast_common::{Direction, Frame, Verdict, classify, parse, wire};
+
+/// Ingress, before the kernel has made an skb of the frame.
+#[xdp]
+pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
+    xdp::act(decide(&ctx, &xdp::XdpFrame::new(&ctx), Direction::Rx))
+}
+
+/// Ingress, where XDP is not to be had.
+#[classifier]
+pub fn vlanfast_rx(ctx: TcContext) -> i32 {
+    tc::act(decide(&ctx, &tc::SkbFrame::new(&ctx), Direction::Rx))
+}
+
+/// Egress.
+#[classifier]
+pub fn vlanfast_tx(ctx: TcContext) -> i32 {
+    tc::act(decide(&ctx, &tc::SkbFrame::new(&ctx), Direction::Tx))
+}
+
+#[inline(always)]
+fn decide(ctx: &impl EbpfContext, frame: &impl Frame, direction: Direction) -> Verdict {
+    let headers = parse(frame);
+    let verdict = classify(&headers);
+    let wire = wire(frame, &headers);
+    count::count(direction, &headers, wire);
+    report::report(ctx, direction, &headers, wire);
+    verdict
+}
+
+/// The helpers that we call are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,39 @@
+//! Messages for `vlanfast attach -v`. The level is a constant of the loaded program, so at the
+//! default the verifier removes all of this.
+
+use aya_ebpf::EbpfContext;
+use aya_log_ebpf::{debug, trace};
+use vlanfast_common::{Direction, Headers, Protocol, Wire};
+
+/// `-v`: frames that are passed without being read to the end. `-vv`: every frame.
+#[inline(always)]
+pub fn report(ctx: &impl EbpfContext, direction: Direction, headers: &Headers, wire: Wire) {
+    let direction = match direction {
+        Direction::Rx => "rx",
+        Direction::Tx => "tx",
+    };
+    // 4096 is 802.1ad, 4097 a frame too short to say.
+    let vlan = headers.vlan.key();
+    let number = headers.protocol.number();
+    if headers.protocol == Protocol::TRUNCATED {
+        debug!(
+            ctx,
+            "{} vlan {}: passed, the frame ends within its headers", direction, vlan
+        );
+    } else if headers.protocol.is_stacked() {
+        debug!(
+            ctx,
+            "{} vlan {}: passed, a further tag {:x} follows", direction, vlan, number
+        );
+    } else {
+        trace!(
+            ctx,
+            "{} vlan {}: type {:x}, {} packets, {} bytes",
+            direction,
+            vlan,
+            number,
+            wire.packets,
+            wire.bytes
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! The command line.
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// VLAN-aware eBPF fast path for Docker macvlan containers on an 802.1Q trunk.
+#[derive(Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 fine; 1 failed; 2 wrong usage; 3 not permitted; 4 no such device, or one that can't be \
+a trunk; 5 the hook is someone else's; 6 the kernel lacks something; 7 already attached";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Attach to a trunk and stay until Ctrl-C or SIGTERM, which detach
+    Attach(AttachArgs),
+    /// Take vlanfast off a trunk, also when nobody is left who attached it
+    Detach(DetachArgs),
+    /// Show what is attached, where, and why not elsewhere
+    Status(StatusArgs),
+    /// Show packets and bytes of each VLAN
+    Counters(CountersArgs),
+}
+
+#[derive(Args)]
+pub struct AttachArgs {
+    /// The NIC that carries the VLANs, e.g. eth0 (not eth0.10)
+    pub trunk: String,
+
+    /// Where to read what comes in
+    #[arg(long, value_enum, default_value_t = Asked::Auto)]
+    pub ingress: Asked,
+
+    /// Show messages of the BPF programs: -v frames passed unread, -vv every frame
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Where the user wants ingress to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Asked {
+    /// Native XDP on a NIC that has it and keeps the tags in the bytes; else TC
+    Auto,
+    /// TC: tcx from Linux 6.6, clsact before
+    Tc,
+    /// Native XDP, or an error
+    Xdp,
+    /// XDP behind the driver: works with every driver, slower than TC
+    XdpGeneric,
+}
+
+#[derive(Args)]
+pub struct DetachArgs {
+    /// The trunk it is attached to
+    pub trunk: String,
+}
+
+#[derive(Args)]
+pub struct StatusArgs {
+    /// One trunk only
+    pub trunk: Option<String>,
+
+    /// One JSON object per trunk
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct CountersArgs {
+    /// One trunk only
+    pub trunk: Option<String>,
+
+    /// One VLAN only; 0 is untagged and priority-tagged traffic
+    #[arg(long, value_name = "VID", value_parser = clap::value_parser!(u16).range(0..=4095))]
+    pub vlan: Option<u16>,
+
+    /// Show them anew every second
+    #[arg(long)]
+    pub watch: bool,
+
+    /// A JSON array
+    #[arg(long)]
+    pub json: bool,
+}

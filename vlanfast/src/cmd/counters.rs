@@ -1,0 +1,208 @@
+//! `vlanfast counters`: packets and bytes of each VLAN.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use vlanfast_common::{Counters, Tally, Vid, Vlan};
+
+use super::attached;
+use crate::{
+    cli::CountersArgs,
+    datapath::{check_kernel, counters::CounterMap, pins::Pins},
+    output,
+};
+
+/// The shape of a row of `counters --json`.
+#[derive(Serialize)]
+struct Row {
+    trunk: String,
+    /// The VID; null for frames that have none.
+    vlan: Option<u16>,
+    tag: &'static str,
+    rx: Side,
+    tx: Side,
+    verdicts: Verdicts,
+    drops: Drops,
+}
+
+#[derive(Serialize)]
+struct Side {
+    packets: Packets,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Packets {
+    unicast: u64,
+    multicast: u64,
+    broadcast: u64,
+}
+
+#[derive(Serialize)]
+struct Verdicts {
+    rx: RxVerdicts,
+    tx: TxVerdicts,
+}
+
+/// Everything is passed: the verdicts that would not pass come with the features that give them.
+#[derive(Serialize)]
+struct RxVerdicts {
+    pass: u64,
+    steer: u64,
+    drop: u64,
+}
+
+#[derive(Serialize)]
+struct TxVerdicts {
+    pass: u64,
+    reflect: u64,
+    shortcut: u64,
+}
+
+#[derive(Serialize)]
+struct Drops {
+    storm: u64,
+}
+
+pub async fn run(args: &CountersArgs) -> anyhow::Result<()> {
+    check_kernel()?;
+    loop {
+        let mut rows = vec![];
+        for pins in attached(args.trunk.as_deref()).await? {
+            rows.extend(read(&pins, args.vlan)?);
+        }
+        match (args.json, args.watch) {
+            (true, _) => output::json(&rows)?,
+            // Home and clear: the table stays in one place.
+            (false, true) => output::text(&format!("\x1b[H\x1b[2J{}", table(&rows)))?,
+            (false, false) => output::text(&table(&rows))?,
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The VLANs that had traffic; or the one asked for, whether it had or not.
+fn read(pins: &Pins, vlan: Option<u16>) -> anyhow::Result<Vec<Row>> {
+    let map = CounterMap::open(pins)?;
+    let asked = vlan.map(|vlan| Vlan::id(Vid::from_tci(vlan)));
+    let mut rows = vec![];
+    for vlan in Vlan::all().filter(|vlan| asked.is_none_or(|asked| asked == *vlan)) {
+        let counters = map.read(vlan)?;
+        if asked.is_some() || counters != Counters::default() {
+            rows.push(row(&pins.trunk, vlan, &counters));
+        }
+    }
+    Ok(rows)
+}
+
+fn row(trunk: &str, vlan: Vlan, counters: &Counters) -> Row {
+    let tag = match vlan {
+        Vlan::UNTAGGED => "untagged",
+        Vlan::SERVICE => "802.1ad",
+        Vlan::TRUNCATED => "truncated",
+        _ => "802.1Q",
+    };
+    Row {
+        trunk: trunk.to_owned(),
+        vlan: vlan.vid().map(Vid::get),
+        tag,
+        rx: side(&counters.rx),
+        tx: side(&counters.tx),
+        verdicts: Verdicts {
+            rx: RxVerdicts {
+                pass: counters.rx.total(),
+                steer: 0,
+                drop: 0,
+            },
+            tx: TxVerdicts {
+                pass: counters.tx.total(),
+                reflect: 0,
+                shortcut: 0,
+            },
+        },
+        drops: Drops { storm: 0 },
+    }
+}
+
+fn side(tally: &Tally) -> Side {
+    let [unicast, multicast, broadcast] = tally.packets;
+    Side {
+        packets: Packets {
+            unicast,
+            multicast,
+            broadcast,
+        },
+        bytes: tally.bytes,
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    const HEAD: [&str; 10] = [
+        "trunk",
+        "vlan",
+        "rx unicast",
+        "multicast",
+        "broadcast",
+        "bytes",
+        "tx unicast",
+        "multicast",
+        "broadcast",
+        "bytes",
+    ];
+    let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
+    for row in rows {
+        let mut line = vec![row.trunk.clone()];
+        line.push(match row.vlan {
+            Some(vlan) if vlan != 0 => vlan.to_string(),
+            _ => row.tag.to_owned(),
+        });
+        for side in [&row.rx, &row.tx] {
+            let Packets {
+                unicast,
+                multicast,
+                broadcast,
+            } = side.packets;
+            line.extend(
+                [unicast, multicast, broadcast, side.bytes].map(|number| number.to_string()),
+            );
+        }
+        lines.push(line);
+    }
+    output::table(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_keeps_its_shape() {
+        let mut counters = Counters::default();
+        counters.rx = Tally {
+            packets: [1, 2, 3],
+            bytes: 600,
+        };
+        let row = row("eth0", Vlan::id(Vid::from_tci(10)), &counters);
+        assert_eq!(
+            serde_json::to_value(row).unwrap(),
+            serde_json::json!({
+                "trunk": "eth0", "vlan": 10, "tag": "802.1Q",
+                "rx": {"packets": {"unicast": 1, "multicast": 2, "broadcast": 3}, "bytes": 600},
+                "tx": {"packets": {"unicast": 0, "multicast": 0, "broadcast": 0}, "bytes": 0},
+                "verdicts": {"rx": {"pass": 6, "steer": 0, "drop": 0},
+                             "tx": {"pass": 0, "reflect": 0, "shortcut": 0}},
+                "drops": {"storm": 0},
+            })
+        );
+    }
+
+    #[test]
+    fn frames_without_a_vid_are_never_billed_to_vlan_0() {
+        for vlan in [Vlan::SERVICE, Vlan::TRUNCATED] {
+            assert_eq!(row("eth0", vlan, &Counters::default()).vlan, None);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `vlanfast detach`: also when nobody is left who attached.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    cli::DetachArgs,
+    datapath::{
+        check_kernel, hooks,
+        netlink::Netlink,
+        pins::{Holder, Pins},
+    },
+    error::Error,
+};
+
+/// How long an attached process may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub async fn run(args: &DetachArgs) -> anyhow::Result<()> {
+    check_kernel()?;
+    let netlink = Netlink::connect()?;
+    let pins = Pins::of(&args.trunk);
+    if !pins.exist() {
+        if netlink.link(&args.trunk).await?.is_none() {
+            return Err(Error::NoSuchDevice {
+                trunk: args.trunk.clone(),
+            }
+            .into());
+        }
+        println!("{}: nothing attached, nothing to do", args.trunk);
+        return Ok(());
+    }
+    if let Some(holder) = pins.holder() {
+        end(holder, &pins)?;
+        pins.wait_until_free(PATIENCE).await?;
+    }
+    // The process that we ended has cleared up after itself; a killed one has not.
+    if pins.exist() {
+        let _lock = pins
+            .lock()?
+            .ok()
+            .context("someone attaches at this moment: try again")?;
+        hooks::remove(&netlink, &pins).await?;
+    }
+    println!("{}: detached", args.trunk);
+    Ok(())
+}
+
+/// Asks the attached process to end.
+fn end(holder: Holder, pins: &Pins) -> anyhow::Result<()> {
+    let pid = holder.pid.with_context(|| {
+        format!(
+            "the process attached to {} is in another PID namespace: stop it there",
+            pins.trunk
+        )
+    })?;
+    match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("failed to stop process {pid}")),
+    }
+}

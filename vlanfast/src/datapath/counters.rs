@@ -1,0 +1,33 @@
+//! Reads the counters of every CPU.
+
+use anyhow::Context;
+use aya::maps::{Map, MapData, PerCpuArray};
+use vlanfast_common::{Counters, Vlan};
+
+use super::pins::{COUNTERS, Pins};
+
+/// The pinned `COUNTERS`, readable while another process is attached.
+pub struct CounterMap(PerCpuArray<MapData, Counters>);
+
+impl CounterMap {
+    pub fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let what = || format!("failed to open the counters of {}", pins.trunk);
+        let map = MapData::from_pin(pins.path(COUNTERS)).with_context(what)?;
+        let map = PerCpuArray::try_from(Map::PerCpuArray(map)).with_context(what)?;
+        Ok(Self(map))
+    }
+
+    /// What all CPUs counted of a VLAN.
+    pub fn read(&self, vlan: Vlan) -> anyhow::Result<Counters> {
+        let parts = self
+            .0
+            .get(&vlan.key(), 0)
+            .context("failed to read COUNTERS")?;
+        let mut sum = Counters::default();
+        for part in parts.iter() {
+            sum.rx.merge(&part.rx);
+            sum.tx.merge(&part.tx);
+        }
+        Ok(sum)
+    }
+}

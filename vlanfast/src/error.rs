@@ -1,0 +1,80 @@
+//! What can go wrong in a way that the user can mend: each says what, why and what to do about it.
+
+use std::{io, process::ExitCode};
+
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("vlanfast needs {missing}: run it as root, or with `setpriv` or systemd grant them")]
+    NotPermitted { missing: String },
+
+    #[error("no such device: {trunk}; `ip link` lists those there are")]
+    NoSuchDevice { trunk: String },
+
+    #[error("{trunk} can't be a trunk: it is {what}; name an Ethernet device that carries VLANs")]
+    NotATrunk { trunk: String, what: &'static str },
+
+    #[error("{device} is VLAN {vlan} of {trunk}, not the trunk: run `vlanfast attach {trunk}`")]
+    VlanDevice {
+        device: String,
+        vlan: u16,
+        trunk: String,
+    },
+
+    #[error(
+        "{trunk} strips VLAN tags before XDP can see them (rx-vlan-offload is on): run \
+         `ethtool -K {trunk} rxvlan off`{peer}, or use --ingress tc"
+    )]
+    StripsTags { trunk: String, peer: &'static str },
+
+    #[error(
+        "the XDP hook of {trunk} belongs to {owner}: detach that first (`ip link set dev {trunk} \
+         xdp off` if it is nobody's any more), or use --ingress tc"
+    )]
+    HookTaken { trunk: String, owner: String },
+
+    #[error("{what}: {remedy}")]
+    Kernel { what: String, remedy: &'static str },
+
+    #[error(
+        "vlanfast is attached to {trunk} already, by process {pid}: stop that, or run \
+         `vlanfast detach {trunk}`"
+    )]
+    AlreadyAttached { trunk: String, pid: String },
+
+    #[error("vlanfast is not attached to {trunk}: run `vlanfast attach {trunk}`")]
+    NotAttached { trunk: String },
+}
+
+impl Error {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotAttached { .. } => 1,
+            Self::NotPermitted { .. } => 3,
+            Self::NoSuchDevice { .. }
+            | Self::NotATrunk { .. }
+            | Self::VlanDevice { .. }
+            | Self::StripsTags { .. } => 4,
+            Self::HookTaken { .. } => 5,
+            Self::Kernel { .. } => 6,
+            Self::AlreadyAttached { .. } => 7,
+        }
+    }
+}
+
+/// Prints a failure on one line and says with which code to exit.
+pub fn report(failure: &anyhow::Error) -> ExitCode {
+    // A reader that has seen enough (`vlanfast counters | head`) is no failure.
+    if let Some(error) = failure.downcast_ref::<io::Error>()
+        && error.kind() == io::ErrorKind::BrokenPipe
+    {
+        return ExitCode::SUCCESS;
+    }
+    let text = format!("{failure:#}").replace('\n', " ");
+    eprintln!("error: {text}");
+    match failure.downcast_ref::<Error>() {
+        Some(error) => ExitCode::from(error.exit_code()),
+        None => ExitCode::FAILURE,
+    }
+}

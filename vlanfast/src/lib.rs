@@ -1,0 +1,7 @@
+//! The loader of vlanfast: attaches the programs to a trunk, reads their maps, takes them off again.
+
+pub mod cli;
+pub mod cmd;
+pub mod datapath;
+pub mod error;
+mod output;

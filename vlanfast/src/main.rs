@@ -1,0 +1,27 @@
+//! `vlanfast`: the table of contents. Each verb is a file in `cmd`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use vlanfast::{
+    cli::{Cli, Command},
+    cmd, error,
+};
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => error::report(&failure),
+    }
+}
+
+// One thread: there is nothing to share, and locks on namespaces or files stay where they were taken.
+#[tokio::main(flavor = "current_thread")]
+async fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Attach(args) => cmd::attach::run(args).await,
+        Command::Detach(args) => cmd::detach::run(args).await,
+        Command::Status(args) => cmd::status::run(args).await,
+        Command::Counters(args) => cmd::counters::run(args).await,
+    }
+}
