@@ -1,0 +1,28 @@
+//! Any bytes, any metadata: no panic, no read past the end, a VID below 4096.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vlanfast_common::{Bytes, Segments, Tag, Vlan, classify, parse, wire};
+
+fuzz_target!(|input: (u8, u16, u32, u32, &[u8])| {
+    let (metadata, tci, count, size, bytes) = input;
+    let tpid = if metadata & 2 == 0 {
+        Tag::C_TAG
+    } else {
+        Tag::S_TAG
+    };
+    let frame = Bytes {
+        bytes,
+        stripped_tag: (metadata & 1 != 0).then_some(Tag { tpid, tci }),
+        // The kernel's fields are 16 bits wide.
+        segments: (metadata & 4 != 0).then_some(Segments {
+            count: count & 0xffff,
+            size: size & 0xffff,
+        }),
+    };
+    let headers = parse(&frame);
+    assert!(headers.vlan.key() < Vlan::COUNT);
+    assert!(headers.vlan.vid().is_none_or(|vid| vid.get() < 4096));
+    classify(&headers);
+    assert!(wire(&frame, &headers).packets >= 1);
+});
