@@ -180,10 +180,13 @@ mod tests {
 
     #[test]
     fn json_keeps_its_shape() {
-        let mut counters = Counters::default();
-        counters.rx = Tally {
+        let rx = Tally {
             packets: [1, 2, 3],
             bytes: 600,
+        };
+        let counters = Counters {
+            rx,
+            ..Counters::default()
         };
         let row = row("eth0", Vlan::id(Vid::from_tci(10)), &counters);
         assert_eq!(

@@ -1,0 +1,53 @@
+//! `cargo xtask check`: formatting, lints, and the direction of imports.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    ebpf, layers,
+    setup::{self, Need},
+    sh,
+    toolchain::Compiler,
+};
+
+pub fn check() -> Result<()> {
+    setup::ensure(Need::Build)?;
+    sh::step("rustfmt");
+    for package in [".", "vlanfast-ebpf", "fuzz"] {
+        let mut cargo = cargo(package);
+        sh::run(cargo.args(["fmt", "--all", "--check"]))?;
+    }
+
+    sh::step("direction of imports");
+    let wrong = layers::violations(&sh::workspace())?;
+    if !wrong.is_empty() {
+        bail!(
+            "imports against the direction that ARCHITECTURE.md gives: {}",
+            wrong.join("; ")
+        );
+    }
+
+    // The loader embeds it, so its lints need it too.
+    ebpf::build_object()?;
+    sh::step("clippy: host");
+    let clippy = [
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+    ];
+    sh::run(cargo(".").args(clippy).args(["--", "--deny", "warnings"]))?;
+    sh::step("clippy: BPF");
+    let mut bpf = ebpf::cargo(&Compiler::find()?, "clippy")?;
+    sh::run(bpf.args(["--quiet", "--", "--deny", "warnings"]))?;
+    println!("everything is in order");
+    Ok(())
+}
+
+fn cargo(package: impl AsRef<Path>) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(sh::workspace().join(package));
+    cargo
+}

@@ -1,0 +1,191 @@
+//! Which module may use which. Design first, then this table, then code.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// A layer of the loader: its path in `vlanfast/src`, and the paths below `crate` that it must not
+/// use. The most specific entry for a file counts.
+const LAYERS: &[(&str, &[&str])] = &[
+    // Verbs are on top: nothing but `main` uses them.
+    ("cmd", &[]),
+    ("datapath", &["cmd", "output"]),
+    // Pure: decides, and asks nobody.
+    (
+        "datapath/choose",
+        &[
+            "cmd",
+            "output",
+            "datapath::hooks",
+            "datapath::load",
+            "datapath::netlink",
+        ],
+    ),
+    ("cli", &["cmd", "output", "datapath"]),
+    ("output", &["cmd", "datapath", "cli"]),
+    ("error", &["cmd", "datapath", "cli", "output"]),
+];
+
+/// What `vlanfast-common` must not name: it is packet logic alone.
+const OUTSIDE: &[&str] = &["std::", "alloc::", "aya_ebpf", "tokio", "libc::"];
+
+/// Every import against the rules, as `file: import`.
+pub fn violations(workspace: &Path) -> Result<Vec<String>> {
+    let mut wrong = vec![];
+    let loader = workspace.join("vlanfast/src");
+    for file in sources(&loader)? {
+        let name = file
+            .strip_prefix(&loader)
+            .unwrap_or(&file)
+            .with_extension("");
+        let name = name.to_string_lossy();
+        if let Some(forbidden) = rule(&name) {
+            let text = read(&file)?;
+            let used = imports(&text);
+            wrong.extend(
+                used.iter()
+                    .filter(|path| forbidden.iter().any(|layer| is_below(path, layer)))
+                    .map(|path| format!("vlanfast/src/{name}.rs: crate::{path}")),
+            );
+        }
+    }
+    for file in sources(&workspace.join("vlanfast-common/src"))? {
+        let text = read(&file)?;
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let named = code.flat_map(|line| OUTSIDE.iter().filter(move |word| line.contains(**word)));
+        let file = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        wrong.extend(named.map(|word| format!("vlanfast-common/src/{file}: {word}")));
+    }
+    Ok(wrong)
+}
+
+/// The rule for a file, by the longest layer that it is in.
+fn rule(name: &str) -> Option<&'static [&'static str]> {
+    LAYERS
+        .iter()
+        .filter(|(layer, _)| Path::new(name).starts_with(layer))
+        .max_by_key(|(layer, _)| layer.len())
+        .map(|(_, forbidden)| *forbidden)
+}
+
+/// Every path below `crate` that a file names, `use` groups spelled out.
+fn imports(text: &str) -> Vec<String> {
+    let code: String = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut found = vec![];
+    for rest in code.split("crate::").skip(1) {
+        expand("", rest, &mut found);
+    }
+    found
+}
+
+/// Reads one path, or one group of paths in braces; gives what follows it.
+fn expand<'a>(prefix: &str, text: &'a str, found: &mut Vec<String>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = rest.trim_start_matches([' ', ',']);
+            match rest.strip_prefix('}') {
+                Some(after) => return after,
+                None if rest.is_empty() => return rest,
+                None => {}
+            }
+            let after = expand(prefix, rest, found);
+            // Something that is no path: a group ends here as far as we can tell.
+            if after.len() == rest.len() {
+                return rest;
+            }
+            rest = after;
+        }
+    }
+    let end = text
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let path = if prefix.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{prefix}::{name}")
+    };
+    match rest.strip_prefix("::") {
+        Some(below) => expand(&path, below, found),
+        None => {
+            found.push(path);
+            rest
+        }
+    }
+}
+
+fn is_below(path: &str, layer: &str) -> bool {
+    path == layer
+        || path
+            .strip_prefix(layer)
+            .is_some_and(|rest| rest.starts_with("::"))
+}
+
+fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = vec![];
+    let entries = fs::read_dir(dir).with_context(|| format!("failed to read {}", dir.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{imports, is_below, rule};
+
+    #[test]
+    fn groups_are_spelled_out() {
+        let text = "use crate::{\n    cli::Asked,\n    datapath::{hooks, pins::{Lock, Pins}},\n};\nfn f() { crate::output::text(); }";
+        let expected = [
+            "cli::Asked",
+            "datapath::hooks",
+            "datapath::pins::Lock",
+            "datapath::pins::Pins",
+            "output::text",
+        ];
+        assert_eq!(imports(text), expected);
+    }
+
+    #[test]
+    fn comments_import_nothing() {
+        assert!(imports("/// See [`crate::cmd`].\n").is_empty());
+    }
+
+    #[test]
+    fn the_most_specific_rule_counts() {
+        assert!(rule("datapath/choose").unwrap().contains(&"datapath::load"));
+        assert!(!rule("datapath/hooks").unwrap().contains(&"datapath::load"));
+        assert!(rule("main").is_none());
+    }
+
+    #[test]
+    fn a_layer_holds_what_is_below_it_and_not_what_sounds_like_it() {
+        assert!(is_below("cmd::attach", "cmd"));
+        assert!(!is_below("cmdline", "cmd"));
+    }
+}

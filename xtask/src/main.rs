@@ -1,0 +1,55 @@
+//! `cargo xtask`: everything one does with this repository. Each command is a file.
+
+mod check;
+mod demo;
+mod ebpf;
+mod layers;
+mod setup;
+mod sh;
+mod test;
+mod toolchain;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Builds, checks, tests and shows vlanfast
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Command {
+    /// Install what is missing to build and test (Debian, Ubuntu)
+    Setup,
+    /// Build the BPF object alone
+    BuildEbpf,
+    /// Build the vlanfast binary, with the object inside
+    Build {
+        /// Optimised
+        #[arg(long)]
+        release: bool,
+    },
+    /// Check formatting, lints and the direction of imports
+    Check,
+    /// Run the tests: level host, kernel, netns and vm
+    Test(test::Args),
+    /// Show it at work in a virtual machine
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Setup => setup::setup(),
+        Command::BuildEbpf => ebpf::build_object().map(drop),
+        Command::Build { release } => ebpf::build(release).map(drop),
+        Command::Check => check::check(),
+        Command::Test(args) => test::test(&args),
+        Command::Demo(args) => demo::demo(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Running other programs, and the two places that belong to us.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The root of the repository.
+pub fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// Where downloads and tools are kept across clones.
+pub fn cache_dir() -> Result<PathBuf> {
+    let dir = env::var_os("VLANFAST_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("XDG_CACHE_HOME")?).join("vlanfast")))
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache/vlanfast")))
+        .context("no place for the cache: set VLANFAST_CACHE to a directory")?;
+    fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Runs a program, with its output on ours.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("failed to start `{}`", show(command)))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", show(command));
+    }
+    Ok(())
+}
+
+/// Runs a program and gives what it wrote to standard output.
+pub fn capture(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("failed to start `{}`", show(command)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.trim().lines().last().unwrap_or_default().to_owned();
+        bail!("`{}` failed: {}: {last}", show(command), output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Says what is being done.
+pub fn step(text: &str) {
+    println!("==> {text}");
+}
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+/// The command as one would type it.
+pub fn show(command: &Command) -> String {
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
+}

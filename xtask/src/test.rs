@@ -1,0 +1,393 @@
+//! `cargo xtask test`: runs the four levels of tests and counts what passed, failed and was skipped.
+
+mod report;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::vm::{self, End, Job, Kernel};
+use crate::{ebpf, setup, sh};
+use report::{Count, Tracker};
+
+/// Seconds for one test program; under TCG the tutorial takes a few minutes.
+const PROGRAM_TIMEOUT: u64 = 1200;
+const VM_TARGETS: &[&str] = &["kernel", "netns", "trunk", "tutorial"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// Unit and property tests; no privileges
+    Host,
+    /// The BPF object through BPF_PROG_TEST_RUN on the running kernel; root
+    Kernel,
+    /// Live trunks in network namespaces on the running kernel; root
+    Netns,
+    /// All of it and real Docker, on Debian's 6.1 and 6.12 kernels in QEMU
+    Vm,
+}
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to run; everything if not given
+    levels: Vec<Level>,
+    /// Don't fail when tests were skipped
+    #[arg(long)]
+    allow_skip: bool,
+    /// Run the vm level on this kernel only
+    #[arg(long)]
+    kernel: Option<Kernel>,
+    /// Run only the tests whose names contain this
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+/// Runs the tests, prints the summary, and ends the process with code 1 if anything failed.
+pub fn test(args: &Args) -> Result<()> {
+    let all = [Level::Host, Level::Kernel, Level::Netns, Level::Vm];
+    let levels = if args.levels.is_empty() {
+        &all[..]
+    } else {
+        &args.levels
+    };
+    setup::ensure(setup::Need::Build)?;
+    if levels.contains(&Level::Vm) {
+        setup::ensure(setup::Need::Lab)?;
+    }
+    let session = Session::build(args, levels)?;
+    let mut rows = Vec::new();
+    let mut notes = Vec::new();
+    // In a fixed order, each once, whatever the command line says: the cheap ones first.
+    for level in all.into_iter().filter(|level| levels.contains(level)) {
+        let kernels = match (level, args.kernel) {
+            (Level::Vm, None) => Kernel::ALL.map(Some).to_vec(),
+            (Level::Vm, only) => vec![only],
+            _ => vec![None],
+        };
+        for kernel in kernels {
+            let name = match (level, kernel) {
+                (Level::Vm, Some(kernel)) => format!("vm {kernel}"),
+                (level, _) => level_name(level).to_owned(),
+            };
+            println!("== {name}");
+            let start = Instant::now();
+            let mut tracker = Tracker::default();
+            // A lab that doesn't work fails its level; the others still run.
+            if let Err(error) = session.run(level, kernel, &mut tracker) {
+                println!("  {name}: {error:#}");
+                tracker.count.failed += 1;
+            }
+            if tracker.count.total() == 0 && args.filter.is_none() {
+                println!("  {name}: no test ran");
+                tracker.count.failed += 1;
+            }
+            notes.extend(
+                tracker
+                    .skips
+                    .iter()
+                    .map(|skip| format!("skipped ({name}) {skip}")),
+            );
+            notes.extend(
+                tracker
+                    .figures
+                    .iter()
+                    .map(|figure| format!("{figure} ({name})")),
+            );
+            rows.push((name, tracker.count, start.elapsed().as_secs_f64()));
+        }
+    }
+    let mut sum = Count::default();
+    rows.iter().for_each(|(_, count, _)| sum += *count);
+    println!();
+    notes.iter().for_each(|note| println!("{note}"));
+    println!("{}", report::table(&rows));
+    println!("{sum}");
+    if sum.failed > 0 || sum.total() == 0 || (sum.skipped > 0 && !args.allow_skip) {
+        // The sum is the last line by contract; an error would print another.
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Host => "host",
+        Level::Kernel => "kernel",
+        Level::Netns => "netns",
+        Level::Vm => "vm",
+    }
+}
+
+/// What the levels share: the programs to run and how.
+struct Session<'a> {
+    args: &'a Args,
+    programs: BTreeMap<String, PathBuf>,
+    logs: PathBuf,
+}
+
+impl<'a> Session<'a> {
+    fn build(args: &'a Args, levels: &[Level]) -> Result<Session<'a>> {
+        let logs = sh::workspace().join("target/lab");
+        fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
+        ebpf::build_object()?;
+        let mut programs = build(&["build", "-p", "vlanfast"])?;
+        if levels.iter().any(|level| *level != Level::Host) {
+            programs.extend(build_tests()?);
+        }
+        Ok(Session {
+            args,
+            programs,
+            logs,
+        })
+    }
+
+    fn run(&self, level: Level, kernel: Option<Kernel>, tracker: &mut Tracker) -> Result<()> {
+        match (level, kernel) {
+            (Level::Host, _) => self.host(tracker),
+            (Level::Vm, Some(kernel)) => self.vm(kernel, tracker),
+            (level, _) => self.direct(level_name(level), tracker),
+        }
+    }
+
+    fn program(&self, name: &str) -> Result<&Path> {
+        self.programs.get(name).map(PathBuf::as_path).with_context(|| {
+            format!("finding the test target `{name}` of vlanfast-tests: cargo built none; is tests/tests/{name}.rs there?")
+        })
+    }
+
+    fn host(&self, tracker: &mut Tracker) -> Result<()> {
+        let mut command = Command::new("cargo");
+        command.args([
+            "test",
+            "--no-fail-fast",
+            "-p",
+            "vlanfast-common",
+            "-p",
+            "vlanfast",
+            "-p",
+            "xtask",
+        ]);
+        command.current_dir(sh::workspace());
+        if let Some(filter) = &self.args.filter {
+            command.args(["--", filter]);
+        }
+        self.follow("host", command, tracker)
+    }
+
+    /// Runs a test program on this machine's kernel, as root.
+    fn direct(&self, name: &str, tracker: &mut Tracker) -> Result<()> {
+        let program = self.program(name)?;
+        let vlanfast = self.program("vlanfast")?;
+        let mut env = vec![
+            format!("VLANFAST_BIN={}", vlanfast.display()),
+            format!("VLANFAST_LEVEL={name}"),
+        ];
+        if self.args.allow_skip {
+            env.push("VLANFAST_ALLOW_SKIP=1".to_owned());
+        }
+        // Handed over by env(1): sudo drops variables even with -E where its policy says so.
+        let mut words: Vec<&OsStr> = vec!["env".as_ref()];
+        words.extend(env.iter().map(OsStr::new));
+        let seconds = PROGRAM_TIMEOUT.to_string();
+        words.extend(["timeout", "--kill-after=5", &seconds].map(OsStr::new));
+        words.push(program.as_os_str());
+        words.extend(["--test-threads=1", "--nocapture"].map(OsStr::new));
+        words.extend(self.args.filter.iter().map(OsStr::new));
+        if !sh::is_root() {
+            let sudo = Command::new("sudo")
+                .arg("--version")
+                .stdout(Stdio::null())
+                .status();
+            if !sudo.is_ok_and(|status| status.success()) {
+                bail!(
+                    "running the {name} tests: they need root and there is no sudo; run `cargo xtask test {name}` as root"
+                );
+            }
+            words.insert(0, "sudo".as_ref());
+        }
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        self.follow(name, command, tracker)
+    }
+
+    /// Runs a command, its output and errors in one stream, to the log and the tracker.
+    fn follow(&self, name: &str, mut command: Command, tracker: &mut Tracker) -> Result<()> {
+        let log = self.logs.join(format!("{name}.log"));
+        let mut file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+        let (reader, writer) =
+            io::pipe().with_context(|| format!("making a pipe for the {name} tests"))?;
+        let errors = writer
+            .try_clone()
+            .with_context(|| format!("making a pipe for the {name} tests"))?;
+        command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting the {name} tests"))?;
+        // It holds our copies of the pipe, which would keep the reader from its end.
+        drop(command);
+        tracker.begin(name);
+        for line in BufReader::new(reader).split(b'\n') {
+            let line = line.with_context(|| format!("reading the {name} tests' output"))?;
+            let line = String::from_utf8_lossy(&line);
+            writeln!(file, "{line}").with_context(|| format!("writing {}", log.display()))?;
+            tracker
+                .line(&line)
+                .iter()
+                .for_each(|text| println!("{text}"));
+        }
+        let status = child
+            .wait()
+            .with_context(|| format!("waiting for the {name} tests"))?;
+        if let Some(complaint) = tracker.end(status.code()) {
+            println!("{complaint}\n  all of it: {}", log.display());
+        }
+        Ok(())
+    }
+
+    fn vm(&self, kernel: Kernel, tracker: &mut Tracker) -> Result<()> {
+        let mut job = Job::new(kernel.to_string(), kernel, vm_script(self.args));
+        job.timeout = Duration::from_secs(PROGRAM_TIMEOUT * VM_TARGETS.len() as u64);
+        job.files
+            .push(vm::File::new(self.program("vlanfast")?, "bin/vlanfast"));
+        for name in VM_TARGETS {
+            job.files
+                .push(vm::File::new(self.program(name)?, format!("tests/{name}")));
+        }
+        let outcome = vm::run(&job, |line| {
+            let shown = match bracket(line) {
+                Some(Bracket::Begin(name)) => {
+                    tracker.begin(name);
+                    Vec::new()
+                }
+                Some(Bracket::End(rc)) => tracker.end(Some(rc)).into_iter().collect(),
+                None => tracker.line(line),
+            };
+            shown.iter().for_each(|text| println!("{text}"));
+        })?;
+        // Only a guest that died leaves a program open.
+        if let Some(complaint) = tracker.end(None) {
+            println!("{complaint}");
+        }
+        match outcome.end {
+            End::Done(0) => Ok(()),
+            End::Done(rc) => bail!(
+                "the guest's script ended with code {rc}; its console is in {}",
+                outcome.log.display()
+            ),
+            End::Died(how) => bail!(
+                "the guest died: {how}; its console is in {}",
+                outcome.log.display()
+            ),
+        }
+    }
+}
+
+/// The guest's part: each program between two brackets, one after the other whatever becomes of it.
+fn vm_script(args: &Args) -> String {
+    let mut script =
+        String::from("export VLANFAST_BIN=/lab/bin/vlanfast VLANFAST_LEVEL=vm RUST_BACKTRACE=1\n");
+    if args.allow_skip {
+        script += "export VLANFAST_ALLOW_SKIP=1\n";
+    }
+    let filter = args.filter.as_ref().map_or(String::new(), |text| {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    });
+    for name in VM_TARGETS {
+        script += &format!(
+            "echo '@@ begin {name}'\n\
+             timeout -k 5 {PROGRAM_TIMEOUT} /lab/tests/{name} --test-threads=1 --nocapture {filter} 2>&1\n\
+             echo \"@@ end {name} rc=$?\"\n"
+        );
+    }
+    // The brackets carry the verdicts.
+    script + "exit 0\n"
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Bracket<'a> {
+    Begin(&'a str),
+    End(i32),
+}
+
+fn bracket(line: &str) -> Option<Bracket<'_>> {
+    // Not at the start: a test that was killed leaves an unfinished line.
+    let (_, text) = line.split_once("@@ ")?;
+    if let Some(name) = text.strip_prefix("begin ") {
+        return Some(Bracket::Begin(name.trim_end()));
+    }
+    let (_, rc) = text.strip_prefix("end ")?.split_once(" rc=")?;
+    Some(Bracket::End(rc.trim_end().parse().ok()?))
+}
+
+/// Builds the tests that need root and returns their executables by target name.
+fn build_tests() -> Result<BTreeMap<String, PathBuf>> {
+    let args = [
+        "test",
+        "--locked",
+        "-p",
+        "vlanfast-tests",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ];
+    let mut command = Command::new("cargo");
+    command
+        .args(args)
+        .current_dir(sh::workspace())
+        .stderr(Stdio::inherit());
+    let what = sh::show(&command);
+    let output = command
+        .output()
+        .with_context(|| format!("starting `{what}`"))?;
+    if !output.status.success() {
+        bail!(
+            "building with `{what}` failed ({}); see the compiler's messages above",
+            output.status
+        );
+    }
+    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
+    let parse = |line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let kind = message["target"]["kind"][0].as_str()?;
+        let name = message["target"]["name"].as_str()?.to_owned();
+        let path = PathBuf::from(message["executable"].as_str()?);
+        (kind == "test").then_some((name, path))
+    };
+    messages.lines().filter_map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_are_read_past_noise() {
+        assert_eq!(bracket("@@ begin kernel"), Some(Bracket::Begin("kernel")));
+        assert_eq!(
+            bracket("test x ... @@ end kernel rc=143"),
+            Some(Bracket::End(143))
+        );
+        assert_eq!(bracket("@@ guest done rc=0"), None);
+        assert_eq!(bracket("@@ end kernel rc=x"), None);
+    }
+
+    #[test]
+    fn cargo_messages_give_the_executables() {
+        let text = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-1"}
+{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"vlanfast_tests"},"executable":"/t/lib-1"}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"netns"},"executable":null}
+not json
+{"reason":"build-finished","success":true}"#;
+        let found = executables(text);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found["kernel"], PathBuf::from("/t/kernel-1"));
+    }
+}

@@ -1,0 +1,131 @@
+//! Compilers and a linker for BPF. Rust has the target, but no toolchain of rustup's brings `core`
+//! for it, and the linker is a program of its own that must know LLVM bitcode as new as rustc's.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+
+use crate::sh;
+
+pub const TARGET: &str = "bpfel-unknown-none";
+
+/// What Debian 12 has for the prebuilt way. The three belong together: rustc-web 1.96 writes the
+/// bitcode of LLVM 22, and bpf-linker 0.13 can be built with that.
+pub const LLVM: &str = "22";
+pub const BPF_LINKER: &str = "0.13.0";
+pub const RUSTC_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
+
+/// A way to compile for BPF.
+pub enum Compiler {
+    /// A nightly that can build `core` itself: rustup's, with `rust-src`.
+    Nightly,
+    /// A rustc whose sysroot has `core` for BPF already.
+    Prebuilt { rustc: PathBuf },
+}
+
+impl Compiler {
+    /// Finds one, or says how to get one.
+    pub fn find() -> Result<Self> {
+        if let Some(nightly) = Self::nightly() {
+            return Ok(nightly);
+        }
+        for rustc in ["/usr/bin/rustc", "rustc"] {
+            if sysroot(Command::new(rustc)).is_some_and(|root| has_target(&root)) {
+                return Ok(Self::Prebuilt {
+                    rustc: rustc.into(),
+                });
+            }
+        }
+        bail!(
+            "no Rust compiler for {TARGET}: run `cargo xtask setup`; or by hand `rustup toolchain \
+             install nightly --component rust-src`, or on Debian `apt-get install {}`",
+            RUSTC_PACKAGES.join(" ")
+        )
+    }
+
+    /// rustup's nightly, if it has the sources of `core`.
+    pub fn nightly() -> Option<Self> {
+        let mut rustc = Command::new("rustc");
+        rustc.arg("+nightly");
+        let source = sysroot(rustc)?.join("lib/rustlib/src/rust/library/core");
+        source.exists().then_some(Self::Nightly)
+    }
+
+    /// One line for the reader.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Nightly => "rustup's nightly, building core from rust-src".into(),
+            Self::Prebuilt { rustc } => format!("{} with its prebuilt core", rustc.display()),
+        }
+    }
+
+    /// A cargo that compiles for BPF with it: `build`, or `clippy` where that is to be had.
+    pub fn cargo(&self, verb: &str) -> Command {
+        let mut command = match (self, verb) {
+            // Debian's own clippy matches Debian's rustc; rustup's would not read its metadata.
+            (Self::Prebuilt { .. }, "clippy") => Command::new("/usr/bin/cargo-clippy"),
+            _ => Command::new("cargo"),
+        };
+        // Set by the cargo that runs us, for the toolchain of the host's crates.
+        for name in [
+            "RUSTUP_TOOLCHAIN",
+            "RUSTC",
+            "RUSTC_WRAPPER",
+            "RUSTFLAGS",
+            "CARGO",
+        ] {
+            command.env_remove(name);
+        }
+        match self {
+            Self::Nightly => {
+                command.args(["+nightly", verb, "-Z", "build-std=core"]);
+            }
+            Self::Prebuilt { rustc } => {
+                // `RUSTC_BOOTSTRAP`: aya-ebpf needs features that are not stable for this target.
+                command
+                    .env("RUSTC", rustc)
+                    .env("RUSTC_BOOTSTRAP", "1")
+                    .arg(verb);
+            }
+        }
+        command.args(["--release", "--target", TARGET]);
+        command
+    }
+}
+
+/// bpf-linker: the user's, or the one that `setup` installed.
+pub fn linker() -> Result<PathBuf> {
+    let installed = sh::cache_dir()?.join("tools/bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain([installed])
+        .map(|dir| dir.join("bpf-linker"))
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            anyhow::anyhow!(
+                "no bpf-linker: run `cargo xtask setup`; or by hand `LLVM_PREFIX=/usr/lib/llvm-{LLVM} \
+                 cargo install bpf-linker --no-default-features --features llvm-{LLVM}`"
+            )
+        })
+}
+
+fn sysroot(mut rustc: Command) -> Option<PathBuf> {
+    rustc
+        .args(["--print", "sysroot"])
+        .env_remove("RUSTUP_TOOLCHAIN");
+    sh::capture(&mut rustc)
+        .ok()
+        .map(|path| PathBuf::from(path.trim()))
+}
+
+fn has_target(sysroot: &Path) -> bool {
+    sysroot
+        .join("lib/rustlib")
+        .join(TARGET)
+        .join("lib")
+        .exists()
+}

@@ -1,0 +1,243 @@
+//! Debian packages, fetched and unpacked into the cache without touching the host's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::Kernel;
+use crate::sh;
+
+/// What the guest's user side is made of; apt adds what these depend on.
+const GUEST: &[&str] = &[
+    "busybox-static",
+    "bpftool",
+    // busybox's shell runs its own `ip` and `ping` whatever the PATH says.
+    "dash",
+    "docker.io",
+    "ethtool",
+    "iproute2",
+    "iputils-ping",
+    "tcpdump",
+    "traceroute",
+];
+
+/// Needed by package scripts, which never run here, or by nobody: half of the image otherwise.
+const PRUNE: &[&str] = &[
+    "etc/init.d",
+    "etc/systemd",
+    "usr/bin/containerd-shim",
+    "usr/bin/containerd-shim-runc-v1",
+    "usr/bin/containerd-stress",
+    "usr/bin/ctr",
+    "usr/bin/dnet",
+    "usr/bin/dpkg*",
+    "usr/bin/perl*",
+    "usr/lib/systemd",
+    "usr/lib/x86_64-linux-gnu/gconv",
+    "usr/lib/x86_64-linux-gnu/libperl*",
+    "usr/lib/x86_64-linux-gnu/perl*",
+    "usr/sbin/ovrouter",
+    "usr/share",
+];
+
+pub(super) fn lab_dir() -> Result<PathBuf> {
+    Ok(sh::cache_dir()?.join("lab"))
+}
+
+/// A kernel package, unpacked.
+pub(super) struct KernelDir {
+    pub vmlinuz: PathBuf,
+    /// `lib/modules/VERSION`, which has a `modules.dep`.
+    pub modules: PathBuf,
+    /// Changes whenever another version is unpacked.
+    pub stamp: String,
+}
+
+/// The newest kernel of a series at the time of the first call; the cached one from then on.
+pub(super) fn kernel(kernel: Kernel) -> Result<KernelDir> {
+    let dir = lab_dir()?.join(format!("kernel-{kernel}"));
+    let stamp = unpacked(&dir, kernel.metapackage(), |root| {
+        let version = single_entry(&root.join("lib/modules"))?;
+        let name = version
+            .file_name()
+            .context("naming the kernel's module directory")?;
+        // The package leaves this to its install script.
+        sh::run(Command::new("depmod").arg("-b").arg(root).arg(name))
+    })?;
+    let root = dir.join("root");
+    let vmlinuz = fs::read_dir(root.join("boot"))
+        .with_context(|| format!("reading {}/boot", root.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.to_string_lossy().contains("/vmlinuz-"))
+        .with_context(|| {
+            format!(
+                "finding vmlinuz in {}: remove that directory and run again",
+                dir.display()
+            )
+        })?;
+    let modules = single_entry(&root.join("lib/modules"))?;
+    Ok(KernelDir {
+        vmlinuz,
+        modules,
+        stamp,
+    })
+}
+
+/// The guest's root directory and its stamp.
+pub(super) fn guest() -> Result<(PathBuf, String)> {
+    let dir = lab_dir()?.join("guest");
+    let stamp = unpacked(&dir, &GUEST.join(" "), |root| {
+        let patterns: Vec<String> = PRUNE
+            .iter()
+            .map(|what| format!("{}/{what}", root.display()))
+            .collect();
+        // The patterns are the constants above; the shell only expands them.
+        let script = format!("rm -rf {}", patterns.join(" "));
+        sh::run(Command::new("sh").arg("-c").arg(script))
+    })?;
+    Ok((dir.join("root"), stamp))
+}
+
+/// Makes `dir/root` hold `packages` unless its stamp says that it does; returns the stamp.
+///
+/// The stamp is written last and starts with what was asked for, so a half-made directory or one
+/// for another list is made anew, and a good one needs no network ever again.
+fn unpacked(
+    dir: &Path,
+    packages: &str,
+    finish: impl FnOnce(&Path) -> Result<()>,
+) -> Result<String> {
+    let stamp = dir.join("stamp");
+    if let Ok(text) = fs::read_to_string(&stamp)
+        && text.lines().next() == Some(packages)
+    {
+        return Ok(text);
+    }
+    println!("lab: fetching {packages}");
+    let root = dir.join("root");
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
+    }
+    // Debian's merged /usr must be there first, or `./lib` in a package becomes a directory.
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        let usr = root.join("usr").join(name);
+        fs::create_dir_all(&usr).with_context(|| format!("creating {}", usr.display()))?;
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))
+            .with_context(|| format!("linking {name} in {}", root.display()))?;
+    }
+    let debs = download(dir, packages)?;
+    for deb in &debs {
+        let script = r#"dpkg-deb --fsys-tarfile "$0" | tar -x --keep-directory-symlink --no-same-owner -C "$1""#;
+        sh::run(Command::new("sh").args(["-ec", script]).arg(deb).arg(&root))?;
+    }
+    finish(&root)?;
+    let names = debs
+        .iter()
+        .filter_map(|deb| Some(deb.file_name()?.to_string_lossy().into_owned()));
+    let text = [packages.to_owned()]
+        .into_iter()
+        .chain(names)
+        .collect::<Vec<_>>()
+        .join("\n");
+    fs::remove_dir_all(dir.join("apt"))
+        .with_context(|| format!("removing {}/apt", dir.display()))?;
+    fs::write(&stamp, &text).with_context(|| format!("writing {}", stamp.display()))?;
+    Ok(text)
+}
+
+/// Downloads packages and all they depend on: apt is told that nothing is installed, so the result
+/// doesn't depend on what the host has.
+fn download(dir: &Path, packages: &str) -> Result<Vec<PathBuf>> {
+    let apt = dir.join("apt");
+    let archives = apt.join("archives");
+    fs::create_dir_all(archives.join("partial"))
+        .with_context(|| format!("creating {}", archives.display()))?;
+    let status = apt.join("status");
+    fs::write(&status, "").with_context(|| format!("writing {}", status.display()))?;
+    let (wanted, follow): (Vec<String>, bool) = match packages.strip_prefix("linux-image-") {
+        // A kernel "depends" on the tools that would install it: take the image alone.
+        Some(_) => (vec![newest_image(packages)?], false),
+        None => (packages.split(' ').map(str::to_owned).collect(), true),
+    };
+    let mut command = Command::new("apt-get");
+    command
+        .arg("-qq")
+        .arg("-o")
+        .arg(format!("Dir::State::status={}", status.display()))
+        // Also keeps apt from writing its index of an empty system into the host's cache.
+        .arg("-o")
+        .arg(format!("Dir::Cache={}", apt.display()))
+        // The cache is the user's, where apt's own user can't write.
+        .args([
+            "-o",
+            "APT::Sandbox::User=root",
+            "-o",
+            "APT::Install-Recommends=false",
+        ])
+        .current_dir(&archives);
+    if follow {
+        command.args(["install", "--download-only", "-y"]);
+    } else {
+        command.arg("download");
+    }
+    sh::run(command.args(&wanted)).with_context(|| {
+        format!(
+            "downloading {} (is apt's list old? try `apt-get update`)",
+            wanted.join(" ")
+        )
+    })?;
+    let mut debs: Vec<PathBuf> = fs::read_dir(&archives)
+        .with_context(|| format!("reading {}", archives.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ext| ext == "deb"))
+        .collect();
+    debs.sort();
+    if debs.is_empty() {
+        bail!("downloading {}: apt-get fetched nothing", wanted.join(" "));
+    }
+    Ok(debs)
+}
+
+/// The image that a kernel metapackage stands for.
+fn newest_image(metapackage: &str) -> Result<String> {
+    let text = sh::capture(Command::new("apt-cache").args(["depends", metapackage]))?;
+    dependency(&text).map(str::to_owned).with_context(|| {
+        format!("resolving {metapackage}: apt knows no such kernel; the lab needs Debian 12 with its security archive, and `apt-get update`")
+    })
+}
+
+fn dependency(depends: &str) -> Option<&str> {
+    depends.lines().find_map(|line| {
+        line.trim()
+            .strip_prefix("Depends: linux-image")
+            .map(|_| &line.trim()[9..])
+    })
+}
+
+fn single_entry(dir: &Path) -> Result<PathBuf> {
+    let mut entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let entry = entries
+        .next()
+        .with_context(|| format!("finding anything in {}", dir.display()))?;
+    Ok(entry
+        .with_context(|| format!("reading {}", dir.display()))?
+        .path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metapackage_leads_to_its_image() {
+        let text =
+            "linux-image-6.12-cloud-amd64\n  Depends: linux-image-6.12.117+deb12-cloud-amd64\n";
+        assert_eq!(
+            dependency(text),
+            Some("linux-image-6.12.117+deb12-cloud-amd64")
+        );
+        assert_eq!(dependency("x\n  Depends: libc6\n"), None);
+    }
+}
