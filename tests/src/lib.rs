@@ -1,1 +1,9 @@
+//! What the tests that need root share. They touch nothing but namespaces, devices and pins that
+//! they made themselves, under names of their own.
 
+pub mod capture;
+pub mod packet;
+pub mod program;
+pub mod require;
+pub mod residue;
+pub mod topology;

@@ -55,7 +55,7 @@ impl Frame for SkbFrame<'_> {
     fn segments(&self) -> Option<Segments> {
         // SAFETY: as above.
         let skb = unsafe { &*self.ctx.skb.skb };
-        (skb.gso_size != 0).then(|| Segments {
+        (skb.gso_size != 0).then_some(Segments {
             count: skb.gso_segs,
             size: skb.gso_size,
         })

@@ -135,8 +135,7 @@ impl<'a> Session<'a> {
     fn build(args: &'a Args, levels: &[Level]) -> Result<Session<'a>> {
         let logs = sh::workspace().join("target/lab");
         fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
-        ebpf::build_object()?;
-        let mut programs = build(&["build", "-p", "vlanfast"])?;
+        let mut programs = BTreeMap::from([("vlanfast".to_owned(), ebpf::build(false)?)]);
         if levels.iter().any(|level| *level != Level::Host) {
             programs.extend(build_tests()?);
         }

@@ -95,9 +95,10 @@ impl Tracker {
             program.open = true;
             return show;
         }
-        if rest == "failures:" {
+        // What was captured follows; with --nocapture it has been shown already.
+        if program.test.is_none() && rest.starts_with("---- ") {
             program.in_failures = true;
-            return show;
+            return vec![format!("    {rest}")];
         }
         // With --nocapture a test's first output stands on the line that names it.
         if let Some((name, after)) = parse_test(line) {

@@ -125,8 +125,11 @@ pub struct Outcome {
 pub fn run(job: &Job, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
     let dir = sh::workspace().join("target/lab");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    // Two runs at once must not build the same cache; the lock goes with the file.
+    let lock = packages::lock()?;
     let kernel = packages::kernel(job.kernel)?;
     let initrd = image::build(job, &kernel, &dir.join(format!("{}.cpio", job.name)))?;
+    drop(lock);
     let log = dir.join(format!("{}.log", job.name));
     let end = boot::boot(job, &kernel, &initrd, &log, &mut on_line);
     // A third of a gigabyte that the next run writes anew; keeping it when it failed helps nobody.

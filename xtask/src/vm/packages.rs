@@ -46,6 +46,17 @@ pub(super) fn lab_dir() -> Result<PathBuf> {
     Ok(sh::cache_dir()?.join("lab"))
 }
 
+/// Waits until nobody else works on the lab's cache.
+pub(super) fn lock() -> Result<fs::File> {
+    let dir = lab_dir()?;
+    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let path = dir.join("lock");
+    let file = fs::File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("locking {}", path.display()))?;
+    Ok(file)
+}
+
 /// A kernel package, unpacked.
 pub(super) struct KernelDir {
     pub vmlinuz: PathBuf,
@@ -58,7 +69,7 @@ pub(super) struct KernelDir {
 /// The newest kernel of a series at the time of the first call; the cached one from then on.
 pub(super) fn kernel(kernel: Kernel) -> Result<KernelDir> {
     let dir = lab_dir()?.join(format!("kernel-{kernel}"));
-    let stamp = unpacked(&dir, kernel.metapackage(), |root| {
+    let stamp = unpacked(&dir, kernel.metapackage(), "", |root| {
         let version = single_entry(&root.join("lib/modules"))?;
         let name = version
             .file_name()
@@ -88,7 +99,7 @@ pub(super) fn kernel(kernel: Kernel) -> Result<KernelDir> {
 /// The guest's root directory and its stamp.
 pub(super) fn guest() -> Result<(PathBuf, String)> {
     let dir = lab_dir()?.join("guest");
-    let stamp = unpacked(&dir, &GUEST.join(" "), |root| {
+    let stamp = unpacked(&dir, &GUEST.join(" "), &PRUNE.join(" "), |root| {
         let patterns: Vec<String> = PRUNE
             .iter()
             .map(|what| format!("{}/{what}", root.display()))
@@ -107,11 +118,13 @@ pub(super) fn guest() -> Result<(PathBuf, String)> {
 fn unpacked(
     dir: &Path,
     packages: &str,
+    without: &str,
     finish: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<String> {
     let stamp = dir.join("stamp");
+    let request = format!("{packages} without: {without}");
     if let Ok(text) = fs::read_to_string(&stamp)
-        && text.lines().next() == Some(packages)
+        && text.lines().next() == Some(request.as_str())
     {
         return Ok(text);
     }
@@ -136,7 +149,7 @@ fn unpacked(
     let names = debs
         .iter()
         .filter_map(|deb| Some(deb.file_name()?.to_string_lossy().into_owned()));
-    let text = [packages.to_owned()]
+    let text = [request]
         .into_iter()
         .chain(names)
         .collect::<Vec<_>>()

@@ -1,0 +1,276 @@
+//! Sends frames as they are, and counts them independently of vlanfast: AF_PACKET (packet(7)).
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, setns};
+
+use crate::packet::{Cast, Row, Sums, add};
+
+const ALL: u16 = libc::ETH_P_ALL as u16;
+
+/// Runs `work` on a thread of its own in a namespace; the caller stays where it is.
+pub fn in_netns<T: Send + 'static>(
+    path: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let path = path.to_owned();
+    thread::spawn(move || {
+        let file = File::open(&path).with_context(|| format!("failed to open {path}"))?;
+        setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("failed to enter {path}"))?;
+        work()
+    })
+    .join()
+    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A packet socket on one device. It keeps to the namespace in which it was opened.
+pub struct Packets(OwnedFd);
+
+impl Packets {
+    /// Opens one on a device of a namespace. With protocol 0 it only sends.
+    pub fn open(netns: &str, device: &str, receive: bool) -> Result<Self> {
+        let device = device.to_owned();
+        in_netns(netns, move || {
+            let protocol = if receive { ALL.to_be() } else { 0 };
+            let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+            // SAFETY: no pointers.
+            let fd = unsafe { libc::socket(libc::AF_PACKET, kind, protocol as i32) };
+            ensure!(
+                fd >= 0,
+                "failed to open a packet socket: {}",
+                io::Error::last_os_error()
+            );
+            // SAFETY: just made, and ours alone.
+            let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+            let index = nix::net::if_::if_nametoindex(device.as_str())
+                .with_context(|| format!("no device {device}"))?;
+            socket.option(libc::SO_RCVBUFFORCE, libc::SOL_SOCKET, 256 << 20)?;
+            socket.option(libc::SO_SNDBUFFORCE, libc::SOL_SOCKET, 16 << 20)?;
+            socket.option(libc::PACKET_AUXDATA, libc::SOL_PACKET, 1)?;
+            // SAFETY: all zeroes is a valid address of this family.
+            let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_protocol = protocol;
+            address.sll_ifindex = index as i32;
+            let length = size_of_val(&address) as u32;
+            // SAFETY: an address and its size.
+            let result = unsafe { libc::bind(fd, (&raw const address).cast(), length) };
+            ensure!(
+                result == 0,
+                "failed to bind to {device}: {}",
+                io::Error::last_os_error()
+            );
+            Ok(socket)
+        })
+    }
+
+    fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn option(&self, name: i32, level: i32, value: i32) -> Result<()> {
+        let length = size_of::<i32>() as u32;
+        // SAFETY: a value and its size.
+        let result =
+            unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) };
+        ensure!(
+            result == 0,
+            "failed to set option {name}: {}",
+            io::Error::last_os_error()
+        );
+        Ok(())
+    }
+
+    /// Sends one frame; waits where the device's queue is full.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        loop {
+            // SAFETY: a buffer and its size.
+            let sent = unsafe { libc::send(self.fd(), frame.as_ptr().cast(), frame.len(), 0) };
+            if sent == frame.len() as isize {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            ensure!(
+                error.raw_os_error() == Some(libc::ENOBUFS),
+                "failed to send {} bytes: {error}",
+                frame.len()
+            );
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Sends frames at a steady rate until told to stop; gives how many.
+    pub fn send_steadily(
+        self,
+        frame: Vec<u8>,
+        rate: u64,
+        stop: Arc<AtomicBool>,
+    ) -> JoinHandle<u64> {
+        thread::spawn(move || {
+            let start = Instant::now();
+            let mut sent = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
+                // Behind after a pause: catch up in small bursts, as a switch would.
+                for _ in sent..due.min(sent + 64) {
+                    self.send(&frame)
+                        .expect("a bounded burst into our own namespace");
+                    sent += 1;
+                }
+                thread::sleep(Duration::from_micros(500));
+            }
+            sent
+        })
+    }
+
+    /// Frames that the socket lost for want of room.
+    fn lost(&self) -> Result<u32> {
+        let mut statistics = [0u32; 2];
+        let mut length = size_of_val(&statistics) as u32;
+        // SAFETY: a buffer of `struct tpacket_stats` and its size.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                statistics.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        ensure!(
+            result == 0,
+            "failed to read PACKET_STATISTICS: {}",
+            io::Error::last_os_error()
+        );
+        Ok(statistics[1])
+    }
+
+    /// The next frame, if there is one.
+    fn next(&self) -> Option<Seen> {
+        let mut bytes = [0u8; 256];
+        let mut control = [0u64; 16];
+        // SAFETY: all zeroes is a valid address.
+        let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut part = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        };
+        // SAFETY: all zeroes is a valid header.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_name = (&raw mut from).cast();
+        message.msg_namelen = size_of_val(&from) as u32;
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control);
+        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+        // SAFETY: every pointer is to a buffer of the size beside it.
+        let length = unsafe { libc::recvmsg(self.fd(), &raw mut message, flags) };
+        if length < 14 {
+            return None;
+        }
+        // SAFETY: the kernel filled it in; PACKET_AUXDATA is the only message that is on.
+        let auxiliary = unsafe {
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (!header.is_null()).then(|| {
+                libc::CMSG_DATA(header)
+                    .cast::<libc::tpacket_auxdata>()
+                    .read_unaligned()
+            })
+        };
+        let tag = auxiliary
+            .filter(|data| data.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
+            .map(
+                |data| match data.tp_status & libc::TP_STATUS_VLAN_TPID_VALID {
+                    0 => (0x8100, data.tp_vlan_tci),
+                    _ => (data.tp_vlan_tpid, data.tp_vlan_tci),
+                },
+            );
+        Some(Seen {
+            outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
+            row: row(&bytes, tag),
+            cast: match bytes[..6] {
+                [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Cast::Broadcast,
+                [first, ..] if first & 1 == 1 => Cast::Multicast,
+                _ => Cast::Unicast,
+            },
+            length: length as usize + if tag.is_some() { 4 } else { 0 },
+        })
+    }
+}
+
+struct Seen {
+    outgoing: bool,
+    row: Row,
+    cast: Cast,
+    length: usize,
+}
+
+/// Where a frame must be counted, by its outermost tag; written without a look at vlanfast's parser.
+fn row(bytes: &[u8], tag: Option<(u16, u16)>) -> Row {
+    let (tpid, tci) = tag.unwrap_or((
+        u16::from_be_bytes([bytes[12], bytes[13]]),
+        u16::from_be_bytes([bytes[14], bytes[15]]),
+    ));
+    match tpid {
+        0x8100 => Row::Vlan(tci % 4096),
+        0x88a8 => Row::Service,
+        _ => Row::Vlan(0),
+    }
+}
+
+/// Counts what crosses a device, both ways, until it is stopped.
+pub struct Sniffer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<(Sums, Sums)>>,
+}
+
+impl Sniffer {
+    pub fn start(netns: &str, device: &str) -> Result<Self> {
+        let socket = Packets::open(netns, device, true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let (mut received, mut sent) = (Sums::new(), Sums::new());
+            loop {
+                // Asked first: what came before the stop is still in the queue, and is counted.
+                let last = seen.load(Ordering::Acquire);
+                while let Some(frame) = socket.next() {
+                    let sums = if frame.outgoing {
+                        &mut sent
+                    } else {
+                        &mut received
+                    };
+                    add(sums, frame.row, frame.cast, 1, frame.length);
+                }
+                if last {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            let lost = socket.lost()?;
+            ensure!(lost == 0, "the independent count lost {lost} frames itself");
+            Ok((received, sent))
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// What the device received and what it sent.
+    pub fn stop(self) -> Result<(Sums, Sums)> {
+        self.stop.store(true, Ordering::Release);
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}

@@ -1,0 +1,228 @@
+//! The program under test, run as a user would.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{
+    packet::{Row, Sum, Sums},
+    topology::{Netns, enter},
+};
+
+/// Longer than anything takes under emulation; a hang still ends.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary, as the runner built it.
+pub fn binary() -> String {
+    env::var("VLANFAST_BIN").expect("VLANFAST_BIN names the binary: run `cargo xtask test`")
+}
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs `vlanfast` in a namespace to its end.
+pub fn vlanfast(netns: &Netns, arguments: &[&str]) -> Result<Ended> {
+    vlanfast_in(&netns.name, arguments)
+}
+
+fn vlanfast_in(netns: &str, arguments: &[&str]) -> Result<Ended> {
+    end(enter(netns, &binary()).args(arguments))
+}
+
+/// Runs a command to its end, whatever that is.
+pub fn end(command: &mut Command) -> Result<Ended> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .context("failed to start vlanfast")?;
+    Ok(Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// A `vlanfast attach` that runs. Dropped without [`Attached::stop`], it is killed and cleared up after.
+pub struct Attached {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    trunk: String,
+    /// The namespace's name.
+    netns: String,
+    /// What it said when it had attached.
+    pub said: String,
+}
+
+impl Attached {
+    /// Attaches and waits until it says so.
+    pub fn start(netns: &Netns, trunk: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = netns.command(&binary());
+        command.args(["attach", trunk]).args(arguments);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("failed to start vlanfast attach")?;
+        let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
+        let mut said = String::new();
+        while !said.contains("Ctrl-C") {
+            if stdout.read_line(&mut said)? == 0 {
+                let mut error = String::new();
+                if let Some(mut stderr) = child.stderr.take() {
+                    stderr.read_to_string(&mut error)?;
+                }
+                let status = child.wait()?;
+                bail!(
+                    "vlanfast attach {trunk} {arguments:?} ended ({status}): {}",
+                    error.trim()
+                );
+            }
+        }
+        ensure!(
+            said.starts_with(&format!("{trunk}: attached")),
+            "it said {said:?}"
+        );
+        let netns = netns.name.clone();
+        Ok(Self {
+            child,
+            stdout,
+            trunk: trunk.to_owned(),
+            netns,
+            said,
+        })
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// `status --json` by another process.
+    pub fn status(&self) -> Result<Value> {
+        self.json(&["status", &self.trunk, "--json"])
+    }
+
+    /// `counters --json` by another process: what came in and what went out.
+    pub fn counters(&self) -> Result<(Sums, Sums)> {
+        let rows = self.json(&["counters", &self.trunk, "--json"])?;
+        let (mut rx, mut tx) = (Sums::new(), Sums::new());
+        for row in rows.as_array().context("counters are an array")? {
+            let key = match (row["vlan"].as_u64(), row["tag"].as_str()) {
+                (Some(vlan), _) => Row::Vlan(vlan as u16),
+                (None, Some("802.1ad")) => Row::Service,
+                (None, Some("truncated")) => Row::Truncated,
+                other => bail!("a row for {other:?}"),
+            };
+            for (side, sums) in [("rx", &mut rx), ("tx", &mut tx)] {
+                let number = |value: &Value| value.as_u64().context("a count is a number");
+                let packets = &row[side]["packets"];
+                let sum = Sum {
+                    packets: [
+                        number(&packets["unicast"])?,
+                        number(&packets["multicast"])?,
+                        number(&packets["broadcast"])?,
+                    ],
+                    bytes: number(&row[side]["bytes"])?,
+                };
+                if sum != Sum::default() {
+                    sums.insert(key, sum);
+                }
+            }
+        }
+        Ok((rx, tx))
+    }
+
+    /// How a hook is attached, by `status`.
+    pub fn kind(&self, hook: &str) -> Result<String> {
+        let status = self.status()?;
+        let hooks = status["hooks"].as_array().context("hooks are an array")?;
+        let found = hooks.iter().find(|entry| entry["hook"] == hook);
+        let kind = found.and_then(|entry| entry["kind"].as_str());
+        Ok(kind
+            .with_context(|| format!("{hook} is not attached: {status}"))?
+            .to_owned())
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let ended = vlanfast_in(&self.netns, arguments)?;
+        ensure!(
+            ended.code == Some(0),
+            "vlanfast {arguments:?}: {}",
+            ended.stderr
+        );
+        serde_json::from_str(&ended.stdout).context("output is JSON")
+    }
+
+    /// Sends a signal and waits for an end in order.
+    pub fn stop_by(mut self, signal: Signal) -> Result<()> {
+        kill(self.pid(), signal)?;
+        let status = self.wait()?;
+        ensure!(status.success(), "vlanfast attach ended with {status}");
+        Ok(())
+    }
+
+    /// Ends it as systemd would.
+    pub fn stop(self) -> Result<()> {
+        self.stop_by(Signal::SIGTERM)
+    }
+
+    /// Gives it no chance.
+    pub fn kill(mut self) -> Result<()> {
+        kill(self.pid(), Signal::SIGKILL)?;
+        self.wait().map(drop)
+    }
+
+    fn wait(&mut self) -> Result<std::process::ExitStatus> {
+        let (tell, told) = mpsc::channel::<()>();
+        let pid = self.pid();
+        let watch = thread::spawn(move || {
+            if told.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        });
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest)?;
+        let status = self.child.wait()?;
+        drop(tell);
+        let _ = watch.join();
+        Ok(status)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let _ = vlanfast_in(&self.netns, &["detach", &self.trunk]);
+        }
+    }
+}
+
+/// The directory of a trunk's pins.
+pub fn pins(trunk: &str) -> PathBuf {
+    PathBuf::from("/sys/fs/bpf/vlanfast").join(trunk)
+}
+
+/// Whether a trunk has pins.
+pub fn is_pinned(trunk: &str) -> bool {
+    fs::exists(pins(trunk)).unwrap_or(false)
+}

@@ -1,0 +1,138 @@
+//! Namespaces and devices that belong to one test.
+
+use std::{
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// A word that no other test of this machine uses: `vf`, our process, a number. At most 12 characters.
+pub fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "vf{}x{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// A network namespace; gone with what is in it when it is dropped.
+#[derive(Debug)]
+pub struct Netns {
+    pub name: String,
+}
+
+impl Netns {
+    pub fn new() -> Result<Self> {
+        let name = unique();
+        run(&format!("ip netns add {name}"))?;
+        let netns = Self { name };
+        // No address of its own means no traffic but the test's.
+        netns.run(
+            "for conf in all default; do echo 1 >/proc/sys/net/ipv6/conf/$conf/disable_ipv6; done",
+        )?;
+        netns.run("ip link set lo up")?;
+        Ok(netns)
+    }
+
+    pub fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    /// A command in the namespace.
+    pub fn command(&self, program: &str) -> Command {
+        enter(&self.name, program)
+    }
+
+    /// Runs a shell's line in the namespace and gives its output.
+    pub fn run(&self, line: &str) -> Result<String> {
+        let mut command = self.command("sh");
+        command.args(["-c", line]);
+        output(&mut command, line)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        // A failure shows in the next test's residue.
+        let _ = run(&format!("ip netns del {}", self.name));
+    }
+}
+
+/// A trunk in one namespace and the other end of its wire in another.
+#[derive(Debug)]
+pub struct Wire {
+    pub host: Netns,
+    pub router: Netns,
+    /// The trunk, in `host`: a name of its own, because pins go by it.
+    pub trunk: String,
+}
+
+/// The router's end of the wire.
+pub const WIRE: &str = "wire";
+
+impl Wire {
+    /// A veth pair, up, without addresses. No offloads that would make one frame of several.
+    pub fn veth() -> Result<Self> {
+        let (host, router, trunk) = (Netns::new()?, Netns::new()?, unique());
+        let (h, r) = (&host.name, &router.name);
+        run(&format!(
+            "ip link add {trunk} netns {h} address 02:00:00:00:00:0a type veth \
+             peer name {WIRE} netns {r} address 02:00:00:00:00:0b"
+        ))?;
+        let wire = Self {
+            host,
+            router,
+            trunk,
+        };
+        wire.host.run(&format!("ip link set {} up", wire.trunk))?;
+        wire.router.run(&format!("ip link set {WIRE} up"))?;
+        Ok(wire)
+    }
+
+    /// Keeps VLAN tags in the bytes on both ends, as XDP on a veth needs it.
+    pub fn keep_tags(&self) -> Result<()> {
+        self.host
+            .run(&format!("ethtool -K {} rxvlan off", self.trunk))?;
+        self.router.run(&format!("ethtool -K {WIRE} txvlan off"))?;
+        Ok(())
+    }
+
+    /// The counters of the router's device, in frames: independent of vlanfast and of the sniffer.
+    pub fn statistic(netns: &Netns, device: &str, name: &str) -> Result<u64> {
+        let text = netns.run(&format!("ip -s -j link show {device}"))?;
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        let (side, field) = name.split_once('_').context("a name like rx_packets")?;
+        json[0]["stats64"][side][field]
+            .as_u64()
+            .with_context(|| format!("{device} has no {name}"))
+    }
+}
+
+/// A command in a namespace. Not by `ip netns exec`, which remounts /sys and hides bpffs.
+pub fn enter(netns: &str, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net=/run/netns/{netns}"))
+        .arg(program);
+    command
+}
+
+/// Runs a shell's line and gives its output.
+pub fn run(line: &str) -> Result<String> {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]);
+    output(&mut command, line)
+}
+
+fn output(command: &mut Command, line: &str) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("failed to start `{line}`"))?;
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("`{line}` failed: {}", error.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
