@@ -6,4 +6,5 @@ pub mod packet;
 pub mod program;
 pub mod require;
 pub mod residue;
+pub mod scenario;
 pub mod topology;

@@ -36,6 +36,13 @@ impl Netns {
         Ok(netns)
     }
 
+    /// The namespace where the test began, under a name of its own.
+    pub fn here() -> Result<Self> {
+        let name = unique();
+        run(&format!("ip netns attach {name} {}", std::process::id()))?;
+        Ok(Self { name })
+    }
+
     pub fn path(&self) -> String {
         format!("/run/netns/{}", self.name)
     }
@@ -91,6 +98,54 @@ impl Wire {
         Ok(wire)
     }
 
+    /// The lab's two virtio NICs, whose driver has native XDP; they go back when this is dropped.
+    pub fn virtio() -> Result<Self> {
+        let (host, router, trunk) = (Netns::new()?, Netns::new()?, unique());
+        for (mac, name, netns) in [
+            ("52:54:00:00:00:0a", trunk.as_str(), &host),
+            ("52:54:00:00:00:0b", WIRE, &router),
+        ] {
+            let nic = nic(mac)?;
+            run(&format!(
+                "ip link set {nic} down && ip link set {nic} netns {}",
+                netns.name
+            ))?;
+            netns.run(&format!("ip link set {nic} name {name}"))?;
+            // QEMU filters by address and VLAN otherwise; a NIC on a wire of ours need not.
+            netns.run(&format!("ip link set {name} promisc on up"))?;
+        }
+        Ok(Self {
+            host,
+            router,
+            trunk,
+        })
+    }
+
+    /// 802.1Q devices for a VLAN on both ends: `<trunk>.<vid>` and `wire.<vid>`, up.
+    pub fn vlan(&self, vid: u16) -> Result<()> {
+        for (netns, device) in [(&self.host, self.trunk.as_str()), (&self.router, WIRE)] {
+            netns.run(&format!(
+                "ip link add link {device} name {device}.{vid} type vlan id {vid} && \
+                 ip link set {device}.{vid} up"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// A container on a VLAN as Docker makes it: a macvlan in bridge mode in a namespace of its own.
+    pub fn container(&self, vid: u16, address: &str) -> Result<Netns> {
+        let container = Netns::new()?;
+        let (name, trunk) = (&container.name, &self.trunk);
+        self.host.run(&format!(
+            "ip link add link {trunk}.{vid} name mv{vid} type macvlan mode bridge && \
+             ip link set mv{vid} netns {name}"
+        ))?;
+        container.run(&format!(
+            "ip link set mv{vid} name eth0 && ip addr add {address}/24 dev eth0 && ip link set eth0 up"
+        ))?;
+        Ok(container)
+    }
+
     /// Keeps VLAN tags in the bytes on both ends, as XDP on a veth needs it.
     pub fn keep_tags(&self) -> Result<()> {
         self.host
@@ -117,6 +172,16 @@ pub fn enter(netns: &str, program: &str) -> Command {
         .arg(format!("--net=/run/netns/{netns}"))
         .arg(program);
     command
+}
+
+/// The name of the NIC with a MAC, in the namespace where the test began.
+pub fn nic(mac: &str) -> Result<String> {
+    let name = run(&format!("grep -sl {mac} /sys/class/net/*/address"))?;
+    let name = name
+        .split('/')
+        .nth(4)
+        .with_context(|| format!("no NIC has {mac}"))?;
+    Ok(name.to_owned())
 }
 
 /// Runs a shell's line and gives its output.

@@ -7,7 +7,8 @@ show() { echo "\$ $*"; "$@" 2>&1; }
 ip netns add router
 ip link set eth1 name trunk netns router
 in_router() { nsenter --net=/run/netns/router "$@"; }
-in_router ip link set trunk up
+# QEMU's NIC drops multicast that its guest has not asked for in time; a router takes all of it.
+in_router ip link set trunk up promisc on
 ip link set eth0 up
 for v in 10 20; do
   in_router ip link add link trunk name trunk.$v type vlan id $v

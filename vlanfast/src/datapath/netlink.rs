@@ -1,7 +1,5 @@
 //! What the kernel says over rtnetlink, asked anew each time.
 
-use std::io;
-
 use anyhow::Context;
 use futures_util::TryStreamExt;
 use rtnetlink::{
@@ -235,6 +233,7 @@ fn bpf_filter(message: &TcMessage) -> Option<Filter> {
     })
 }
 
+/// No such device; or no such name, because it is longer than any (`IFNAMSIZ`).
 fn is_absent(code: i32) -> bool {
-    io::Error::from_raw_os_error(-code).raw_os_error() == Some(libc::ENODEV)
+    [libc::ENODEV, libc::ERANGE].contains(&-code)
 }

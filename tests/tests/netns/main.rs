@@ -1,0 +1,6 @@
+//! Level `netns`: live trunks on veth pairs in namespaces of their own, on the running kernel. No
+//! 8021q is needed: frames come with their tags from packet sockets.
+
+mod exactness;
+mod life;
+mod refusals;

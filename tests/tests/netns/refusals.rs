@@ -1,0 +1,205 @@
+//! Bad input: one line that says what is wrong, a code of its own, and nothing changed.
+
+use std::os::unix::process::CommandExt;
+
+use vlanfast_tests::{
+    program::{Attached, Ended, binary, end, vlanfast},
+    require,
+    residue::Residue,
+    topology::{Netns, Wire, run},
+};
+
+/// One line on stderr, the code, and each of the words.
+fn refused(ended: &Ended, code: i32, words: &[&str]) {
+    let text = &ended.stderr;
+    assert_eq!(ended.code, Some(code), "{text}");
+    assert!(text.starts_with("error: "), "{text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    for word in words {
+        assert!(text.contains(word), "no '{word}' in: {text}");
+    }
+}
+
+#[test]
+fn devices_that_can_not_be_a_trunk_are_refused() {
+    require!("devices", nix::unistd::geteuid().is_root(), "needs root");
+    let host = Netns::new().unwrap();
+    refused(
+        &vlanfast(&host, &["attach", "nope"]).unwrap(),
+        4,
+        &["nope", "ip link"],
+    );
+    refused(
+        &vlanfast(&host, &["attach", "a-name-that-is-too-long"]).unwrap(),
+        4,
+        &["too-long"],
+    );
+    refused(
+        &vlanfast(&host, &["attach", "lo"]).unwrap(),
+        4,
+        &["lo", "loopback"],
+    );
+    host.run("ip tuntap add vft mode tun").unwrap();
+    refused(
+        &vlanfast(&host, &["attach", "vft"]).unwrap(),
+        4,
+        &["vft", "not an Ethernet device"],
+    );
+    refused(&vlanfast(&host, &["detach", "nope"]).unwrap(), 4, &["nope"]);
+    refused(
+        &vlanfast(&host, &["counters", "nope"]).unwrap(),
+        4,
+        &["nope"],
+    );
+    refused(
+        &vlanfast(&host, &["status", "lo"]).unwrap(),
+        1,
+        &["not attached to lo"],
+    );
+}
+
+#[test]
+fn wrong_usage_is_code_2() {
+    let host = Netns::new().unwrap();
+    for arguments in [
+        &["attach"][..],
+        &["attach", "eth0", "--ingress", "magic"],
+        &["counters", "--vlan", "4096"],
+        &["nothing"],
+    ] {
+        assert_eq!(
+            vlanfast(&host, arguments).unwrap().code,
+            Some(2),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn one_trunk_has_one_vlanfast() {
+    require!("one", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let attached = Attached::start(&wire.host, &wire.trunk, &[]).unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    let pid = attached.pid().to_string();
+    refused(
+        &vlanfast(&wire.host, &["attach", &wire.trunk]).unwrap(),
+        7,
+        &[&wire.trunk, &pid],
+    );
+    assert_eq!(Residue::of(&wire.host, &wire.trunk).unwrap(), before);
+    attached.stop().unwrap();
+}
+
+#[test]
+fn xdp_on_a_device_that_strips_tags_names_the_remedy() {
+    require!("strips", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    let remedy = format!("ethtool -K {} rxvlan off", wire.trunk);
+    for ingress in ["xdp", "xdp-generic"] {
+        let ended = vlanfast(&wire.host, &["attach", &wire.trunk, "--ingress", ingress]).unwrap();
+        refused(&ended, 4, &["strips VLAN tags", &remedy, "--ingress tc"]);
+    }
+    assert_eq!(Residue::of(&wire.host, &wire.trunk).unwrap(), before);
+}
+
+#[test]
+fn an_xdp_program_of_someone_else_is_named_and_left_alone() {
+    require!("foreign", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    wire.keep_tags().unwrap();
+    let (host, trunk) = (&wire.host, wire.trunk.clone());
+    // Any program will do, as long as it is not pinned as ours: the object's own, from here.
+    let path = host.path();
+    let name = trunk.clone();
+    let _foreign = vlanfast_tests::capture::in_netns(&path, move || {
+        let mut ebpf = vlanfast::datapath::load::load(0)?;
+        let program = vlanfast::datapath::load::xdp(&mut ebpf)?;
+        program.attach(&name, aya::programs::XdpMode::Driver)?;
+        Ok(ebpf)
+    })
+    .unwrap();
+    let before = Residue::of(host, &trunk).unwrap();
+    let ended = vlanfast(host, &["attach", &trunk, "--ingress", "xdp"]).unwrap();
+    refused(&ended, 5, &[&trunk, "vlanfast_xdp", "--ingress tc"]);
+    assert_eq!(Residue::of(host, &trunk).unwrap(), before);
+    // TC is free, and what `auto` would have done is not.
+    let attached = Attached::start(host, &trunk, &[]).unwrap();
+    let status = attached.status().unwrap();
+    assert_eq!(status["ingress"]["chosen"], "tc");
+    assert!(
+        status["ingress"]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("someone else"),
+        "{status}"
+    );
+    attached.stop().unwrap();
+}
+
+#[test]
+fn missing_rights_are_named() {
+    require!("rights", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    // Anyone may run this copy.
+    let copy = format!("/tmp/{}", wire.trunk);
+    run(&format!("cp {} {copy} && chmod 755 {copy}", binary())).unwrap();
+    let attach = |setpriv: &str| {
+        let line = format!("exec setpriv {setpriv} {copy} attach {}", wire.trunk);
+        end(wire.host.command("sh").args(["-c", &line])).unwrap()
+    };
+    let nobody = attach("--reuid=65534 --regid=65534 --clear-groups");
+    refused(&nobody, 3, &["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]);
+    let without = attach("--bounding-set=-net_admin --inh-caps=-net_admin");
+    refused(&without, 3, &["CAP_NET_ADMIN"]);
+    assert!(!without.stderr.contains("CAP_BPF"), "{}", without.stderr);
+    std::fs::remove_file(&copy).unwrap();
+    assert_eq!(Residue::of(&wire.host, &wire.trunk).unwrap(), before);
+}
+
+#[test]
+fn a_kernel_that_is_too_old_or_without_bpf_is_named() {
+    require!("kernel", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    let attach = || {
+        let mut command = wire.host.command(&binary());
+        command.args(["attach", &wire.trunk]);
+        command
+    };
+    let mut old = attach();
+    // SAFETY: one call between fork and exec, with a number.
+    unsafe {
+        old.pre_exec(|| {
+            // UNAME26 of personality(2): the kernel gives 2.6.x for its version.
+            libc::personality(0x0020000);
+            Ok(())
+        });
+    }
+    refused(&end(&mut old).unwrap(), 6, &["2.6.", "too old", "5.15"]);
+
+    let mut without = attach();
+    let filter = without_bpf();
+    // SAFETY: applies a filter that was made before the fork.
+    unsafe {
+        without.pre_exec(move || seccompiler::apply_filter(&filter).map_err(std::io::Error::other));
+    }
+    refused(&end(&mut without).unwrap(), 6, &["bpf(2)"]);
+    assert_eq!(Residue::of(&wire.host, &wire.trunk).unwrap(), before);
+}
+
+/// A seccomp filter under which bpf(2) is not implemented.
+fn without_bpf() -> seccompiler::BpfProgram {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    SeccompFilter::new(
+        [(libc::SYS_bpf, vec![])].into_iter().collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    )
+    .unwrap()
+    .try_into()
+    .unwrap()
+}

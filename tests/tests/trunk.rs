@@ -1,0 +1,181 @@
+//! Level `vm`: trunks with the kernel's own 802.1Q devices and macvlan, over a veth and over virtio,
+//! whose driver has native XDP.
+
+use vlanfast_tests::{
+    capture::{Packets, Sniffer},
+    packet::{BROADCAST, MULTICAST, frame},
+    program::{Attached, vlanfast},
+    require,
+    require::kernel_at_least,
+    scenario::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
+    topology::{WIRE, Wire, run},
+};
+
+/// Leaves the test where it is not in the lab.
+macro_rules! in_the_lab {
+    ($test:expr) => {
+        require!(
+            $test,
+            run("grep -qs 52:54:00:00:00:0b /sys/class/net/*/address").is_ok(),
+            "needs the virtio NICs and 8021q of the lab's virtual machine"
+        );
+    };
+}
+
+fn tc() -> &'static str {
+    if kernel_at_least(6, 6) {
+        "tcx"
+    } else {
+        "clsact"
+    }
+}
+
+#[test]
+fn a_vlan_device_in_the_trunks_place_is_refused_and_the_trunk_named() {
+    in_the_lab!("vlan device");
+    let wire = Wire::veth().unwrap();
+    wire.vlan(10).unwrap();
+    let device = format!("{}.10", wire.trunk);
+    let ended = vlanfast(&wire.host, &["attach", &device]).unwrap();
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    let advice = format!("vlanfast attach {}", wire.trunk);
+    assert!(
+        ended.stderr.contains(&advice) && ended.stderr.contains("VLAN 10"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.stderr.trim_end().lines().count(), 1);
+}
+
+#[test]
+fn auto_takes_native_xdp_on_virtio_and_tc_on_a_veth() {
+    in_the_lab!("auto");
+    let virtio = Wire::virtio().unwrap();
+    let attached = Attached::start(&virtio.host, &virtio.trunk, &[]).unwrap();
+    assert_eq!(attached.kind("ingress").unwrap(), "xdp-native");
+    assert_eq!(attached.kind("egress").unwrap(), tc());
+    assert_eq!(attached.status().unwrap()["ingress"]["chosen"], "xdp");
+    attached.stop().unwrap();
+
+    let veth = Wire::veth().unwrap();
+    let attached = Attached::start(&veth.host, &veth.trunk, &[]).unwrap();
+    assert_eq!(attached.kind("ingress").unwrap(), tc());
+    let status = attached.status().unwrap();
+    assert!(
+        status["ingress"]["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("veth"),
+        "{status}"
+    );
+    attached.stop().unwrap();
+}
+
+#[test]
+fn status_lists_the_vlan_devices_by_vid_and_not_by_name() {
+    in_the_lab!("status");
+    let wire = Wire::veth().unwrap();
+    let trunk = &wire.trunk;
+    wire.host
+        .run(&format!(
+            "ip link add link {trunk} name uplink type vlan id 30 && \
+             ip link add link {trunk} name vlan7 type vlan id 20 && \
+             ip link add link {trunk} name service type vlan protocol 802.1ad id 40"
+        ))
+        .unwrap();
+    let attached = Attached::start(&wire.host, trunk, &[]).unwrap();
+    let vlans = &attached.status().unwrap()["vlans"];
+    let expected = serde_json::json!([
+        {"vlan": 20, "parent": "vlan7"}, {"vlan": 30, "parent": "uplink"},
+    ]);
+    assert_eq!(*vlans, expected);
+    attached.stop().unwrap();
+}
+
+#[test]
+fn tc_on_virtio_counts_every_frame_both_ways() {
+    in_the_lab!("virtio tc");
+    corpus_both_ways(&Wire::virtio().unwrap(), "tc", tc()).unwrap();
+}
+
+#[test]
+fn native_xdp_on_virtio_counts_every_frame_both_ways() {
+    in_the_lab!("virtio xdp");
+    corpus_both_ways(&Wire::virtio().unwrap(), "xdp", "xdp-native").unwrap();
+}
+
+#[test]
+fn generic_xdp_on_virtio_counts_every_frame_both_ways() {
+    in_the_lab!("virtio xdp-generic");
+    corpus_both_ways(&Wire::virtio().unwrap(), "xdp-generic", "xdp-generic").unwrap();
+}
+
+/// Frames that get their tags from 802.1Q devices, which leave them in metadata on a veth.
+#[test]
+fn tags_that_travel_as_metadata_are_counted_for_their_vlan() {
+    in_the_lab!("metadata");
+    let wire = Wire::veth().unwrap();
+    for vid in [10, 20, 4094] {
+        wire.vlan(vid).unwrap();
+    }
+    let attached = Attached::start(&wire.host, &wire.trunk, &[]).unwrap();
+    let sniffer = Sniffer::start(&wire.router.path(), WIRE).unwrap();
+    for (vid, count) in [(10, 7), (20, 5), (4094, 3)] {
+        let router = Packets::open(&wire.router.path(), &format!("{WIRE}.{vid}"), false).unwrap();
+        let host = format!("{}.{vid}", wire.trunk);
+        let host = Packets::open(&wire.host.path(), &host, false).unwrap();
+        for destination in [[0x02, 0, 0, 0, 0, 0x0a], MULTICAST, BROADCAST] {
+            let bytes = frame(destination, &[0x88, 0xb5], 100);
+            (0..count).for_each(|_| router.send(&bytes).unwrap());
+            (0..2 * count).for_each(|_| host.send(&bytes).unwrap());
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let (at_router, from_router) = sniffer.stop().unwrap();
+    assert_eq!(from_router.len(), 3, "{from_router:?}");
+    assert!(
+        from_router
+            .values()
+            .all(|sum| sum.packets.iter().all(|&count| count >= 3))
+    );
+    settle(&attached, &from_router, &at_router);
+    attached.stop().unwrap();
+}
+
+/// A bulk transfer each way between the router and a container, over VLAN 10.
+fn bulk_to_a_container(wire: &Wire, ingress: &str) {
+    wire.vlan(10).unwrap();
+    wire.router
+        .run(&format!("ip addr add {ROUTER_ADDRESS}/24 dev {WIRE}.10"))
+        .unwrap();
+    let container = wire.container(10, HOST_ADDRESS).unwrap();
+    bulk(wire, &container, ingress).unwrap();
+}
+
+#[test]
+fn a_bulk_transfer_to_a_container_over_a_veth_is_exact_through_gro() {
+    in_the_lab!("bulk veth");
+    let wire = Wire::veth().unwrap();
+    wire.host
+        .run(&format!("ethtool -K {} gro on", wire.trunk))
+        .unwrap();
+    bulk_to_a_container(&wire, "tc");
+}
+
+#[test]
+fn a_bulk_transfer_to_a_container_over_virtio_is_exact_through_gro() {
+    in_the_lab!("bulk virtio tc");
+    bulk_to_a_container(&Wire::virtio().unwrap(), "tc");
+}
+
+#[test]
+fn a_bulk_transfer_to_a_container_is_exact_through_native_xdp() {
+    in_the_lab!("bulk virtio xdp");
+    bulk_to_a_container(&Wire::virtio().unwrap(), "xdp");
+}
+
+#[test]
+fn a_bulk_transfer_to_a_container_is_exact_through_generic_xdp() {
+    in_the_lab!("bulk virtio xdp-generic");
+    bulk_to_a_container(&Wire::virtio().unwrap(), "xdp-generic");
+}

@@ -1,0 +1,314 @@
+//! Level `vm`: the tutorial that the project started from, with real Docker, command for command,
+//! without vlanfast and with it, by XDP and by TC. Every ping and traceroute must give what the
+//! tutorial shows, and every frame that the router sends or receives must be counted.
+
+use std::{
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use vlanfast_tests::{
+    capture::Sniffer,
+    packet::Row,
+    program::Attached,
+    require,
+    require::kernel_at_least,
+    scenario::settle,
+    topology::{Netns, WIRE, nic, run},
+};
+
+/// The set-up of the tutorial, as it is printed there. Its `-ti` is left out where there is no terminal.
+const SET_UP: &[&str] = &[
+    "docker network create -d macvlan --subnet=10.0.10.0/24 --gateway=10.0.10.1 \
+     --subnet=2001:db8:babe:10::/64 --gateway=2001:db8:babe:10::1 -o parent=eth0.10 --ipv6 macvlan10",
+    "docker network create -d macvlan --subnet=10.0.20.0/24 --gateway=10.0.20.1 \
+     --subnet=2001:db8:babe:20::/64 --gateway=2001:db8:babe:20::1 -o parent=eth0.20 --ipv6 macvlan20",
+    "docker run --name='container0' --hostname='container0' --net=macvlan10 --ip=10.0.10.2 \
+     --ip6=2001:db8:babe:10::2 --detach=true phusion/baseimage:latest",
+    "docker run --name='container2' --hostname='container2' --net=macvlan20 --ip=10.0.20.4 \
+     --ip6=2001:db8:babe:20::4 --detach=true phusion/baseimage:latest",
+    "docker run --name='container1' --hostname='container1' --net=macvlan10 --ip=10.0.10.3 \
+     --ip6=2001:db8:babe:10::3 --detach=true phusion/baseimage:latest",
+    "docker network connect --ip=10.0.20.3 --ip6=2001:db8:babe:20::3 macvlan20 container1",
+];
+
+/// What the tutorial looks at, and words that it shows.
+const LOOKS: &[(&str, &[&str])] = &[
+    (
+        "ip -d addr show | grep 'mtu\\|vlan'",
+        &[
+            "eth0.10@eth0",
+            "eth0.20@eth0",
+            "802.1Q id 10",
+            "802.1Q id 20",
+        ],
+    ),
+    ("docker network ls", &["macvlan10", "macvlan20"]),
+    (
+        "docker network inspect macvlan10",
+        &[
+            "\"parent\": \"eth0.10\"",
+            "\"EnableIPv6\": true",
+            "10.0.10.1",
+        ],
+    ),
+    ("docker ps", &["container0", "container1", "container2"]),
+    (
+        "docker inspect container1",
+        &[
+            "10.0.10.3",
+            "2001:db8:babe:10::3",
+            "10.0.20.3",
+            "2001:db8:babe:20::3",
+        ],
+    ),
+    (
+        "docker exec container1 ip addr | grep 'mtu\\|inet'",
+        &["10.0.10.3/24", "10.0.20.3/24", "eth0@if", "eth1@if"],
+    ),
+    (
+        "docker exec container1 ip route",
+        &["default via 10.0.10.1 dev eth0", "10.0.20.0/24 dev eth1"],
+    ),
+    (
+        "docker exec container1 ip -6 route",
+        &[
+            "2001:db8:babe:10::/64 dev eth0",
+            "2001:db8:babe:20::/64 dev eth1",
+        ],
+    ),
+];
+
+/// The tutorial's pings, and the same for IPv6, both ways: from a container to an address.
+const PINGS: &[(&str, &str)] = &[
+    ("container1", "10.0.10.2"),
+    ("container1", "10.0.20.4"),
+    ("container1", "10.0.10.1"),
+    ("container1", "10.0.20.1"),
+    ("container1", "2001:db8:babe:10::2"),
+    ("container1", "2001:db8:babe:20::4"),
+    ("container1", "2001:db8:babe:10::1"),
+    ("container1", "2001:db8:babe:20::1"),
+    ("container0", "10.0.20.4"),
+    ("container2", "10.0.10.2"),
+    ("container0", "2001:db8:babe:20::4"),
+    ("container2", "2001:db8:babe:10::2"),
+];
+
+/// From the router back to every address of a container.
+const FROM_ROUTER: &[&str] = &[
+    "10.0.10.2",
+    "10.0.10.3",
+    "10.0.20.3",
+    "10.0.20.4",
+    "2001:db8:babe:10::2",
+    "2001:db8:babe:10::3",
+    "2001:db8:babe:20::3",
+    "2001:db8:babe:20::4",
+];
+
+/// The tutorial's traceroutes with their hops, and the way back.
+const TRACEROUTES: &[(&str, &str, &[&str])] = &[
+    ("container0", "10.0.10.3", &["10.0.10.3"]),
+    ("container0", "10.0.20.3", &["10.0.10.1", "10.0.20.3"]),
+    ("container0", "10.0.20.4", &["10.0.10.1", "10.0.20.4"]),
+    ("container2", "10.0.20.3", &["10.0.20.3"]),
+    ("container2", "10.0.10.2", &["10.0.20.1", "10.0.10.2"]),
+];
+
+/// Docker's daemon, for as long as the test runs.
+struct Docker(Child);
+
+impl Docker {
+    fn start() -> Self {
+        let line = "exec dockerd --iptables=false --ip6tables=false --bridge=none -s overlay2 \
+                    >/tmp/dockerd.log 2>&1";
+        let daemon = Command::new("sh")
+            .args(["-c", line])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while run("docker version").is_err() {
+            let log = || std::fs::read_to_string("/tmp/dockerd.log").unwrap_or_default();
+            assert!(
+                start.elapsed() < Duration::from_secs(180),
+                "dockerd does not start: {}",
+                log()
+            );
+            thread::sleep(Duration::from_millis(500));
+        }
+        Self(daemon)
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let _ = run("docker rm -f container0 container1 container2");
+        let _ = run("docker network rm macvlan10 macvlan20");
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The tutorial's router: the other NIC, with an address in each VLAN.
+fn router() -> Netns {
+    let router = Netns::new().unwrap();
+    let device = nic("52:54:00:00:00:0b").unwrap();
+    run(&format!(
+        "ip link set {device} down && ip link set {device} netns {}",
+        router.name
+    ))
+    .unwrap();
+    let lines = [
+        "for conf in all default; do echo 0 >/proc/sys/net/ipv6/conf/$conf/disable_ipv6; done"
+            .into(),
+        format!("ip link set {device} name {WIRE}"),
+        format!("ip link set {WIRE} promisc on up"),
+        "echo 1 >/proc/sys/net/ipv4/ip_forward".into(),
+        "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding".into(),
+    ];
+    for line in &lines {
+        router.run(line).unwrap();
+    }
+    for vid in [10, 20] {
+        router
+            .run(&format!(
+                "ip link add link {WIRE} name {WIRE}.{vid} type vlan id {vid} && \
+                 ip addr add 10.0.{vid}.1/24 dev {WIRE}.{vid} && \
+                 ip addr add 2001:db8:babe:{vid}::1/64 dev {WIRE}.{vid} nodad && \
+                 ip link set {WIRE}.{vid} up"
+            ))
+            .unwrap();
+    }
+    router
+}
+
+/// Every ping and traceroute of the tutorial; the figures are its own.
+fn tutorial(router: &Netns) {
+    for (container, address) in PINGS {
+        let said = run(&format!("docker exec {container} ping -c 4 {address}"))
+            .unwrap_or_else(|error| panic!("{container} to {address}: {error:#}"));
+        let all = "4 packets transmitted, 4 packets received, 0% packet loss";
+        assert!(said.contains(all), "{container} to {address}: {said}");
+    }
+    for address in FROM_ROUTER {
+        let said = router.run(&format!("ping -c 2 {address}")).unwrap();
+        assert!(
+            said.contains(" 0% packet loss"),
+            "router to {address}: {said}"
+        );
+    }
+    for (container, address, hops) in TRACEROUTES {
+        let said = run(&format!("docker exec {container} traceroute -n {address}")).unwrap();
+        let way: Vec<_> = said
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(1))
+            .collect();
+        assert_eq!(way, *hops, "{container} to {address}: {said}");
+    }
+    neighbours(router);
+}
+
+/// The router's ARP table has all four addresses, each in its VLAN, with the containers' own MACs.
+fn neighbours(router: &Netns) {
+    let table = router.run("ip -4 neigh show nud all").unwrap();
+    for (container, network, address, vid) in [
+        ("container0", "macvlan10", "10.0.10.2", 10),
+        ("container1", "macvlan10", "10.0.10.3", 10),
+        ("container1", "macvlan20", "10.0.20.3", 20),
+        ("container2", "macvlan20", "10.0.20.4", 20),
+    ] {
+        let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").MacAddress}}}}");
+        let mac = run(&format!("docker inspect -f '{format}' {container}")).unwrap();
+        let entry = format!("{address} dev {WIRE}.{vid} lladdr {}", mac.trim());
+        assert!(table.contains(&entry), "no '{entry}' in: {table}");
+    }
+}
+
+/// Attaches and starts the independent count, in a moment when no frame falls between the two.
+fn begin(host: &Netns, router: &Netns, ingress: &str) -> (Attached, Sniffer) {
+    for _ in 0..10 {
+        let attached = Attached::start(host, "eth0", &["--ingress", ingress]).unwrap();
+        let sniffer = Sniffer::start(&router.path(), WIRE).unwrap();
+        let (rx, tx) = attached.counters().unwrap();
+        if rx.is_empty() && tx.is_empty() {
+            return (attached, sniffer);
+        }
+        sniffer.stop().unwrap();
+        attached.stop().unwrap();
+        thread::sleep(Duration::from_secs(2));
+    }
+    panic!("the network never was quiet");
+}
+
+/// The tutorial with vlanfast attached, while another counts what the router sends and receives.
+fn attached(host: &Netns, router: &Netns, ingress: &str, kind: &str) {
+    let (attached, sniffer) = begin(host, router, ingress);
+    assert_eq!(attached.kind("ingress").unwrap(), kind);
+    tutorial(router);
+    // Quiet again: the kernel asks after a neighbour that it used 5 seconds later.
+    thread::sleep(Duration::from_secs(9));
+    let (at_router, from_router) = sniffer.stop().unwrap();
+    for vid in [10, 20] {
+        let sum = &from_router[&Row::Vlan(vid)];
+        assert!(sum.packets[0] > 20, "VLAN {vid} had traffic: {sum:?}");
+        println!(
+            "figure: tutorial by {kind}: VLAN {vid}: the router sent {:?} frames, {} bytes",
+            sum.packets, sum.bytes
+        );
+    }
+    assert!(
+        before.0.is_empty() && before.1.is_empty(),
+        "quiet at the start: {before:?}"
+    );
+    settle(&attached, &from_router, &at_router);
+    attached.stop().unwrap();
+}
+
+#[test]
+fn the_tutorial_gives_its_results_without_vlanfast_by_xdp_and_by_tc() {
+    let test = "tutorial";
+    require!(
+        test,
+        nic("52:54:00:00:00:0b").is_ok(),
+        "needs the lab's virtual machine"
+    );
+    let trunk = nic("52:54:00:00:00:0a").unwrap();
+    // Docker works in the namespace where it was started; a name lets the tests enter it.
+    let host = Netns::here().unwrap();
+    run(&format!(
+        "ip link set {trunk} down && ip link set {trunk} name eth0"
+    ))
+    .unwrap();
+    // No addresses of the host's own: its neighbour discovery is not part of the tutorial.
+    run("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6").unwrap();
+    run("ip link set eth0 promisc on up").unwrap();
+    let router = router();
+    let _docker = Docker::start();
+    run("docker import -c 'CMD [\"/sbin/my_init\"]' /lab/image.tar phusion/baseimage:latest")
+        .unwrap();
+    for command in SET_UP {
+        run(command).unwrap();
+    }
+    for (command, words) in LOOKS {
+        let said = run(command).unwrap();
+        for word in *words {
+            assert!(said.contains(word), "`{command}` shows no '{word}': {said}");
+        }
+    }
+    tutorial(&router);
+    attached(&host, &router, "auto", "xdp-native");
+    attached(
+        &host,
+        &router,
+        "tc",
+        if kernel_at_least(6, 6) {
+            "tcx"
+        } else {
+            "clsact"
+        },
+    );
+}
