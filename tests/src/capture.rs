@@ -123,11 +123,12 @@ impl Packets {
             while !stop.load(Ordering::Relaxed) {
                 let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
                 // Behind after a pause: catch up in small bursts, as a switch would.
-                for _ in sent..due.min(sent + 64) {
+                let burst = due.saturating_sub(sent).min(64);
+                for _ in 0..burst {
                     self.send(&frame)
                         .expect("a bounded burst into our own namespace");
-                    sent += 1;
                 }
+                sent += burst;
                 thread::sleep(Duration::from_micros(500));
             }
             sent

@@ -13,8 +13,19 @@ use crate::{
 /// Builds the BPF object into `target/bpf/vlanfast.o`, where the loader's build script finds it.
 pub fn build_object() -> Result<PathBuf> {
     let compiler = Compiler::find()?;
-    sh::step(&format!("BPF object: {}", compiler.describe()));
-    sh::run(&mut cargo(&compiler, "build")?)?;
+    let linker = toolchain::linker()?;
+    sh::step(&format!(
+        "BPF object: {}, linked by {}",
+        compiler.describe(),
+        linker.display()
+    ));
+    sh::run(&mut cargo(&compiler, "build")?).with_context(|| {
+        format!(
+            "failed to build the BPF object (if it is the linker that fails: {} must know an LLVM \
+             as new as that of `rustc -vV`)",
+            linker.display()
+        )
+    })?;
     let target = sh::workspace().join("target");
     let linked = target
         .join("bpf-build")
@@ -62,15 +73,27 @@ pub fn build(release: bool) -> Result<PathBuf> {
     sh::step("vlanfast");
     sh::run(&mut cargo)?;
     let profile = if release { "release" } else { "debug" };
-    let binary = sh::workspace()
-        .join("target")
-        .join(profile)
-        .join("vlanfast");
+    let binary = host_target()?.join(profile).join("vlanfast");
     let size = fs::metadata(&binary)
         .with_context(|| format!("failed to find {}", binary.display()))?
         .len();
-    println!("    target/{profile}/vlanfast, {:.1} MB", size as f64 / 1e6);
+    let shown = binary.strip_prefix(sh::workspace()).unwrap_or(&binary);
+    println!("    {}, {:.1} MB", shown.display(), size as f64 / 1e6);
     Ok(binary)
+}
+
+/// Where cargo puts the host's crates, which the user may have set in more than one place.
+fn host_target() -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(sh::workspace())
+        .args(["metadata", "--no-deps", "--format-version", "1"]);
+    let metadata: serde_json::Value = serde_json::from_str(&sh::capture(&mut cargo)?)
+        .context("failed to read what `cargo metadata` says")?;
+    let target = metadata["target_directory"].as_str();
+    Ok(target
+        .context("`cargo metadata` names no target directory")?
+        .into())
 }
 
 /// `PATH` with the LLVM that bpf-linker was built with in front.

@@ -44,7 +44,7 @@ pub fn violations(workspace: &Path) -> Result<Vec<String>> {
         let name = name.to_string_lossy();
         if let Some(forbidden) = rule(&name) {
             let text = read(&file)?;
-            let used = imports(&text);
+            let used = imports(&name, &text);
             wrong.extend(
                 used.iter()
                     .filter(|path| forbidden.iter().any(|layer| is_below(path, layer)))
@@ -53,11 +53,8 @@ pub fn violations(workspace: &Path) -> Result<Vec<String>> {
         }
     }
     for file in sources(&workspace.join("vlanfast-common/src"))? {
-        let text = read(&file)?;
-        let code = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
-        let named = code.flat_map(|line| OUTSIDE.iter().filter(move |word| line.contains(**word)));
+        let code = code(&read(&file)?);
+        let named = OUTSIDE.iter().filter(|word| code.contains(**word));
         let file = file
             .file_name()
             .unwrap_or_default()
@@ -77,16 +74,37 @@ fn rule(name: &str) -> Option<&'static [&'static str]> {
         .map(|(_, forbidden)| *forbidden)
 }
 
-/// Every path below `crate` that a file names, `use` groups spelled out.
-fn imports(text: &str) -> Vec<String> {
-    let code: String = text
+/// A file without its comments.
+fn code(text: &str) -> String {
+    let lines = text
         .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join(" ");
+        .map(|line| line.split_once("//").map_or(line, |(code, _)| code));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+/// Every path below `crate` that a file names, `use` groups and `super` spelled out.
+fn imports(name: &str, text: &str) -> Vec<String> {
+    let code = code(text);
+    let module: Vec<&str> = name.split('/').filter(|part| *part != "mod").collect();
+    let starts = code
+        .match_indices("crate::")
+        .chain(code.match_indices("super::"));
     let mut found = vec![];
-    for rest in code.split("crate::").skip(1) {
-        expand("", rest, &mut found);
+    for (at, _) in starts {
+        // The second of `super::super`, or the end of a longer name.
+        if code[..at].ends_with(|c: char| c == ':' || c == '_' || c.is_alphanumeric()) {
+            continue;
+        }
+        let mut rest = &code[at..];
+        let mut above = module.len();
+        while let Some(below) = rest.strip_prefix("super::") {
+            rest = below;
+            above = above.saturating_sub(1);
+        }
+        match rest.strip_prefix("crate::") {
+            Some(path) => expand("", path, &mut found),
+            None => expand(&module[..above].join("::"), rest, &mut found),
+        };
     }
     found
 }
@@ -111,7 +129,7 @@ fn expand<'a>(prefix: &str, text: &'a str, found: &mut Vec<String>) -> &'a str {
         }
     }
     let end = text
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .find(|c: char| !c.is_alphanumeric() && c != '_' && c != '*')
         .unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let path = if prefix.is_empty() {
@@ -168,12 +186,26 @@ mod tests {
             "datapath::pins::Pins",
             "output::text",
         ];
-        assert_eq!(imports(text), expected);
+        assert_eq!(imports("cmd/status", text), expected);
+    }
+
+    #[test]
+    fn neither_a_glob_nor_a_comment_hides_the_rest_of_a_group() {
+        let text = "use crate::{\n    cli::*, // why\n    cmd,\n};";
+        assert_eq!(imports("output", text), ["cli::*", "cmd"]);
+    }
+
+    #[test]
+    fn super_is_the_module_above() {
+        let text = "use super::{load, super_x};\nfn f() { super::super::cmd::run() }";
+        let expected = ["datapath::load", "datapath::super_x", "cmd::run"];
+        assert_eq!(imports("datapath/choose", text), expected);
+        assert_eq!(imports("datapath/mod", "use super::cmd;"), ["cmd"]);
     }
 
     #[test]
     fn comments_import_nothing() {
-        assert!(imports("/// See [`crate::cmd`].\n").is_empty());
+        assert!(imports("cli", "/// See [`crate::cmd`].\n").is_empty());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Installs what is missing: Debian's packages as root, bpf-linker as whoever runs this.
 
-use std::{env, fs, process::Command};
+use std::{env, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     ebpf, sh,
-    toolchain::{self, BPF_LINKER, Compiler, LLVM, RUSTC_PACKAGES},
+    toolchain::{self, BPF_LINKER, Compiler, LLVM, RUST_SRC, RUSTC_PACKAGES},
 };
 
 /// What something is needed for.
@@ -20,6 +20,20 @@ pub enum Need {
 
 /// For whatever cargo compiles.
 const COMPILE: &[&str] = &["gcc", "libc6-dev"];
+/// What shows that a package is there where dpkg does not say: a program, if it brings one.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("binutils", "strip"),
+    ("cpio", "cpio"),
+    ("ethtool", "ethtool"),
+    ("gcc", "cc"),
+    ("iproute2", "ip"),
+    ("kmod", "depmod"),
+    ("libc6-dev", "cc"),
+    ("qemu-system-x86", "qemu-system-x86_64"),
+    ("tar", "tar"),
+    ("util-linux", "nsenter"),
+    ("xz-utils", "xz"),
+];
 /// What bpf-linker is compiled and linked with.
 const LINKER: &[&str] = &[
     "g++",
@@ -57,7 +71,11 @@ pub fn ensure(need: Need) -> Result<()> {
     install(&missing(&wanted(need)))?;
     if need == Need::Build {
         Compiler::find()?;
-        if toolchain::linker().is_err() {
+        if let Err(absent) = toolchain::linker() {
+            // Elsewhere we do not know where LLVM is, nor what its packages are called.
+            if !sh::is_debian() {
+                return Err(absent);
+            }
             install_linker()?;
         }
     }
@@ -69,6 +87,9 @@ fn wanted(need: Need) -> Vec<&'static str> {
         Need::Lab => LAB.to_vec(),
         Need::Build => {
             let mut packages = COMPILE.to_vec();
+            if !sh::is_debian() {
+                return packages;
+            }
             if Compiler::nightly().is_none() {
                 packages.extend(RUSTC_PACKAGES);
             }
@@ -80,7 +101,7 @@ fn wanted(need: Need) -> Vec<&'static str> {
     }
 }
 
-/// Those that dpkg does not have.
+/// Those that this machine does not have.
 fn missing(packages: &[&'static str]) -> Vec<&'static str> {
     packages
         .iter()
@@ -90,9 +111,14 @@ fn missing(packages: &[&'static str]) -> Vec<&'static str> {
 }
 
 fn is_installed(package: &str) -> bool {
+    if !sh::is_debian() {
+        let program = PROGRAMS.iter().find(|(name, _)| *name == package);
+        return program.is_some_and(|(_, program)| sh::has(program));
+    }
     let mut query = Command::new("dpkg-query");
     query.args(["--show", "--showformat=${db:Status-Status}", package]);
-    sh::capture(&mut query).is_ok_and(|status| status == "installed")
+    // The word comes once for each architecture that the package is installed for.
+    sh::capture(&mut query).is_ok_and(|status| status.starts_with("installed"))
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -100,27 +126,36 @@ fn install(packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     let list = packages.join(" ");
-    if !is_debian() {
+    if !sh::is_debian() {
         bail!(
             "this is neither Debian nor Ubuntu, so install by hand what these packages of Debian \
              bring: {list}"
         );
     }
     sh::step(&format!("installing {list}"));
+    // `--no-remove`: rustc-web conflicts with rustc and rustup, which may be the user's own.
+    // A machine that has just booted holds dpkg's lock for a while.
     let script = format!(
         "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -o Dpkg::Use-Pty=0 \
-         --no-install-recommends {list}"
+         -o DPkg::Lock::Timeout=300 --no-install-recommends --no-remove {list}"
     );
     let mut command = if sh::is_root() {
         Command::new("sh")
-    } else if sh::capture(Command::new("sudo").arg("--version")).is_ok() {
+    } else if sh::has("sudo") {
         let mut sudo = Command::new("sudo");
         sudo.arg("sh");
         sudo
     } else {
         bail!("packages are missing and there is no sudo: run as root `apt-get install {list}`");
     };
-    sh::run(command.args(["-c", &script]))
+    sh::run(command.args(["-c", &script])).with_context(|| {
+        let other = if packages.contains(&RUSTC_PACKAGES[0]) {
+            format!("; if it has no {}, run `{RUST_SRC}`", RUSTC_PACKAGES[0])
+        } else {
+            String::new()
+        };
+        format!("failed to install packages: see what apt says above{other}")
+    })
 }
 
 fn install_linker() -> Result<()> {
@@ -150,16 +185,4 @@ fn install_linker() -> Result<()> {
         .env_remove("CARGO_TARGET_DIR")
         .current_dir(env::temp_dir());
     sh::run(&mut cargo)
-}
-
-fn is_debian() -> bool {
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    release
-        .lines()
-        .filter_map(|line| line.strip_prefix("ID=").or(line.strip_prefix("ID_LIKE=")))
-        .any(|ids| {
-            ids.trim_matches('"')
-                .split(' ')
-                .any(|id| id == "debian" || id == "ubuntu")
-        })
 }

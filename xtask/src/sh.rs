@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -10,8 +10,11 @@ use anyhow::{Context, Result, bail};
 
 /// The root of the repository.
 pub fn workspace() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_owned()
+    // What `cargo run` says goes first: clones that share a target directory share the binary too,
+    // and it would work on the clone that it was compiled in.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    manifest.parent().unwrap_or(&manifest).to_owned()
 }
 
 /// Where downloads and tools are kept across clones.
@@ -58,6 +61,22 @@ pub fn step(text: &str) {
 /// Whether this process is root.
 pub fn is_root() -> bool {
     capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+/// Whether packages have the names, and the tools, of Debian and Ubuntu here.
+pub fn is_debian() -> bool {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    release
+        .lines()
+        .filter_map(|line| line.strip_prefix("ID=").or(line.strip_prefix("ID_LIKE=")))
+        .flat_map(|ids| ids.trim_matches('"').split(' '))
+        .any(|id| id == "debian" || id == "ubuntu")
+}
+
+/// Whether a program is on `PATH`.
+pub fn has(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// The command as one would type it.

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::sh;
 
@@ -18,6 +18,10 @@ pub const TARGET: &str = "bpfel-unknown-none";
 pub const LLVM: &str = "22";
 pub const BPF_LINKER: &str = "0.13.0";
 pub const RUSTC_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
+
+/// How one gets the other way, on any distribution.
+pub const RUST_SRC: &str =
+    "rustup toolchain install nightly --profile minimal --component rust-src,clippy";
 
 /// A way to compile for BPF.
 pub enum Compiler {
@@ -40,17 +44,21 @@ impl Compiler {
                 });
             }
         }
-        bail!(
-            "no Rust compiler for {TARGET}: run `cargo xtask setup`; or by hand `rustup toolchain \
-             install nightly --component rust-src`, or on Debian `apt-get install {}`",
-            RUSTC_PACKAGES.join(" ")
-        )
+        if sh::is_debian() {
+            bail!(
+                "no Rust compiler for {TARGET}: run `cargo xtask setup`; or by hand as root \
+                 `apt-get install {}`, or `{RUST_SRC}`",
+                RUSTC_PACKAGES.join(" ")
+            );
+        }
+        bail!("no Rust compiler for {TARGET}: run `{RUST_SRC}`, then `cargo xtask setup`")
     }
 
     /// rustup's nightly, if it has the sources of `core`.
     pub fn nightly() -> Option<Self> {
         let mut rustc = Command::new("rustc");
-        rustc.arg("+nightly");
+        // To ask for a nightly that is not there must not download one.
+        rustc.arg("+nightly").env("RUSTUP_AUTO_INSTALL", "0");
         let source = sysroot(rustc)?.join("lib/rustlib/src/rust/library/core");
         source.exists().then_some(Self::Nightly)
     }
@@ -75,6 +83,7 @@ impl Compiler {
             "RUSTUP_TOOLCHAIN",
             "RUSTC",
             "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
             "RUSTFLAGS",
             "CARGO",
         ] {
@@ -106,10 +115,21 @@ pub fn linker() -> Result<PathBuf> {
         .map(|dir| dir.join("bpf-linker"))
         .find(|file| file.is_file())
         .ok_or_else(|| {
-            anyhow::anyhow!(
-                "no bpf-linker: run `cargo xtask setup`; or by hand `LLVM_PREFIX=/usr/lib/llvm-{LLVM} \
-                 cargo install bpf-linker --no-default-features --features llvm-{LLVM}`"
-            )
+            let by_hand = format!(
+                "cargo install bpf-linker --version {BPF_LINKER} --locked --no-default-features \
+                 --features llvm-{LLVM}"
+            );
+            if sh::is_debian() {
+                anyhow!(
+                    "no bpf-linker: run `cargo xtask setup`; or by hand \
+                     `LLVM_PREFIX=/usr/lib/llvm-{LLVM} {by_hand}`"
+                )
+            } else {
+                anyhow!(
+                    "no bpf-linker: install LLVM {LLVM} with its headers, then run \
+                     `LLVM_PREFIX=$(llvm-config --prefix) {by_hand}`"
+                )
+            }
         })
 }
 
