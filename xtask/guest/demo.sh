@@ -1,5 +1,5 @@
 # The tutorial's network with vlanfast on the trunk. What follows `@@ begin show` is for the reader.
-set -u
+set -eu
 say() { echo; echo "# $*"; }
 show() { echo "\$ $*"; "$@" 2>&1; }
 
@@ -21,20 +21,22 @@ in_router sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ip
 echo "@@ step starting Docker"
 dockerd --iptables=false --ip6tables=false --bridge=none -s overlay2 >/tmp/dockerd.log 2>&1 &
 for _ in $(seq 120); do docker version >/dev/null 2>&1 && break; sleep 1; done
-docker import -c 'CMD ["/sbin/my_init"]' /lab/image.tar lab/demo:latest >/dev/null || exit 1
+docker import -c 'CMD ["/sbin/my_init"]' /lab/image.tar lab/demo:latest >/dev/null
 echo "@@ step making the networks macvlan10 and macvlan20"
 for v in 10 20; do
   docker network create -d macvlan --subnet=10.0.$v.0/24 --gateway=10.0.$v.1 \
     --subnet=2001:db8:babe:$v::/64 --gateway=2001:db8:babe:$v::1 \
-    -o parent=eth0.$v --ipv6 macvlan$v >/dev/null || exit 1
+    -o parent=eth0.$v --ipv6 macvlan$v >/dev/null
 done
 echo "@@ step starting container0, container1 and container2"
 run() { docker run --name="$1" --net="$2" --ip="$3" --ip6="$4" --detach=true lab/demo:latest >/dev/null; }
-run container0 macvlan10 10.0.10.2 2001:db8:babe:10::2 || exit 1
-run container2 macvlan20 10.0.20.4 2001:db8:babe:20::4 || exit 1
-run container1 macvlan10 10.0.10.3 2001:db8:babe:10::3 || exit 1
-docker network connect --ip=10.0.20.3 --ip6=2001:db8:babe:20::3 macvlan20 container1 || exit 1
+run container0 macvlan10 10.0.10.2 2001:db8:babe:10::2
+run container2 macvlan20 10.0.20.4 2001:db8:babe:20::4
+run container1 macvlan10 10.0.10.3 2001:db8:babe:10::3
+docker network connect --ip=10.0.20.3 --ip6=2001:db8:babe:20::3 macvlan20 container1
 
+# From here on a failure is part of what is shown.
+set +e
 echo "@@ begin show"
 say "Put vlanfast on the trunk"
 echo "\$ vlanfast attach eth0 &"

@@ -33,6 +33,7 @@ enum Attempt {
 
 pub(super) fn boot(
     job: &Job,
+    qemu: &Path,
     kernel: &KernelDir,
     initrd: &Path,
     log: &Path,
@@ -40,7 +41,7 @@ pub(super) fn boot(
 ) -> Result<End> {
     let mut why = String::new();
     for attempt in 1..=BOOTS {
-        match once(job, kernel, initrd, log, on_line)? {
+        match once(job, qemu, kernel, initrd, log, on_line)? {
             Attempt::Ran(end) => return Ok(end),
             Attempt::NotReady(reason) => {
                 println!(
@@ -70,6 +71,7 @@ impl Drop for Qemu {
 
 fn once(
     job: &Job,
+    qemu: &Path,
     kernel: &KernelDir,
     initrd: &Path,
     log: &Path,
@@ -79,14 +81,14 @@ fn once(
     let errors = log_file
         .try_clone()
         .with_context(|| format!("opening {}", log.display()))?;
-    let mut command = command(job, &kernel.vmlinuz, initrd);
+    let mut command = command(job, qemu, &kernel.vmlinuz, initrd);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(errors);
     let child = command
         .spawn()
-        .context("starting qemu-system-x86_64 (`cargo xtask setup` installs it)")?;
+        .with_context(|| format!("starting QEMU from {}", qemu.display()))?;
     let mut qemu = Qemu(child);
     let console = qemu.0.stdout.take().context("reading QEMU's console")?;
     let (sender, lines) = mpsc::channel();
@@ -142,8 +144,19 @@ fn once(
     }
 }
 
-fn command(job: &Job, vmlinuz: &Path, initrd: &Path) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+fn command(job: &Job, qemu: &Path, vmlinuz: &Path, initrd: &Path) -> Command {
+    // By its own loader, with its own libraries: it runs where it was unpacked.
+    let mut command = Command::new(qemu.join("lib64/ld-linux-x86-64.so.2"));
+    let libraries = qemu.join("usr/lib/x86_64-linux-gnu");
+    command
+        .arg("--library-path")
+        .arg(&libraries)
+        .arg(qemu.join("usr/bin/qemu-system-x86_64"))
+        .arg("-L")
+        .arg(qemu.join("usr/share/qemu"))
+        .arg("-L")
+        .arg(qemu.join("usr/share/seabios"))
+        .env("QEMU_MODULE_DIR", libraries.join("qemu"));
     if job.icount {
         command.args(["-accel", "tcg", "-smp", "1", "-icount", "shift=0,sleep=off"]);
     } else {

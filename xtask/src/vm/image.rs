@@ -84,7 +84,7 @@ fn base(root: &Path, guest_stamp: &str, kernel: &KernelDir, name: &str) -> Resul
     if base.exists() && fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
         return Ok(base);
     }
-    println!("lab: making {}", base.display());
+    sh::step(&format!("making {}", base.display()));
     let stage = Stage::new(&dir.join(format!("{name}.stage")))?;
     sh::run(
         Command::new("cp")

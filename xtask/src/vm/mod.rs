@@ -1,7 +1,7 @@
 //! The lab: a Debian kernel booted in QEMU, with iproute2, Docker and our binaries in an initramfs.
 //!
-//! Nothing is installed on the host: kernels and guest programs are Debian packages unpacked into
-//! the cache. After the first run no network is needed.
+//! Nothing is installed on the host: QEMU, kernels and guest programs are Debian packages unpacked
+//! into the cache. After the first run no network is needed.
 
 mod boot;
 mod image;
@@ -127,11 +127,12 @@ pub fn run(job: &Job, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     // Two runs at once must not build the same cache; the lock goes with the file.
     let lock = packages::lock()?;
+    let qemu = packages::qemu()?;
     let kernel = packages::kernel(job.kernel)?;
     let initrd = image::build(job, &kernel, &dir.join(format!("{}.cpio", job.name)))?;
     drop(lock);
     let log = dir.join(format!("{}.log", job.name));
-    let end = boot::boot(job, &kernel, &initrd, &log, &mut on_line);
+    let end = boot::boot(job, &qemu, &kernel, &initrd, &log, &mut on_line);
     // A third of a gigabyte that the next run writes anew; keeping it when it failed helps nobody.
     let _ = std::fs::remove_file(&initrd);
     Ok(Outcome { end: end?, log })

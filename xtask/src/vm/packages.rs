@@ -21,6 +21,8 @@ const GUEST: &[&str] = &[
     "iputils-ping",
     "tcpdump",
     "traceroute",
+    // As with busybox's shell: its `nsenter` runs busybox's `sh`, which runs busybox's `ip`.
+    "util-linux",
 ];
 
 /// Needed by package scripts, which never run here, or by nobody: half of the image otherwise.
@@ -96,6 +98,15 @@ pub(super) fn kernel(kernel: Kernel) -> Result<KernelDir> {
     })
 }
 
+/// A directory with QEMU and all that it needs down to the C library.
+///
+/// Not installed: Debian's package would take a newer qemu-utils off the host.
+pub(super) fn qemu() -> Result<PathBuf> {
+    let dir = lab_dir()?.join("qemu");
+    unpacked(&dir, "qemu-system-x86", "", |_| Ok(()))?;
+    Ok(dir.join("root"))
+}
+
 /// The guest's root directory and its stamp.
 pub(super) fn guest() -> Result<(PathBuf, String)> {
     let dir = lab_dir()?.join("guest");
@@ -128,7 +139,7 @@ fn unpacked(
     {
         return Ok(text);
     }
-    println!("lab: fetching {packages}");
+    sh::step(&format!("fetching {packages}"));
     let root = dir.join("root");
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
