@@ -22,6 +22,11 @@ pub fn skip(test: &str, reason: &str) {
     );
 }
 
+/// Whether this is the lab's virtual machine, with its virtio NICs and the kernel's 802.1Q devices.
+pub fn in_the_lab() -> bool {
+    env::var_os("VLANFAST_LAB").is_some()
+}
+
 /// Whether the running kernel is at least this old.
 pub fn kernel_at_least(major: u32, minor: u32) -> bool {
     let uname = nix::sys::utsname::uname().expect("uname(2) has no reason to fail");

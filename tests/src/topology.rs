@@ -3,9 +3,11 @@
 use std::{
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// A word that no other test of this machine uses: `vf`, our process, a number. At most 12 characters.
 pub fn unique() -> String {
@@ -175,13 +177,21 @@ pub fn enter(netns: &str, program: &str) -> Command {
 }
 
 /// The name of the NIC with a MAC, in the namespace where the test began.
+///
+/// Waits for it: the kernel takes a dead namespace apart, and gives its NICs back, in its own time.
 pub fn nic(mac: &str) -> Result<String> {
-    let name = run(&format!("grep -sl {mac} /sys/class/net/*/address"))?;
-    let name = name
-        .split('/')
-        .nth(4)
-        .with_context(|| format!("no NIC has {mac}"))?;
-    Ok(name.to_owned())
+    let start = Instant::now();
+    loop {
+        let found = run(&format!("grep -sl {mac} /sys/class/net/*/address"));
+        if let Some(name) = found.as_ref().ok().and_then(|path| path.split('/').nth(4)) {
+            return Ok(name.to_owned());
+        }
+        ensure!(
+            start.elapsed() < Duration::from_secs(30),
+            "no NIC has the MAC {mac}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Runs a shell's line and gives its output.

@@ -6,19 +6,15 @@ use vlanfast_tests::{
     packet::{BROADCAST, MULTICAST, frame},
     program::{Attached, vlanfast},
     require,
-    require::kernel_at_least,
+    require::{in_the_lab, kernel_at_least},
     scenario::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
-    topology::{WIRE, Wire, run},
+    topology::{WIRE, Wire},
 };
 
 /// Leaves the test where it is not in the lab.
 macro_rules! in_the_lab {
     ($test:expr) => {
-        require!(
-            $test,
-            run("grep -qs 52:54:00:00:00:0b /sys/class/net/*/address").is_ok(),
-            "needs the virtio NICs and 8021q of the lab's virtual machine"
-        );
+        require!($test, in_the_lab(), "needs the lab's virtual machine");
     };
 }
 

@@ -13,7 +13,7 @@ use vlanfast_tests::{
     packet::Row,
     program::Attached,
     require,
-    require::kernel_at_least,
+    require::{in_the_lab, kernel_at_least},
     scenario::settle,
     topology::{Netns, WIRE, nic, run},
 };
@@ -266,12 +266,7 @@ fn attached(host: &Netns, router: &Netns, ingress: &str, kind: &str) {
 
 #[test]
 fn the_tutorial_gives_its_results_without_vlanfast_by_xdp_and_by_tc() {
-    let test = "tutorial";
-    require!(
-        test,
-        nic("52:54:00:00:00:0b").is_ok(),
-        "needs the lab's virtual machine"
-    );
+    require!("tutorial", in_the_lab(), "needs the lab's virtual machine");
     let trunk = nic("52:54:00:00:00:0a").unwrap();
     // Docker works in the namespace where it was started; a name lets the tests enter it.
     let host = Netns::here().unwrap();
