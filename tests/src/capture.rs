@@ -115,12 +115,12 @@ impl Packets {
         self,
         frame: Vec<u8>,
         rate: u64,
-        stop: Arc<AtomicBool>,
+        sending: Arc<AtomicBool>,
     ) -> JoinHandle<u64> {
         thread::spawn(move || {
             let start = Instant::now();
             let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
+            while sending.load(Ordering::Relaxed) {
                 let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
                 // Behind after a pause: catch up in small bursts, as a switch would.
                 let burst = due.saturating_sub(sent).min(64);

@@ -8,3 +8,4 @@ pub mod require;
 pub mod residue;
 pub mod scenario;
 pub mod topology;
+pub mod traffic;

@@ -39,7 +39,7 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     // What is attached is pinned: our own handles would only keep it alive behind a detach's back.
     drop(ebpf);
     let result = match attached {
-        Ok((_, refused)) => stay(&netlink, &pins, refused, logger, &mut stop).await,
+        Ok(notes) => stay(&netlink, &pins, &notes, logger, &mut stop).await,
         Err(error) => Err(error),
     };
     result.and(hooks::remove(&netlink, &pins).await)
@@ -76,12 +76,12 @@ fn taken(pins: &Pins, holder: Holder) -> Error {
 async fn stay(
     netlink: &Netlink,
     pins: &Pins,
-    refused: Option<String>,
+    notes: &[String],
     logger: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
     stop: &mut Stop,
 ) -> anyhow::Result<()> {
-    if let Some(refused) = refused {
-        eprintln!("note: {refused}; using TC instead");
+    for note in notes {
+        eprintln!("note: {note}");
     }
     status::print(netlink, pins).await?;
     println!("Ctrl-C detaches.");

@@ -55,14 +55,15 @@ pub const fn name(hook: Direction) -> &'static str {
 
 /// Attaches both hooks. What it did before an error is pinned, and [`remove`] undoes it.
 ///
-/// Gives the choice as it turned out, and why XDP was refused where TC had to stand in for it.
+/// Gives what the user should know of how it went: that TC had to stand in for XDP, say.
 pub async fn attach(
     netlink: &Netlink,
     trunk: &Trunk,
     choice: Choice,
     ebpf: &mut Ebpf,
     pins: &Pins,
-) -> anyhow::Result<(Choice, Option<String>)> {
+) -> anyhow::Result<Vec<String>> {
+    let mut notes = Vec::new();
     for name in [COUNTERS, SETTINGS] {
         let map = ebpf
             .map(name)
@@ -80,6 +81,12 @@ pub async fn attach(
     if made_clsact {
         tc::qdisc_add_clsact(&trunk.name)
             .with_context(|| format!("failed to add a clsact qdisc to {}", trunk.name))?;
+        // qdisc_graft() stops the device's queues, for an ingress or clsact qdisc as well.
+        notes.push(
+            "this kernel has no tcx (Linux 6.6), and adding the clsact qdisc dropped what was sent \
+             for a few milliseconds; removing it will too"
+                .into(),
+        );
     }
     attach_tc(ebpf, trunk, pins, Direction::Tx)?;
 
@@ -91,20 +98,18 @@ pub async fn attach(
     let refused = match mode {
         None => None,
         Some(mode) => match attach_xdp(ebpf, trunk, pins, mode) {
-            Ok(()) => return Ok((choice, None)),
+            Ok(()) => return Ok(notes),
             Err(error) if choice.reason == IngressReason::Asked => return Err(error),
             Err(error) => Some(format!("{error:#}")),
         },
     };
     attach_tc(ebpf, trunk, pins, Direction::Rx)?;
-    let reason = match refused {
-        Some(_) => IngressReason::NoNativeXdp,
-        None => choice.reason,
-    };
-    settings.ingress_reason = reason as u32;
-    load::set_settings(ebpf, settings)?;
-    let ingress = Ingress::Tc;
-    Ok((Choice { ingress, reason }, refused))
+    if let Some(refused) = refused {
+        notes.push(format!("{refused}; using TC instead"));
+        settings.ingress_reason = IngressReason::NoNativeXdp as u32;
+        load::set_settings(ebpf, settings)?;
+    }
+    Ok(notes)
 }
 
 fn attach_xdp(ebpf: &mut Ebpf, trunk: &Trunk, pins: &Pins, mode: XdpMode) -> anyhow::Result<()> {
