@@ -14,6 +14,7 @@ mod counters;
 mod frame;
 mod parse;
 mod settings;
+mod tables;
 mod wire;
 
 pub use addr::{Mac, Vid};
@@ -21,5 +22,6 @@ pub use classify::{Verdict, classify};
 pub use counters::{Counters, Direction, Tally};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
-pub use settings::{IngressReason, Settings};
+pub use settings::{IngressReason, Settings, Source, SourceState, SourceStatus, Status};
+pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent};
 pub use wire::{Wire, wire};

@@ -1,20 +1,130 @@
-//! What the loader leaves for whoever comes after it. The map is pinned, so it outlives a `kill -9`.
+//! What the loader leaves for the datapath and for whoever comes after it. Both maps are pinned, so
+//! they outlive a `kill -9`, and both keep their size: what is new takes the place of `reserved`.
 
-/// The single value of the array `SETTINGS`: 8 bytes, host byte order.
+/// The single value of the array `SETTINGS`: 64 bytes, host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// Until when the tables count as true, in nanoseconds of CLOCK_MONOTONIC, which is what
+    /// `bpf_ktime_get_ns` reads. The loader moves it forward every second; past it, every verdict is
+    /// `Pass`.
+    pub heartbeat: u64,
+    /// [`LAYOUT`](crate::LAYOUT) of the loader that wrote it.
+    pub layout: u32,
+    /// The trunk, whatever its name is by now.
+    pub ifindex: u32,
     /// An [`IngressReason`].
     pub ingress_reason: u32,
     /// 1 where the clsact qdisc is ours to remove.
     pub made_clsact: u32,
+    pub reserved: [u32; 10],
 }
 
-const _: () = assert!(size_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 64);
 
-// SAFETY: `repr(C)`, two `u32`s, so no padding and every bit pattern is valid.
+/// The single value of the array `STATUS`: what the loader knows and the tables do not show. 64 bytes,
+/// host byte order. The datapath does not read it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// By [`Source`].
+    pub sources: [SourceStatus; 2],
+    /// Endpoints that found no room in the map; their frames take the kernel's own path.
+    pub endpoints_left_out: u32,
+    /// Addresses that found no room in the map.
+    pub neighbors_left_out: u32,
+    /// 802.1ad devices on the trunk: their VIDs are another number space.
+    pub service_parents: u32,
+    /// macvlans on devices that the trunk carries in more than one tag.
+    pub stacked: u32,
+    pub reserved: [u32; 4],
+}
+
+/// What one source of state is up to. 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// When it was last read whole, in seconds since 1970; 0 for never.
+    pub last_success: u64,
+    /// A [`SourceState`].
+    pub state: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Status>() == 64);
+
+/// Where state comes from; the number is the place in [`Status::sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Netlink = 0,
+    Docker = 1,
+}
+
+impl Source {
+    pub const ALL: [Self; 2] = [Self::Netlink, Self::Docker];
+
+    /// The name in `status` and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Netlink => "netlink",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+/// How a source does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SourceState {
+    /// Switched off.
+    #[default]
+    Off = 0,
+    /// Not read yet.
+    Starting = 1,
+    Ok = 2,
+    /// There is nobody to ask: no socket.
+    Absent = 3,
+    NotPermitted = 4,
+    /// It does not answer, or with an error; it is asked again.
+    Unreachable = 5,
+}
+
+impl SourceState {
+    /// Reads the map's number; `None` for one that this version does not know.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Off,
+            1 => Self::Starting,
+            2 => Self::Ok,
+            3 => Self::Absent,
+            4 => Self::NotPermitted,
+            5 => Self::Unreachable,
+            _ => return None,
+        })
+    }
+
+    /// The word in `status` and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Starting => "starting",
+            Self::Ok => "ok",
+            Self::Absent => "absent",
+            Self::NotPermitted => "not permitted",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 #[cfg(feature = "user")]
-unsafe impl aya::Pod for Settings {}
+mod pod {
+    use super::{Settings, Status};
+
+    // SAFETY: `repr(C)`, integers alone, and the sizes above leave no room for padding.
+    unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Status {}
+}
 
 /// Why ingress is read where it is, and not at the other hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

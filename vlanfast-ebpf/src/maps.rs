@@ -2,13 +2,30 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::{Array, HashMap, PerCpuArray},
 };
-use vlanfast_common::{Counters, Settings, Vlan};
+use vlanfast_common::{
+    Counters, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Status, Vlan,
+};
 
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Vlan::COUNT, 0);
 
-/// Not read here yet: the loader's note to whoever detaches after it.
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+
+// Not read here: the loader's report to whoever asks for `status`.
+#[map]
+pub static STATUS: Array<Status> = Array::with_max_entries(1, 0);
+
+// Kept in sync by the loader; every frame is passed yet, so nothing looks them up.
+
+#[map]
+pub static VLANS: Array<Parent> = Array::with_max_entries(Parent::COUNT, 0);
+
+/// The loader sets the size of this one and the next.
+#[map]
+pub static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::with_max_entries(16_384, 0);
+
+#[map]
+pub static NEIGHBORS: HashMap<NeighborKey, Neighbor> = HashMap::with_max_entries(65_536, 0);

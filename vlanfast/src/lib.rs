@@ -5,3 +5,4 @@ pub mod cmd;
 pub mod datapath;
 pub mod error;
 mod output;
+pub mod state;

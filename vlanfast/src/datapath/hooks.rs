@@ -75,6 +75,8 @@ pub async fn attach(
     let mut settings = Settings {
         ingress_reason: choice.reason as u32,
         made_clsact: made_clsact.into(),
+        ifindex: trunk.ifindex,
+        ..Settings::default()
     };
     // Noted before it is done: a crash in between leaves a note too many, which harms nobody.
     load::set_settings(ebpf, settings)?;

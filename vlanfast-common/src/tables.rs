@@ -1,0 +1,164 @@
+//! What the loader tells the datapath: who is behind the trunk, by VLAN. Keys and values of the maps
+//! `VLANS`, `ENDPOINTS` and `NEIGHBORS`, all `repr(C)` without padding, numbers in host byte order.
+
+use core::net::IpAddr;
+
+use crate::{Mac, Vid};
+
+/// Changes whenever the meaning of a map that outlives the process (`COUNTERS`, `SETTINGS`) does.
+///
+/// A map of another layout is never read: it is made anew.
+pub const LAYOUT: u32 = 1;
+
+/// A value of the array `VLANS`, whose key is the VID: the device that the host has for the VLAN.
+///
+/// 8 bytes. Ifindex 0 is no device. The key 0 stands for the trunk itself.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parent {
+    /// In the trunk's namespace.
+    pub ifindex: u32,
+    pub flags: u32,
+}
+
+impl Parent {
+    /// How many VIDs there are (IEEE 802.1Q-2022 clause 9.6).
+    pub const COUNT: u32 = 4096;
+    /// The device is up.
+    pub const UP: u32 = 1;
+}
+
+/// A key of the hash `ENDPOINTS`: a MAC address on a VLAN. 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointKey {
+    /// The VID; 0 for untagged traffic.
+    pub vid: u16,
+    /// In the order of the wire.
+    pub mac: [u8; 6],
+}
+
+impl EndpointKey {
+    pub const fn new(vid: Vid, mac: Mac) -> Self {
+        Self {
+            vid: vid.get(),
+            mac: mac.0,
+        }
+    }
+
+    pub const fn mac(&self) -> Mac {
+        Mac(self.mac)
+    }
+}
+
+/// A value of the hash `ENDPOINTS`: the device that takes frames for the key. 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// In the namespace `nsid`.
+    pub ifindex: u32,
+    /// The namespace's id as the trunk's namespace knows it; [`Endpoint::OWN_NAMESPACE`] for itself.
+    pub nsid: i32,
+    /// The ifindex of the device below, in the trunk's namespace.
+    pub parent: u32,
+    /// The macvlan's mode, `enum macvlan_mode` of `include/uapi/linux/if_link.h`; 0 for a device of
+    /// the host's own.
+    pub mode: u16,
+    pub flags: u16,
+}
+
+impl Endpoint {
+    /// The namespace of the trunk.
+    pub const OWN_NAMESPACE: i32 = -1;
+    /// The host's own: the parent or the trunk.
+    pub const HOST: u16 = 1;
+    /// A macvtap.
+    pub const MACVTAP: u16 = 2;
+    /// Another device of the VLAN has the same MAC.
+    pub const CONFLICT: u16 = 4;
+
+    pub const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// A key of the hash `NEIGHBORS`: an IP address on a VLAN. 20 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NeighborKey {
+    /// In the order of the wire; an IPv4 address takes the first four bytes, and the rest is 0.
+    pub address: [u8; 16],
+    /// The VID; 0 for untagged traffic.
+    pub vid: u16,
+    /// 4 or 6.
+    pub version: u16,
+}
+
+impl NeighborKey {
+    pub fn new(vid: Vid, address: IpAddr) -> Self {
+        let mut bytes = [0; 16];
+        let version = match address {
+            IpAddr::V4(address) => {
+                bytes[..4].copy_from_slice(&address.octets());
+                4
+            }
+            IpAddr::V6(address) => {
+                bytes = address.octets();
+                6
+            }
+        };
+        Self {
+            address: bytes,
+            vid: vid.get(),
+            version,
+        }
+    }
+
+    pub fn address(&self) -> IpAddr {
+        let [a, b, c, d, ..] = self.address;
+        match self.version {
+            4 => IpAddr::from([a, b, c, d]),
+            _ => IpAddr::from(self.address),
+        }
+    }
+}
+
+/// A value of the hash `NEIGHBORS`: who has the address. 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Neighbor {
+    /// In the order of the wire.
+    pub mac: [u8; 6],
+    pub flags: u16,
+}
+
+impl Neighbor {
+    /// Another device of the VLAN has the same address.
+    pub const CONFLICT: u16 = 1;
+
+    pub const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+const _: () = assert!(size_of::<Parent>() == 8);
+const _: () = assert!(size_of::<EndpointKey>() == 8);
+const _: () = assert!(size_of::<Endpoint>() == 16);
+const _: () = assert!(size_of::<NeighborKey>() == 20);
+const _: () = assert!(size_of::<Neighbor>() == 8);
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent};
+
+    // SAFETY: `repr(C)`, numbers and bytes alone, and the sizes above leave no room for padding.
+    unsafe impl aya::Pod for Parent {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for EndpointKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for NeighborKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Neighbor {}
+}

@@ -1,0 +1,203 @@
+//! From what is so to what should be in the maps: who takes frames on which VLAN of the trunk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Vid};
+
+use super::snapshot::{Ifindex, Kind, Link, Mode, Namespace, Network, Nsid};
+
+/// The contents of the maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    pub vlans: BTreeMap<Vid, Parent>,
+    pub endpoints: BTreeMap<EndpointKey, Endpoint>,
+    pub neighbors: BTreeMap<NeighborKey, Neighbor>,
+}
+
+/// The contents of the maps, and what people want to see beside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    pub tables: Tables,
+    /// The names of the devices that the host has for the VLANs; VID 0 is the trunk.
+    pub parents: BTreeMap<Vid, String>,
+    /// The devices behind the entries that are endpoints, the host's own left out.
+    pub devices: BTreeMap<EndpointKey, Device>,
+    /// 802.1ad devices on the trunk: ignored.
+    pub service_parents: u32,
+    /// macvlans and VLAN devices on top of a stacked or 802.1ad VLAN device of the trunk: ignored.
+    pub stacked: u32,
+}
+
+/// The device behind an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub name: String,
+    pub nsid: Nsid,
+    pub parent: String,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Where a device is.
+type Place = (Nsid, Ifindex);
+
+/// Computes it all from scratch; the trunk is a device of the own namespace.
+pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
+    let mut desired = Desired::default();
+    let trunk = (Nsid::Own, trunk);
+    let parents = parents(network, trunk, &mut desired);
+    // The host's own first: where a container has the same MAC, the entry stays the host's.
+    for (&place, &vid) in &parents {
+        if let Some((namespace, link)) = find(network, place) {
+            let endpoint = Endpoint {
+                ifindex: place.1.0,
+                nsid: place.0.number(),
+                parent: place.1.0,
+                mode: 0,
+                flags: Endpoint::HOST,
+            };
+            add(&mut desired.tables, vid, link, endpoint);
+            neighbors(
+                &mut desired.tables,
+                vid,
+                link,
+                namespace.addresses.get(&place.1),
+            );
+            desired.parents.insert(vid, link.name.clone());
+            // One that was moved elsewhere can't be redirected to.
+            if place.0 == Nsid::Own {
+                let flags = if link.up { Parent::UP } else { 0 };
+                let parent = Parent {
+                    ifindex: place.1.0,
+                    flags,
+                };
+                desired.tables.vlans.insert(vid, parent);
+            }
+        }
+    }
+    for (&nsid, namespace) in &network.namespaces {
+        for (&ifindex, link) in &namespace.links {
+            let Some((mode, flags)) = macvlan(link.kind) else {
+                continue;
+            };
+            let Some(lower) = link.lower else { continue };
+            let Some(&vid) = parents.get(&lower) else {
+                continue;
+            };
+            let endpoint = Endpoint {
+                ifindex: ifindex.0,
+                nsid: nsid.number(),
+                parent: lower.1.0,
+                mode: mode as u16,
+                flags,
+            };
+            add(&mut desired.tables, vid, link, endpoint);
+            let addresses = namespace.addresses.get(&ifindex);
+            neighbors(&mut desired.tables, vid, link, addresses);
+            let device = Device {
+                name: link.name.clone(),
+                nsid,
+                parent: find(network, lower)
+                    .map(|(_, link)| link.name.clone())
+                    .unwrap_or_default(),
+                addresses: addresses.cloned().unwrap_or_default(),
+            };
+            desired
+                .devices
+                .entry(EndpointKey::new(vid, link.mac))
+                .or_insert(device);
+        }
+    }
+    desired
+}
+
+/// The trunk and the 802.1Q devices on it, with their VIDs.
+fn parents(network: &Network, trunk: Place, desired: &mut Desired) -> BTreeMap<Place, Vid> {
+    let mut parents = BTreeMap::new();
+    // Devices whose frames have more than one tag, or a service tag, on the trunk.
+    let mut beyond = BTreeSet::new();
+    if find(network, trunk).is_some() {
+        parents.insert(trunk, Vid::UNTAGGED);
+    }
+    for (place, link) in links(network).filter(|(_, link)| link.lower == Some(trunk)) {
+        match link.kind {
+            Kind::Vlan(vid) if vid != Vid::UNTAGGED => {
+                parents.insert(place, vid);
+            }
+            Kind::ServiceVlan => {
+                desired.service_parents += 1;
+                beyond.insert(place);
+            }
+            _ => {}
+        }
+    }
+    let on_a_parent = |link: &Link| {
+        link.lower
+            .is_some_and(|lower| lower != trunk && parents.contains_key(&lower))
+    };
+    let is_vlan = |link: &Link| matches!(link.kind, Kind::Vlan(_) | Kind::ServiceVlan);
+    for (place, link) in links(network) {
+        if is_vlan(link) && on_a_parent(link) {
+            beyond.insert(place);
+            desired.stacked += 1;
+        }
+    }
+    desired.stacked += links(network)
+        .filter(|(_, link)| macvlan(link.kind).is_some())
+        .filter(|(_, link)| link.lower.is_some_and(|lower| beyond.contains(&lower)))
+        .count() as u32;
+    parents
+}
+
+/// Every device, with its place.
+fn links(network: &Network) -> impl Iterator<Item = (Place, &Link)> {
+    network.namespaces.iter().flat_map(|(&nsid, namespace)| {
+        namespace
+            .links
+            .iter()
+            .map(move |(&ifindex, link)| ((nsid, ifindex), link))
+    })
+}
+
+fn find(network: &Network, (nsid, ifindex): Place) -> Option<(&Namespace, &Link)> {
+    let namespace = network.namespaces.get(&nsid)?;
+    Some((namespace, namespace.links.get(&ifindex)?))
+}
+
+fn macvlan(kind: Kind) -> Option<(Mode, u16)> {
+    match kind {
+        Kind::Macvlan(mode) => Some((mode, 0)),
+        Kind::Macvtap(mode) => Some((mode, Endpoint::MACVTAP)),
+        _ => None,
+    }
+}
+
+/// Adds a taker. Where there is one with the same MAC already, that stays, and is marked.
+fn add(tables: &mut Tables, vid: Vid, link: &Link, endpoint: Endpoint) {
+    tables
+        .endpoints
+        .entry(EndpointKey::new(vid, link.mac))
+        .and_modify(|first| first.flags |= Endpoint::CONFLICT)
+        .or_insert(endpoint);
+}
+
+/// Adds a taker's addresses. Where another has one of them already, that stays, and is marked.
+fn neighbors(tables: &mut Tables, vid: Vid, link: &Link, addresses: Option<&Vec<IpAddr>>) {
+    for &address in addresses.into_iter().flatten() {
+        let neighbor = Neighbor {
+            mac: link.mac.0,
+            flags: 0,
+        };
+        tables
+            .neighbors
+            .entry(NeighborKey::new(vid, address))
+            .and_modify(|first| {
+                if first.mac != link.mac.0 {
+                    first.flags |= Neighbor::CONFLICT;
+                }
+            })
+            .or_insert(neighbor);
+    }
+}

@@ -1,0 +1,33 @@
+//! What the reconciler tells the rest of the program after each round: all that metrics need beside
+//! the counters.
+
+use std::collections::BTreeMap;
+
+use vlanfast_common::{EndpointKey, SourceStatus, Vid};
+
+use super::names::Names;
+
+/// One round's result.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Published {
+    pub trunk: String,
+    /// The VLANs that the host has a device for, with that device's name; VID 0 is the trunk.
+    pub parents: BTreeMap<Vid, String>,
+    /// The macvlans and macvtaps whose entries are in the map, with their names.
+    pub endpoints: BTreeMap<EndpointKey, Names>,
+    pub maps: Vec<MapFill>,
+    /// By `vlanfast_common::Source`.
+    pub sources: [SourceStatus; 2],
+    /// The hooks, `ingress` and `egress`, and how each is attached: `tcx`, `xdp-native`, …
+    pub hooks: Vec<(&'static str, &'static str)>,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapFill {
+    pub map: &'static str,
+    pub entries: u32,
+    pub capacity: u32,
+    /// Entries that found no room.
+    pub left_out: u32,
+}

@@ -1,0 +1,135 @@
+//! What the sources saw at one moment, as plain data.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use vlanfast_common::{Endpoint, Mac, Vid};
+
+/// An interface index. It means a device only together with its namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ifindex(pub u32);
+
+/// A network namespace, by the id under which the trunk's own namespace knows it (`ip netns list-id`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Nsid {
+    /// The trunk's namespace itself.
+    Own,
+    /// Another one.
+    Other(i32),
+}
+
+impl Nsid {
+    /// As the map `ENDPOINTS` has it.
+    pub const fn number(self) -> i32 {
+        match self {
+            Self::Own => Endpoint::OWN_NAMESPACE,
+            Self::Other(id) => id,
+        }
+    }
+}
+
+/// Everything that netlink shows: the devices of every namespace with an id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    pub namespaces: BTreeMap<Nsid, Namespace>,
+}
+
+/// The devices of one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    pub links: BTreeMap<Ifindex, Link>,
+    pub addresses: BTreeMap<Ifindex, Vec<IpAddr>>,
+}
+
+/// A device, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub name: String,
+    pub mac: Mac,
+    pub up: bool,
+    pub kind: Kind,
+    /// The device below (`IFLA_LINK`), in whichever namespace it is.
+    pub lower: Option<(Nsid, Ifindex)>,
+}
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An 802.1Q device.
+    Vlan(Vid),
+    /// An 802.1ad device, whose VIDs are another number space.
+    ServiceVlan,
+    Macvlan(Mode),
+    Macvtap(Mode),
+    Other,
+}
+
+/// The mode of a macvlan: `enum macvlan_mode` of `include/uapi/linux/if_link.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Mode {
+    Private = 1,
+    Vepa = 2,
+    Bridge = 4,
+    Passthru = 8,
+    Source = 16,
+}
+
+impl Mode {
+    /// Reads the kernel's number; `None` for one that this version does not know.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Private,
+            2 => Self::Vepa,
+            4 => Self::Bridge,
+            8 => Self::Passthru,
+            16 => Self::Source,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Private => "private",
+            Self::Vepa => "vepa",
+            Self::Bridge => "bridge",
+            Self::Passthru => "passthru",
+            Self::Source => "source",
+        })
+    }
+}
+
+/// What Docker shows: names for what netlink found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Docker {
+    /// The macvlan networks, by id.
+    pub networks: BTreeMap<String, DockerNetwork>,
+    pub containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DockerNetwork {
+    pub name: String,
+    /// The option `parent`: the name of the device below, in the host's namespace.
+    pub parent: Option<String>,
+}
+
+/// A container that runs or is paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    pub name: String,
+    /// Labels `com.docker.compose.project` and `com.docker.compose.service`.
+    pub project: Option<String>,
+    pub service: Option<String>,
+    pub attachments: Vec<Attachment>,
+}
+
+/// A container's place in one network, as Docker believes it to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// A key of [`Docker::networks`], or a network that is no macvlan.
+    pub network: String,
+    pub mac: Option<Mac>,
+    pub addresses: Vec<IpAddr>,
+}
