@@ -5,4 +5,5 @@ pub mod cmd;
 pub mod datapath;
 pub mod error;
 mod output;
+pub mod source;
 pub mod state;

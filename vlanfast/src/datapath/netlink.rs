@@ -193,7 +193,7 @@ pub fn vlan(link: &LinkMessage) -> Option<Vid> {
     })
 }
 
-fn info(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
+pub fn info(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
     link.attributes
         .iter()
         .filter_map(|attribute| match attribute {

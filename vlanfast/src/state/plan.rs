@@ -50,11 +50,25 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Does to tables what applying the plan does to the maps.
+    pub fn apply_to(&self, tables: &mut Tables) {
+        self.vlans.apply_to(&mut tables.vlans);
+        self.endpoints.apply_to(&mut tables.endpoints);
+        self.neighbors.apply_to(&mut tables.neighbors);
+    }
 }
 
-impl<K, V> Changes<K, V> {
+impl<K: Ord + Copy, V: Copy> Changes<K, V> {
     fn len(&self) -> usize {
         self.remove.len() + self.put.len()
+    }
+
+    fn apply_to(&self, entries: &mut BTreeMap<K, V>) {
+        for key in &self.remove {
+            entries.remove(key);
+        }
+        entries.extend(self.put.iter().copied());
     }
 }
 

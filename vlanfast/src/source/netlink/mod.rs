@@ -1,0 +1,146 @@
+//! The devices of every namespace, by netlink alone: no `setns`, no walk through `/proc`, and no
+//! matter which runtime made them.
+
+mod dump;
+mod events;
+mod mounts;
+
+use std::{io, time::Duration};
+
+use anyhow::Context;
+use tokio::time::timeout;
+
+use self::{
+    dump::Questions,
+    events::{Dirty, Events},
+    mounts::Mounts,
+};
+use crate::state::snapshot::{Ifindex, Network, Nsid};
+
+/// More changed devices of one namespace than this, and reading all of it is cheaper.
+const ONE_BY_ONE: usize = 64;
+/// A kernel that answers takes milliseconds; one that does not is asked anew.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What netlink shows, kept up to date.
+pub struct Netlink {
+    questions: Questions,
+    events: Events,
+    mounts: Mounts,
+    dirty: Dirty,
+    network: Network,
+}
+
+impl Netlink {
+    /// Listens first and reads later: what happens in between is heard.
+    pub async fn open() -> anyhow::Result<Self> {
+        let events = Events::listen()?;
+        Ok(Self {
+            events,
+            mounts: Mounts::open()?,
+            questions: Questions::connect().await?,
+            dirty: Dirty {
+                all: true,
+                ..Dirty::default()
+            },
+            network: Network::default(),
+        })
+    }
+
+    pub const fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Waits until something has changed. Cancelled, it loses nothing.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        if !self.dirty.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            heard = self.events.wait() => heard,
+            mounted = self.mounts.changed() => {
+                self.dirty.list = true;
+                mounted
+            }
+        }
+    }
+
+    /// Has everything read anew at the next [`Netlink::refresh`].
+    pub fn doubt(&mut self) {
+        self.dirty.all = true;
+    }
+
+    /// Reads what has changed. After an error, everything is read at the next call.
+    pub async fn refresh(&mut self) -> anyhow::Result<()> {
+        self.events
+            .drain(&mut self.dirty)
+            .context("failed to read netlink events")?;
+        let dirty = std::mem::take(&mut self.dirty);
+        let read = timeout(PATIENCE, self.read(&dirty)).await;
+        let result = read
+            .context("the kernel does not answer over netlink")
+            .flatten();
+        if result.is_err() {
+            self.dirty.all = true;
+        }
+        result
+    }
+
+    async fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
+        if dirty.all || dirty.list {
+            for file in self.mounts.fresh()? {
+                self.questions.give_id_to(&file).await?;
+            }
+            let mut there = self.questions.namespaces().await?;
+            there.push(Nsid::Own);
+            self.network
+                .namespaces
+                .retain(|nsid, _| there.contains(nsid));
+            for nsid in there {
+                if dirty.all || !self.network.namespaces.contains_key(&nsid) {
+                    self.read_namespace(nsid).await?;
+                }
+            }
+        }
+        if dirty.all {
+            return Ok(());
+        }
+        for (&id, links) in &dirty.links {
+            let nsid = self.questions.nsid(id);
+            if links.len() > ONE_BY_ONE || !self.network.namespaces.contains_key(&nsid) {
+                self.read_namespace(nsid).await?;
+                continue;
+            }
+            for &ifindex in links {
+                self.read_link(nsid, ifindex).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_namespace(&mut self, nsid: Nsid) -> anyhow::Result<()> {
+        match self.questions.namespace(nsid).await? {
+            Some(namespace) => self.network.namespaces.insert(nsid, namespace),
+            None => self.network.namespaces.remove(&nsid),
+        };
+        Ok(())
+    }
+
+    async fn read_link(&mut self, nsid: Nsid, ifindex: Ifindex) -> anyhow::Result<()> {
+        let read = self.questions.link(nsid, ifindex).await?;
+        let Some(namespace) = self.network.namespaces.get_mut(&nsid) else {
+            return Ok(());
+        };
+        match read {
+            Some((link, addresses)) => {
+                namespace.links.insert(ifindex, link);
+                namespace.addresses.insert(ifindex, addresses);
+            }
+            None => {
+                namespace.links.remove(&ifindex);
+                namespace.addresses.remove(&ifindex);
+            }
+        }
+        Ok(())
+    }
+}

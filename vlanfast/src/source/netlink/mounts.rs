@@ -1,0 +1,115 @@
+//! Namespaces that have no id yet.
+//!
+//! The kernel gives a namespace an id in ours when a device moves there from here. One whose macvlan
+//! was made in place (CNI, Podman), or came from a third namespace, has none, and would be unseen and
+//! unheard. Such a namespace is kept alive by a bind mount of its file (`ip netns`, CNI, Podman,
+//! Docker), and through that it can be given an id. Where those mounts are does not matter: the mount
+//! table lists them, and the kernel says when it changes (proc_pid_mountinfo(5)).
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use tokio::io::{Interest, unix::AsyncFd};
+
+const TABLE: &str = "/proc/self/mountinfo";
+
+/// The network namespaces that are mounted somewhere.
+pub struct Mounts {
+    table: AsyncFd<File>,
+    /// Inodes of those that were seen before, and so have their id.
+    known: BTreeSet<String>,
+}
+
+/// A mounted namespace.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    inode: String,
+    path: PathBuf,
+}
+
+impl Mounts {
+    pub fn open() -> anyhow::Result<Self> {
+        let what = || format!("failed to watch {TABLE}");
+        let table = File::open(TABLE).with_context(what)?;
+        // SAFETY: the file owns its descriptor, and keeps it open until it is dropped.
+        let table = unsafe { AsyncFd::register_with_interest(table, Interest::PRIORITY) };
+        let table = table.with_context(what)?;
+        Ok(Self {
+            table,
+            known: BTreeSet::new(),
+        })
+    }
+
+    /// Waits until something was mounted or unmounted.
+    pub async fn changed(&self) -> io::Result<()> {
+        self.table
+            .ready(Interest::PRIORITY)
+            .await
+            .map(|mut ready| ready.clear_ready())
+    }
+
+    /// The files of namespaces that were not there at the last call.
+    pub fn fresh(&mut self) -> anyhow::Result<Vec<File>> {
+        let table = fs::read_to_string(TABLE).with_context(|| format!("failed to read {TABLE}"))?;
+        let now: Vec<_> = table.lines().filter_map(mount).collect();
+        let files = now
+            .iter()
+            .filter(|mount| !self.known.contains(&mount.inode))
+            // Unmounted since, or under a directory that we may not enter.
+            .filter_map(|mount| File::open(&mount.path).ok())
+            .collect();
+        self.known = now.into_iter().map(|mount| mount.inode).collect();
+        Ok(files)
+    }
+}
+
+/// Reads a line of the table: `36 35 0:4 net:[4026532281] /run/netns/a rw shared:2 - nsfs nsfs rw`.
+fn mount(line: &str) -> Option<Mount> {
+    let mut fields = line.split(' ').skip(3);
+    let inode = fields.next()?.strip_prefix("net:[")?.strip_suffix(']')?;
+    Some(Mount {
+        inode: inode.to_owned(),
+        path: unescape(fields.next()?).into(),
+    })
+}
+
+/// Space, tab, newline and backslash are in octal.
+fn unescape(path: &str) -> String {
+    [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ]
+    .iter()
+    .fold(path.to_owned(), |path, (code, plain)| {
+        path.replace(code, plain)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_network_namespaces_are_taken() {
+        let named =
+            mount("36 35 0:4 net:[4026532281] /run/netns/a\\040b rw shared:2 - nsfs nsfs rw");
+        let expected = Mount {
+            inode: "4026532281".into(),
+            path: "/run/netns/a b".into(),
+        };
+        assert_eq!(named, Some(expected));
+        assert_eq!(mount("22 1 253:0 / / rw,relatime - ext4 /dev/vda rw"), None);
+        assert_eq!(
+            mount("37 35 0:4 mnt:[4026532282] /run/x rw - nsfs nsfs rw"),
+            None
+        );
+        assert_eq!(mount(""), None);
+    }
+}

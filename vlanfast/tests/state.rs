@@ -1,0 +1,413 @@
+//! From snapshot to plan, case by case, without a kernel.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use vlanfast::state::{
+    desired::{Desired, Tables, desired},
+    plan::{Capacity, plan},
+    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid},
+};
+use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Vid};
+
+const TRUNK: Ifindex = Ifindex(2);
+const OWN: Nsid = Nsid::Own;
+
+fn vid(number: u16) -> Vid {
+    Vid::from_tci(number)
+}
+
+fn mac(last: u8) -> Mac {
+    Mac([2, 0x42, 0, 0, 0, last])
+}
+
+fn key(number: u16, last: u8) -> EndpointKey {
+    EndpointKey::new(vid(number), mac(last))
+}
+
+fn neighbor(number: u16, address: &str) -> NeighborKey {
+    NeighborKey::new(vid(number), address.parse().unwrap())
+}
+
+/// A network that is built up device by device.
+struct Lan(Network);
+
+impl Lan {
+    /// A trunk `eth0` (MAC …:01) with `eth0.10` (index 10) and `eth0.20` (20), which have its MAC.
+    fn new() -> Self {
+        let mut lan = Self(Network::default());
+        lan.add(OWN, TRUNK.0, "eth0", 1, Kind::Other, None);
+        for number in [10, 20] {
+            lan.vlan(number.into(), &format!("eth0.{number}"), number);
+        }
+        lan
+    }
+
+    fn add(
+        &mut self,
+        nsid: Nsid,
+        index: u32,
+        name: &str,
+        last: u8,
+        kind: Kind,
+        lower: Option<(Nsid, u32)>,
+    ) {
+        let link = Link {
+            name: name.into(),
+            mac: mac(last),
+            up: true,
+            kind,
+            lower: lower.map(|(nsid, index)| (nsid, Ifindex(index))),
+        };
+        let namespace = self.0.namespaces.entry(nsid).or_default();
+        namespace.links.insert(Ifindex(index), link);
+    }
+
+    fn vlan(&mut self, index: u32, name: &str, number: u16) {
+        let kind = Kind::Vlan(vid(number));
+        self.add(OWN, index, name, 1, kind, Some((OWN, TRUNK.0)));
+    }
+
+    /// A container's `eth0` as Docker makes it.
+    fn container(&mut self, nsid: i32, index: u32, last: u8, parent: u32, addresses: &[&str]) {
+        let kind = Kind::Macvlan(Mode::Bridge);
+        self.add(
+            Nsid::Other(nsid),
+            index,
+            "eth0",
+            last,
+            kind,
+            Some((OWN, parent)),
+        );
+        self.addresses(Nsid::Other(nsid), index, addresses);
+    }
+
+    fn addresses(&mut self, nsid: Nsid, index: u32, addresses: &[&str]) {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let namespace = self.0.namespaces.entry(nsid).or_default();
+        namespace.addresses.insert(Ifindex(index), addresses);
+    }
+
+    fn desired(&self) -> Desired {
+        desired(&self.0, TRUNK)
+    }
+}
+
+/// The endpoints alone, the host's own left out.
+fn endpoints(desired: &Desired) -> Vec<EndpointKey> {
+    let all = desired.tables.endpoints.iter();
+    all.filter(|(_, endpoint)| !endpoint.has(Endpoint::HOST))
+        .map(|(key, _)| *key)
+        .collect()
+}
+
+#[test]
+fn a_container_in_two_vlans_is_two_endpoints() {
+    let mut lan = Lan::new();
+    lan.container(3, 7, 5, 10, &["10.0.10.3", "2001:db8:10::3"]);
+    lan.container(3, 8, 6, 20, &["10.0.20.3"]);
+    let desired = lan.desired();
+    assert_eq!(endpoints(&desired), [key(10, 5), key(20, 6)]);
+    let expected = Endpoint {
+        ifindex: 7,
+        nsid: 3,
+        parent: 10,
+        mode: 4,
+        flags: 0,
+    };
+    assert_eq!(desired.tables.endpoints[&key(10, 5)], expected);
+    for (number, address, last) in [
+        (10, "10.0.10.3", 5),
+        (10, "2001:db8:10::3", 5),
+        (20, "10.0.20.3", 6),
+    ] {
+        let expected = Neighbor {
+            mac: mac(last).0,
+            flags: 0,
+        };
+        assert_eq!(
+            desired.tables.neighbors[&neighbor(number, address)],
+            expected,
+            "{address}"
+        );
+    }
+    assert_eq!(desired.devices[&key(10, 5)].parent, "eth0.10");
+}
+
+#[test]
+fn the_host_itself_is_a_taker_on_every_parent_but_no_endpoint() {
+    let mut lan = Lan::new();
+    lan.addresses(OWN, 10, &["10.0.10.250"]);
+    lan.addresses(OWN, TRUNK.0, &["192.0.2.1"]);
+    let desired = lan.desired();
+    for number in [0, 10, 20] {
+        let taker = desired.tables.endpoints[&key(number, 1)];
+        assert!(
+            taker.has(Endpoint::HOST) && !taker.has(Endpoint::CONFLICT),
+            "{number}"
+        );
+        assert_eq!(taker.nsid, Endpoint::OWN_NAMESPACE);
+    }
+    assert_eq!(desired.tables.neighbors.len(), 2);
+    assert!(desired.devices.is_empty());
+    let parents: Vec<_> = desired.parents.values().map(String::as_str).collect();
+    assert_eq!(parents, ["eth0", "eth0.10", "eth0.20"]);
+}
+
+#[test]
+fn the_vlan_is_the_devices_and_not_its_names() {
+    let mut lan = Lan::new();
+    lan.vlan(30, "uplink", 7);
+    lan.vlan(31, "eth0.99", 8);
+    lan.container(1, 7, 5, 30, &[]);
+    lan.container(1, 8, 6, 31, &[]);
+    assert_eq!(endpoints(&lan.desired()), [key(7, 5), key(8, 6)]);
+}
+
+#[test]
+fn several_networks_on_one_parent_share_its_vlan() {
+    let mut lan = Lan::new();
+    lan.container(1, 7, 5, 10, &["10.0.10.5"]);
+    lan.container(2, 7, 6, 10, &["10.1.10.5"]);
+    let desired = lan.desired();
+    assert_eq!(endpoints(&desired), [key(10, 5), key(10, 6)]);
+    assert!(
+        desired
+            .tables
+            .neighbors
+            .contains_key(&neighbor(10, "10.1.10.5"))
+    );
+}
+
+#[test]
+fn a_macvlan_on_the_trunk_and_a_macvtap_of_the_host_are_endpoints() {
+    let mut lan = Lan::new();
+    lan.container(1, 7, 5, TRUNK.0, &[]);
+    lan.add(
+        OWN,
+        40,
+        "vm0",
+        6,
+        Kind::Macvtap(Mode::Vepa),
+        Some((OWN, 10)),
+    );
+    let desired = lan.desired();
+    assert_eq!(endpoints(&desired), [key(0, 5), key(10, 6)]);
+    let macvtap = desired.tables.endpoints[&key(10, 6)];
+    assert!(macvtap.has(Endpoint::MACVTAP));
+    assert_eq!((macvtap.mode, macvtap.nsid), (2, Endpoint::OWN_NAMESPACE));
+}
+
+#[test]
+fn the_same_mac_and_address_on_two_vlans_are_no_conflict() {
+    let mut lan = Lan::new();
+    lan.container(1, 7, 5, 10, &["10.0.0.5"]);
+    lan.container(2, 7, 5, 20, &["10.0.0.5"]);
+    let desired = lan.desired();
+    assert_eq!(endpoints(&desired), [key(10, 5), key(20, 5)]);
+    assert!(
+        desired
+            .tables
+            .endpoints
+            .values()
+            .all(|endpoint| !endpoint.has(Endpoint::CONFLICT))
+    );
+    assert!(
+        desired
+            .tables
+            .neighbors
+            .values()
+            .all(|neighbor| neighbor.flags == 0)
+    );
+}
+
+#[test]
+fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
+    let mut lan = Lan::new();
+    lan.container(1, 7, 5, 10, &["10.0.10.5", "10.0.10.9"]);
+    lan.container(2, 7, 5, 10, &["10.0.10.6"]);
+    lan.container(3, 7, 6, 10, &["10.0.10.9"]);
+    let desired = lan.desired();
+    assert!(desired.tables.endpoints[&key(10, 5)].has(Endpoint::CONFLICT));
+    assert!(!desired.tables.endpoints[&key(10, 6)].has(Endpoint::CONFLICT));
+    assert!(desired.tables.neighbors[&neighbor(10, "10.0.10.9")].has(Neighbor::CONFLICT));
+    assert!(!desired.tables.neighbors[&neighbor(10, "10.0.10.6")].has(Neighbor::CONFLICT));
+}
+
+#[test]
+fn a_container_with_the_hosts_mac_leaves_the_entry_to_the_host() {
+    let mut lan = Lan::new();
+    lan.container(1, 7, 1, 10, &[]);
+    let taker = lan.desired().tables.endpoints[&key(10, 1)];
+    assert!(taker.has(Endpoint::HOST) && taker.has(Endpoint::CONFLICT));
+}
+
+#[test]
+fn service_vlans_and_stacked_tags_are_ignored_and_counted() {
+    let mut lan = Lan::new();
+    lan.add(
+        OWN,
+        50,
+        "eth0.s",
+        1,
+        Kind::ServiceVlan,
+        Some((OWN, TRUNK.0)),
+    );
+    lan.add(
+        OWN,
+        51,
+        "eth0.10.30",
+        1,
+        Kind::Vlan(vid(30)),
+        Some((OWN, 10)),
+    );
+    lan.container(1, 7, 5, 50, &[]);
+    lan.container(1, 8, 6, 51, &[]);
+    let desired = lan.desired();
+    assert_eq!(endpoints(&desired), []);
+    assert_eq!((desired.service_parents, desired.stacked), (1, 3));
+    assert!(!desired.tables.vlans.contains_key(&vid(30)));
+}
+
+#[test]
+fn devices_of_another_trunk_and_indexes_of_other_namespaces_are_not_ours() {
+    let mut lan = Lan::new();
+    lan.add(OWN, 60, "eth1", 9, Kind::Other, None);
+    lan.add(OWN, 61, "eth1.10", 9, Kind::Vlan(vid(10)), Some((OWN, 60)));
+    lan.container(1, 7, 5, 61, &[]);
+    // Index 10 of namespace 4 is not our eth0.10.
+    lan.add(
+        Nsid::Other(4),
+        8,
+        "mv",
+        6,
+        Kind::Macvlan(Mode::Bridge),
+        Some((Nsid::Other(4), 10)),
+    );
+    assert_eq!(endpoints(&lan.desired()), []);
+}
+
+#[test]
+fn a_vlan_device_that_was_moved_away_still_gives_its_macvlans_their_vlan() {
+    let mut lan = Lan::new();
+    let there = Nsid::Other(4);
+    lan.add(
+        there,
+        30,
+        "eth0.30",
+        1,
+        Kind::Vlan(vid(30)),
+        Some((OWN, TRUNK.0)),
+    );
+    lan.add(
+        there,
+        31,
+        "mv",
+        6,
+        Kind::Macvlan(Mode::Private),
+        Some((there, 30)),
+    );
+    let desired = lan.desired();
+    assert_eq!(endpoints(&desired), [key(30, 6)]);
+    assert!(
+        !desired.tables.vlans.contains_key(&vid(30)),
+        "there is nowhere to redirect to"
+    );
+    assert_eq!(desired.parents[&vid(30)], "eth0.30");
+}
+
+#[test]
+fn a_sub_interface_that_comes_back_with_another_vid_moves_its_endpoints() {
+    let mut lan = Lan::new();
+    lan.container(1, 7, 5, 10, &["10.0.10.5"]);
+    let before = lan.desired();
+    lan.vlan(10, "eth0.10", 11);
+    let after = lan.desired();
+    assert_eq!(endpoints(&after), [key(11, 5)]);
+    let plan = plan(&before.tables, &after.tables, PLENTY);
+    assert_eq!(plan.vlans.remove, [vid(10)]);
+    assert_eq!(plan.endpoints.remove, [key(10, 1), key(10, 5)]);
+    assert_eq!(plan.neighbors.remove, [neighbor(10, "10.0.10.5")]);
+}
+
+#[test]
+fn without_the_trunk_there_is_nothing() {
+    assert_eq!(desired(&Network::default(), TRUNK), Desired::default());
+}
+
+const PLENTY: Capacity = Capacity {
+    endpoints: 100,
+    neighbors: 100,
+};
+
+fn tables() -> impl Strategy<Value = Tables> {
+    let vlan = (0..8u16, 0..3u32);
+    let endpoint = (0..3u16, 0..8u8, 0..3u32);
+    let address = (0..3u16, 0..8u8, 0..3u8);
+    let few = || 0..12usize;
+    let all = (
+        prop::collection::vec(vlan, few()),
+        prop::collection::vec(endpoint, few()),
+        prop::collection::vec(address, few()),
+    );
+    all.prop_map(|(vlans, endpoints, addresses)| Tables {
+        vlans: vlans
+            .into_iter()
+            .map(|(number, ifindex)| (vid(number), Parent { ifindex, flags: 0 }))
+            .collect(),
+        endpoints: endpoints
+            .into_iter()
+            .map(|(number, last, ifindex)| {
+                (
+                    key(number, last),
+                    Endpoint {
+                        ifindex,
+                        ..Endpoint::default()
+                    },
+                )
+            })
+            .collect(),
+        neighbors: addresses
+            .into_iter()
+            .map(|(number, last, owner)| {
+                let key = NeighborKey::new(vid(number), [10, 0, 0, last].into());
+                (
+                    key,
+                    Neighbor {
+                        mac: mac(owner).0,
+                        flags: 0,
+                    },
+                )
+            })
+            .collect(),
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_plan_leads_from_any_tables_to_any_others(mut from in tables(), to in tables()) {
+        let first = plan(&from, &to, PLENTY);
+        first.apply_to(&mut from);
+        prop_assert_eq!(&from, &to);
+        prop_assert!(plan(&from, &to, PLENTY).is_empty());
+    }
+
+    #[test]
+    fn a_plan_never_overfills_and_leaves_out_just_what_finds_no_room(
+        rounds in prop::collection::vec(tables(), 1..5), endpoints in 1..6u32, neighbors in 1..6u32,
+    ) {
+        let capacity = Capacity { endpoints, neighbors };
+        let mut held = Tables::default();
+        for to in rounds {
+            let plan = plan(&held, &to, capacity);
+            plan.apply_to(&mut held);
+            prop_assert!(held.endpoints.len() <= endpoints as usize);
+            let expected = to.endpoints.len().min(endpoints as usize);
+            prop_assert_eq!(held.endpoints.len(), expected);
+            prop_assert_eq!(plan.endpoints.left_out as usize, to.endpoints.len() - expected);
+            prop_assert_eq!(held.neighbors.len(), to.neighbors.len().min(neighbors as usize));
+            prop_assert!(held.endpoints.iter().all(|(key, value)| to.endpoints[key] == *value));
+        }
+    }
+}
