@@ -38,7 +38,43 @@ pub enum Direction {
     Tx,
 }
 
+impl Direction {
+    pub const ALL: [Self; 2] = [Self::Rx, Self::Tx];
+
+    /// The word in `counters` and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rx => "rx",
+            Self::Tx => "tx",
+        }
+    }
+}
+
 impl Counters {
+    /// What a direction counted.
+    pub const fn tally(&self, direction: Direction) -> &Tally {
+        match direction {
+            Direction::Rx => &self.rx,
+            Direction::Tx => &self.tx,
+        }
+    }
+
+    /// A direction's packets by the name of the verdict over them.
+    ///
+    /// Everything is passed: the verdicts that would not pass come with the features that give them.
+    pub fn verdicts(&self, direction: Direction) -> [(&'static str, u64); 3] {
+        let pass = self.tally(direction).total();
+        match direction {
+            Direction::Rx => [("pass", pass), ("steer", 0), ("drop", 0)],
+            Direction::Tx => [("pass", pass), ("reflect", 0), ("shortcut", 0)],
+        }
+    }
+
+    /// Dropped packets by the name of the reason.
+    pub const fn drops(&self) -> [(&'static str, u64); 1] {
+        [("storm", 0)]
+    }
+
     /// The side that a direction counts on.
     #[inline(always)]
     pub const fn side(&mut self, direction: Direction) -> &mut Tally {
@@ -63,6 +99,11 @@ impl Tally {
             *sum += part;
         }
         self.bytes += other.bytes;
+    }
+
+    /// Packets by the name of their cast.
+    pub fn by_cast(&self) -> [(&'static str, u64); 3] {
+        Cast::ALL.map(|cast| (cast.name(), self.packets[cast as usize]))
     }
 
     /// Packets of every cast.

@@ -17,7 +17,7 @@ pub struct Headers {
 ///
 /// One number and not an enum with a payload: where LLVM leaves a payload undefined, the verifier
 /// sees a register that was never written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Vlan(u16);
 
 impl Vlan {
@@ -41,6 +41,16 @@ impl Vlan {
         (self.0 < Self::SERVICE.0).then(|| Vid::from_tci(self.0))
     }
 
+    /// The word for what its frames have for a tag.
+    pub const fn tag(self) -> &'static str {
+        match self {
+            Self::UNTAGGED => "untagged",
+            Self::SERVICE => "802.1ad",
+            Self::TRUNCATED => "truncated",
+            _ => "802.1Q",
+        }
+    }
+
     /// The map's key: the VID, 4096 or 4097.
     #[inline(always)]
     pub const fn key(self) -> u32 {
@@ -60,6 +70,19 @@ pub enum Cast {
     Unicast = 0,
     Multicast = 1,
     Broadcast = 2,
+}
+
+impl Cast {
+    pub const ALL: [Self; 3] = [Self::Unicast, Self::Multicast, Self::Broadcast];
+
+    /// The word in `counters` and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unicast => "unicast",
+            Self::Multicast => "multicast",
+            Self::Broadcast => "broadcast",
+        }
+    }
 }
 
 /// What the frame carries: the number in its type field, host byte order.

@@ -46,6 +46,10 @@ impl EndpointKey {
         }
     }
 
+    pub const fn vid(&self) -> Vid {
+        Vid::from_tci(self.vid)
+    }
+
     pub const fn mac(&self) -> Mac {
         Mac(self.mac)
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-use vlanfast_common::{Counters, Tally, Vid, Vlan};
+use serde::{Serialize, Serializer};
+use vlanfast_common::{Counters, Direction, Tally, Vid, Vlan};
 
 use super::attached;
 use crate::{
@@ -22,46 +22,28 @@ struct Row {
     rx: Side,
     tx: Side,
     verdicts: Verdicts,
-    drops: Drops,
+    drops: Named<1>,
 }
 
 #[derive(Serialize)]
 struct Side {
-    packets: Packets,
+    packets: Named<3>,
     bytes: u64,
 }
 
 #[derive(Serialize)]
-struct Packets {
-    unicast: u64,
-    multicast: u64,
-    broadcast: u64,
-}
-
-#[derive(Serialize)]
 struct Verdicts {
-    rx: RxVerdicts,
-    tx: TxVerdicts,
+    rx: Named<3>,
+    tx: Named<3>,
 }
 
-/// Everything is passed: the verdicts that would not pass come with the features that give them.
-#[derive(Serialize)]
-struct RxVerdicts {
-    pass: u64,
-    steer: u64,
-    drop: u64,
-}
+/// Numbers by their names: an object in JSON.
+struct Named<const N: usize>([(&'static str, u64); N]);
 
-#[derive(Serialize)]
-struct TxVerdicts {
-    pass: u64,
-    reflect: u64,
-    shortcut: u64,
-}
-
-#[derive(Serialize)]
-struct Drops {
-    storm: u64,
+impl<const N: usize> Serialize for Named<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0)
+    }
 }
 
 pub async fn run(args: &CountersArgs) -> anyhow::Result<()> {
@@ -99,42 +81,23 @@ fn read(pins: &Pins, vlan: Option<u16>) -> anyhow::Result<Vec<Row>> {
 }
 
 fn row(trunk: &str, vlan: Vlan, counters: &Counters) -> Row {
-    let tag = match vlan {
-        Vlan::UNTAGGED => "untagged",
-        Vlan::SERVICE => "802.1ad",
-        Vlan::TRUNCATED => "truncated",
-        _ => "802.1Q",
-    };
     Row {
         trunk: trunk.to_owned(),
         vlan: vlan.vid().map(Vid::get),
-        tag,
+        tag: vlan.tag(),
         rx: side(&counters.rx),
         tx: side(&counters.tx),
         verdicts: Verdicts {
-            rx: RxVerdicts {
-                pass: counters.rx.total(),
-                steer: 0,
-                drop: 0,
-            },
-            tx: TxVerdicts {
-                pass: counters.tx.total(),
-                reflect: 0,
-                shortcut: 0,
-            },
+            rx: Named(counters.verdicts(Direction::Rx)),
+            tx: Named(counters.verdicts(Direction::Tx)),
         },
-        drops: Drops { storm: 0 },
+        drops: Named(counters.drops()),
     }
 }
 
 fn side(tally: &Tally) -> Side {
-    let [unicast, multicast, broadcast] = tally.packets;
     Side {
-        packets: Packets {
-            unicast,
-            multicast,
-            broadcast,
-        },
+        packets: Named(tally.by_cast()),
         bytes: tally.bytes,
     }
 }
@@ -160,14 +123,8 @@ fn table(rows: &[Row]) -> String {
             _ => row.tag.to_owned(),
         });
         for side in [&row.rx, &row.tx] {
-            let Packets {
-                unicast,
-                multicast,
-                broadcast,
-            } = side.packets;
-            line.extend(
-                [unicast, multicast, broadcast, side.bytes].map(|number| number.to_string()),
-            );
+            line.extend(side.packets.0.map(|(_, packets)| packets.to_string()));
+            line.push(side.bytes.to_string());
         }
         lines.push(line);
     }

@@ -17,6 +17,13 @@ impl CounterMap {
         Ok(Self(map))
     }
 
+    /// Every VLAN, in the order of the keys.
+    pub fn read_all(&self) -> anyhow::Result<Vec<(Vlan, Counters)>> {
+        Vlan::all()
+            .map(|vlan| Ok((vlan, self.read(vlan)?)))
+            .collect()
+    }
+
     /// What all CPUs counted of a VLAN.
     pub fn read(&self, vlan: Vlan) -> anyhow::Result<Counters> {
         let parts = self
