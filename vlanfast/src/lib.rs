@@ -4,6 +4,7 @@ pub mod cli;
 pub mod cmd;
 pub mod datapath;
 pub mod error;
+pub mod metrics;
 mod output;
 pub mod source;
 pub mod state;

@@ -24,6 +24,25 @@ const LAYERS: &[(&str, &[&str])] = &[
             "datapath::netlink",
         ],
     ),
+    // Pure as well: stands on nothing but `vlanfast-common`.
+    (
+        "state",
+        &[
+            "cmd",
+            "cli",
+            "datapath",
+            "error",
+            "metrics",
+            "output",
+            "reconcile",
+            "source",
+        ],
+    ),
+    // Shows what it is given: the counters too are read by whoever starts it.
+    (
+        "metrics",
+        &["cmd", "cli", "datapath", "output", "reconcile", "source"],
+    ),
     ("cli", &["cmd", "output", "datapath"]),
     ("output", &["cmd", "datapath", "cli"]),
     ("error", &["cmd", "datapath", "cli", "output"]),

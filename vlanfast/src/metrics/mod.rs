@@ -1,0 +1,4 @@
+//! What Prometheus sees: how it is written, and the server that it scrapes.
+
+pub mod http;
+pub mod registry;

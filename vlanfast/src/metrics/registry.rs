@@ -1,0 +1,253 @@
+//! From what the reconciler published and the counters to Prometheus' text format. Pure.
+//! docs/metrics.md has a row for each metric.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
+
+use anyhow::Context;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, prometheus_text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use vlanfast_common::{Counters, Direction, Source, SourceState, Vlan};
+
+use crate::state::published::Published;
+
+/// The encoder puts it before every name, and `_total` behind that of a counter.
+const PREFIX: &str = "vlanfast";
+
+/// Writes one scrape. A VLAN has series if the host has a device for it, or if it had traffic.
+pub fn encode(published: Arc<Published>, counters: &[(Vlan, Counters)]) -> anyhow::Result<String> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(Scrape::new(published, counters)));
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry).context("failed to write the metrics")?;
+    Ok(text)
+}
+
+/// What one scrape shows. Its own, because the registry takes nothing that is borrowed.
+#[derive(Debug)]
+struct Scrape {
+    published: Arc<Published>,
+    vlans: Vec<Row>,
+}
+
+/// One VLAN's numbers.
+#[derive(Debug)]
+struct Row {
+    /// The label: the VID, or what frames have that have none.
+    vlan: Cow<'static, str>,
+    counters: Counters,
+    endpoints: u64,
+}
+
+impl Scrape {
+    fn new(published: Arc<Published>, counters: &[(Vlan, Counters)]) -> Self {
+        let with_device = published.parents.keys();
+        let mut vlans: BTreeMap<Vlan, (Counters, u64)> = with_device
+            .map(|&vid| (Vlan::id(vid), Default::default()))
+            .collect();
+        let with_traffic = counters
+            .iter()
+            .filter(|(_, counters)| *counters != Counters::default());
+        for &(vlan, counters) in with_traffic {
+            vlans.entry(vlan).or_default().0 = counters;
+        }
+        for key in published.endpoints.keys() {
+            vlans.entry(Vlan::id(key.vid())).or_default().1 += 1;
+        }
+        let row = |(vlan, (counters, endpoints)): (Vlan, _)| Row {
+            vlan: match vlan.vid() {
+                Some(vid) => vid.to_string().into(),
+                None => vlan.tag().into(),
+            },
+            counters,
+            endpoints,
+        };
+        let vlans = vlans.into_iter().map(row).collect();
+        Self { published, vlans }
+    }
+
+    fn traffic(&self, out: &mut Output) -> fmt::Result {
+        let trunk = self.published.trunk.as_str();
+        for direction in Direction::ALL {
+            let (name, way) = match direction {
+                Direction::Rx => ("rx", "came in from the wire"),
+                Direction::Tx => ("tx", "left for the wire"),
+            };
+            let packets = self.vlans.iter().flat_map(|row| {
+                let tally = row.counters.tally(direction);
+                tally.by_cast().map(|(cast, packets)| {
+                    let labels = [("trunk", trunk), ("vlan", &row.vlan), ("cast", cast)];
+                    (labels, packets)
+                })
+            });
+            let help = format!("Packets that {way}, by the cast of their destination");
+            out.counter(&format!("{name}_packets"), &help, packets)?;
+            let bytes = self.vlans.iter().map(|row| {
+                let labels = [("trunk", trunk), ("vlan", &*row.vlan)];
+                (labels, row.counters.tally(direction).bytes)
+            });
+            let help = format!("Bytes that {way}, from the destination MAC on, without the FCS");
+            out.counter(&format!("{name}_bytes"), &help, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn decisions(&self, out: &mut Output) -> fmt::Result {
+        let trunk = self.published.trunk.as_str();
+        let verdicts = self.vlans.iter().flat_map(|row| {
+            Direction::ALL.into_iter().flat_map(move |direction| {
+                let verdicts = row.counters.verdicts(direction);
+                verdicts.map(|(verdict, packets)| {
+                    let labels = [
+                        ("trunk", trunk),
+                        ("vlan", &*row.vlan),
+                        ("direction", direction.name()),
+                        ("verdict", verdict),
+                    ];
+                    (labels, packets)
+                })
+            })
+        });
+        out.counter("verdicts", "Packets by what became of them", verdicts)?;
+        let drops = self.vlans.iter().flat_map(|row| {
+            row.counters.drops().map(|(reason, packets)| {
+                let labels = [("trunk", trunk), ("vlan", &row.vlan), ("reason", reason)];
+                (labels, packets)
+            })
+        });
+        out.counter("drops", "Packets that vlanfast dropped", drops)
+    }
+
+    fn endpoints(&self, out: &mut Output) -> fmt::Result {
+        let trunk = self.published.trunk.as_str();
+        let counts = self.vlans.iter().map(|row| {
+            let labels = [("trunk", trunk), ("vlan", &*row.vlan)];
+            (labels, row.endpoints)
+        });
+        let help = "Macvlans and macvtaps on the VLAN whose entries are in the map";
+        out.gauge("endpoints", help, counts)?;
+        let infos = self.published.endpoints.iter().map(|(key, names)| {
+            let name = |name: &Option<String>| name.clone().unwrap_or_default();
+            let labels = [
+                ("trunk", trunk.to_owned()),
+                ("vlan", key.vid().to_string()),
+                ("mac", key.mac().to_string()),
+                ("network", name(&names.network)),
+                ("container", name(&names.container)),
+            ];
+            (labels, 1)
+        });
+        let help = "The names of an endpoint, empty where Docker knows none";
+        out.gauge("endpoint_info", help, infos)
+    }
+
+    fn maps(&self, out: &mut Output) -> fmt::Result {
+        let Published { trunk, maps, .. } = &*self.published;
+        let mut gauge = |name, help, number: fn(&_) -> u32| {
+            let series = maps.iter().map(|fill| {
+                let labels = [("trunk", trunk.as_str()), ("map", fill.map)];
+                (labels, number(fill).into())
+            });
+            out.gauge(name, help, series)
+        };
+        gauge("map_entries", "Entries in the map", |fill| fill.entries)?;
+        gauge(
+            "map_capacity",
+            "Entries that the map has room for",
+            |fill| fill.capacity,
+        )?;
+        let help = "Entries that found no room in the map: their frames take the kernel's own path";
+        gauge("map_left_out", help, |fill| fill.left_out)
+    }
+
+    fn sources(&self, out: &mut Output) -> fmt::Result {
+        let sources = || {
+            let states = Source::ALL.map(|source| {
+                let status = self.published.sources[source as usize];
+                let state = SourceState::from_number(status.state);
+                (source, state, status.last_success)
+            });
+            let switched_on = states
+                .into_iter()
+                .filter(|(_, state, _)| *state != Some(SourceState::Off));
+            switched_on.map(|(source, state, last)| ([("source", source.name())], state, last))
+        };
+        let up =
+            sources().map(|(labels, state, _)| (labels, u64::from(state == Some(SourceState::Ok))));
+        out.gauge("source_up", "Whether the source answers", up)?;
+        let last = sources().map(|(labels, _, last)| (labels, last));
+        let help = "When the source was last read whole, 0 for never";
+        out.gauge("sync_last_success_timestamp_seconds", help, last)
+    }
+
+    fn program(&self, out: &mut Output) -> fmt::Result {
+        let Published { trunk, hooks, .. } = &*self.published;
+        let attached = hooks.iter().map(|&(hook, mode)| {
+            let labels = [("trunk", trunk.as_str()), ("hook", hook), ("mode", mode)];
+            (labels, 1)
+        });
+        out.gauge(
+            "attached",
+            "A hook of the trunk, and how it is attached",
+            attached,
+        )?;
+        let version = [([("version", env!("CARGO_PKG_VERSION"))], 1)];
+        out.gauge("build_info", "The version of vlanfast", version)
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut out = Output(encoder);
+        self.traffic(&mut out)?;
+        self.decisions(&mut out)?;
+        self.endpoints(&mut out)?;
+        self.maps(&mut out)?;
+        self.sources(&mut out)?;
+        self.program(&mut out)
+    }
+}
+
+/// Where metrics are written, each with all its series.
+struct Output<'a>(DescriptorEncoder<'a>);
+
+impl Output<'_> {
+    fn counter<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        self.write(name, help, MetricType::Counter, series, ConstCounter::new)
+    }
+
+    fn gauge<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        self.write(name, help, MetricType::Gauge, series, ConstGauge::new)
+    }
+
+    fn write<L: EncodeLabelSet, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        series: impl IntoIterator<Item = (L, u64)>,
+        metric: fn(u64) -> M,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, number) in series {
+            metric(number).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! What a scrape shows.
+
+use vlanfast_common::{EndpointKey, Mac, SourceStatus, Tally, Vid};
+
+use super::*;
+use crate::state::{names::Names, published::MapFill};
+
+fn published() -> Published {
+    let vid = Vid::from_tci(10);
+    let names = Names {
+        container: Some("container0".into()),
+        network: Some("macvlan10".into()),
+        ..Names::default()
+    };
+    let source = |state: SourceState, last_success| SourceStatus {
+        state: state as u32,
+        last_success,
+        ..SourceStatus::default()
+    };
+    Published {
+        trunk: "eth0".into(),
+        parents: [(Vid::UNTAGGED, "eth0".into()), (vid, "eth0.10".into())].into(),
+        endpoints: [
+            (EndpointKey::new(vid, Mac([2, 0, 0, 0, 0, 1])), names),
+            (
+                EndpointKey::new(vid, Mac([2, 0, 0, 0, 0, 2])),
+                Names::default(),
+            ),
+        ]
+        .into(),
+        maps: vec![MapFill {
+            map: "ENDPOINTS",
+            entries: 2,
+            capacity: 16384,
+            left_out: 3,
+        }],
+        sources: [
+            source(SourceState::Ok, 1_700_000_000),
+            source(SourceState::Off, 0),
+        ],
+        hooks: vec![("ingress", "xdp-native"), ("egress", "tcx")],
+    }
+}
+
+fn encode(published: Published, counters: &[(Vlan, Counters)]) -> String {
+    super::encode(Arc::new(published), counters).unwrap()
+}
+
+/// The series of a scrape whose names start so.
+fn series<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let is_named = |line: &&str| line.starts_with(name);
+    text.lines().filter(is_named).collect()
+}
+
+#[test]
+fn counters_are_told_apart_by_vlan_direction_and_cast() {
+    let vlan = Vlan::id(Vid::from_tci(10));
+    let counters = Counters {
+        rx: Tally {
+            packets: [1, 2, 3],
+            bytes: 600,
+        },
+        tx: Tally {
+            packets: [4, 0, 0],
+            bytes: 256,
+        },
+    };
+    let published = Published {
+        trunk: "eth0".into(),
+        ..Published::default()
+    };
+    let text = encode(published, &[(vlan, counters)]);
+    let expected = [
+        r#"vlanfast_rx_packets_total{trunk="eth0",vlan="10",cast="unicast"} 1"#,
+        r#"vlanfast_rx_packets_total{trunk="eth0",vlan="10",cast="multicast"} 2"#,
+        r#"vlanfast_rx_packets_total{trunk="eth0",vlan="10",cast="broadcast"} 3"#,
+        r#"vlanfast_rx_bytes_total{trunk="eth0",vlan="10"} 600"#,
+    ];
+    assert_eq!(series(&text, "vlanfast_rx"), expected);
+    assert_eq!(
+        series(&text, "vlanfast_tx_bytes"),
+        [r#"vlanfast_tx_bytes_total{trunk="eth0",vlan="10"} 256"#]
+    );
+    let verdicts = series(&text, "vlanfast_verdicts");
+    assert_eq!(
+        verdicts[0],
+        r#"vlanfast_verdicts_total{trunk="eth0",vlan="10",direction="rx",verdict="pass"} 6"#
+    );
+    assert_eq!(verdicts.len(), 6);
+    assert_eq!(
+        series(&text, "vlanfast_drops"),
+        [r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="storm"} 0"#]
+    );
+}
+
+#[test]
+fn a_vlan_has_series_if_it_has_a_device_or_had_traffic() {
+    let traffic = Counters {
+        tx: Tally {
+            packets: [1, 0, 0],
+            bytes: 60,
+        },
+        ..Counters::default()
+    };
+    let busy = [
+        Vlan::id(Vid::from_tci(4095)),
+        Vlan::SERVICE,
+        Vlan::TRUNCATED,
+    ];
+    let counters: Vec<_> = Vlan::all()
+        .map(|vlan| match busy.contains(&vlan) {
+            true => (vlan, traffic),
+            false => (vlan, Counters::default()),
+        })
+        .collect();
+    let text = encode(published(), &counters);
+    let vlans: Vec<_> = series(&text, "vlanfast_tx_bytes")
+        .iter()
+        .filter_map(|line| line.split('"').nth(3))
+        .collect();
+    assert_eq!(vlans, ["0", "10", "4095", "802.1ad", "truncated"]);
+}
+
+#[test]
+fn endpoints_are_counted_and_named() {
+    let text = encode(published(), &[]);
+    assert_eq!(
+        series(&text, "vlanfast_endpoint"),
+        [
+            r#"vlanfast_endpoints{trunk="eth0",vlan="0"} 0"#,
+            r#"vlanfast_endpoints{trunk="eth0",vlan="10"} 2"#,
+            r#"vlanfast_endpoint_info{trunk="eth0",vlan="10",mac="02:00:00:00:00:01",network="macvlan10",container="container0"} 1"#,
+            r#"vlanfast_endpoint_info{trunk="eth0",vlan="10",mac="02:00:00:00:00:02",network="",container=""} 1"#,
+        ]
+    );
+}
+
+#[test]
+fn maps_sources_and_hooks_are_shown() {
+    let text = encode(published(), &[]);
+    let expected = [
+        r#"vlanfast_map_entries{trunk="eth0",map="ENDPOINTS"} 2"#,
+        r#"vlanfast_map_capacity{trunk="eth0",map="ENDPOINTS"} 16384"#,
+        r#"vlanfast_map_left_out{trunk="eth0",map="ENDPOINTS"} 3"#,
+        r#"vlanfast_source_up{source="netlink"} 1"#,
+        r#"vlanfast_sync_last_success_timestamp_seconds{source="netlink"} 1700000000"#,
+        r#"vlanfast_attached{trunk="eth0",hook="ingress",mode="xdp-native"} 1"#,
+        r#"vlanfast_attached{trunk="eth0",hook="egress",mode="tcx"} 1"#,
+    ];
+    let shown: Vec<_> = ["map", "source", "sync", "attached"]
+        .iter()
+        .flat_map(|name| series(&text, &format!("vlanfast_{name}")))
+        .collect();
+    assert_eq!(shown, expected);
+    assert_eq!(
+        series(&text, "vlanfast_build_info"),
+        [concat!(
+            r#"vlanfast_build_info{version=""#,
+            env!("CARGO_PKG_VERSION"),
+            r#""} 1"#
+        )]
+    );
+}
+
+#[test]
+fn a_source_that_does_not_answer_is_down_and_one_switched_off_is_not_there() {
+    for state in [
+        SourceState::Starting,
+        SourceState::Absent,
+        SourceState::NotPermitted,
+        SourceState::Unreachable,
+    ] {
+        let mut published = published();
+        published.sources[Source::Docker as usize].state = state as u32;
+        let text = encode(published, &[]);
+        let docker = r#"vlanfast_source_up{source="docker"} 0"#;
+        assert!(series(&text, docker).len() == 1, "{state:?}");
+    }
+    assert!(!encode(published(), &[]).contains("docker"));
+}
+
+#[test]
+fn a_name_cannot_break_out_of_its_label() {
+    let mut published = published();
+    published.trunk = "a\"b\\c\nd".into();
+    let text = encode(published, &[]);
+    assert!(text.contains(r#"{trunk="a\"b\\c\nd","#), "{text}");
+}
