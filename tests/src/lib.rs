@@ -2,6 +2,7 @@
 //! they made themselves, under names of their own.
 
 pub mod capture;
+pub mod docker;
 pub mod packet;
 pub mod program;
 pub mod require;

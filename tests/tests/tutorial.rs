@@ -2,36 +2,18 @@
 //! without vlanfast and with it, by XDP and by TC. Every ping and traceroute must give what the
 //! tutorial shows, and every frame that the router sends or receives must be counted.
 
-use std::{
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
 
 use vlanfast_tests::{
     capture::Sniffer,
+    docker::Tutorial,
     packet::Row,
     program::Attached,
     require,
     require::{in_the_lab, kernel_at_least},
     scenario::settle,
-    topology::{Netns, WIRE, nic, run},
+    topology::{Netns, WIRE, run},
 };
-
-/// The set-up of the tutorial, as it is printed there. Its `-ti` is left out where there is no terminal.
-const SET_UP: &[&str] = &[
-    "docker network create -d macvlan --subnet=10.0.10.0/24 --gateway=10.0.10.1 \
-     --subnet=2001:db8:babe:10::/64 --gateway=2001:db8:babe:10::1 -o parent=eth0.10 --ipv6 macvlan10",
-    "docker network create -d macvlan --subnet=10.0.20.0/24 --gateway=10.0.20.1 \
-     --subnet=2001:db8:babe:20::/64 --gateway=2001:db8:babe:20::1 -o parent=eth0.20 --ipv6 macvlan20",
-    "docker run --name='container0' --hostname='container0' --net=macvlan10 --ip=10.0.10.2 \
-     --ip6=2001:db8:babe:10::2 --detach=true phusion/baseimage:latest",
-    "docker run --name='container2' --hostname='container2' --net=macvlan20 --ip=10.0.20.4 \
-     --ip6=2001:db8:babe:20::4 --detach=true phusion/baseimage:latest",
-    "docker run --name='container1' --hostname='container1' --net=macvlan10 --ip=10.0.10.3 \
-     --ip6=2001:db8:babe:10::3 --detach=true phusion/baseimage:latest",
-    "docker network connect --ip=10.0.20.3 --ip6=2001:db8:babe:20::3 macvlan20 container1",
-];
 
 /// What the tutorial looks at, and words that it shows.
 const LOOKS: &[(&str, &[&str])] = &[
@@ -117,74 +99,6 @@ const TRACEROUTES: &[(&str, &str, &[&str])] = &[
     ("container2", "10.0.10.2", &["10.0.20.1", "10.0.10.2"]),
 ];
 
-/// Docker's daemon, for as long as the test runs.
-struct Docker(Child);
-
-impl Docker {
-    fn start() -> Self {
-        let line = "exec dockerd --iptables=false --ip6tables=false --bridge=none -s overlay2 \
-                    >/tmp/dockerd.log 2>&1";
-        let daemon = Command::new("sh")
-            .args(["-c", line])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let start = Instant::now();
-        while run("docker version").is_err() {
-            let log = || std::fs::read_to_string("/tmp/dockerd.log").unwrap_or_default();
-            assert!(
-                start.elapsed() < Duration::from_secs(180),
-                "dockerd does not start: {}",
-                log()
-            );
-            thread::sleep(Duration::from_millis(500));
-        }
-        Self(daemon)
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        let _ = run("docker rm -f container0 container1 container2");
-        let _ = run("docker network rm macvlan10 macvlan20");
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The tutorial's router: the other NIC, with an address in each VLAN.
-fn router() -> Netns {
-    let router = Netns::new().unwrap();
-    let device = nic("52:54:00:00:00:0b").unwrap();
-    run(&format!(
-        "ip link set {device} down && ip link set {device} netns {}",
-        router.name
-    ))
-    .unwrap();
-    let lines = [
-        "for conf in all default; do echo 0 >/proc/sys/net/ipv6/conf/$conf/disable_ipv6; done"
-            .into(),
-        format!("ip link set {device} name {WIRE}"),
-        format!("ip link set {WIRE} promisc on up"),
-        "echo 1 >/proc/sys/net/ipv4/ip_forward".into(),
-        "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding".into(),
-    ];
-    for line in &lines {
-        router.run(line).unwrap();
-    }
-    for vid in [10, 20] {
-        router
-            .run(&format!(
-                "ip link add link {WIRE} name {WIRE}.{vid} type vlan id {vid} && \
-                 ip addr add 10.0.{vid}.1/24 dev {WIRE}.{vid} && \
-                 ip addr add 2001:db8:babe:{vid}::1/64 dev {WIRE}.{vid} nodad && \
-                 ip link set {WIRE}.{vid} up"
-            ))
-            .unwrap();
-    }
-    router
-}
-
 /// Every ping and traceroute of the tutorial; the figures are its own.
 fn tutorial(router: &Netns) {
     for (container, address) in PINGS {
@@ -267,34 +181,18 @@ fn attached(host: &Netns, router: &Netns, ingress: &str, kind: &str) {
 #[test]
 fn the_tutorial_gives_its_results_without_vlanfast_by_xdp_and_by_tc() {
     require!("tutorial", in_the_lab(), "needs the lab's virtual machine");
-    let trunk = nic("52:54:00:00:00:0a").unwrap();
-    // Docker works in the namespace where it was started; a name lets the tests enter it.
-    let host = Netns::here().unwrap();
-    run(&format!(
-        "ip link set {trunk} down && ip link set {trunk} name eth0"
-    ))
-    .unwrap();
-    // No addresses of the host's own: its neighbour discovery is not part of the tutorial.
-    run("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6").unwrap();
-    run("ip link set eth0 promisc on up").unwrap();
-    let router = router();
-    let _docker = Docker::start();
-    run("docker import -c 'CMD [\"/sbin/my_init\"]' /lab/image.tar phusion/baseimage:latest")
-        .unwrap();
-    for command in SET_UP {
-        run(command).unwrap();
-    }
+    let lab = Tutorial::start().unwrap();
     for (command, words) in LOOKS {
         let said = run(command).unwrap();
         for word in *words {
             assert!(said.contains(word), "`{command}` shows no '{word}': {said}");
         }
     }
-    tutorial(&router);
-    attached(&host, &router, "auto", "xdp-native");
+    tutorial(&lab.router);
+    attached(&lab.host, &lab.router, "auto", "xdp-native");
     attached(
-        &host,
-        &router,
+        &lab.host,
+        &lab.router,
         "tc",
         if kernel_at_least(6, 6) {
             "tcx"
