@@ -5,6 +5,7 @@ pub mod capture;
 pub mod docker;
 pub mod packet;
 pub mod program;
+pub mod prometheus;
 pub mod require;
 pub mod residue;
 pub mod scenario;

@@ -19,6 +19,7 @@ const GUEST: &[&str] = &[
     "ethtool",
     "iproute2",
     "iputils-ping",
+    "prometheus",
     "tcpdump",
     "traceroute",
     // As with busybox's shell: its `nsenter` runs busybox's `sh`, which runs busybox's `ip`.
