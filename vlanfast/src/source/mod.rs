@@ -1,6 +1,5 @@
-//! Where state comes from. Events are hints, dumps are truth: an event only says what to read anew.
-
-pub mod netlink;
-//! Where state comes from: each source keeps a snapshot of its part of the world up to date.
+//! Where state comes from: each source keeps its part of the world up to date. Events are hints, dumps
+//! are truth: an event only says what to read anew.
 
 pub mod docker;
+pub mod netlink;
