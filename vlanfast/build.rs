@@ -9,7 +9,10 @@ use std::{
 
 fn main() {
     let workspace = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
-    let object = workspace.join("target/bpf/vlanfast.o");
+    let object = workspace.join(match env::var_os("CARGO_FEATURE_NEXT_LAYOUT") {
+        None => "target/bpf/vlanfast.o",
+        Some(_) => "target/bpf/vlanfast-next.o",
+    });
     let sources = [
         workspace.join("vlanfast-ebpf/src"),
         workspace.join("vlanfast-common/src"),

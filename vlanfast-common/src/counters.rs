@@ -13,6 +13,8 @@ pub struct Counters {
     pub rx: Tally,
     /// Frames that left for the wire.
     pub tx: Tally,
+    #[cfg(feature = "next-layout")]
+    pub next: u64,
 }
 
 /// Packets and bytes of one direction.
@@ -25,7 +27,12 @@ pub struct Tally {
     pub bytes: u64,
 }
 
-const _: () = assert!(size_of::<Counters>() == 64);
+const SIZE: usize = if cfg!(feature = "next-layout") {
+    72
+} else {
+    64
+};
+const _: () = assert!(size_of::<Counters>() == SIZE);
 
 // SAFETY: `repr(C)`, only `u64`s, so no padding and every bit pattern is valid.
 #[cfg(feature = "user")]

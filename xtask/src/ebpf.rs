@@ -10,16 +10,43 @@ use crate::{
     toolchain::{self, Compiler, LLVM, TARGET},
 };
 
-/// Builds the BPF object into `target/bpf/vlanfast.o`, where the loader's build script finds it.
-pub fn build_object() -> Result<PathBuf> {
+/// Which maps to build with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    Current,
+    /// As a later version may have them, for the tests of upgrades (feature `next-layout`).
+    Next,
+}
+
+impl Layout {
+    const fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Current => &[],
+            Self::Next => &["--features", "next-layout"],
+        }
+    }
+
+    /// The name of the binary and of the object in it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Current => "vlanfast",
+            Self::Next => "vlanfast-next",
+        }
+    }
+}
+
+/// Builds the BPF object into `target/bpf`, where the loader's build script finds it.
+pub fn build_object(layout: Layout) -> Result<PathBuf> {
     let compiler = Compiler::find()?;
     let linker = toolchain::linker()?;
     sh::step(&format!(
-        "BPF object: {}, linked by {}",
+        "BPF object of {}: {}, linked by {}",
+        layout.name(),
         compiler.describe(),
         linker.display()
     ));
-    sh::run(&mut cargo(&compiler, "build")?).with_context(|| {
+    let mut build = cargo(&compiler, "build")?;
+    sh::run(build.args(layout.features())).with_context(|| {
         format!(
             "failed to build the BPF object (if it is the linker that fails: {} must know an LLVM \
              as new as that of `rustc -vV`)",
@@ -31,7 +58,7 @@ pub fn build_object() -> Result<PathBuf> {
         .join("bpf-build")
         .join(TARGET)
         .join("release/vlanfast-ebpf");
-    let object = target.join("bpf/vlanfast.o");
+    let object = target.join("bpf").join(layout.name()).with_extension("o");
     fs::create_dir_all(target.join("bpf")).context("failed to make target/bpf")?;
     // Written anew even where it is the same: the build script goes by its time.
     let bytes =
@@ -62,24 +89,37 @@ pub fn cargo(compiler: &Compiler, verb: &str) -> Result<Command> {
 /// Builds the binary and says where it is.
 pub fn build(release: bool) -> Result<PathBuf> {
     setup::ensure(Need::Build)?;
-    build_object()?;
-    let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(sh::workspace())
-        .args(["build", "--locked", "--package", "vlanfast"]);
-    if release {
-        cargo.arg("--release");
-    }
-    sh::step("vlanfast");
-    sh::run(&mut cargo)?;
-    let profile = if release { "release" } else { "debug" };
-    let binary = host_target()?.join(profile).join("vlanfast");
+    let binary = build_binary(Layout::Current, release)?;
     let size = fs::metadata(&binary)
         .with_context(|| format!("failed to find {}", binary.display()))?
         .len();
     let shown = binary.strip_prefix(sh::workspace()).unwrap_or(&binary);
     println!("    {}, {:.1} MB", shown.display(), size as f64 / 1e6);
     Ok(binary)
+}
+
+/// Builds the binary that the tests upgrade to. Before the other: cargo gives both the same name.
+pub fn build_next() -> Result<PathBuf> {
+    let built = build_binary(Layout::Next, false)?;
+    let binary = built.with_file_name(Layout::Next.name());
+    fs::copy(&built, &binary).with_context(|| format!("failed to write {}", binary.display()))?;
+    Ok(binary)
+}
+
+fn build_binary(layout: Layout, release: bool) -> Result<PathBuf> {
+    build_object(layout)?;
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(sh::workspace())
+        .args(["build", "--locked", "--package", "vlanfast"])
+        .args(layout.features());
+    if release {
+        cargo.arg("--release");
+    }
+    sh::step(layout.name());
+    sh::run(&mut cargo)?;
+    let profile = if release { "release" } else { "debug" };
+    Ok(host_target()?.join(profile).join("vlanfast"))
 }
 
 /// Where cargo puts the host's crates, which the user may have set in more than one place.

@@ -39,7 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Setup => setup::setup(),
-        Command::BuildEbpf => ebpf::build_object().map(drop),
+        Command::BuildEbpf => ebpf::build_object(ebpf::Layout::Current).map(drop),
         Command::Build { release } => ebpf::build(release).map(drop),
         Command::Check => check::check(),
         Command::Test(args) => test::test(&args),

@@ -135,8 +135,13 @@ impl<'a> Session<'a> {
     fn build(args: &'a Args, levels: &[Level]) -> Result<Session<'a>> {
         let logs = sh::workspace().join("target/lab");
         fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
-        let mut programs = BTreeMap::from([("vlanfast".to_owned(), ebpf::build(false)?)]);
-        if levels.iter().any(|level| *level != Level::Host) {
+        let mut programs = BTreeMap::new();
+        let rooted = levels.iter().any(|level| *level != Level::Host);
+        if rooted {
+            programs.insert("vlanfast-next".to_owned(), ebpf::build_next()?);
+        }
+        programs.insert("vlanfast".to_owned(), ebpf::build(false)?);
+        if rooted {
             programs.extend(build_tests()?);
         }
         Ok(Session {
@@ -182,8 +187,13 @@ impl<'a> Session<'a> {
     /// Runs a test program on this machine's kernel, as root.
     fn direct(&self, name: &str, tracker: &mut Tracker) -> Result<()> {
         let program = self.program(name)?;
-        let vlanfast = self.program("vlanfast")?;
-        let mut env = vec![format!("VLANFAST_BIN={}", vlanfast.display())];
+        let mut env = vec![
+            format!("VLANFAST_BIN={}", self.program("vlanfast")?.display()),
+            format!(
+                "VLANFAST_NEXT_BIN={}",
+                self.program("vlanfast-next")?.display()
+            ),
+        ];
         if self.args.allow_skip {
             env.push("VLANFAST_ALLOW_SKIP=1".to_owned());
         }
@@ -252,8 +262,10 @@ impl<'a> Session<'a> {
     fn vm(&self, kernel: Kernel, tracker: &mut Tracker) -> Result<()> {
         let mut job = Job::new(kernel.to_string(), kernel, vm_script(self.args));
         job.timeout = Duration::from_secs(PROGRAM_TIMEOUT * VM_TARGETS.len() as u64);
-        job.files
-            .push(vm::File::new(self.program("vlanfast")?, "bin/vlanfast"));
+        for name in ["vlanfast", "vlanfast-next"] {
+            job.files
+                .push(vm::File::new(self.program(name)?, format!("bin/{name}")));
+        }
         for name in VM_TARGETS {
             job.files
                 .push(vm::File::new(self.program(name)?, format!("tests/{name}")));
@@ -289,8 +301,10 @@ impl<'a> Session<'a> {
 
 /// The guest's part: each program between two brackets, one after the other whatever becomes of it.
 fn vm_script(args: &Args) -> String {
-    let mut script =
-        String::from("export VLANFAST_BIN=/lab/bin/vlanfast VLANFAST_LAB=1 RUST_BACKTRACE=1\n");
+    let mut script = String::from(
+        "export VLANFAST_BIN=/lab/bin/vlanfast VLANFAST_NEXT_BIN=/lab/bin/vlanfast-next\n\
+         export VLANFAST_LAB=1 RUST_BACKTRACE=1\n",
+    );
     if args.allow_skip {
         script += "export VLANFAST_ALLOW_SKIP=1\n";
     }
