@@ -94,11 +94,16 @@ impl Packets {
 
     /// Sends one frame; waits where the device's queue is full.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
-        loop {
+        self.send_in_times(frame).map(drop)
+    }
+
+    /// The same, and gives how many times it took: egress hooks come before the queue, and see each.
+    fn send_in_times(&self, frame: &[u8]) -> Result<u64> {
+        for times in 1.. {
             // SAFETY: a buffer and its size.
             let sent = unsafe { libc::send(self.fd(), frame.as_ptr().cast(), frame.len(), 0) };
             if sent == frame.len() as isize {
-                return Ok(());
+                return Ok(times);
             }
             let error = io::Error::last_os_error();
             ensure!(
@@ -108,30 +113,32 @@ impl Packets {
             );
             thread::sleep(Duration::from_micros(200));
         }
+        unreachable!("there is no last number")
     }
 
-    /// Sends frames at a steady rate until told to stop; gives how many.
+    /// Sends frames at a steady rate until told to stop; gives how many, and how many times it took.
     pub fn send_steadily(
         self,
         frame: Vec<u8>,
         rate: u64,
         sending: Arc<AtomicBool>,
-    ) -> JoinHandle<u64> {
+    ) -> JoinHandle<(u64, u64)> {
         thread::spawn(move || {
             let start = Instant::now();
-            let mut sent = 0;
+            let (mut sent, mut times) = (0, 0);
             while sending.load(Ordering::Relaxed) {
                 let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
                 // Behind after a pause: catch up in small bursts, as a switch would.
                 let burst = due.saturating_sub(sent).min(64);
                 for _ in 0..burst {
-                    self.send(&frame)
+                    times += self
+                        .send_in_times(&frame)
                         .expect("a bounded burst into our own namespace");
                 }
                 sent += burst;
                 thread::sleep(Duration::from_micros(500));
             }
-            sent
+            (sent, times)
         })
     }
 

@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod docker;
+pub mod crash;
 pub mod packet;
 pub mod program;
 pub mod prometheus;

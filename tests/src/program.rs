@@ -30,6 +30,11 @@ pub fn binary() -> String {
     env::var("VLANFAST_BIN").expect("VLANFAST_BIN names the binary: run `cargo xtask test`")
 }
 
+/// The same program, but with maps of another layout, as a later version may have them.
+pub fn next_binary() -> String {
+    env::var("VLANFAST_NEXT_BIN").expect("VLANFAST_NEXT_BIN names it: run `cargo xtask test`")
+}
+
 /// How a run of the program ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -40,11 +45,7 @@ pub struct Ended {
 
 /// Runs `vlanfast` in a namespace to its end.
 pub fn vlanfast(netns: &Netns, arguments: &[&str]) -> Result<Ended> {
-    vlanfast_in(&netns.name, arguments)
-}
-
-fn vlanfast_in(netns: &str, arguments: &[&str]) -> Result<Ended> {
-    end(enter(netns, &binary()).args(arguments))
+    end(netns.command(&binary()).args(arguments))
 }
 
 /// Runs a command to its end, whatever that is.
@@ -63,6 +64,7 @@ pub fn end(command: &mut Command) -> Result<Ended> {
 /// A `vlanfast attach` that runs. Dropped without [`Attached::stop`], it is killed and cleared up after.
 pub struct Attached {
     child: Child,
+    binary: String,
     stdout: BufReader<ChildStdout>,
     trunk: String,
     /// The namespace's name.
@@ -74,7 +76,17 @@ pub struct Attached {
 impl Attached {
     /// Attaches and waits until it says so.
     pub fn start(netns: &Netns, trunk: &str, arguments: &[&str]) -> Result<Self> {
-        let mut command = netns.command(&binary());
+        Self::start_by(binary(), netns, trunk, arguments)
+    }
+
+    /// The same with another binary.
+    pub fn start_by(
+        binary: String,
+        netns: &Netns,
+        trunk: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let mut command = netns.command(&binary);
         command.args(["attach", trunk]).args(arguments);
         let mut child = command
             .stdin(Stdio::null())
@@ -104,6 +116,7 @@ impl Attached {
         let netns = netns.name.clone();
         Ok(Self {
             child,
+            binary,
             stdout,
             trunk: trunk.to_owned(),
             netns,
@@ -162,7 +175,7 @@ impl Attached {
     }
 
     fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let ended = vlanfast_in(&self.netns, arguments)?;
+        let ended = end(enter(&self.netns, &self.binary).args(arguments))?;
         ensure!(
             ended.code == Some(0),
             "vlanfast {arguments:?}: {}",
@@ -212,7 +225,7 @@ impl Drop for Attached {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            let _ = vlanfast_in(&self.netns, &["detach", &self.trunk]);
+            let _ = end(enter(&self.netns, &self.binary).args(["detach", &self.trunk]));
         }
     }
 }

@@ -15,7 +15,15 @@ use crate::{program::is_pinned, topology::Netns};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Residue(BTreeSet<String>);
 
-const MAPS: [&str; 3] = ["COUNTERS", "SETTINGS", "AYA_LOGS"];
+const MAPS: [&str; 7] = [
+    "COUNTERS",
+    "SETTINGS",
+    "STATUS",
+    "VLANS",
+    "ENDPOINTS",
+    "NEIGHBORS",
+    "AYA_LOGS",
+];
 
 impl Residue {
     /// Takes it down: programs, maps, links by their programs, pins, qdiscs, filters and XDP.

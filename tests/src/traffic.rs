@@ -24,6 +24,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
     pub sent: u64,
+    /// How many times the sender's egress saw them: a veth refuses what finds no room at its peer,
+    /// and that is sent again.
+    pub seen: u64,
     pub arrived: u64,
 }
 
@@ -45,8 +48,8 @@ pub struct Traffic<'a> {
     wire: &'a Wire,
     sending: Arc<AtomicBool>,
     receiving: Arc<AtomicBool>,
-    inwards: JoinHandle<u64>,
-    outwards: JoinHandle<u64>,
+    inwards: JoinHandle<(u64, u64)>,
+    outwards: JoinHandle<(u64, u64)>,
     counter: JoinHandle<u64>,
     received_before: u64,
 }
@@ -91,16 +94,19 @@ impl<'a> Traffic<'a> {
     /// Stops it, waits for the last packet, and tells what came in and what went out.
     pub fn stop(self) -> Result<(Tally, Tally)> {
         self.sending.store(false, Ordering::Relaxed);
-        let (sent_in, sent_out) = (joined(self.inwards), joined(self.outwards));
+        let (sent_in, seen_in) = joined(self.inwards);
+        let (sent_out, seen_out) = joined(self.outwards);
         thread::sleep(Duration::from_millis(500));
         self.receiving.store(false, Ordering::Release);
         let inwards = Tally {
             sent: sent_in,
+            seen: seen_in,
             arrived: joined(self.counter),
         };
         let received = Wire::statistic(&self.wire.router, WIRE, "rx_packets")?;
         let outwards = Tally {
             sent: sent_out,
+            seen: seen_out,
             arrived: received - self.received_before,
         };
         self.wire

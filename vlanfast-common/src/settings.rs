@@ -1,5 +1,6 @@
 //! What the loader leaves for the datapath and for whoever comes after it. Both maps are pinned, so
-//! they outlive a `kill -9`, and both keep their size: what is new takes the place of `reserved`.
+//! they outlive a `kill -9`, and both keep their size and the places of their fields in every layout:
+//! what is new takes the place of `reserved`.
 
 /// The single value of the array `SETTINGS`: 64 bytes, host byte order.
 #[repr(C)]

@@ -16,7 +16,7 @@ a trunk; 5 the hook is someone else's; 6 the kernel lacks something; 7 already a
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Attach to a trunk and stay until Ctrl-C or SIGTERM, which detach
+    /// Attach to a trunk, or take over what is attached, and stay until Ctrl-C or SIGTERM
     Attach(AttachArgs),
     /// Take vlanfast off a trunk, also when nobody is left who attached it
     Detach(DetachArgs),
@@ -35,6 +35,15 @@ pub struct AttachArgs {
     #[arg(long, value_enum, default_value_t = Asked::Auto)]
     pub ingress: Asked,
 
+    /// What Ctrl-C, SIGTERM and SIGHUP do to what is attached
+    #[arg(long, value_enum, default_value_t = OnExit::Detach)]
+    pub on_exit: OnExit,
+
+    /// How many containers and other devices there is room for; four addresses each
+    #[arg(long, value_name = "N", default_value_t = 16_384,
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub max_endpoints: u32,
+
     /// Show messages of the BPF programs: -v frames passed unread, -vv every frame
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
@@ -51,6 +60,15 @@ pub enum Asked {
     Xdp,
     /// XDP behind the driver: works with every driver, slower than TC
     XdpGeneric,
+}
+
+/// What becomes of what is attached when its process ends in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnExit {
+    /// It is taken off, and nothing is left
+    Detach,
+    /// It stays, passes and counts every frame, and the next attach takes it over
+    Keep,
 }
 
 #[derive(Args)]

@@ -151,7 +151,7 @@ fn messages_are_shown_when_asked_for() {
 }
 
 /// Someone else's TC program: the object's own, loaded and attached by the test, with its own counters.
-fn foreign(wire: &Wire, options: fn() -> TcAttachOptions) -> Ebpf {
+pub fn foreign(wire: &Wire, options: fn() -> TcAttachOptions) -> Ebpf {
     let trunk = wire.trunk.clone();
     in_netns(&wire.host.path(), move || {
         let mut ebpf = load::load(0)?;
@@ -163,7 +163,7 @@ fn foreign(wire: &Wire, options: fn() -> TcAttachOptions) -> Ebpf {
 }
 
 /// How many untagged frames a foreign program saw.
-fn seen(ebpf: &Ebpf) -> u64 {
+pub fn seen(ebpf: &Ebpf) -> u64 {
     let map = PerCpuArray::<_, Counters>::try_from(ebpf.map("COUNTERS").unwrap()).unwrap();
     map.get(&0, 0)
         .unwrap()

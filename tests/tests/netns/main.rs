@@ -1,6 +1,8 @@
 //! Level `netns`: live trunks on veth pairs in namespaces of their own, on the running kernel. No
 //! 8021q is needed: frames come with their tags from packet sockets.
 
+mod adopt;
 mod exactness;
 mod life;
 mod refusals;
+mod tables;

@@ -1,4 +1,4 @@
-//! `vlanfast attach`: check, attach, stay, detach.
+//! `vlanfast attach`: check, attach or take over, stay, detach or not.
 
 use anyhow::Context;
 use aya::Ebpf;
@@ -11,15 +11,17 @@ use tokio::{
 
 use super::status;
 use crate::{
-    cli::AttachArgs,
+    cli::{AttachArgs, OnExit},
     datapath::{
         check_kernel, choose,
         device::Trunk,
         hooks, load,
         netlink::Netlink,
         pins::{Holder, Lock, Pins},
+        tables,
     },
     error::Error,
+    state::plan::Capacity,
 };
 
 pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
@@ -27,40 +29,78 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     check_kernel()?;
     let netlink = Netlink::connect()?;
-    let pins = Pins::of(&args.trunk);
-    let (_lock, trunk, choice) = prepare(&netlink, &pins, args).await?;
+    let prepared = prepare(&netlink, args).await?;
+    let result = work(&netlink, &prepared, args, &mut stop).await;
+    if result.is_ok() && args.on_exit == OnExit::Keep {
+        return Ok(());
+    }
+    result.and(hooks::remove(&netlink, &prepared.pins).await)
+}
 
-    let mut ebpf = load::load(log_level(args.verbose))?;
+/// All that can leave something to remove.
+async fn work(
+    netlink: &Netlink,
+    prepared: &Prepared,
+    args: &AttachArgs,
+    stop: &mut Stop,
+) -> anyhow::Result<()> {
+    let Prepared {
+        pins,
+        trunk,
+        choice,
+        ..
+    } = prepared;
+    let capacity = Capacity {
+        endpoints: args.max_endpoints,
+        neighbors: 4 * args.max_endpoints,
+    };
+    let (mut ebpf, mut maps) = load::adopt(pins, capacity, log_level(args.verbose))?;
     let logger = match args.verbose {
         0 => None,
         _ => Some(messages(&mut ebpf, args.verbose)?),
     };
-    let attached = hooks::attach(&netlink, &trunk, choice, &mut ebpf, &pins).await;
+    let notes = hooks::attach(netlink, trunk, *choice, &mut ebpf, &mut maps, pins).await?;
     // What is attached is pinned: our own handles would only keep it alive behind a detach's back.
-    drop(ebpf);
-    let result = match attached {
-        Ok(notes) => stay(&netlink, &pins, &notes, logger, &mut stop).await,
-        Err(error) => Err(error),
-    };
-    result.and(hooks::remove(&netlink, &pins).await)
+    drop((ebpf, maps));
+    stay(netlink, pins, &notes, logger, stop, args.on_exit).await
+}
+
+/// What is needed to attach.
+struct Prepared {
+    pins: Pins,
+    trunk: Trunk,
+    choice: choose::Choice,
+    _lock: Lock,
 }
 
 /// Everything that can be refused without having changed anything.
-async fn prepare(
-    netlink: &Netlink,
-    pins: &Pins,
-    args: &AttachArgs,
-) -> anyhow::Result<(Lock, Trunk, choose::Choice)> {
+async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepared> {
     let mut trunk = Trunk::find(netlink, &args.trunk).await?;
+    let mut pins = hooks::pins_of(netlink, &args.trunk).await?;
+    let mut lock = None;
     if pins.exist() {
-        let _lock = pins.lock()?.map_err(|holder| taken(pins, holder))?;
-        // Its process was killed: what it left goes first, or it would pass for someone else's.
-        hooks::remove(netlink, pins).await?;
-        trunk = Trunk::find(netlink, &args.trunk).await?;
+        // Its process was killed, or told to keep it: it is ours now.
+        lock = Some(pins.lock()?.map_err(|holder| taken(&pins, holder))?);
+        if tables::settings(&pins).is_ok_and(|settings| settings.ifindex != trunk.ifindex) {
+            // What had this name is another device by now.
+            hooks::remove(netlink, &pins).await?;
+            (lock, trunk) = (None, Trunk::find(netlink, &args.trunk).await?);
+        }
     }
-    let choice = choose::choose(&trunk, args.ingress)?;
-    let lock = pins.create()?.map_err(|holder| taken(pins, holder))?;
-    Ok((lock, trunk, choice))
+    let choice = choose::choose(&hooks::without_ours(&trunk, &pins)?, args.ingress)?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => pins.create()?.map_err(|holder| taken(&pins, holder))?,
+    };
+    if pins.trunk != trunk.name {
+        pins.rename(&trunk.name)?;
+    }
+    Ok(Prepared {
+        pins,
+        trunk,
+        choice,
+        _lock: lock,
+    })
 }
 
 fn taken(pins: &Pins, holder: Holder) -> Error {
@@ -79,12 +119,21 @@ async fn stay(
     notes: &[String],
     logger: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
     stop: &mut Stop,
+    on_exit: OnExit,
 ) -> anyhow::Result<()> {
     for note in notes {
         eprintln!("note: {note}");
     }
     status::print(netlink, pins).await?;
-    println!("Ctrl-C detaches.");
+    let trunk = &pins.trunk;
+    let end = match on_exit {
+        OnExit::Detach => "detaches".into(),
+        OnExit::Keep => format!(
+            "ends this process alone: `vlanfast attach {trunk}` takes over what stays attached, \
+             `vlanfast detach {trunk}` takes it off"
+        ),
+    };
+    println!("Ctrl-C {end}.");
     match logger {
         None => stop.wait().await,
         Some(mut logger) => tokio::select! {
@@ -92,7 +141,10 @@ async fn stay(
             result = show(&mut logger) => result?,
         },
     }
-    println!("{}: detaching", pins.trunk);
+    match on_exit {
+        OnExit::Detach => println!("{trunk}: detaching"),
+        OnExit::Keep => println!("{trunk}: stays attached; `vlanfast detach {trunk}` takes it off"),
+    }
     Ok(())
 }
 

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn run(args: &DetachArgs) -> anyhow::Result<()> {
     check_kernel()?;
     let netlink = Netlink::connect()?;
-    let pins = Pins::of(&args.trunk);
+    let pins = hooks::pins_of(&netlink, &args.trunk).await?;
     if !pins.exist() {
         if netlink.link(&args.trunk).await?.is_none() {
             return Err(Error::NoSuchDevice {
@@ -40,7 +40,8 @@ pub async fn run(args: &DetachArgs) -> anyhow::Result<()> {
         end(holder, &pins)?;
         pins.wait_until_free(PATIENCE).await?;
     }
-    // The process that we ended has cleared up after itself; a killed one has not.
+    // The process that we ended may have cleared up after itself; one that was told to keep things as
+    // they are has not, nor has a killed one.
     if pins.exist() {
         let _lock = pins
             .lock()?

@@ -12,6 +12,7 @@ use crate::{
         hooks::{self, HOOKS, Kind},
         netlink::Netlink,
         pins::Pins,
+        tables,
     },
     output,
 };
@@ -113,7 +114,7 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
             pinned: true,
         });
     }
-    let reason = match IngressReason::from_number(hooks::settings(pins)?.ingress_reason) {
+    let reason = match IngressReason::from_number(tables::settings(pins)?.ingress_reason) {
         Some(reason) => choose::explain(reason, trunk.kind.as_deref()),
         None => "for a reason that this version does not know".into(),
     };

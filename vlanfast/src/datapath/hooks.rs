@@ -1,27 +1,27 @@
-//! Programs onto the trunk's hooks, and off again. Whatever is attached is pinned, so that whoever
-//! comes later can read it and take it off.
+//! What is attached to the trunk's hooks. Whatever is attached is pinned, so that whoever comes later
+//! can read it, replace it and take it off.
 
-use std::fs;
+mod attach;
+mod remove;
 
-use anyhow::{Context, anyhow};
-use aya::{
-    Ebpf,
-    maps::{Array, Map, MapData},
-    programs::{
-        LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, XdpMode,
-        links::{FdLink, Link, LinkType, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
-    },
+use std::path::Path;
+
+use anyhow::Context;
+use aya::programs::{
+    ProgramInfo, SchedClassifier, TcAttachType,
+    links::{FdLink, LinkInfo, LinkType, PinnedLink},
 };
-use vlanfast_common::{Direction, IngressReason, Settings};
+use vlanfast_common::Direction;
 
 use super::{
-    choose::{Choice, Ingress},
     device::Trunk,
-    kernel, load,
-    netlink::Netlink,
-    pins::{COUNTERS, Pins, SETTINGS},
+    netlink::{Filter, Netlink},
+    pins::{self, Pins},
+    tables,
 };
+
+pub use attach::attach;
+pub use remove::remove;
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,222 +53,115 @@ pub const fn name(hook: Direction) -> &'static str {
     }
 }
 
-/// Attaches both hooks. What it did before an error is pinned, and [`remove`] undoes it.
-///
-/// Gives what the user should know of how it went: that TC had to stand in for XDP, say.
-pub async fn attach(
-    netlink: &Netlink,
-    trunk: &Trunk,
-    choice: Choice,
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-) -> anyhow::Result<Vec<String>> {
-    let mut notes = Vec::new();
-    for name in [COUNTERS, SETTINGS] {
-        let map = ebpf
-            .map(name)
-            .ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
-        map.pin(pins.path(name))
-            .with_context(|| format!("failed to pin map {name}"))?;
-    }
-    let made_clsact = !kernel::has_tcx() && !netlink.has_clsact(trunk.ifindex).await?;
-    let mut settings = Settings {
-        ingress_reason: choice.reason as u32,
-        made_clsact: made_clsact.into(),
-        ifindex: trunk.ifindex,
-        ..Settings::default()
-    };
-    // Noted before it is done: a crash in between leaves a note too many, which harms nobody.
-    load::set_settings(ebpf, settings)?;
-    if made_clsact {
-        tc::qdisc_add_clsact(&trunk.name)
-            .with_context(|| format!("failed to add a clsact qdisc to {}", trunk.name))?;
-        // qdisc_graft() stops the device's queues, for an ingress or clsact qdisc as well.
-        notes.push(
-            "this kernel has no tcx (Linux 6.6), and adding the clsact qdisc dropped what was sent \
-             for a few milliseconds; removing it will too"
-                .into(),
-        );
-    }
-    attach_tc(ebpf, trunk, pins, Direction::Tx)?;
-
-    let mode = match choice.ingress {
-        Ingress::Tc => None,
-        Ingress::XdpNative => Some(XdpMode::Driver),
-        Ingress::XdpGeneric => Some(XdpMode::Skb),
-    };
-    let refused = match mode {
-        None => None,
-        Some(mode) => match attach_xdp(ebpf, trunk, pins, mode) {
-            Ok(()) => return Ok(notes),
-            Err(error) if choice.reason == IngressReason::Asked => return Err(error),
-            Err(error) => Some(format!("{error:#}")),
-        },
-    };
-    attach_tc(ebpf, trunk, pins, Direction::Rx)?;
-    if let Some(refused) = refused {
-        notes.push(format!("{refused}; using TC instead"));
-        settings.ingress_reason = IngressReason::NoNativeXdp as u32;
-        load::set_settings(ebpf, settings)?;
-    }
-    Ok(notes)
-}
-
-fn attach_xdp(ebpf: &mut Ebpf, trunk: &Trunk, pins: &Pins, mode: XdpMode) -> anyhow::Result<()> {
-    let program = load::xdp(ebpf)?;
-    let what = || match mode {
-        XdpMode::Skb => format!("failed to attach generic XDP to {}", trunk.name),
-        _ => format!(
-            "the driver of {} refused native XDP; try --ingress tc",
-            trunk.name
-        ),
-    };
-    let id = program
-        .attach_to_if_index(trunk.ifindex, mode)
-        .with_context(what)?;
-    // The kernel's way without links (before Linux 5.9) would leave nothing to pin.
-    let link: FdLink = program.take_link(id)?.try_into().with_context(what)?;
-    program
-        .pin(pins.program(Direction::Rx))
-        .context("failed to pin the XDP program")?;
-    pin(link, pins, Direction::Rx)
-}
-
-fn attach_tc(ebpf: &mut Ebpf, trunk: &Trunk, pins: &Pins, hook: Direction) -> anyhow::Result<()> {
-    let (name, attach_type) = match hook {
-        Direction::Rx => (load::RX, TcAttachType::Ingress),
-        Direction::Tx => (load::TX, TcAttachType::Egress),
-    };
-    let program: &mut SchedClassifier = load::tc(ebpf, name)?;
-    program
-        .pin(pins.program(hook))
-        .with_context(|| format!("failed to pin program {name}"))?;
-    let tcx = kernel::has_tcx();
-    let options = match tcx {
-        // First, so that what another program keeps to itself is counted all the same.
-        true => TcAttachOptions::TcxOrder(LinkOrder::first()),
-        false => TcAttachOptions::Netlink(NlOptions::default()),
-    };
-    let id = program
-        .attach_with_options(&trunk.name, attach_type, options)
-        .with_context(|| format!("failed to attach {name} to {}", trunk.name))?;
-    let link = program.take_link(id)?;
-    match tcx {
-        true => pin(link.try_into()?, pins, hook),
-        false => {
-            // A filter stays until it is removed; letting go of the link would remove it now.
-            std::mem::forget(link);
-            Ok(())
-        }
+const fn tc_type(hook: Direction) -> TcAttachType {
+    match hook {
+        Direction::Rx => TcAttachType::Ingress,
+        Direction::Tx => TcAttachType::Egress,
     }
 }
 
-fn pin(link: FdLink, pins: &Pins, hook: Direction) -> anyhow::Result<()> {
-    link.pin(pins.link(hook))
-        .map(drop)
-        .with_context(|| format!("failed to pin the link at {}", name(hook)))
-}
-
-/// How a hook is attached according to the kernel; `None` where nothing of ours is.
+/// How a hook of this very device is attached according to the kernel; `None` where nothing of ours
+/// is. The link that is pinned may have died with a device that had the name before.
 pub async fn kind(
     netlink: &Netlink,
     trunk: &Trunk,
     pins: &Pins,
     hook: Direction,
 ) -> anyhow::Result<Option<Kind>> {
-    if pins.link(hook).exists() {
-        let link = FdLink::from(PinnedLink::from_pin(pins.link(hook))?);
-        return Ok(Some(match link.info()?.link_type()? {
-            LinkType::Xdp if trunk.xdp.as_ref().is_some_and(|xdp| xdp.generic) => Kind::XdpGeneric,
-            LinkType::Xdp => Kind::XdpNative,
-            _ => Kind::Tcx,
-        }));
-    }
-    let Some(id) = program_id(pins, hook)? else {
-        return Ok(None);
+    let Some(link) = link(pins, hook)? else {
+        let filter = filter(netlink, trunk.ifindex, pins, hook).await?;
+        return Ok(filter.map(|_| Kind::Clsact));
     };
-    let filters = netlink.bpf_filters(trunk.ifindex, hook).await?;
-    Ok(filters
-        .iter()
-        .any(|filter| filter.program_id == id)
-        .then_some(Kind::Clsact))
+    let id = link.program_id();
+    Ok(match link.link_type()? {
+        LinkType::Xdp => match &trunk.xdp {
+            Some(xdp) if xdp.program_id != id => None,
+            Some(xdp) if xdp.generic => Some(Kind::XdpGeneric),
+            xdp => xdp.as_ref().map(|_| Kind::XdpNative),
+        },
+        _ => {
+            let (_, programs) = SchedClassifier::query_tcx(&trunk.name, tc_type(hook))
+                .with_context(|| format!("failed to list the tcx programs of {}", trunk.name))?;
+            let here = programs.iter().any(|program| program.id() == id);
+            here.then_some(Kind::Tcx)
+        }
+    })
 }
 
-/// The loader's note.
-pub fn settings(pins: &Pins) -> anyhow::Result<Settings> {
-    let map = MapData::from_pin(pins.path(SETTINGS)).context("failed to open SETTINGS")?;
-    let map: Array<_, Settings> = Map::Array(map).try_into()?;
-    map.get(&0, 0).context("failed to read SETTINGS")
+/// The trunk as it would be without us: what is at its XDP hook then is someone else's.
+pub fn without_ours(trunk: &Trunk, pins: &Pins) -> anyhow::Result<Trunk> {
+    let ours = link(pins, Direction::Rx)?.map(|link| link.program_id());
+    let mut trunk = trunk.clone();
+    trunk.xdp = trunk.xdp.filter(|xdp| Some(xdp.program_id) != ours);
+    Ok(trunk)
 }
 
-/// Takes everything of ours off the trunk and removes the pins. Goes on where one step fails, so
-/// that as little as possible is left, and reports the first failure.
-pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
-    let ifindex = netlink
-        .link(&pins.trunk)
-        .await?
-        .map(|link| link.header.index);
-    let mut first = Ok(());
-    for hook in HOOKS {
-        first = first.and(remove_link(pins, hook));
-        // A device that is gone took its filters along.
-        if let Some(ifindex) = ifindex {
-            first = first.and(remove_filter(netlink, ifindex, pins, hook).await);
+/// The pins of a trunk: those under its name, or under the one it had when somebody was attached last.
+pub async fn pins_of(netlink: &Netlink, name: &str) -> anyhow::Result<Pins> {
+    let pins = Pins::of(name);
+    if pins.exist() {
+        return Ok(pins);
+    }
+    let Some(ifindex) = netlink.link(name).await?.map(|link| link.header.index) else {
+        return Ok(pins);
+    };
+    for other in Pins::all()? {
+        if tables::settings(&other).is_ok_and(|settings| settings.ifindex == ifindex)
+            && are_of(netlink, &Trunk::find(netlink, name).await?, &other).await?
+        {
+            return Ok(other);
         }
     }
-    if let Some(ifindex) = ifindex
-        && settings(pins).is_ok_and(|settings| settings.made_clsact != 0)
-    {
-        first = first.and(netlink.remove_clsact_if_empty(ifindex).await);
-    }
-    first.and(pins.remove())
+    Ok(pins)
 }
 
-fn remove_link(pins: &Pins, hook: Direction) -> anyhow::Result<()> {
+/// Whether what is pinned is attached to this very device. An index says that only together with its
+/// namespace; what the device shows does.
+async fn are_of(netlink: &Netlink, trunk: &Trunk, pins: &Pins) -> anyhow::Result<bool> {
+    for hook in HOOKS {
+        if kind(netlink, trunk, pins, hook).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What is pinned as the link of a hook.
+fn link(pins: &Pins, hook: Direction) -> anyhow::Result<Option<LinkInfo>> {
     let path = pins.link(hook);
     if !path.exists() {
-        return Ok(());
+        return Ok(None);
     }
-    let what = || format!("failed to detach the link at {}", name(hook));
-    match kernel::detach_link(&path) {
-        // The device is gone, and the link with it.
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
-        result => result.with_context(what),
-    }
-    .and(fs::remove_file(&path).with_context(what))
+    let read = || FdLink::from(PinnedLink::from_pin(path)?).info();
+    read()
+        .map(Some)
+        .with_context(|| format!("failed to read the link pinned for {}", name(hook)))
 }
 
-async fn remove_filter(
+/// Our filter at a clsact hook: one whose program is pinned for it, or was about to be.
+async fn filter(
     netlink: &Netlink,
     ifindex: u32,
     pins: &Pins,
     hook: Direction,
-) -> anyhow::Result<()> {
-    let Some(id) = program_id(pins, hook)? else {
-        return Ok(());
-    };
-    let attach_type = match hook {
-        Direction::Rx => TcAttachType::Ingress,
-        Direction::Tx => TcAttachType::Egress,
-    };
-    for filter in netlink.bpf_filters(ifindex, hook).await? {
-        if filter.program_id == id {
-            let handle = TcHandle::from(filter.handle);
-            SchedClassifierLink::attached(&pins.trunk, attach_type, filter.priority, handle, None)?
-                .detach()
-                .with_context(|| format!("failed to remove the filter at {}", name(hook)))?;
-        }
+) -> anyhow::Result<Option<Filter>> {
+    let path = pins.program(hook);
+    let ours = [program_id(&pins::next(&path))?, program_id(&path)?];
+    if ours == [None, None] {
+        return Ok(None);
     }
-    Ok(())
+    let filters = netlink.bpf_filters(ifindex, hook).await?;
+    Ok(filters
+        .into_iter()
+        .find(|filter| ours.contains(&Some(filter.program_id))))
 }
 
-/// The id of the program that is pinned for a hook.
-fn program_id(pins: &Pins, hook: Direction) -> anyhow::Result<Option<u32>> {
-    let path = pins.program(hook);
+/// The id of a pinned program.
+fn program_id(path: &Path) -> anyhow::Result<Option<u32>> {
     if !path.exists() {
         return Ok(None);
     }
     let info = ProgramInfo::from_pin(path)
-        .with_context(|| format!("failed to read the program pinned for {}", name(hook)))?;
+        .with_context(|| format!("failed to read program {}", path.display()))?;
     Ok(Some(info.id()))
 }

@@ -3,10 +3,16 @@
 use anyhow::{Context, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::Array,
+    maps::{MapInfo, MapType},
     programs::{SchedClassifier, Xdp},
 };
-use vlanfast_common::Settings;
+use vlanfast_common::{Counters, LAYOUT, Settings, Vlan};
+
+use super::{
+    pins::{COUNTERS, ENDPOINTS, NEIGHBORS, Pins, SETTINGS},
+    tables::{self, Maps},
+};
+use crate::state::plan::Capacity;
 
 /// Program names in the object. The kernel shows 15 characters.
 pub const XDP: &str = "vlanfast_xdp";
@@ -20,7 +26,7 @@ pub fn object() -> &'static [u8] {
     OBJECT
 }
 
-/// Loads the maps. `log_level` is aya-log's: 0 none, up to 5 for every frame.
+/// Loads the maps, all new. `log_level` is aya-log's: 0 none, up to 5 for every frame.
 pub fn load(log_level: u8) -> anyhow::Result<Ebpf> {
     EbpfLoader::new()
         .override_global(aya_log::LEVEL, &log_level, true)
@@ -28,31 +34,64 @@ pub fn load(log_level: u8) -> anyhow::Result<Ebpf> {
         .context("failed to load the BPF maps")
 }
 
-/// Loads the XDP program.
+/// Loads the maps for a trunk. What counts and what was noted goes on in the maps that are pinned, if
+/// they are as this version has them; the tables are always new, for the caller to fill before the
+/// programs that read them are attached. Changes nothing that others see.
+pub fn adopt(pins: &Pins, capacity: Capacity, log_level: u8) -> anyhow::Result<(Ebpf, Maps)> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries(ENDPOINTS, capacity.endpoints)
+        .map_max_entries(NEIGHBORS, capacity.neighbors);
+    if fit(pins) {
+        // The loader takes whatever is pinned there unseen, so it must have been looked at before.
+        for name in [COUNTERS, SETTINGS] {
+            loader.map_pin_path(name, pins.path(name));
+        }
+    }
+    let ebpf = loader
+        .load(object())
+        .context("failed to load the BPF maps")?;
+    let maps = Maps::of(&ebpf)?;
+    Ok((ebpf, maps))
+}
+
+/// Whether `COUNTERS` and `SETTINGS` are pinned, and as this version has them.
+fn fit(pins: &Pins) -> bool {
+    let is = |name, map_type, value_size, max_entries| {
+        MapInfo::from_pin(pins.path(name)).is_ok_and(|map| {
+            map.map_type().is_ok_and(|found| found == map_type)
+                && map.key_size() as usize == size_of::<u32>()
+                && map.value_size() as usize == value_size
+                && map.max_entries() == max_entries
+        })
+    };
+    let counters = size_of::<Counters>();
+    is(COUNTERS, MapType::PerCpuArray, counters, Vlan::COUNT)
+        && is(SETTINGS, MapType::Array, size_of::<Settings>(), 1)
+        && tables::settings(pins).is_ok_and(|settings| settings.layout == LAYOUT)
+}
+
+/// The XDP program, loaded.
 pub fn xdp(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
     let program: &mut Xdp = program(ebpf, XDP)?.try_into()?;
-    program
-        .load()
-        .with_context(|| format!("the kernel refused program {XDP}"))?;
+    if program.fd().is_err() {
+        program.load().with_context(|| refused(XDP))?;
+    }
     Ok(program)
 }
 
-/// Loads a TC program.
+/// A TC program, loaded.
 pub fn tc<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
     let program: &mut SchedClassifier = program(ebpf, name)?.try_into()?;
-    program
-        .load()
-        .with_context(|| format!("the kernel refused program {name}"))?;
+    if program.fd().is_err() {
+        program.load().with_context(|| refused(name))?;
+    }
     Ok(program)
 }
 
-/// Writes the loader's note.
-pub fn set_settings(ebpf: &mut Ebpf, settings: Settings) -> anyhow::Result<()> {
-    let map = ebpf
-        .map_mut("SETTINGS")
-        .ok_or_else(|| anyhow!("the BPF object has no SETTINGS"))?;
-    let mut map: Array<_, Settings> = map.try_into()?;
-    map.set(0, settings, 0).context("failed to write SETTINGS")
+fn refused(name: &str) -> String {
+    format!("the kernel refused program {name}")
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut aya::programs::Program> {

@@ -9,5 +9,6 @@ mod kernel;
 pub mod load;
 pub mod netlink;
 pub mod pins;
+pub mod tables;
 
 pub use kernel::check as check_kernel;

@@ -20,6 +20,13 @@ const ROOT: &str = "/sys/fs/bpf/vlanfast";
 
 pub const COUNTERS: &str = "COUNTERS";
 pub const SETTINGS: &str = "SETTINGS";
+pub const STATUS: &str = "STATUS";
+pub const VLANS: &str = "VLANS";
+pub const ENDPOINTS: &str = "ENDPOINTS";
+pub const NEIGHBORS: &str = "NEIGHBORS";
+
+/// The maps that are pinned, in that order: who finds others without `SETTINGS` could not undo them.
+pub const MAPS: [&str; 6] = [SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS];
 
 /// The pins of one trunk.
 #[derive(Debug)]
@@ -40,6 +47,21 @@ impl Pins {
             trunk: trunk.to_owned(),
             dir,
         }
+    }
+
+    /// Follows a trunk that was renamed. A lock stays: it is the directory's, not the name's.
+    pub fn rename(&mut self, trunk: &str) -> anyhow::Result<()> {
+        let new = Self::of(trunk);
+        fs::rename(&self.dir, &new.dir).with_context(|| {
+            format!(
+                "failed to move the pins of {} to {}; if vlanfast was attached to another device of \
+                 that name, run `vlanfast detach {trunk}`",
+                self.trunk,
+                new.dir.display()
+            )
+        })?;
+        *self = new;
+        Ok(())
     }
 
     /// Every trunk that has pins, in the order of their names.
@@ -133,6 +155,32 @@ impl Pins {
         };
         remove().with_context(|| format!("failed to remove {}", self.dir.display()))
     }
+}
+
+/// Where a pin stands until it takes the place of the one at `path`; or where a crash has left it.
+pub fn next(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("next_{name}"))
+}
+
+/// Pins beside what is pinned at `path`, for [`commit`] to put it there.
+pub fn stage<E>(path: &Path, pin: impl FnOnce(&Path) -> Result<(), E>) -> anyhow::Result<()>
+where
+    Result<(), E>: Context<(), E>,
+{
+    let next = next(path);
+    let what = || format!("failed to pin {}", next.display());
+    match fs::remove_file(&next) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => result.with_context(what)?,
+    }
+    pin(&next).with_context(what)
+}
+
+/// Replaces what is pinned at `path`, if anything is, with what was staged: there is no moment in
+/// which nothing is there.
+pub fn commit(path: &Path) -> anyhow::Result<()> {
+    fs::rename(next(path), path).with_context(|| format!("failed to replace {}", path.display()))
 }
 
 /// The process that holds the lock.

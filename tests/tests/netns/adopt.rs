@@ -1,0 +1,331 @@
+//! One process after the other on one trunk: a restart, a kill, an upgrade, another hook, another name.
+
+mod crash;
+mod names;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    maps::MapInfo,
+    programs::{
+        LinkOrder, ProgramInfo, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::{NlOptions, TcAttachOptions},
+    },
+};
+use nix::sys::signal::Signal;
+use vlanfast_tests::{
+    capture::{Packets, in_netns},
+    packet::{HOST, Row, frame},
+    program::{Attached, binary, is_pinned, next_binary, pins, vlanfast},
+    require,
+    require::kernel_at_least,
+    residue::Residue,
+    topology::{Netns, WIRE, Wire},
+    traffic::Traffic,
+};
+
+use crate::life::{foreign, seen};
+
+const HOOKS: [&str; 2] = ["ingress", "egress"];
+
+/// A trunk that XDP can read.
+fn wire() -> Wire {
+    let wire = Wire::veth().unwrap();
+    wire.keep_tags().unwrap();
+    wire
+}
+
+fn attach(wire: &Wire, arguments: &[&str]) -> Attached {
+    Attached::start(&wire.host, &wire.trunk, arguments).unwrap()
+}
+
+fn detach(host: &Netns, trunk: &str) {
+    let ended = vlanfast(host, &["detach", trunk]).unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+/// What holds a program to a hook, by the kernel: it stays the same if the program is replaced.
+fn holder(wire: &Wire, hook: &str) -> String {
+    let pin = pins(&wire.trunk).join(format!("{hook}_link"));
+    if pin.exists() {
+        let link = FdLink::from(PinnedLink::from_pin(pin).unwrap());
+        return format!("link {}", link.info().unwrap().id());
+    }
+    let trunk = &wire.trunk;
+    let filter = format!("tc filter show dev {trunk} {hook} | grep -o 'pref.*handle [0-9a-fx]*'");
+    wire.host.run(&filter).unwrap()
+}
+
+fn holders(wire: &Wire) -> [String; 2] {
+    HOOKS.map(|hook| holder(wire, hook))
+}
+
+/// The ids of the programs that are pinned.
+fn programs(wire: &Wire) -> [u32; 2] {
+    HOOKS.map(|hook| {
+        let pin = pins(&wire.trunk).join(format!("{hook}_program"));
+        ProgramInfo::from_pin(pin).unwrap().id()
+    })
+}
+
+fn map(wire: &Wire, name: &str) -> MapInfo {
+    MapInfo::from_pin(pins(&wire.trunk).join(name)).unwrap()
+}
+
+/// Everything of ours at the trunk's ingress, asked of the device itself.
+fn at_ingress(wire: &Wire) -> Vec<String> {
+    let trunk = wire.trunk.clone();
+    let mut found = in_netns(&wire.host.path(), move || {
+        let (_, programs) = match kernel_at_least(6, 6) {
+            true => SchedClassifier::query_tcx(&trunk, TcAttachType::Ingress)?,
+            false => Default::default(),
+        };
+        Ok(programs
+            .iter()
+            .map(|_| "tcx".to_owned())
+            .collect::<Vec<_>>())
+    })
+    .unwrap();
+    let trunk = &wire.trunk;
+    for (what, line) in [
+        (
+            "clsact",
+            format!("tc filter show dev {trunk} ingress | grep -c vlanfast_rx || true"),
+        ),
+        (
+            "xdp",
+            format!("ip -d link show {trunk} | grep -c prog/xdp || true"),
+        ),
+    ] {
+        let count: usize = wire.host.run(&line).unwrap().trim().parse().unwrap();
+        found.extend(std::iter::repeat_n(what.to_owned(), count));
+    }
+    found
+}
+
+fn tc() -> &'static str {
+    if kernel_at_least(6, 6) {
+        "tcx"
+    } else {
+        "clsact"
+    }
+}
+
+/// Untagged unicast packets counted so far, in and out.
+fn counted(attached: &Attached) -> (u64, u64) {
+    let (rx, tx) = attached.counters().unwrap();
+    let unicast = |sums: &vlanfast_tests::packet::Sums| {
+        sums.get(&Row::Vlan(0)).map_or(0, |sum| sum.packets[0])
+    };
+    (unicast(&rx), unicast(&tx))
+}
+
+/// 10,000 packets a second each way while one process follows another, each ended in its own way:
+/// every packet arrives, and every packet is counted, once.
+fn succession(ingress: &str) {
+    let wire = wire();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    let arguments = |more: &[&'static str]| [&["--ingress", ingress], more].concat();
+    let mut attached = Attached::start(&wire.host, &wire.trunk, &arguments(&[])).unwrap();
+    let first = holders(&wire);
+    let counters = map(&wire, "COUNTERS").id();
+    let traffic = Traffic::start(&wire, 10_000).unwrap();
+    let mut so_far = (0, 0);
+    for (number, more) in [
+        &["--on-exit", "keep"][..],
+        &["--on-exit", "keep", "--max-endpoints", "100"],
+        &["--max-endpoints", "20000"],
+        &["--on-exit", "keep"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (old, endpoints) = (programs(&wire), map(&wire, "ENDPOINTS").id());
+        // Those that were told to keep things end in order; the others are killed.
+        match attached.said.contains("stays attached") {
+            true => attached.stop().unwrap(),
+            false => attached.kill().unwrap(),
+        }
+        attached = Attached::start(&wire.host, &wire.trunk, &arguments(more)).unwrap();
+
+        assert_eq!(holders(&wire), first, "replaced in place, time {number}");
+        assert_eq!(at_ingress(&wire).len(), 1);
+        let new = programs(&wire);
+        assert!(
+            new[0] != old[0] && new[1] != old[1],
+            "{new:?} after {old:?}"
+        );
+        assert_eq!(map(&wire, "COUNTERS").id(), counters, "goes on counting");
+        assert_ne!(map(&wire, "ENDPOINTS").id(), endpoints, "is made anew");
+        let now = counted(&attached);
+        assert!(
+            now.0 > so_far.0 && now.1 > so_far.1,
+            "{now:?} after {so_far:?}"
+        );
+        so_far = now;
+    }
+    assert_eq!(map(&wire, "ENDPOINTS").max_entries(), 16_384);
+    let (inwards, outwards) = traffic.stop().unwrap();
+    println!("figure: 4 successions at {ingress}: in: {inwards}; out: {outwards}");
+    assert_eq!((inwards.lost(), outwards.lost()), (0, 0));
+    let all = counted(&attached);
+    assert_eq!(all, (inwards.sent, outwards.seen), "each is counted once");
+    attached.stop().unwrap();
+    assert!(is_pinned(&wire.trunk), "the last was told to keep it");
+    detach(&wire.host, &wire.trunk);
+    before
+        .wait_until_as_before(&wire.host, &wire.trunk)
+        .unwrap();
+}
+
+#[test]
+fn a_succession_loses_and_miscounts_no_packet_at_tc() {
+    require!("tc", nix::unistd::geteuid().is_root(), "needs root");
+    succession("tc");
+}
+
+#[test]
+fn a_succession_loses_and_miscounts_no_packet_at_native_xdp() {
+    require!("xdp", nix::unistd::geteuid().is_root(), "needs root");
+    succession("xdp");
+}
+
+#[test]
+fn a_succession_loses_and_miscounts_no_packet_at_generic_xdp() {
+    require!("generic", nix::unistd::geteuid().is_root(), "needs root");
+    succession("xdp-generic");
+}
+
+#[test]
+fn versions_with_other_maps_follow_each_other_without_losing_a_packet() {
+    require!("versions", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = wire();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    for ingress in ["tc", "xdp"] {
+        let start = |binary| {
+            let arguments = ["--ingress", ingress, "--on-exit", "keep"];
+            Attached::start_by(binary, &wire.host, &wire.trunk, &arguments).unwrap()
+        };
+        let mut attached = start(binary());
+        let first = holders(&wire);
+        let traffic = Traffic::start(&wire, 10_000).unwrap();
+        let mut size = map(&wire, "COUNTERS").value_size();
+        for binary in [next_binary(), binary(), next_binary(), binary()] {
+            attached.stop().unwrap();
+            attached = start(binary);
+            assert_eq!(holders(&wire), first, "replaced in place");
+            let other = map(&wire, "COUNTERS").value_size();
+            assert_ne!(other, size, "these versions should differ in their maps");
+            size = other;
+            let counting = counted(&attached);
+            thread::sleep(Duration::from_millis(100));
+            let later = counted(&attached);
+            assert!(later.0 > counting.0 && later.1 > counting.1);
+        }
+        let (inwards, outwards) = traffic.stop().unwrap();
+        println!(
+            "figure: 2 upgrades and 2 downgrades at {ingress}: in: {inwards}; out: {outwards}"
+        );
+        assert_eq!((inwards.lost(), outwards.lost()), (0, 0));
+        attached.stop().unwrap();
+        detach(&wire.host, &wire.trunk);
+        before
+            .wait_until_as_before(&wire.host, &wire.trunk)
+            .unwrap();
+    }
+}
+
+#[test]
+fn what_is_kept_is_nobodys_and_detach_takes_it_off() {
+    require!("kept", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = wire();
+    let (host, trunk) = (&wire.host, wire.trunk.as_str());
+    let before = Residue::of(host, trunk).unwrap();
+    let keep = ["--on-exit", "keep"];
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let attached = attach(&wire, &keep);
+        assert!(
+            attached.said.contains("vlanfast detach"),
+            "{}",
+            attached.said
+        );
+        attached.stop_by(signal).unwrap();
+        let status = vlanfast(host, &["status", trunk]).unwrap();
+        assert!(status.stdout.contains("by nobody"), "{status:?}");
+        assert_eq!(at_ingress(&wire), [tc()]);
+    }
+    detach(host, trunk);
+    before.wait_until_as_before(host, trunk).unwrap();
+
+    // One that runs is ended first, though it would keep everything.
+    let attached = attach(&wire, &keep);
+    detach(host, trunk);
+    assert!(nix::sys::wait::waitpid(attached.pid(), None).is_ok());
+    before.wait_until_as_before(host, trunk).unwrap();
+}
+
+#[test]
+fn another_ingress_leaves_exactly_one() {
+    require!("ingress", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = wire();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    let mut egress = None;
+    for (ingress, kind, shown) in [
+        ("tc", tc(), tc()),
+        ("xdp", "xdp-native", "xdp"),
+        ("tc", tc(), tc()),
+        ("xdp-generic", "xdp-generic", "xdp"),
+        ("xdp", "xdp-native", "xdp"),
+        ("auto", tc(), tc()),
+    ] {
+        let attached = attach(&wire, &["--ingress", ingress]);
+        assert_eq!(attached.kind("ingress").unwrap(), kind);
+        assert_eq!(at_ingress(&wire), [shown], "--ingress {ingress}");
+        let now = holder(&wire, "egress");
+        assert_eq!(*egress.get_or_insert_with(|| now.clone()), now);
+        attached.kill().unwrap();
+    }
+    detach(&wire.host, &wire.trunk);
+    before
+        .wait_until_as_before(&wire.host, &wire.trunk)
+        .unwrap();
+}
+
+#[test]
+fn programs_of_others_go_on_running_through_a_replacement() {
+    require!("others", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let (host, trunk) = (&wire.host, &wire.trunk);
+    host.run(&format!("tc qdisc add dev {trunk} clsact"))
+        .unwrap();
+    let mut others = vec![foreign(&wire, || {
+        TcAttachOptions::Netlink(NlOptions::default())
+    })];
+    if kernel_at_least(6, 6) {
+        others.push(foreign(&wire, || {
+            TcAttachOptions::TcxOrder(LinkOrder::default())
+        }));
+    }
+    let show = format!("tc filter show dev {trunk} ingress");
+    let before = host.run(&show).unwrap();
+    let router = Packets::open(&wire.router.path(), WIRE, false).unwrap();
+    let mut sent = 0;
+    for _ in 0..3 {
+        let attached = attach(&wire, &["--ingress", "tc"]);
+        (0..5).for_each(|_| router.send(&frame(HOST, &[8, 0], 60)).unwrap());
+        sent += 5;
+        let start = Instant::now();
+        while counted(&attached).0 < sent && start.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(counted(&attached), (sent, 0));
+        assert!(others.iter().all(|other| seen(other) == sent));
+        attached.kill().unwrap();
+    }
+    detach(host, trunk);
+    assert_eq!(host.run(&show).unwrap(), before, "they kept their places");
+}

@@ -1,0 +1,97 @@
+//! Killed after every single step of an attachment: whatever that leaves, the next `attach` takes over
+//! or `detach` removes.
+
+use std::fs;
+
+use vlanfast_tests::{
+    crash::killed_after,
+    program::{binary, is_pinned, pins},
+    require,
+    require::in_the_lab,
+    residue::Residue,
+    topology::Wire,
+    traffic::Traffic,
+};
+
+use super::{attach, detach, holders};
+
+/// Names of pins that should stand for a moment only.
+fn halfway(trunk: &str) -> usize {
+    let pins = fs::read_dir(pins(trunk)).unwrap().flatten();
+    pins.filter(|pin| pin.file_name().to_string_lossy().starts_with("next_"))
+        .count()
+}
+
+fn kill_after(wire: &Wire, step: usize, ingress: &str) -> Option<&'static str> {
+    let mut command = wire.host.command(&binary());
+    command.args(["attach", &wire.trunk, "--ingress", ingress]);
+    killed_after(&mut command, step).unwrap()
+}
+
+/// Each takes over what the one before has left, however far that came.
+#[test]
+fn killed_after_any_step_of_taking_over_it_loses_no_packet() {
+    require!("takeover", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    attach(&wire, &[]).kill().unwrap();
+    let first = holders(&wire);
+    let traffic = Traffic::start(&wire, 10_000).unwrap();
+    let (mut steps, mut left) = (vec![], 0);
+    while let Some(step) = kill_after(&wire, steps.len() + 1, "tc") {
+        assert_eq!(holders(&wire), first, "after {step}, the last of {steps:?}");
+        left += halfway(&wire.trunk);
+        steps.push(step);
+    }
+    let (inwards, outwards) = traffic.stop().unwrap();
+    println!(
+        "figure: killed after each of {} steps of taking over, {left} pins left halfway: \
+         in: {inwards}; out: {outwards}",
+        steps.len()
+    );
+    assert!(steps.len() > 16 && left > 0, "that is not all: {steps:?}");
+    assert_eq!((inwards.lost(), outwards.lost()), (0, 0));
+
+    let attached = attach(&wire, &["--ingress", "tc"]);
+    assert_eq!((holders(&wire), halfway(&wire.trunk)), (first, 0));
+    attached.kill().unwrap();
+    detach(&wire.host, &wire.trunk);
+    before
+        .wait_until_as_before(&wire.host, &wire.trunk)
+        .unwrap();
+}
+
+/// From nothing, over an older one, and on the way from TC to XDP and back.
+#[test]
+fn killed_after_any_step_it_leaves_what_detach_removes() {
+    require!("detach", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    wire.keep_tags().unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    let clear = |after: &str| {
+        if is_pinned(&wire.trunk) {
+            detach(&wire.host, &wire.trunk);
+        }
+        if let Err(error) = before.wait_until_as_before(&wire.host, &wire.trunk) {
+            panic!("killed after {after}: {error:#}");
+        }
+    };
+    for (old, new) in [
+        (None, "tc"),
+        (Some("tc"), "tc"),
+        (Some("tc"), "xdp"),
+        (Some("xdp"), "tc"),
+    ] {
+        // Emulation takes its time: every third there, and the test above takes every one.
+        for step in (1..).step_by(if in_the_lab() { 3 } else { 1 }) {
+            if let Some(old) = old {
+                attach(&wire, &["--ingress", old]).kill().unwrap();
+            }
+            let killed = kill_after(&wire, step, new);
+            clear(&format!("step {step}, {killed:?}, from {old:?} to {new}"));
+            if killed.is_none() {
+                break;
+            }
+        }
+    }
+}

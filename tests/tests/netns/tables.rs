@@ -1,0 +1,146 @@
+//! The tables in the kernel: written, read back, and full.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use vlanfast::{
+    datapath::{
+        load,
+        pins::Pins,
+        tables::{Heartbeat, Maps, now},
+    },
+    state::{
+        desired::Tables,
+        plan::{Capacity, plan},
+    },
+};
+use vlanfast_common::{
+    Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Source, SourceState, Status, Vid,
+};
+use vlanfast_tests::{require, topology::unique};
+
+const CAPACITY: Capacity = Capacity {
+    endpoints: 4,
+    neighbors: 16,
+};
+
+/// Maps that nobody else sees.
+fn maps() -> Maps {
+    let (_ebpf, maps) = load::adopt(&Pins::of(&unique()), CAPACITY, 0).unwrap();
+    maps
+}
+
+/// A VLAN 10 with containers of these numbers, each with an address of both kinds.
+fn tables(numbers: &[u8]) -> Tables {
+    let vid = Vid::from_tci(10);
+    let mut tables = Tables {
+        vlans: BTreeMap::from([(
+            vid,
+            Parent {
+                ifindex: 3,
+                flags: Parent::UP,
+            },
+        )]),
+        ..Tables::default()
+    };
+    for &number in numbers {
+        let mac = Mac([2, 0, 0, 0, 0, number]);
+        let endpoint = Endpoint {
+            ifindex: number.into(),
+            nsid: 7,
+            parent: 3,
+            mode: 4,
+            flags: Endpoint::CONFLICT,
+        };
+        tables
+            .endpoints
+            .insert(EndpointKey::new(vid, mac), endpoint);
+        let neighbor = Neighbor {
+            mac: mac.0,
+            flags: 0,
+        };
+        for address in [
+            IpAddr::from([10, 0, 10, number]),
+            IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, number.into()]),
+        ] {
+            tables
+                .neighbors
+                .insert(NeighborKey::new(vid, address), neighbor);
+        }
+    }
+    tables
+}
+
+#[test]
+fn what_was_planned_is_what_the_kernel_holds() {
+    require!("plan", nix::unistd::geteuid().is_root(), "needs root");
+    let mut maps = maps();
+    assert_eq!(maps.capacity().unwrap(), CAPACITY);
+    let mut installed = Tables::default();
+    assert_eq!(maps.read().unwrap(), installed, "new maps are empty");
+    for numbers in [&[1, 2][..], &[2, 3, 4], &[], &[9]] {
+        let wanted = tables(numbers);
+        maps.apply(&plan(&installed, &wanted, CAPACITY)).unwrap();
+        installed = maps.read().unwrap();
+        assert_eq!(installed, wanted);
+    }
+    let fills: Vec<_> = maps
+        .fills()
+        .unwrap()
+        .iter()
+        .map(|fill| (fill.map, fill.entries, fill.capacity))
+        .collect();
+    let expected = [
+        ("VLANS", 1, 4096),
+        ("ENDPOINTS", 1, 4),
+        ("NEIGHBORS", 2, 16),
+    ];
+    assert_eq!(fills, expected);
+
+    let all_gone = plan(&installed, &Tables::default(), CAPACITY);
+    maps.apply(&all_gone).unwrap();
+    maps.apply(&all_gone)
+        .expect("what is gone needs no removal");
+    assert_eq!(maps.read().unwrap(), Tables::default());
+}
+
+#[test]
+fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
+    require!("full", nix::unistd::geteuid().is_root(), "needs root");
+    let mut maps = maps();
+    let wanted = tables(&[1, 2, 3, 4, 5, 6]);
+    let plan = plan(&Tables::default(), &wanted, CAPACITY);
+    assert_eq!(plan.endpoints.left_out, 2);
+    maps.apply(&plan).unwrap();
+    maps.set_status(&Status {
+        endpoints_left_out: plan.endpoints.left_out,
+        ..Status::default()
+    })
+    .unwrap();
+    let [_, endpoints, neighbors] = maps.fills().unwrap();
+    assert_eq!((endpoints.entries, endpoints.left_out), (4, 2));
+    assert_eq!((neighbors.entries, neighbors.left_out), (12, 0));
+}
+
+#[test]
+fn the_heartbeat_and_the_rest_of_settings_do_not_disturb_each_other() {
+    require!("heartbeat", nix::unistd::geteuid().is_root(), "needs root");
+    let mut maps = maps();
+    let heartbeat = |maps: &Maps, now: Duration| Heartbeat::of(&maps.settings().unwrap(), now);
+    let mut settings = maps.settings().unwrap();
+    settings.ifindex = 5;
+    maps.set_settings(&settings).unwrap();
+    assert_eq!(heartbeat(&maps, now().unwrap()), Heartbeat::Stopped);
+    maps.beat(Duration::from_secs(3)).unwrap();
+    let start = now().unwrap();
+    assert_eq!(heartbeat(&maps, start), Heartbeat::Alive);
+    let late = start + Duration::from_secs(3);
+    assert_eq!(heartbeat(&maps, late), Heartbeat::Expired);
+    maps.stop().unwrap();
+    assert_eq!(heartbeat(&maps, start), Heartbeat::Stopped);
+    assert_eq!(maps.settings().unwrap().ifindex, 5);
+
+    let mut status = Status::default();
+    status.sources[Source::Netlink as usize].state = SourceState::Ok as u32;
+    maps.set_status(&status).unwrap();
+    assert_eq!(maps.status().unwrap(), status);
+}

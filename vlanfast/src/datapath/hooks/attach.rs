@@ -1,0 +1,289 @@
+//! Onto the hooks: in place of what is there of ours, so that no packet meets a hook without a program.
+
+use anyhow::{Context, anyhow};
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, SchedClassifier, XdpMode,
+        links::{FdLink, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+        xdp::XdpLink,
+    },
+};
+use vlanfast_common::{Direction, IngressReason, LAYOUT, Settings};
+
+use super::{Kind, filter, kind, name, program_id, remove::take_off, tc_type};
+use crate::datapath::{
+    choose::{Choice, Ingress},
+    device::Trunk,
+    kernel, load,
+    netlink::Netlink,
+    pins::{self, MAPS, Pins},
+    tables::{self, Maps},
+};
+
+/// Attaches both hooks, or replaces what is attached. What it did before an error is pinned, and
+/// [`remove`](super::remove) undoes it; so does the next `attach` or `detach` after a crash.
+///
+/// Gives what the user should know of how it went: that TC had to stand in for XDP, say.
+pub async fn attach(
+    netlink: &Netlink,
+    trunk: &Trunk,
+    choice: Choice,
+    ebpf: &mut Ebpf,
+    maps: &mut Maps,
+    pins: &Pins,
+) -> anyhow::Result<Vec<String>> {
+    let mut notes = Vec::new();
+    let old = tables::settings(pins).unwrap_or_default();
+    let choice = remembered(choice, &old);
+    // Before anything changes: programs that the kernel refuses leave the old ones at work.
+    load::tc(ebpf, load::TX)?;
+    match choice.ingress {
+        Ingress::Tc => load::tc(ebpf, load::RX).map(|_| ())?,
+        Ingress::XdpNative | Ingress::XdpGeneric => load::xdp(ebpf).map(|_| ())?,
+    }
+
+    let tc = match kernel::has_tcx() {
+        true => Kind::Tcx,
+        false => Kind::Clsact,
+    };
+    let add_clsact = tc == Kind::Clsact && !netlink.has_clsact(trunk.ifindex).await?;
+    // Noted before it is done: a crash in between leaves a note too many, which harms nobody.
+    let mut settings = Settings {
+        layout: LAYOUT,
+        ifindex: trunk.ifindex,
+        ingress_reason: choice.reason as u32,
+        made_clsact: (add_clsact || old.made_clsact != 0).into(),
+        ..maps.settings()?
+    };
+    maps.set_settings(&settings)?;
+    for name in MAPS {
+        let map = ebpf
+            .map(name)
+            .ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
+        let path = pins.path(name);
+        pins::stage(&path, |next| map.pin(next))?;
+        pins::commit(&path)?;
+    }
+    if add_clsact {
+        tc::qdisc_add_clsact(&trunk.name)
+            .with_context(|| format!("failed to add a clsact qdisc to {}", trunk.name))?;
+        // qdisc_graft() stops the device's queues, for an ingress or clsact qdisc as well.
+        notes.push(
+            "this kernel has no tcx (Linux 6.6), and adding the clsact qdisc dropped what was sent \
+             for a few milliseconds; removing it will too"
+                .into(),
+        );
+    }
+
+    let mut hooks = Hooks {
+        netlink,
+        trunk,
+        ebpf,
+        pins,
+    };
+    hooks.put(Direction::Tx, tc).await?;
+    let ingress = match choice.ingress {
+        Ingress::Tc => tc,
+        Ingress::XdpNative => Kind::XdpNative,
+        Ingress::XdpGeneric => Kind::XdpGeneric,
+    };
+    match hooks.put(Direction::Rx, ingress).await {
+        Err(error) if choice.reason == IngressReason::Suitable => {
+            hooks.put(Direction::Rx, tc).await?;
+            settings.ingress_reason = IngressReason::NoNativeXdp as u32;
+            maps.set_settings(&Settings {
+                heartbeat: maps.settings()?.heartbeat,
+                ..settings
+            })?;
+            notes.push(format!("{error:#}; using TC instead"));
+        }
+        result => result?,
+    }
+    Ok(notes)
+}
+
+/// What the driver refused when we attached is not tried again at a restart: it would cost ingress
+/// its program for a moment, and on some NICs the link.
+fn remembered(choice: Choice, old: &Settings) -> Choice {
+    let refused = old.ingress_reason == IngressReason::NoNativeXdp as u32;
+    match choice.reason {
+        IngressReason::Suitable if refused => Choice {
+            ingress: Ingress::Tc,
+            reason: IngressReason::NoNativeXdp,
+        },
+        _ => choice,
+    }
+}
+
+/// What it takes to attach a program.
+struct Hooks<'a> {
+    netlink: &'a Netlink,
+    trunk: &'a Trunk,
+    ebpf: &'a mut Ebpf,
+    pins: &'a Pins,
+}
+
+impl Hooks<'_> {
+    /// Puts our program on a hook. What is attached there in another way goes first: XDP and TC must
+    /// never both count what comes in.
+    async fn put(&mut self, hook: Direction, wanted: Kind) -> anyhow::Result<()> {
+        let found = kind(self.netlink, self.trunk, self.pins, hook).await?;
+        let replace = found == Some(wanted);
+        if !replace {
+            take_off(self.netlink, Some(self.trunk.ifindex), self.pins, hook).await?;
+        }
+        match wanted {
+            Kind::Tcx => self.tcx(hook, replace),
+            Kind::Clsact => self.clsact(hook).await,
+            Kind::XdpNative => self.xdp(XdpMode::Driver, replace),
+            Kind::XdpGeneric => self.xdp(XdpMode::Skb, replace),
+        }
+    }
+
+    fn xdp(&mut self, mode: XdpMode, replace: bool) -> anyhow::Result<()> {
+        let (trunk, pins, hook) = (self.trunk, self.pins, Direction::Rx);
+        let program = load::xdp(self.ebpf)?;
+        pins::stage(&pins.program(hook), |next| program.pin(next))?;
+        if replace {
+            let link = XdpLink::try_from(pinned(pins, hook)?)?;
+            program
+                .attach_to_link(link)
+                .with_context(|| failed_to_replace(trunk, hook))?;
+        } else {
+            let what = || match mode {
+                XdpMode::Skb => format!("failed to attach generic XDP to {}", trunk.name),
+                _ => format!(
+                    "the driver of {} refused native XDP; try --ingress tc",
+                    trunk.name
+                ),
+            };
+            let id = program
+                .attach_to_if_index(trunk.ifindex, mode)
+                .with_context(what)?;
+            // The kernel's way without links (before Linux 5.9) would leave nothing to pin.
+            let link: FdLink = program.take_link(id)?.try_into().with_context(what)?;
+            pin(link, pins, hook)?;
+        }
+        pins::commit(&pins.program(hook))
+    }
+
+    fn tcx(&mut self, hook: Direction, replace: bool) -> anyhow::Result<()> {
+        let (trunk, pins) = (self.trunk, self.pins);
+        let program = tc_program(self.ebpf, hook)?;
+        pins::stage(&pins.program(hook), |next| program.pin(next))?;
+        if replace {
+            let link = SchedClassifierLink::try_from(pinned(pins, hook)?)?;
+            program
+                .attach_to_link(link)
+                .with_context(|| failed_to_replace(trunk, hook))?;
+        } else {
+            // First, so that what another program keeps to itself is counted all the same.
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let id = program
+                .attach_with_options(&trunk.name, tc_type(hook), options)
+                .with_context(|| failed_to_attach(trunk, hook))?;
+            pin(program.take_link(id)?.try_into()?, pins, hook)?;
+        }
+        pins::commit(&pins.program(hook))
+    }
+
+    /// A filter is known by its program, so that program must be pinned at every moment, under one
+    /// name or the other.
+    async fn clsact(&mut self, hook: Direction) -> anyhow::Result<()> {
+        let (trunk, pins) = (self.trunk, self.pins);
+        let path = pins.program(hook);
+        let old = filter(self.netlink, trunk.ifindex, pins, hook).await?;
+        if let Some(old) = &old
+            && program_id(&pins::next(&path))? == Some(old.program_id)
+        {
+            pins::commit(&path)?;
+        }
+        let program = tc_program(self.ebpf, hook)?;
+        pins::stage(&path, |next| program.pin(next))?;
+        let id = match old {
+            // cls_bpf_change() swaps the program for one with the same priority and handle.
+            Some(old) => {
+                let handle = TcHandle::from(old.handle);
+                let name = &trunk.name;
+                let link =
+                    SchedClassifierLink::attached(name, tc_type(hook), old.priority, handle, None)?;
+                program
+                    .attach_to_link(link)
+                    .with_context(|| failed_to_replace(trunk, hook))?
+            }
+            None => {
+                let options = TcAttachOptions::Netlink(NlOptions::default());
+                program
+                    .attach_with_options(&trunk.name, tc_type(hook), options)
+                    .with_context(|| failed_to_attach(trunk, hook))?
+            }
+        };
+        // A filter stays until it is removed; letting go of the link would remove it now.
+        std::mem::forget(program.take_link(id)?);
+        pins::commit(&path)
+    }
+}
+
+fn tc_program(ebpf: &mut Ebpf, hook: Direction) -> anyhow::Result<&mut SchedClassifier> {
+    load::tc(
+        ebpf,
+        match hook {
+            Direction::Rx => load::RX,
+            Direction::Tx => load::TX,
+        },
+    )
+}
+
+fn pinned(pins: &Pins, hook: Direction) -> anyhow::Result<FdLink> {
+    let link = PinnedLink::from_pin(pins.link(hook));
+    Ok(link
+        .with_context(|| format!("failed to open the link at {}", name(hook)))?
+        .into())
+}
+
+fn pin(link: FdLink, pins: &Pins, hook: Direction) -> anyhow::Result<()> {
+    link.pin(pins.link(hook))
+        .map(drop)
+        .with_context(|| format!("failed to pin the link at {}", name(hook)))
+}
+
+fn failed_to_attach(trunk: &Trunk, hook: Direction) -> String {
+    format!("failed to attach to {} of {}", name(hook), trunk.name)
+}
+
+fn failed_to_replace(trunk: &Trunk, hook: Direction) -> String {
+    let (hook, trunk) = (name(hook), &trunk.name);
+    format!(
+        "failed to replace the program at {hook} of {trunk}; run `vlanfast detach {trunk}` first"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_driver_refused_is_not_tried_again_unless_asked_for() {
+        let refused = Settings {
+            ingress_reason: IngressReason::NoNativeXdp as u32,
+            ..Settings::default()
+        };
+        let xdp = |reason| Choice {
+            ingress: Ingress::XdpNative,
+            reason,
+        };
+        let again = remembered(xdp(IngressReason::Suitable), &refused);
+        assert_eq!(
+            (again.ingress, again.reason),
+            (Ingress::Tc, IngressReason::NoNativeXdp)
+        );
+        for (choice, old) in [
+            (xdp(IngressReason::Asked), refused),
+            (xdp(IngressReason::Suitable), Settings::default()),
+        ] {
+            assert_eq!(remembered(choice, &old), choice);
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The maps that tell the datapath who is behind the trunk. One process writes them, the one that is
+//! attached; everybody may read them.
+
+use std::{os::fd::AsFd, time::Duration};
+
+use anyhow::{Context, anyhow};
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, IterableMap, Map, MapData, MapError},
+};
+use nix::time::{ClockId, clock_gettime};
+use vlanfast_common::{
+    Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Status, Vid,
+};
+
+use super::pins::{ENDPOINTS, NEIGHBORS, Pins, SETTINGS, STATUS, VLANS};
+use crate::state::{
+    desired::Tables,
+    plan::{Capacity, Plan},
+    published::MapFill,
+};
+
+/// Handles of our own on all maps but `COUNTERS`.
+pub struct Maps {
+    vlans: Array<MapData, Parent>,
+    endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    neighbors: HashMap<MapData, NeighborKey, Neighbor>,
+    settings: Array<MapData, Settings>,
+    status: Array<MapData, Status>,
+}
+
+impl Maps {
+    /// The maps of an object that was just loaded, pinned or not.
+    pub fn of(ebpf: &Ebpf) -> anyhow::Result<Self> {
+        Self::with(|name| {
+            let map = match ebpf.map(name) {
+                Some(Map::Array(map) | Map::HashMap(map)) => map,
+                _ => return Err(anyhow!("the BPF object has no map {name}")),
+            };
+            Ok(MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?)?)
+        })
+    }
+
+    /// The maps that are pinned, while another process is attached or nobody is.
+    pub fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let trunk = &pins.trunk;
+        Self::with(|name| Ok(MapData::from_pin(pins.path(name))?)).with_context(|| {
+            format!(
+                "failed to read the tables of {trunk}; if another version of vlanfast is attached \
+                 to it, ask that one, or run `vlanfast attach {trunk}` with this one"
+            )
+        })
+    }
+
+    fn with(open: impl Fn(&str) -> anyhow::Result<MapData>) -> anyhow::Result<Self> {
+        Ok(Self {
+            vlans: typed(&open, VLANS)?,
+            endpoints: typed(&open, ENDPOINTS)?,
+            neighbors: typed(&open, NEIGHBORS)?,
+            settings: typed(&open, SETTINGS)?,
+            status: typed(&open, STATUS)?,
+        })
+    }
+
+    /// Carries out a plan. Removals first, so that there is room for what comes, and a key before
+    /// what it leads to: an address never leads to an endpoint that is gone.
+    pub fn apply(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        remove(&mut self.neighbors, NEIGHBORS, &plan.neighbors.remove)?;
+        remove(&mut self.endpoints, ENDPOINTS, &plan.endpoints.remove)?;
+        for &vid in &plan.vlans.remove {
+            // An array has no holes: ifindex 0 is no device.
+            self.set_parent(vid, Parent::default())?;
+        }
+        for &(vid, parent) in &plan.vlans.put {
+            self.set_parent(vid, parent)?;
+        }
+        put(&mut self.endpoints, ENDPOINTS, &plan.endpoints.put)?;
+        put(&mut self.neighbors, NEIGHBORS, &plan.neighbors.put)
+    }
+
+    fn set_parent(&mut self, vid: Vid, parent: Parent) -> anyhow::Result<()> {
+        self.vlans
+            .set(vid.get().into(), parent, 0)
+            .with_context(|| format!("failed to write {VLANS}"))
+    }
+
+    /// What the kernel holds now.
+    pub fn read(&self) -> anyhow::Result<Tables> {
+        Ok(Tables {
+            vlans: self.parents()?.collect(),
+            endpoints: entries(&self.endpoints, ENDPOINTS)?,
+            neighbors: entries(&self.neighbors, NEIGHBORS)?,
+        })
+    }
+
+    fn parents(&self) -> anyhow::Result<impl Iterator<Item = (Vid, Parent)>> {
+        let parents: Vec<_> = self
+            .vlans
+            .iter()
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("failed to read {VLANS}"))?;
+        let vids = (0..).map(Vid::from_tci);
+        Ok(vids.zip(parents).filter(|(_, parent)| parent.ifindex != 0))
+    }
+
+    /// How many entries the hashes were made for.
+    pub fn capacity(&self) -> anyhow::Result<Capacity> {
+        Ok(Capacity {
+            endpoints: capacity(&self.endpoints, ENDPOINTS)?,
+            neighbors: capacity(&self.neighbors, NEIGHBORS)?,
+        })
+    }
+
+    /// How full each table is.
+    pub fn fills(&self) -> anyhow::Result<[MapFill; 3]> {
+        let capacity = self.capacity()?;
+        let status = self.status()?;
+        let fill = |map, entries: usize, capacity, left_out| MapFill {
+            map,
+            entries: entries as u32,
+            capacity,
+            left_out,
+        };
+        Ok([
+            fill(VLANS, self.parents()?.count(), Parent::COUNT, 0),
+            fill(
+                ENDPOINTS,
+                self.endpoints.keys().count(),
+                capacity.endpoints,
+                status.endpoints_left_out,
+            ),
+            fill(
+                NEIGHBORS,
+                self.neighbors.keys().count(),
+                capacity.neighbors,
+                status.neighbors_left_out,
+            ),
+        ])
+    }
+
+    /// Says that the tables are true, and will be for this long without another word.
+    ///
+    /// Only once the programs that read these tables are attached: those of a process that was there
+    /// before share `SETTINGS`, and would believe their own old tables.
+    pub fn beat(&mut self, validity: Duration) -> anyhow::Result<()> {
+        let until = now()? + validity;
+        self.set_heartbeat(until.as_nanos() as u64)
+    }
+
+    /// Says that nobody keeps the tables true any more: from now on every frame is passed.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.set_heartbeat(0)
+    }
+
+    fn set_heartbeat(&mut self, heartbeat: u64) -> anyhow::Result<()> {
+        let settings = Settings {
+            heartbeat,
+            ..self.settings()?
+        };
+        self.set_settings(&settings)
+    }
+
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        self.settings
+            .get(&0, 0)
+            .with_context(|| format!("failed to read {SETTINGS}"))
+    }
+
+    pub fn set_settings(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        self.settings
+            .set(0, settings, 0)
+            .with_context(|| format!("failed to write {SETTINGS}"))
+    }
+
+    pub fn status(&self) -> anyhow::Result<Status> {
+        self.status
+            .get(&0, 0)
+            .with_context(|| format!("failed to read {STATUS}"))
+    }
+
+    pub fn set_status(&mut self, status: &Status) -> anyhow::Result<()> {
+        self.status
+            .set(0, status, 0)
+            .with_context(|| format!("failed to write {STATUS}"))
+    }
+}
+
+/// The loader's note. `SETTINGS` has its first fields in the same place in every version.
+pub fn settings(pins: &Pins) -> anyhow::Result<Settings> {
+    let settings: Array<_, Settings> =
+        typed(|name| Ok(MapData::from_pin(pins.path(name))?), SETTINGS)?;
+    settings
+        .get(&0, 0)
+        .with_context(|| format!("failed to read {SETTINGS}"))
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(
+    open: impl Fn(&str) -> anyhow::Result<MapData>,
+    name: &str,
+) -> anyhow::Result<T> {
+    let map = open(name).with_context(|| format!("failed to open {name}"))?;
+    Map::from_map_data(map)
+        .and_then(T::try_from)
+        .with_context(|| format!("{name} is not as this version has it"))
+}
+
+fn remove<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &str,
+    keys: &[K],
+) -> anyhow::Result<()> {
+    for key in keys {
+        match map.remove(key) {
+            // That is what was wanted.
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => result.with_context(|| format!("failed to remove an entry of {name}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn put<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &str,
+    entries: &[(K, V)],
+) -> anyhow::Result<()> {
+    entries.iter().try_for_each(|(key, value)| {
+        map.insert(key, value, 0)
+            .with_context(|| format!("failed to write an entry of {name}"))
+    })
+}
+
+fn entries<K: Pod, V: Pod, T: FromIterator<(K, V)>>(
+    map: &HashMap<MapData, K, V>,
+    name: &str,
+) -> anyhow::Result<T> {
+    map.iter()
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("failed to read {name}"))
+}
+
+fn capacity<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &str) -> anyhow::Result<u32> {
+    let info = map.map().info();
+    Ok(info
+        .with_context(|| format!("failed to ask for the size of {name}"))?
+        .max_entries())
+}
+
+/// Whether somebody keeps the tables true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeat {
+    Alive,
+    /// Whoever did was killed, or hangs: verdicts are `Pass`.
+    Expired,
+    /// Whoever did has ended in order, or has not begun: verdicts are `Pass`.
+    Stopped,
+}
+
+impl Heartbeat {
+    /// By the clock of the datapath; see [`now`].
+    pub fn of(settings: &Settings, now: Duration) -> Self {
+        match u128::from(settings.heartbeat) {
+            0 => Self::Stopped,
+            until if until > now.as_nanos() => Self::Alive,
+            _ => Self::Expired,
+        }
+    }
+
+    /// The word in `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Expired => "expired",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// The time by CLOCK_MONOTONIC, which is what `bpf_ktime_get_ns` reads.
+pub fn now() -> anyhow::Result<Duration> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("failed to read the clock")?;
+    Ok(now.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_good_until_its_deadline() {
+        let at = |heartbeat, now| {
+            let settings = Settings {
+                heartbeat,
+                ..Settings::default()
+            };
+            Heartbeat::of(&settings, Duration::from_nanos(now))
+        };
+        assert_eq!(at(3_000, 2_999), Heartbeat::Alive);
+        assert_eq!(at(3_000, 3_000), Heartbeat::Expired);
+        assert_eq!(at(3_000, u64::MAX), Heartbeat::Expired);
+        assert_eq!(at(u64::MAX, 3_000), Heartbeat::Alive);
+    }
+
+    #[test]
+    fn no_heartbeat_is_an_end_in_order() {
+        assert_eq!(
+            Heartbeat::of(&Settings::default(), Duration::ZERO),
+            Heartbeat::Stopped
+        );
+    }
+
+    #[test]
+    fn the_clock_goes_forward() {
+        let before = now().unwrap();
+        assert!(now().unwrap() >= before && before > Duration::ZERO);
+    }
+}
