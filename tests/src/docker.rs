@@ -35,14 +35,26 @@ pub struct Docker(Child);
 impl Docker {
     /// Starts it in the namespace where the test began, with the image of the tutorial.
     pub fn start() -> Result<Self> {
-        let line = "exec dockerd --iptables=false --ip6tables=false --bridge=none -s overlay2 \
-                    >/tmp/dockerd.log 2>&1";
-        let daemon = Command::new("sh")
-            .args(["-c", line])
-            .stdin(Stdio::null())
-            .spawn()
-            .context("failed to start dockerd")?;
-        let docker = Self(daemon);
+        let docker = Self(dockerd()?);
+        docker.wait_until_it_answers()?;
+        run("docker import -c 'CMD [\"/sbin/my_init\"]' /lab/image.tar phusion/baseimage:latest")?;
+        Ok(docker)
+    }
+
+    /// Ends it without a word; its containers stay.
+    pub fn kill(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again after [`Docker::kill`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.0 = dockerd()?;
+        self.wait_until_it_answers()
+    }
+
+    fn wait_until_it_answers(&self) -> Result<()> {
         let start = Instant::now();
         while run("docker version").is_err() {
             let log = || std::fs::read_to_string("/tmp/dockerd.log").unwrap_or_default();
@@ -53,9 +65,18 @@ impl Docker {
             );
             thread::sleep(Duration::from_millis(500));
         }
-        run("docker import -c 'CMD [\"/sbin/my_init\"]' /lab/image.tar phusion/baseimage:latest")?;
-        Ok(docker)
+        Ok(())
     }
+}
+
+fn dockerd() -> Result<Child> {
+    let line = "exec dockerd --iptables=false --ip6tables=false --bridge=none -s overlay2 \
+                >/tmp/dockerd.log 2>&1";
+    Command::new("sh")
+        .args(["-c", line])
+        .stdin(Stdio::null())
+        .spawn()
+        .context("failed to start dockerd")
 }
 
 impl Drop for Docker {

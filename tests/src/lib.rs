@@ -2,13 +2,15 @@
 //! they made themselves, under names of their own.
 
 pub mod capture;
-pub mod docker;
 pub mod crash;
+pub mod docker;
 pub mod packet;
 pub mod program;
 pub mod prometheus;
 pub mod require;
 pub mod residue;
 pub mod scenario;
+pub mod sync;
+pub mod talk;
 pub mod topology;
 pub mod traffic;

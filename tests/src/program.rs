@@ -48,6 +48,17 @@ pub fn vlanfast(netns: &Netns, arguments: &[&str]) -> Result<Ended> {
     end(netns.command(&binary()).args(arguments))
 }
 
+/// Takes vlanfast off a trunk, whoever attached it.
+pub fn detach(netns: &Netns, trunk: &str) -> Result<()> {
+    let ended = vlanfast(netns, &["detach", trunk])?;
+    ensure!(
+        ended.code == Some(0),
+        "vlanfast detach {trunk}: {}",
+        ended.stderr
+    );
+    Ok(())
+}
+
 /// Runs a command to its end, whatever that is.
 pub fn end(command: &mut Command) -> Result<Ended> {
     let output = command
@@ -66,7 +77,8 @@ pub struct Attached {
     child: Child,
     binary: String,
     stdout: BufReader<ChildStdout>,
-    trunk: String,
+    /// Its name by now: a test may rename it.
+    pub trunk: String,
     /// The namespace's name.
     netns: String,
     /// What it said when it had attached.
@@ -163,6 +175,12 @@ impl Attached {
         Ok((rx, tx))
     }
 
+    /// `endpoints --json` by another process.
+    pub fn endpoints(&self) -> Result<Vec<Value>> {
+        let rows = self.json(&["endpoints", &self.trunk, "--docker", "off", "--json"])?;
+        Ok(rows.as_array().context("endpoints are an array")?.clone())
+    }
+
     /// How a hook is attached, by `status`.
     pub fn kind(&self, hook: &str) -> Result<String> {
         let status = self.status()?;
@@ -195,6 +213,20 @@ impl Attached {
     /// Ends it as systemd would.
     pub fn stop(self) -> Result<()> {
         self.stop_by(Signal::SIGTERM)
+    }
+
+    /// Waits for it to end by itself.
+    pub fn end(mut self) -> Result<Ended> {
+        let status = self.wait()?;
+        let mut stderr = String::new();
+        if let Some(mut pipe) = self.child.stderr.take() {
+            pipe.read_to_string(&mut stderr)?;
+        }
+        Ok(Ended {
+            code: status.code(),
+            stdout: String::new(),
+            stderr,
+        })
     }
 
     /// Gives it no chance.

@@ -1,6 +1,7 @@
 //! Namespaces and devices that belong to one test.
 
 use std::{
+    fs::File,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -8,6 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
 
 /// A word that no other test of this machine uses: `vf`, our process, a number. At most 12 characters.
 pub fn unique() -> String {
@@ -100,6 +105,24 @@ impl Wire {
         Ok(wire)
     }
 
+    /// The same with the trunk in the namespace where the test began: Docker works there.
+    pub fn here() -> Result<Self> {
+        let (host, router, trunk) = (Netns::here()?, Netns::new()?, unique());
+        run(&format!(
+            "ip link add {trunk} address 02:00:00:00:00:0a type veth \
+             peer name {WIRE} netns {} address 02:00:00:00:00:0b",
+            router.name
+        ))?;
+        let wire = Self {
+            host,
+            router,
+            trunk,
+        };
+        wire.host.run(&format!("ip link set {} up", wire.trunk))?;
+        wire.router.run(&format!("ip link set {WIRE} up"))?;
+        Ok(wire)
+    }
+
     /// The lab's two virtio NICs, whose driver has native XDP; they go back when this is dropped.
     pub fn virtio() -> Result<Self> {
         let (host, router, trunk) = (Netns::new()?, Netns::new()?, unique());
@@ -174,6 +197,57 @@ pub fn enter(netns: &str, program: &str) -> Command {
         .arg(format!("--net=/run/netns/{netns}"))
         .arg(program);
     command
+}
+
+/// Many network namespaces, made and removed without a process for each.
+pub struct Crowd {
+    prefix: String,
+    size: usize,
+}
+
+impl Crowd {
+    pub fn new(size: usize) -> Result<Self> {
+        let crowd = Self {
+            prefix: unique(),
+            size,
+        };
+        // The first is iproute2's, which makes the directory ready for the others.
+        drop(Netns::new()?);
+        for number in 0..size {
+            let path = crowd.path(number);
+            // As `ip netns add` does it: the namespace of a thread, kept by a mount of its file.
+            thread::spawn(move || -> Result<()> {
+                unshare(CloneFlags::CLONE_NEWNET)?;
+                File::create(&path)?;
+                let (own, none) = (Some("/proc/thread-self/ns/net"), None::<&str>);
+                Ok(mount(own, path.as_str(), none, MsFlags::MS_BIND, none)?)
+            })
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .context("failed to make a namespace")?;
+        }
+        Ok(crowd)
+    }
+
+    /// A name that `ip` knows.
+    pub fn name(&self, number: usize) -> String {
+        format!("{}n{number}", self.prefix)
+    }
+
+    fn path(&self, number: usize) -> String {
+        format!("/run/netns/{}", self.name(number))
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for number in 0..self.size {
+            let path = self.path(number);
+            // Failures show as endpoints that stay.
+            let _ = umount2(path.as_str(), MntFlags::MNT_DETACH);
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// The name of the NIC with a MAC, in the namespace where the test began.

@@ -1,6 +1,14 @@
 //! The command line.
 
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    str::FromStr,
+};
+
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::source::docker::Wish;
 
 /// VLAN-aware eBPF fast path for Docker macvlan containers on an 802.1Q trunk.
 #[derive(Parser)]
@@ -22,6 +30,8 @@ pub enum Command {
     Detach(DetachArgs),
     /// Show what is attached, where, and why not elsewhere
     Status(StatusArgs),
+    /// Show who is behind the trunk: VLAN, MAC, addresses, container
+    Endpoints(EndpointsArgs),
     /// Show packets and bytes of each VLAN
     Counters(CountersArgs),
 }
@@ -44,9 +54,54 @@ pub struct AttachArgs {
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_endpoints: u32,
 
+    /// Where containers get their names from
+    #[arg(long, value_name = "auto|off|SOCKET", default_value_t = Wish::Auto)]
+    pub docker: Wish,
+
+    /// Where Prometheus finds the metrics
+    #[arg(long, value_name = "ADDR:PORT|off", default_value_t = Metrics::default())]
+    pub metrics: Metrics,
+
     /// Show messages of the BPF programs: -v frames passed unread, -vv every frame
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    Off,
+    At(SocketAddr),
+}
+
+impl Default for Metrics {
+    /// For this host alone: what containers there are is nobody else's business.
+    fn default() -> Self {
+        Self::At((Ipv4Addr::LOCALHOST, 9436).into())
+    }
+}
+
+impl FromStr for Metrics {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text
+                .parse()
+                .map(Self::At)
+                .map_err(|_| "expected off, or an address and a port like 127.0.0.1:9436"),
+        }
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.pad("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
 }
 
 /// Where the user wants ingress to be read.
@@ -83,6 +138,20 @@ pub struct StatusArgs {
     pub trunk: Option<String>,
 
     /// One JSON object per trunk
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct EndpointsArgs {
+    /// One trunk only
+    pub trunk: Option<String>,
+
+    /// Where containers get their names from
+    #[arg(long, value_name = "auto|off|SOCKET", default_value_t = Wish::Auto)]
+    pub docker: Wish,
+
+    /// A JSON array
     #[arg(long)]
     pub json: bool,
 }

@@ -43,6 +43,12 @@ pub enum Error {
     )]
     AlreadyAttached { trunk: String, pid: String },
 
+    #[error(
+        "{trunk} is gone: its device was removed, or moved to another namespace; run `vlanfast attach` \
+         when it is back"
+    )]
+    TrunkGone { trunk: String },
+
     #[error("vlanfast is not attached to {trunk}: run `vlanfast attach {trunk}`")]
     NotAttached { trunk: String },
 }
@@ -55,6 +61,7 @@ impl Error {
             Self::NoSuchDevice { .. }
             | Self::NotATrunk { .. }
             | Self::VlanDevice { .. }
+            | Self::TrunkGone { .. }
             | Self::StripsTags { .. } => 4,
             Self::HookTaken { .. } => 5,
             Self::Kernel { .. } => 6,

@@ -22,6 +22,7 @@ async fn run(command: &Command) -> anyhow::Result<()> {
         Command::Attach(args) => cmd::attach::run(args).await,
         Command::Detach(args) => cmd::detach::run(args).await,
         Command::Status(args) => cmd::status::run(args).await,
+        Command::Endpoints(args) => cmd::endpoints::run(args).await,
         Command::Counters(args) => cmd::counters::run(args).await,
     }
 }

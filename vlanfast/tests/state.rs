@@ -236,11 +236,11 @@ fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
 }
 
 #[test]
-fn a_container_with_the_hosts_mac_leaves_the_entry_to_the_host() {
+fn a_container_with_the_hosts_mac_takes_its_frames() {
     let mut lan = Lan::new();
     lan.container(1, 7, 1, 10, &[]);
     let taker = lan.desired().tables.endpoints[&key(10, 1)];
-    assert!(taker.has(Endpoint::HOST) && taker.has(Endpoint::CONFLICT));
+    assert!(!taker.has(Endpoint::HOST) && taker.has(Endpoint::CONFLICT));
 }
 
 #[test]

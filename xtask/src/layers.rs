@@ -12,7 +12,17 @@ use anyhow::{Context, Result};
 const LAYERS: &[(&str, &[&str])] = &[
     // Verbs are on top: nothing but `main` uses them.
     ("cmd", &[]),
-    ("datapath", &["cmd", "output"]),
+    // The loop between the sources and the maps.
+    ("reconcile", &["cmd", "cli", "metrics", "output"]),
+    (
+        "datapath",
+        &["cmd", "metrics", "output", "reconcile", "source"],
+    ),
+    // Knows what is so, and nothing of what is made of it.
+    (
+        "source",
+        &["cmd", "cli", "datapath", "metrics", "output", "reconcile"],
+    ),
     // Pure: decides, and asks nobody.
     (
         "datapath/choose",
@@ -43,7 +53,22 @@ const LAYERS: &[(&str, &[&str])] = &[
         "metrics",
         &["cmd", "cli", "datapath", "output", "reconcile", "source"],
     ),
-    ("cli", &["cmd", "output", "datapath"]),
+    (
+        "cli",
+        &["cmd", "output", "datapath", "metrics", "reconcile"],
+    ),
+    (
+        "link",
+        &[
+            "cmd",
+            "cli",
+            "datapath",
+            "metrics",
+            "output",
+            "reconcile",
+            "source",
+        ],
+    ),
     ("output", &["cmd", "datapath", "cli"]),
     ("error", &["cmd", "datapath", "cli", "output"]),
 ];

@@ -19,7 +19,9 @@ use report::{Count, Tracker};
 
 /// Seconds for one test program; under TCG the tutorial takes a few minutes.
 const PROGRAM_TIMEOUT: u64 = 1200;
-const VM_TARGETS: &[&str] = &["kernel", "netns", "trunk", "tutorial", "metrics"];
+const VM_TARGETS: &[&str] = &[
+    "kernel", "netns", "trunk", "sync", "life", "scale", "tutorial", "metrics",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Level {

@@ -5,4 +5,5 @@ mod adopt;
 mod exactness;
 mod life;
 mod refusals;
+mod sync;
 mod tables;

@@ -1,27 +1,34 @@
-//! `vlanfast attach`: check, attach or take over, stay, detach or not.
+//! `vlanfast attach`: check, fill the maps, attach or take over, stay in sync, detach or not.
+
+mod messages;
+
+use std::{net::TcpListener, sync::Arc};
 
 use anyhow::Context;
 use aya::Ebpf;
-use aya_log::EbpfLogger;
-use log::LevelFilter;
 use tokio::{
-    io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
 };
 
+use self::messages::Messages;
 use super::status;
 use crate::{
-    cli::{AttachArgs, OnExit},
+    cli::{AttachArgs, Metrics, OnExit},
     datapath::{
         check_kernel, choose,
+        counters::CounterMap,
         device::Trunk,
         hooks, load,
         netlink::Netlink,
         pins::{Holder, Lock, Pins},
-        tables,
+        tables::{self, Maps},
     },
     error::Error,
-    state::plan::Capacity,
+    metrics::http,
+    reconcile::{Reconciler, VALIDITY, heartbeat},
+    source::docker,
+    state::{plan::Capacity, published::Published, snapshot::Ifindex},
 };
 
 pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
@@ -29,40 +36,30 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     check_kernel()?;
     let netlink = Netlink::connect()?;
-    let prepared = prepare(&netlink, args).await?;
-    let result = work(&netlink, &prepared, args, &mut stop).await;
-    if result.is_ok() && args.on_exit == OnExit::Keep {
-        return Ok(());
-    }
-    result.and(hooks::remove(&netlink, &prepared.pins).await)
-}
-
-/// All that can leave something to remove.
-async fn work(
-    netlink: &Netlink,
-    prepared: &Prepared,
-    args: &AttachArgs,
-    stop: &mut Stop,
-) -> anyhow::Result<()> {
     let Prepared {
         pins,
         trunk,
         choice,
-        ..
-    } = prepared;
-    let capacity = Capacity {
-        endpoints: args.max_endpoints,
-        neighbors: 4 * args.max_endpoints,
+        adopted,
+        _lock,
+    } = prepare(&netlink, args).await?;
+    let ready = match Ready::make(args, &pins, &trunk).await {
+        Ok(ready) => ready,
+        Err(error) => {
+            // What is attached goes on as it was; where nothing is, nothing is left.
+            if !adopted {
+                pins.remove()?;
+            }
+            return Err(error);
+        }
     };
-    let (mut ebpf, mut maps) = load::adopt(pins, capacity, log_level(args.verbose))?;
-    let logger = match args.verbose {
-        0 => None,
-        _ => Some(messages(&mut ebpf, args.verbose)?),
-    };
-    let notes = hooks::attach(netlink, trunk, *choice, &mut ebpf, &mut maps, pins).await?;
-    // What is attached is pinned: our own handles would only keep it alive behind a detach's back.
-    drop((ebpf, maps));
-    stay(netlink, pins, &notes, logger, stop, args.on_exit).await
+    match ready.attach(&netlink, &trunk, choice, &pins).await {
+        Ok(attached) => attached.stay(&netlink, &mut stop, args.on_exit).await,
+        Err(error) => {
+            hooks::remove(&netlink, &pins).await?;
+            Err(error)
+        }
+    }
 }
 
 /// What is needed to attach.
@@ -70,6 +67,8 @@ struct Prepared {
     pins: Pins,
     trunk: Trunk,
     choice: choose::Choice,
+    /// Something of ours is attached already.
+    adopted: bool,
     _lock: Lock,
 }
 
@@ -88,6 +87,7 @@ async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepare
         }
     }
     let choice = choose::choose(&hooks::without_ours(&trunk, &pins)?, args.ingress)?;
+    let adopted = lock.is_some();
     let lock = match lock {
         Some(lock) => lock,
         None => pins.create()?.map_err(|holder| taken(&pins, holder))?,
@@ -99,6 +99,7 @@ async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepare
         pins,
         trunk,
         choice,
+        adopted,
         _lock: lock,
     })
 }
@@ -112,78 +113,116 @@ fn taken(pins: &Pins, holder: Holder) -> Error {
     }
 }
 
-/// Shows what was done, then messages until a signal comes.
-async fn stay(
-    netlink: &Netlink,
-    pins: &Pins,
-    notes: &[String],
-    logger: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
-    stop: &mut Stop,
-    on_exit: OnExit,
-) -> anyhow::Result<()> {
-    for note in notes {
-        eprintln!("note: {note}");
-    }
-    status::print(netlink, pins).await?;
-    let trunk = &pins.trunk;
-    let end = match on_exit {
-        OnExit::Detach => "detaches".into(),
-        OnExit::Keep => format!(
-            "ends this process alone: `vlanfast attach {trunk}` takes over what stays attached, \
-             `vlanfast detach {trunk}` takes it off"
-        ),
-    };
-    println!("Ctrl-C {end}.");
-    match logger {
-        None => stop.wait().await,
-        Some(mut logger) => tokio::select! {
-            () = stop.wait() => {}
-            result = show(&mut logger) => result?,
-        },
-    }
-    match on_exit {
-        OnExit::Detach => println!("{trunk}: detaching"),
-        OnExit::Keep => println!("{trunk}: stays attached; `vlanfast detach {trunk}` takes it off"),
-    }
-    Ok(())
+/// The maps filled, the sources followed, the metrics' address taken: nothing that could be refused is
+/// left but to attach.
+struct Ready {
+    ebpf: Ebpf,
+    maps: Maps,
+    messages: Messages,
+    reconciler: Reconciler,
+    docker: docker::Task,
+    listener: Option<TcpListener>,
 }
 
-/// aya-log's level in the programs: 0 keeps the verifier from leaving any of it in.
-const fn log_level(verbose: u8) -> u8 {
-    match verbose {
-        0 => 0,
-        1 => aya_log::Level::Debug as u8,
-        _ => aya_log::Level::Trace as u8,
+impl Ready {
+    async fn make(args: &AttachArgs, pins: &Pins, trunk: &Trunk) -> anyhow::Result<Self> {
+        let listener = match args.metrics {
+            Metrics::Off => None,
+            Metrics::At(address) => Some(http::listen(address)?),
+        };
+        let capacity = Capacity {
+            endpoints: args.max_endpoints,
+            neighbors: 4 * args.max_endpoints,
+        };
+        let (mut ebpf, maps) = load::adopt(pins, capacity, messages::level(args.verbose))?;
+        let messages = Messages::open(&mut ebpf, args.verbose)?;
+        let (docker, names) = docker::watch(args.docker.clone());
+        let trunk = Ifindex(trunk.ifindex);
+        let tables = Maps::of(&ebpf)?;
+        let reconciler = Reconciler::fill(pins.clone(), trunk, tables, names).await?;
+        Ok(Self {
+            ebpf,
+            maps,
+            messages,
+            reconciler,
+            docker,
+            listener,
+        })
+    }
+
+    async fn attach(
+        mut self,
+        netlink: &Netlink,
+        trunk: &Trunk,
+        choice: choose::Choice,
+        pins: &Pins,
+    ) -> anyhow::Result<Attached> {
+        let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
+        for note in hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await? {
+            eprintln!("note: {note}");
+        }
+        self.maps.beat(VALIDITY)?;
+        let kinds = hooks::kinds(netlink, pins).await?;
+        let published = self.reconciler.publish(kinds)?;
+        let counters = CounterMap::open(pins)?;
+        let read = move || counters.read_all();
+        let start = |listener| http::Server::start(listener, published.clone(), read);
+        let server = self.listener.map(start).transpose()?;
+        // What is attached is pinned: our handles on the programs end here, or they would keep them
+        // alive behind a detach's back.
+        Ok(Attached {
+            maps: self.maps,
+            messages: self.messages,
+            reconciler: self.reconciler,
+            published,
+            _docker: self.docker,
+            _server: server,
+        })
     }
 }
 
-fn messages(
-    ebpf: &mut Ebpf,
-    verbose: u8,
-) -> anyhow::Result<AsyncFd<EbpfLogger<&'static dyn log::Log>>> {
-    let level = if verbose == 1 {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Trace
-    };
-    env_logger::Builder::new()
-        // Ours alone: the libraries have their own to say at these levels.
-        .filter_module("vlanfast_ebpf", level)
-        .filter_module("vlanfast", level)
-        .init();
-    let logger = EbpfLogger::init(ebpf).context("failed to open the programs' messages")?;
-    // SAFETY: the logger owns its descriptor and keeps it open until it is dropped.
-    unsafe { AsyncFd::register(logger) }.context("failed to wait for the programs' messages")
+/// Attached, and in sync for as long as this runs.
+struct Attached {
+    maps: Maps,
+    messages: Messages,
+    reconciler: Reconciler,
+    published: watch::Receiver<Option<Arc<Published>>>,
+    _docker: docker::Task,
+    _server: Option<http::Server>,
 }
 
-async fn show(logger: &mut AsyncFd<EbpfLogger<&'static dyn log::Log>>) -> anyhow::Result<()> {
-    loop {
-        let mut ready = logger
-            .readable_mut()
-            .await
-            .context("failed to wait for messages")?;
-        ready.get_inner_mut().flush();
-        ready.clear_ready();
+impl Attached {
+    /// Shows what was done, stays until a signal or a failure comes, then leaves as it was told to.
+    async fn stay(
+        mut self,
+        netlink: &Netlink,
+        stop: &mut Stop,
+        on_exit: OnExit,
+    ) -> anyhow::Result<()> {
+        status::print(netlink, self.reconciler.pins()).await?;
+        let then = match on_exit {
+            OnExit::Detach => "detaches".into(),
+            OnExit::Keep => format!(
+                "leaves it attached; `vlanfast detach {}` takes it off",
+                self.reconciler.pins().trunk
+            ),
+        };
+        println!("Ctrl-C {then}.");
+        let ended = tokio::select! {
+            () = stop.wait() => Ok(()),
+            Err(error) = self.reconciler.run() => Err(error),
+            Err(error) = heartbeat(&mut self.maps, self.published) => Err(error),
+            Err(error) = self.messages.show() => Err(error),
+        };
+        let pins = self.reconciler.pins();
+        let gone =
+            |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::TrunkGone { .. }));
+        if on_exit == OnExit::Keep && !ended.as_ref().is_err_and(gone) {
+            println!("{}: stays attached, and passes every frame", pins.trunk);
+            return ended.and(self.maps.stop());
+        }
+        println!("{}: detaching", pins.trunk);
+        ended.and(hooks::remove(netlink, pins).await)
     }
 }
 

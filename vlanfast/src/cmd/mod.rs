@@ -3,10 +3,11 @@
 pub mod attach;
 pub mod counters;
 pub mod detach;
+pub mod endpoints;
 pub mod status;
 
 use crate::{
-    datapath::{netlink::Netlink, pins::Pins},
+    datapath::{hooks, netlink::Netlink, pins::Pins},
     error::Error,
 };
 
@@ -15,12 +16,13 @@ async fn attached(trunk: Option<&str>) -> anyhow::Result<Vec<Pins>> {
     let Some(name) = trunk else {
         return Pins::all();
     };
-    let pins = Pins::of(name);
+    let netlink = Netlink::connect()?;
+    let pins = hooks::pins_of(&netlink, name).await?;
     if pins.exist() {
         return Ok(vec![pins]);
     }
     let trunk = name.to_owned();
-    Err(match Netlink::connect()?.link(name).await? {
+    Err(match netlink.link(name).await? {
         Some(_) => Error::NotAttached { trunk },
         None => Error::NoSuchDevice { trunk },
     }

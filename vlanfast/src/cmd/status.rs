@@ -1,7 +1,12 @@
-//! `vlanfast status`: what the kernel says is attached.
+//! `vlanfast status`: what the kernel says is attached, and what is in its maps.
+
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde::Serialize;
-use vlanfast_common::IngressReason;
+use vlanfast_common::{Endpoint, IngressReason, Parent, Source, SourceState, Vid};
 
 use super::attached;
 use crate::{
@@ -12,9 +17,10 @@ use crate::{
         hooks::{self, HOOKS, Kind},
         netlink::Netlink,
         pins::Pins,
-        tables,
+        tables::{self, Heartbeat, Maps},
     },
     output,
+    state::{desired::Tables, published::MapFill},
 };
 
 /// The shape of `status --json`.
@@ -24,9 +30,14 @@ struct Status {
     ifindex: u32,
     hooks: Vec<Hook>,
     ingress: Ingress,
-    /// The process that is attached and will detach when it ends.
+    /// `alive`; or `expired` or `stopped`, and every frame is passed.
+    heartbeat: &'static str,
+    /// The process that is attached.
     pid: Option<i32>,
     vlans: Vec<Vlan>,
+    maps: Vec<Map>,
+    sources: Vec<SourceRow>,
+    ignored: Ignored,
 }
 
 #[derive(Serialize)]
@@ -46,6 +57,50 @@ struct Ingress {
 struct Vlan {
     vlan: u16,
     parent: String,
+    endpoints: usize,
+}
+
+#[derive(Serialize)]
+struct Map {
+    map: &'static str,
+    entries: u32,
+    capacity: u32,
+    /// Entries that found no room: their frames take the kernel's own path.
+    left_out: u32,
+}
+
+#[derive(Serialize)]
+struct SourceRow {
+    source: &'static str,
+    state: &'static str,
+    /// Since it was last read; null for never.
+    age_seconds: Option<u64>,
+}
+
+impl From<MapFill> for Map {
+    fn from(fill: MapFill) -> Self {
+        let MapFill {
+            map,
+            entries,
+            capacity,
+            left_out,
+        } = fill;
+        Self {
+            map,
+            entries,
+            capacity,
+            left_out,
+        }
+    }
+}
+
+/// What is on the trunk and beyond vlanfast.
+#[derive(Serialize)]
+struct Ignored {
+    /// 802.1ad devices.
+    service_parents: u32,
+    /// Devices on more than one tag.
+    stacked: u32,
 }
 
 pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
@@ -66,35 +121,91 @@ pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
 
 /// Prints one trunk's status.
 pub async fn print(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
-    let status = read(netlink, pins).await?;
+    output::text(&text(&read(netlink, pins).await?))
+}
+
+fn text(status: &Status) -> String {
+    let trunk = &status.trunk;
     let by = match status.pid {
-        Some(pid) => format!("by process {pid}"),
-        None => format!("by nobody: `vlanfast detach {}` takes it off", pins.trunk),
+        Some(pid) => format!("by process {pid}, heartbeat {}", status.heartbeat),
+        None => format!(
+            "by nobody: every frame is passed; `vlanfast attach {trunk}` takes over, `vlanfast \
+             detach {trunk}` takes it off"
+        ),
     };
     let mut rows = vec![];
+    let mut row =
+        |what: &str, which: String, how: String| rows.push(vec![what.to_owned(), which, how]);
     for hook in &status.hooks {
-        let reason = match hook.hook {
-            "ingress" => status.ingress.reason.as_str(),
-            _ => "",
+        let reason = if hook.hook == "ingress" {
+            status.ingress.reason.clone()
+        } else {
+            String::new()
         };
-        rows.push([hook.hook, hook.kind, reason].map(str::to_owned).to_vec());
+        row(hook.hook, hook.kind.into(), reason);
     }
     for vlan in &status.vlans {
-        rows.push(vec![
-            "vlan".into(),
+        let endpoints = match vlan.endpoints {
+            1 => "1 endpoint".into(),
+            number => format!("{number} endpoints"),
+        };
+        row(
+            "vlan",
             vlan.vlan.to_string(),
-            vlan.parent.clone(),
-        ]);
+            format!("{}, {endpoints}", vlan.parent),
+        );
     }
-    output::text(&format!(
-        "{}: attached, {by}\n{}",
-        pins.trunk,
-        output::list(&rows)
-    ))
+    for map in &status.maps {
+        let full = match map.left_out {
+            0 => String::new(),
+            number => format!(
+                ": FULL, {number} found no room and take the kernel's own path; attach with a larger \
+                 --max-endpoints"
+            ),
+        };
+        row(
+            "map",
+            map.map.into(),
+            format!("{} of {}{full}", map.entries, map.capacity),
+        );
+    }
+    for source in &status.sources {
+        let age = source
+            .age_seconds
+            .map_or_else(String::new, |age| format!(", read {age} s ago"));
+        row(
+            "source",
+            source.source.into(),
+            format!("{}{age}", source.state),
+        );
+    }
+    let Ignored {
+        service_parents,
+        stacked,
+    } = status.ignored;
+    if service_parents > 0 {
+        row(
+            "ignored",
+            "802.1ad".into(),
+            format!("devices: {service_parents}"),
+        );
+    }
+    if stacked > 0 {
+        row(
+            "ignored",
+            "stacked".into(),
+            format!("devices on more than one tag: {stacked}"),
+        );
+    }
+    format!("{trunk}: attached, {by}\n{}", output::list(&rows))
 }
 
 async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
-    let trunk = Trunk::find(netlink, &pins.trunk).await?;
+    let maps = Maps::open(pins)?;
+    let settings = maps.settings()?;
+    // It may have another name than when somebody was attached last.
+    let name = netlink.name(settings.ifindex).await?;
+    let trunk = Trunk::find(netlink, name.as_ref().unwrap_or(&pins.trunk)).await?;
     let mut attached = vec![];
     let mut chosen = "none";
     for hook in HOOKS {
@@ -114,23 +225,64 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
             pinned: true,
         });
     }
-    let reason = match IngressReason::from_number(tables::settings(pins)?.ingress_reason) {
+    let reason = match IngressReason::from_number(settings.ingress_reason) {
         Some(reason) => choose::explain(reason, trunk.kind.as_deref()),
         None => "for a reason that this version does not know".into(),
     };
-    let vlans = netlink.vlan_devices(trunk.ifindex).await?;
+    let tables = maps.read()?;
+    let said = maps.status()?;
     Ok(Status {
         trunk: trunk.name,
         ifindex: trunk.ifindex,
         hooks: attached,
         ingress: Ingress { chosen, reason },
+        heartbeat: Heartbeat::of(&settings, tables::now()?).name(),
         pid: pins.holder().and_then(|holder| holder.pid),
-        vlans: vlans
-            .into_iter()
-            .map(|device| Vlan {
-                vlan: device.vid.get(),
-                parent: device.name,
-            })
-            .collect(),
+        vlans: vlans(&tables, &netlink.names().await?),
+        maps: maps.fills()?.map(Map::from).into(),
+        sources: sources(&said),
+        ignored: Ignored {
+            service_parents: said.service_parents,
+            stacked: said.stacked,
+        },
     })
+}
+
+/// The VLANs that have a device, and the trunk itself if there are endpoints on it.
+fn vlans(tables: &Tables, names: &BTreeMap<u32, String>) -> Vec<Vlan> {
+    let mut endpoints = BTreeMap::<u16, usize>::new();
+    for (key, _) in tables
+        .endpoints
+        .iter()
+        .filter(|(_, endpoint)| !endpoint.has(Endpoint::HOST))
+    {
+        *endpoints.entry(key.vid).or_default() += 1;
+    }
+    let row = |(vid, parent): (&Vid, &Parent)| Vlan {
+        vlan: vid.get(),
+        parent: names
+            .get(&parent.ifindex)
+            .cloned()
+            .unwrap_or_else(|| parent.ifindex.to_string()),
+        endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),
+    };
+    let rows = tables.vlans.iter().map(row);
+    rows.filter(|vlan| vlan.vlan != 0 || vlan.endpoints > 0)
+        .collect()
+}
+
+fn sources(said: &vlanfast_common::Status) -> Vec<SourceRow> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs());
+    let row = |source: Source| {
+        let status = said.sources[source as usize];
+        SourceRow {
+            source: source.name(),
+            state: SourceState::from_number(status.state).map_or("unknown", SourceState::name),
+            age_seconds: (status.last_success != 0)
+                .then(|| now.saturating_sub(status.last_success)),
+        }
+    };
+    Source::ALL.map(row).into()
 }

@@ -6,11 +6,11 @@ use rtnetlink::packet_route::link::{
     LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
 
-use super::{
-    ethtool,
-    netlink::{self, Netlink},
+use super::{ethtool, netlink::Netlink};
+use crate::{
+    error::Error,
+    link::{info_kind, lower, vlan},
 };
-use crate::error::Error;
 
 /// A device that can be a trunk.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl Trunk {
             }
             .into());
         }
-        let kind = netlink::info_kind(&link);
+        let kind = info_kind(&link);
         if kind.as_deref() == Some("vlan") {
             return Err(vlan_device(netlink, name, &link).await?);
         }
@@ -89,11 +89,11 @@ async fn vlan_device(
     device: &str,
     link: &LinkMessage,
 ) -> anyhow::Result<anyhow::Error> {
-    let trunk = match netlink::lower(link) {
+    let trunk = match lower(link) {
         Some(index) => netlink.name(index).await?,
         None => None,
     };
-    Ok(match (trunk, netlink::vlan(link)) {
+    Ok(match (trunk, vlan(link)) {
         (Some(trunk), Some(vid)) => Error::VlanDevice {
             device: device.to_owned(),
             vlan: vid.get(),

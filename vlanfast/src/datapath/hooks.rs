@@ -88,6 +88,22 @@ pub async fn kind(
     })
 }
 
+/// The hooks that are attached, by name, and how each is.
+pub async fn kinds(
+    netlink: &Netlink,
+    pins: &Pins,
+) -> anyhow::Result<Vec<(&'static str, &'static str)>> {
+    // Asked anew: what is at the XDP hook may have come with us.
+    let trunk = Trunk::find(netlink, &pins.trunk).await?;
+    let mut kinds = vec![];
+    for hook in HOOKS {
+        if let Some(kind) = kind(netlink, &trunk, pins, hook).await? {
+            kinds.push((name(hook), kind.as_str()));
+        }
+    }
+    Ok(kinds)
+}
+
 /// The trunk as it would be without us: what is at its XDP hook then is someone else's.
 pub fn without_ours(trunk: &Trunk, pins: &Pins) -> anyhow::Result<Trunk> {
     let ours = link(pins, Direction::Rx)?.map(|link| link.program_id());

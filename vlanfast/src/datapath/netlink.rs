@@ -1,25 +1,23 @@
 //! What the kernel says over rtnetlink, asked anew each time.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle,
     packet_route::{
-        link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, VlanProtocol},
+        link::LinkMessage,
         tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
     },
 };
-use vlanfast_common::{Direction, Vid};
+use vlanfast_common::Direction;
+
+use crate::link::name;
 
 /// A connection, alive as long as it is kept.
 pub struct Netlink {
     pub handle: Handle,
-}
-
-/// A VLAN device on a trunk.
-pub struct VlanDevice {
-    pub vid: Vid,
-    pub name: String,
 }
 
 /// A `cls_bpf` filter, as much of it as it takes to find it again.
@@ -57,8 +55,8 @@ impl Netlink {
         }
     }
 
-    /// The 802.1Q devices whose lower device is the trunk, by VID.
-    pub async fn vlan_devices(&self, trunk: u32) -> anyhow::Result<Vec<VlanDevice>> {
+    /// The names of the devices of this namespace.
+    pub async fn names(&self) -> anyhow::Result<BTreeMap<u32, String>> {
         let links: Vec<_> = self
             .handle
             .link()
@@ -67,18 +65,10 @@ impl Netlink {
             .try_collect()
             .await
             .context("failed to list the devices")?;
-        let mut devices: Vec<_> = links
+        Ok(links
             .iter()
-            .filter(|link| lower(link) == Some(trunk))
-            .filter_map(|link| {
-                Some(VlanDevice {
-                    vid: vlan(link)?,
-                    name: name(link),
-                })
-            })
-            .collect();
-        devices.sort_by_key(|device| device.vid);
-        Ok(devices)
+            .map(|link| (link.header.index, name(link)))
+            .collect())
     }
 
     /// Whether the device has a clsact qdisc.
@@ -146,61 +136,6 @@ impl Netlink {
             Err(error) => Err(error).context("failed to list the TC filters"),
         }
     }
-}
-
-/// The name of a device.
-pub fn name(link: &LinkMessage) -> String {
-    let name = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(name.clone()),
-            _ => None,
-        });
-    name.unwrap_or_else(|| link.header.index.to_string())
-}
-
-/// The device below, by its index (`IFLA_LINK`).
-pub fn lower(link: &LinkMessage) -> Option<u32> {
-    link.attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Link(index) => Some(*index),
-            _ => None,
-        })
-}
-
-/// The kind of a software device (`IFLA_INFO_KIND`); hardware and virtio have none.
-pub fn info_kind(link: &LinkMessage) -> Option<String> {
-    info(link).find_map(|info| match info {
-        LinkInfo::Kind(kind) => Some(kind.to_string()),
-        _ => None,
-    })
-}
-
-/// The VID of an 802.1Q device; `None` for 802.1ad, whose VIDs are another number space.
-pub fn vlan(link: &LinkMessage) -> Option<Vid> {
-    let attributes = info(link).find_map(|info| match info {
-        LinkInfo::Data(InfoData::Vlan(attributes)) => Some(attributes),
-        _ => None,
-    })?;
-    if attributes.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)) {
-        return None;
-    }
-    attributes.iter().find_map(|attribute| match attribute {
-        InfoVlan::Id(id) => Some(Vid::from_tci(*id)),
-        _ => None,
-    })
-}
-
-pub fn info(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
-    link.attributes
-        .iter()
-        .filter_map(|attribute| match attribute {
-            LinkAttribute::LinkInfo(info) => Some(info),
-            _ => None,
-        })
-        .flatten()
 }
 
 fn kind(message: &TcMessage) -> Option<&str> {

@@ -29,7 +29,7 @@ pub const NEIGHBORS: &str = "NEIGHBORS";
 pub const MAPS: [&str; 6] = [SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS];
 
 /// The pins of one trunk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pins {
     pub trunk: String,
     dir: PathBuf,

@@ -48,35 +48,6 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
     let mut desired = Desired::default();
     let trunk = (Nsid::Own, trunk);
     let parents = parents(network, trunk, &mut desired);
-    // The host's own first: where a container has the same MAC, the entry stays the host's.
-    for (&place, &vid) in &parents {
-        if let Some((namespace, link)) = find(network, place) {
-            let endpoint = Endpoint {
-                ifindex: place.1.0,
-                nsid: place.0.number(),
-                parent: place.1.0,
-                mode: 0,
-                flags: Endpoint::HOST,
-            };
-            add(&mut desired.tables, vid, link, endpoint);
-            neighbors(
-                &mut desired.tables,
-                vid,
-                link,
-                namespace.addresses.get(&place.1),
-            );
-            desired.parents.insert(vid, link.name.clone());
-            // One that was moved elsewhere can't be redirected to.
-            if place.0 == Nsid::Own {
-                let flags = if link.up { Parent::UP } else { 0 };
-                let parent = Parent {
-                    ifindex: place.1.0,
-                    flags,
-                };
-                desired.tables.vlans.insert(vid, parent);
-            }
-        }
-    }
     for (&nsid, namespace) in &network.namespaces {
         for (&ifindex, link) in &namespace.links {
             let Some((mode, flags)) = macvlan(link.kind) else {
@@ -108,6 +79,35 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
                 .devices
                 .entry(EndpointKey::new(vid, link.mac))
                 .or_insert(device);
+        }
+    }
+    // The host's own last: of a frame for both, the macvlan takes it (`macvlan_handle_frame`).
+    for (&place, &vid) in &parents {
+        if let Some((namespace, link)) = find(network, place) {
+            let endpoint = Endpoint {
+                ifindex: place.1.0,
+                nsid: place.0.number(),
+                parent: place.1.0,
+                mode: 0,
+                flags: Endpoint::HOST,
+            };
+            add(&mut desired.tables, vid, link, endpoint);
+            neighbors(
+                &mut desired.tables,
+                vid,
+                link,
+                namespace.addresses.get(&place.1),
+            );
+            desired.parents.insert(vid, link.name.clone());
+            // One that was moved elsewhere can't be redirected to.
+            if place.0 == Nsid::Own {
+                let flags = if link.up { Parent::UP } else { 0 };
+                let parent = Parent {
+                    ifindex: place.1.0,
+                    flags,
+                };
+                desired.tables.vlans.insert(vid, parent);
+            }
         }
     }
     desired

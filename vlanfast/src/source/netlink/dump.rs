@@ -20,7 +20,7 @@ use rtnetlink::{
 use vlanfast_common::Mac;
 
 use crate::{
-    datapath::netlink::{info, name, vlan},
+    link::{info, name, vlan},
     state::snapshot::{Ifindex, Kind, Link, Mode, Namespace, Nsid},
 };
 

@@ -1,0 +1,67 @@
+//! What the maps hold, as seen by another process: by `vlanfast endpoints`, and map by map.
+
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use aya::maps::{HashMap, Map, MapData, MapError};
+use serde_json::Value;
+use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
+
+use crate::program::{Attached, pins};
+
+/// The row of the endpoint whose device has a name.
+pub fn endpoint<'a>(endpoints: &'a [Value], device: &str) -> Option<&'a Value> {
+    endpoints.iter().find(|row| row["device"] == device)
+}
+
+/// Waits until the endpoints are as they should be; fails with what they are.
+pub fn eventually(what: &str, attached: &Attached, condition: impl Fn(&[Value]) -> bool) {
+    let start = Instant::now();
+    loop {
+        let endpoints = attached
+            .endpoints()
+            .expect("endpoints can be read while attached");
+        if condition(&endpoints) {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "never came: {what}; the endpoints are {endpoints:#?}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The pinned maps of a trunk, looked up directly.
+pub struct Taker {
+    endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    neighbors: HashMap<MapData, NeighborKey, Neighbor>,
+}
+
+impl Taker {
+    pub fn open(trunk: &str) -> Result<Self> {
+        let open = |name| MapData::from_pin(pins(trunk).join(name)).map(Map::HashMap);
+        Ok(Self {
+            endpoints: open("ENDPOINTS")?.try_into()?,
+            neighbors: open("NEIGHBORS")?.try_into()?,
+        })
+    }
+
+    /// Whether a MAC has an address on a VLAN, according to both maps.
+    pub fn has(&self, vid: u16, mac: [u8; 6], address: IpAddr) -> Result<bool> {
+        let vid = Vid::from_tci(vid);
+        let known = match self.endpoints.get(&EndpointKey::new(vid, Mac(mac)), 0) {
+            Err(MapError::KeyNotFound) => false,
+            endpoint => endpoint.map(|_| true)?,
+        };
+        Ok(known
+            && match self.neighbors.get(&NeighborKey::new(vid, address), 0) {
+                Err(MapError::KeyNotFound) => false,
+                neighbor => neighbor?.mac == mac,
+            })
+    }
+}

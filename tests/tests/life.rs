@@ -1,0 +1,149 @@
+//! Level `vm`: whatever happens to vlanfast, Docker or the trunk, no packet is lost to us and no
+//! connection breaks. 10,000 packets a second each way over the trunk, and a TCP connection between
+//! the router and a container of VLAN 10.
+
+use std::{thread, time::Duration};
+
+use nix::sys::signal::{Signal, kill};
+use vlanfast_tests::{
+    docker::Docker,
+    program::{Attached, detach},
+    require,
+    require::{in_the_lab, kernel_at_least},
+    scenario::{HOST_ADDRESS, ROUTER_ADDRESS},
+    talk::Talk,
+    topology::{Netns, WIRE, Wire},
+    traffic::Traffic,
+};
+
+const RATE: u64 = 10_000;
+
+/// A trunk with VLAN 10, a router and a container on it.
+struct Site {
+    wire: Wire,
+    container: Netns,
+}
+
+impl Site {
+    fn new() -> Self {
+        let wire = Wire::here().unwrap();
+        wire.vlan(10).unwrap();
+        wire.router
+            .run(&format!("ip addr add {ROUTER_ADDRESS}/24 dev {WIRE}.10"))
+            .unwrap();
+        let container = wire.container(10, HOST_ADDRESS).unwrap();
+        if !kernel_at_least(6, 6) {
+            // Adding this qdisc costs packets whoever does it: see `netns/life.rs`.
+            wire.host
+                .run(&format!("tc qdisc add dev {} clsact", wire.trunk))
+                .unwrap();
+        }
+        Self { wire, container }
+    }
+
+    fn attach(&self) -> Attached {
+        let arguments = ["--ingress", "tc", "--on-exit", "keep", "--metrics", "off"];
+        Attached::start(&self.wire.host, &self.wire.trunk, &arguments).unwrap()
+    }
+
+    /// Disturbs while there is traffic both ways, and loses nothing.
+    fn lose_nothing(&self, what: &str, disturb: impl FnOnce()) {
+        let talk = Talk::start(&self.wire.router, &self.container, HOST_ADDRESS).unwrap();
+        let traffic = Traffic::start(&self.wire, RATE).unwrap();
+        thread::sleep(Duration::from_millis(500));
+        disturb();
+        thread::sleep(Duration::from_millis(500));
+        let (inwards, outwards) = traffic.stop().unwrap();
+        let heard = talk
+            .stop()
+            .unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        println!(
+            "figure: {what}: in: {inwards}; out: {outwards}; TCP: {} answers, longest silence {:.0} ms",
+            heard.answers,
+            heard.longest_silence.as_secs_f64() * 1e3
+        );
+        assert_eq!((inwards.lost(), outwards.lost()), (0, 0), "{what}");
+    }
+}
+
+#[test]
+fn nothing_that_happens_to_vlanfast_costs_a_packet() {
+    require!("life", in_the_lab(), "needs the lab's virtual machine");
+    let site = Site::new();
+    let mut attached = Some(site.attach());
+    site.lose_nothing("kill -9 and attach again", || {
+        attached.take().unwrap().kill().unwrap();
+        thread::sleep(Duration::from_millis(500));
+        attached = Some(site.attach());
+    });
+    site.lose_nothing("restart, as systemd does it", || {
+        attached.take().unwrap().stop().unwrap();
+        attached = Some(site.attach());
+    });
+    site.lose_nothing("SIGSTOP for 10 s", || {
+        let attached = attached.as_ref().unwrap();
+        kill(attached.pid(), Signal::SIGSTOP).unwrap();
+        thread::sleep(Duration::from_secs(5));
+        let status = attached.status().unwrap();
+        assert_eq!(status["heartbeat"], "expired", "{status}");
+        thread::sleep(Duration::from_secs(5));
+        kill(attached.pid(), Signal::SIGCONT).unwrap();
+        thread::sleep(Duration::from_secs(2));
+        assert_eq!(attached.status().unwrap()["heartbeat"], "alive");
+    });
+    site.lose_nothing("100 containers made and removed", || {
+        for round in 0..10 {
+            let containers: Vec<_> = (0..10)
+                .map(|number| {
+                    site.wire
+                        .container(10, &format!("192.0.2.{}", 10 + round * 10 + number))
+                        .unwrap()
+                })
+                .collect();
+            drop(containers);
+        }
+    });
+    let attached = attached.unwrap();
+    attached.stop().unwrap();
+    detach(&site.wire.host, &site.wire.trunk).unwrap();
+}
+
+#[test]
+fn a_docker_daemon_that_is_killed_and_started_again_costs_nothing() {
+    require!("dockerd", in_the_lab(), "needs the lab's virtual machine");
+    let site = Site::new();
+    let mut docker = Docker::start().unwrap();
+    let attached = site.attach();
+    site.lose_nothing("dockerd killed and started again", || {
+        docker.kill().unwrap();
+        docker.restart().unwrap();
+    });
+    attached.stop().unwrap();
+    detach(&site.wire.host, &site.wire.trunk).unwrap();
+}
+
+/// What is sent while the trunk is down is lost to that; what is sent afterwards is not.
+#[test]
+fn a_trunk_that_was_down_works_as_before() {
+    require!("trunk", in_the_lab(), "needs the lab's virtual machine");
+    let site = Site::new();
+    let trunk = &site.wire.trunk;
+    let attached = site.attach();
+    let talk = Talk::start(&site.wire.router, &site.container, HOST_ADDRESS).unwrap();
+    let host = &site.wire.host;
+    host.run(&format!(
+        "ip link set {trunk} down && sleep 1 && ip link set {trunk} up"
+    ))
+    .unwrap();
+    // Its VLAN device went down with it, and comes up with it (VLAN_FLAG_LOOSE_BINDING is not set).
+    site.lose_nothing("trunk down and up: afterwards", || {});
+    let heard = talk.stop().unwrap();
+    println!(
+        "figure: trunk down for 1 s: TCP: {} answers, longest silence {:.1} s",
+        heard.answers,
+        heard.longest_silence.as_secs_f64()
+    );
+    assert_eq!(attached.endpoints().unwrap().len(), 1);
+    attached.stop().unwrap();
+    detach(&site.wire.host, &site.wire.trunk).unwrap();
+}

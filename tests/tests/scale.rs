@@ -1,0 +1,207 @@
+//! Level `vm`: a host as large as they come. 4,094 VLAN devices, 4,096 macvlans, 1,000 namespaces.
+//! The figures are printed; what is asserted is that all of it is there, and goes away again.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::MapData;
+use vlanfast_tests::{
+    program::{Attached, detach, pins},
+    require,
+    require::in_the_lab,
+    sync::Taker,
+    topology::{Crowd, Netns, Wire, run},
+};
+
+const VLANS: u16 = 4094;
+const NAMESPACES: usize = 1000;
+const MACVLANS: usize = 4096;
+/// Not the default's, which another test may hold.
+const METRICS: &str = "127.0.0.1:9439";
+
+fn attach(wire: &Wire) -> Attached {
+    let arguments = ["--docker", "off", "--on-exit", "keep", "--metrics", METRICS];
+    Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()
+}
+
+/// How long it takes from an address that is added in a namespace to its entry, the median of many.
+fn one_change(wire: &Wire, inside: &Netns, mac: [u8; 6]) -> Duration {
+    let map = Taker::open(&wire.trunk).unwrap();
+    let mut took = vec![];
+    for number in 0..51 {
+        let address = format!("198.51.100.{}", number + 1);
+        let start = Instant::now();
+        inside
+            .run(&format!("ip addr add {address}/32 dev probe"))
+            .unwrap();
+        let changed = Instant::now();
+        while !map.has(0, mac, address.parse().unwrap()).unwrap() {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "{address} never came"
+            );
+            thread::sleep(Duration::from_micros(200));
+        }
+        took.push(changed.elapsed());
+    }
+    took.sort();
+    took[took.len() / 2]
+}
+
+/// A line of `/proc/PID/status`, in MB.
+fn memory(attached: &Attached, what: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", attached.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    let kilobytes: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kilobytes / 1024.0
+}
+
+/// What the kernel accounts for a map, in bytes.
+fn map_memory(trunk: &str, name: &str) -> u64 {
+    use std::os::fd::{AsFd, AsRawFd};
+    let map = MapData::from_pin(pins(trunk).join(name)).unwrap();
+    let info = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+    let text = fs::read_to_string(info).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("memlock:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// One scrape: how long it took, and the text.
+fn scrape() -> (Duration, String) {
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(METRICS).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    (start.elapsed(), text)
+}
+
+fn cpu_time(attached: &Attached) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", attached.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<_> = fields.split_whitespace().collect();
+    // utime and stime, in ticks of 10 ms (proc_pid_stat(5)).
+    let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+    Duration::from_millis(10 * (ticks(11) + ticks(12)))
+}
+
+#[test]
+fn a_large_host_is_followed() {
+    require!("scale", in_the_lab(), "needs the lab's virtual machine");
+    let wire = Wire::here().unwrap();
+    let (host, trunk) = (&wire.host, &wire.trunk);
+    let probe = Netns::new().unwrap();
+    let mac = [2, 0, 0, 9, 9, 9];
+    host.run(&format!(
+        "ip link add link {trunk} name probe netns {} address 02:00:00:09:09:09 type macvlan mode bridge",
+        probe.name
+    ))
+    .unwrap();
+    probe.run("ip link set probe up").unwrap();
+    let attached = attach(&wire);
+    let alone = one_change(&wire, &probe, mac);
+    attached.stop().unwrap();
+
+    let made = Instant::now();
+    let vlans: String = (1..=VLANS)
+        .map(|vid| format!("link add link {trunk} name v{vid} type vlan id {vid}\n"))
+        .collect();
+    batch(host, &vlans);
+    let crowd = Crowd::new(NAMESPACES).unwrap();
+    let macvlans: String = (0..MACVLANS)
+        .map(|number| {
+            let vid = number % usize::from(VLANS) + 1;
+            let netns = crowd.name(number % NAMESPACES);
+            format!("link add link v{vid} name m{number} netns {netns} type macvlan mode bridge\n")
+        })
+        .collect();
+    batch(host, &macvlans);
+    println!(
+        "figure: making {VLANS} VLAN devices and {MACVLANS} macvlans in {NAMESPACES} namespaces took {:.0} s",
+        made.elapsed().as_secs_f64()
+    );
+
+    let started = Instant::now();
+    let attached = attach(&wire);
+    println!(
+        "figure: first sync of it: {:.2} s until attached, {:.2} s of CPU",
+        started.elapsed().as_secs_f64(),
+        cpu_time(&attached).as_secs_f64()
+    );
+    let status = attached.status().unwrap();
+    let count: u64 = status["vlans"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|vlan| vlan["endpoints"].as_u64().unwrap())
+        .sum();
+    assert_eq!(count, MACVLANS as u64 + 1);
+    assert_eq!(
+        status["vlans"].as_array().unwrap().len(),
+        usize::from(VLANS) + 1
+    );
+    println!(
+        "figure: one change, from its command's end to the entry, median: {:.1} ms with 1 endpoint, \
+         {:.1} ms with {}",
+        alone.as_secs_f64() * 1e3,
+        one_change(&wire, &probe, mac).as_secs_f64() * 1e3,
+        MACVLANS + 1
+    );
+    println!(
+        "figure: memory of the process: {:.1} MB, {:.1} MB at most",
+        memory(&attached, "VmRSS"),
+        memory(&attached, "VmHWM")
+    );
+    let maps: Vec<_> = [
+        "COUNTERS",
+        "VLANS",
+        "ENDPOINTS",
+        "NEIGHBORS",
+        "SETTINGS",
+        "STATUS",
+    ]
+    .map(|name| format!("{name} {:.0} kB", map_memory(trunk, name) as f64 / 1024.0))
+    .into();
+    println!("figure: kernel memory of the maps: {}", maps.join(", "));
+    let mut scrapes: Vec<_> = (0..11).map(|_| scrape()).collect();
+    scrapes.sort_by_key(|(took, _)| *took);
+    let (took, text) = &scrapes[scrapes.len() / 2];
+    println!(
+        "figure: a scrape of {} lines takes {:.0} ms, median of {}",
+        text.lines().count(),
+        took.as_secs_f64() * 1e3,
+        scrapes.len()
+    );
+    assert_eq!(
+        text.matches("\nvlanfast_endpoint_info{").count(),
+        MACVLANS + 1
+    );
+
+    drop(crowd);
+    let start = Instant::now();
+    while attached.endpoints().unwrap().len() > 1 {
+        assert!(
+            start.elapsed() < Duration::from_secs(120),
+            "endpoints stay though their namespaces are gone"
+        );
+        thread::sleep(Duration::from_millis(500));
+    }
+    attached.stop().unwrap();
+    detach(host, trunk).unwrap();
+}
+
+/// Runs a batch of `ip` in a namespace.
+fn batch(netns: &Netns, lines: &str) {
+    let file = format!("/tmp/{}.batch", netns.name);
+    fs::write(&file, lines).unwrap();
+    netns.run(&format!("ip -batch {file}")).unwrap();
+    run(&format!("rm {file}")).unwrap();
+}
