@@ -2,7 +2,10 @@
 //! connection breaks. 10,000 packets a second each way over the trunk, and a TCP connection between
 //! the router and a container of VLAN 10.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::{Signal, kill};
 use vlanfast_tests::{
@@ -146,4 +149,53 @@ fn a_trunk_that_was_down_works_as_before() {
     assert_eq!(attached.endpoints().unwrap().len(), 1);
     attached.stop().unwrap();
     detach(&site.wire.host, &site.wire.trunk).unwrap();
+}
+
+/// What the kernel has of BPF, of TC and of offloads, as others show it.
+fn shown(host: &Netns, trunk: &str) -> Vec<(String, String)> {
+    [
+        "bpftool -j link".into(),
+        "bpftool -j prog".into(),
+        "bpftool -j map".into(),
+        "bpftool -j net".into(),
+        "find /sys/fs/bpf".into(),
+        format!("ethtool -k {trunk}"),
+        format!("tc qdisc show dev {trunk}"),
+    ]
+    .map(|command: String| {
+        let said = host.run(&command).unwrap();
+        (command, said)
+    })
+    .into()
+}
+
+#[test]
+fn after_a_detach_all_is_as_it_was() {
+    require!("residue", in_the_lab(), "needs the lab's virtual machine");
+    for (wire, ingress) in [
+        (Wire::virtio().unwrap(), "xdp"),
+        (Wire::veth().unwrap(), "tc"),
+    ] {
+        let (host, trunk) = (&wire.host, &wire.trunk);
+        let before = shown(host, trunk);
+        for on_exit in ["detach", "keep"] {
+            let arguments = ["--ingress", ingress, "--on-exit", on_exit];
+            let attached = Attached::start(host, trunk, &arguments).unwrap();
+            assert_ne!(shown(host, trunk), before);
+            attached.stop().unwrap();
+            detach(host, trunk).unwrap();
+            let start = Instant::now();
+            // The kernel frees programs and maps after a grace period.
+            while shown(host, trunk) != before {
+                if start.elapsed() > Duration::from_secs(20) {
+                    assert_eq!(
+                        shown(host, trunk),
+                        before,
+                        "by {ingress}, --on-exit {on_exit}"
+                    );
+                }
+                thread::sleep(Duration::from_millis(200));
+            }
+        }
+    }
 }

@@ -202,6 +202,9 @@ fn a_large_host_is_followed() {
 fn batch(netns: &Netns, lines: &str) {
     let file = format!("/tmp/{}.batch", netns.name);
     fs::write(&file, lines).unwrap();
-    netns.run(&format!("ip -batch {file}")).unwrap();
+    // `ip` keeps every namespace that it names open.
+    netns
+        .run(&format!("ulimit -n 65536 && ip -batch {file}"))
+        .unwrap();
     run(&format!("rm {file}")).unwrap();
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: runs the four levels of tests and counts what passed, failed and was skipped.
 
+mod build;
 mod report;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use crate::vm::{self, End, Job, Kernel};
 use crate::{ebpf, setup, sh};
@@ -45,6 +45,9 @@ pub struct Args {
     /// Run the vm level on this kernel only
     #[arg(long)]
     kernel: Option<Kernel>,
+    /// Run this program of the vm level only
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(VM_TARGETS))]
+    program: Option<String>,
     /// Run only the tests whose names contain this
     #[arg(long)]
     filter: Option<String>,
@@ -144,7 +147,7 @@ impl<'a> Session<'a> {
         }
         programs.insert("vlanfast".to_owned(), ebpf::build(false)?);
         if rooted {
-            programs.extend(build_tests()?);
+            programs.extend(build::tests()?);
         }
         Ok(Session {
             args,
@@ -268,7 +271,7 @@ impl<'a> Session<'a> {
             job.files
                 .push(vm::File::new(self.program(name)?, format!("bin/{name}")));
         }
-        for name in VM_TARGETS {
+        for name in vm_targets(self.args) {
             job.files
                 .push(vm::File::new(self.program(name)?, format!("tests/{name}")));
         }
@@ -301,6 +304,16 @@ impl<'a> Session<'a> {
     }
 }
 
+/// The programs of the vm level, in their order.
+fn vm_targets(args: &Args) -> impl Iterator<Item = &'static str> {
+    let wanted = |name: &&str| {
+        args.program
+            .as_deref()
+            .is_none_or(|program| program == *name)
+    };
+    VM_TARGETS.iter().copied().filter(wanted)
+}
+
 /// The guest's part: each program between two brackets, one after the other whatever becomes of it.
 fn vm_script(args: &Args) -> String {
     let mut script = String::from(
@@ -313,7 +326,7 @@ fn vm_script(args: &Args) -> String {
     let filter = args.filter.as_ref().map_or(String::new(), |text| {
         format!("'{}'", text.replace('\'', r"'\''"))
     });
-    for name in VM_TARGETS {
+    for name in vm_targets(args) {
         script += &format!(
             "echo '@@ begin {name}'\n\
              timeout -k 5 {PROGRAM_TIMEOUT} /lab/tests/{name} --test-threads=1 --nocapture {filter} 2>&1\n\
@@ -340,45 +353,6 @@ fn bracket(line: &str) -> Option<Bracket<'_>> {
     Some(Bracket::End(rc.trim_end().parse().ok()?))
 }
 
-/// Builds the tests that need root and returns their executables by target name.
-fn build_tests() -> Result<BTreeMap<String, PathBuf>> {
-    let args = [
-        "test",
-        "--locked",
-        "-p",
-        "vlanfast-tests",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ];
-    let mut command = Command::new("cargo");
-    command
-        .args(args)
-        .current_dir(sh::workspace())
-        .stderr(Stdio::inherit());
-    let what = sh::show(&command);
-    let output = command
-        .output()
-        .with_context(|| format!("starting `{what}`"))?;
-    if !output.status.success() {
-        bail!(
-            "building with `{what}` failed ({}); see the compiler's messages above",
-            output.status
-        );
-    }
-    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
-}
-
-fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
-    let parse = |line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let kind = message["target"]["kind"][0].as_str()?;
-        let name = message["target"]["name"].as_str()?.to_owned();
-        let path = PathBuf::from(message["executable"].as_str()?);
-        (kind == "test").then_some((name, path))
-    };
-    messages.lines().filter_map(parse).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,17 +366,5 @@ mod tests {
         );
         assert_eq!(bracket("@@ guest done rc=0"), None);
         assert_eq!(bracket("@@ end kernel rc=x"), None);
-    }
-
-    #[test]
-    fn cargo_messages_give_the_executables() {
-        let text = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-1"}
-{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"vlanfast_tests"},"executable":"/t/lib-1"}
-{"reason":"compiler-artifact","target":{"kind":["test"],"name":"netns"},"executable":null}
-not json
-{"reason":"build-finished","success":true}"#;
-        let found = executables(text);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found["kernel"], PathBuf::from("/t/kernel-1"));
     }
 }

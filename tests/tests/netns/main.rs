@@ -5,5 +5,6 @@ mod adopt;
 mod exactness;
 mod life;
 mod refusals;
+mod service;
 mod sync;
 mod tables;

@@ -340,7 +340,7 @@ fn a_container_is_in_the_map_at_once() {
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
     let map = Taker::open(&wire.trunk).unwrap();
-    let mut took = vec![];
+    let (mut from_the_command, mut from_its_end) = (vec![], vec![]);
     for number in 0..STARTS {
         let container = Netns::new().unwrap();
         let mac = [2, 0, 0, 1, 0, number as u8];
@@ -352,28 +352,37 @@ fn a_container_is_in_the_map_at_once() {
             ))
             .unwrap();
         let address = format!("192.0.2.{}", number + 10);
-        // Counted from before the command that does it.
-        let up = Instant::now();
+        let command = Instant::now();
         container
             .run(&format!(
                 "ip addr add {address}/24 dev mv && ip link set mv up"
             ))
             .unwrap();
+        let end = Instant::now();
         while !map.has(0, mac, address.parse().unwrap()).unwrap() {
             assert!(
-                up.elapsed() < Duration::from_secs(10),
+                end.elapsed() < Duration::from_secs(10),
                 "container {number} never came"
             );
             thread::sleep(Duration::from_micros(100));
         }
-        took.push(up.elapsed());
+        from_the_command.push(command.elapsed());
+        from_its_end.push(end.elapsed());
     }
-    took.sort();
-    println!(
-        "figure: from interface-up to the entry in the map, {STARTS} containers: median {:.1} ms, \
-         99th percentile {:.1} ms",
-        took[STARTS / 2].as_secs_f64() * 1e3,
-        took[STARTS * 99 / 100].as_secs_f64() * 1e3,
-    );
+    for (took, from) in [
+        (
+            &mut from_its_end,
+            "from the end of the command that brings an interface up",
+        ),
+        (&mut from_the_command, "from before that command"),
+    ] {
+        took.sort();
+        println!(
+            "figure: {from} to its entry in the map, {STARTS} containers: median {:.1} ms, 99th \
+             percentile {:.1} ms",
+            took[STARTS / 2].as_secs_f64() * 1e3,
+            took[STARTS * 99 / 100].as_secs_f64() * 1e3,
+        );
+    }
     attached.stop().unwrap();
 }
