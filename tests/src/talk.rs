@@ -34,7 +34,8 @@ pub struct Heard {
 impl Talk {
     /// Connects from one namespace to an address in another, where everything is echoed.
     pub fn start(from: &Netns, to: &Netns, address: &'static str) -> Result<Self> {
-        let listener = in_netns(&to.path(), move || Ok(TcpListener::bind((address, 7))?))?;
+        let listener = in_netns(&to.path(), move || Ok(TcpListener::bind((address, 0))?))?;
+        let there = listener.local_addr()?;
         thread::spawn(move || -> Result<()> {
             let mut stream = listener.accept()?.0;
             let mut word = [0; 8];
@@ -43,7 +44,7 @@ impl Talk {
             }
             Ok(())
         });
-        let stream = in_netns(&from.path(), move || Ok(TcpStream::connect((address, 7))?))?;
+        let stream = in_netns(&from.path(), move || Ok(TcpStream::connect(there)?))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let talking = Arc::new(AtomicBool::new(true));

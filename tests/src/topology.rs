@@ -178,16 +178,6 @@ impl Wire {
         self.router.run(&format!("ethtool -K {WIRE} txvlan off"))?;
         Ok(())
     }
-
-    /// The counters of the router's device, in frames: independent of vlanfast and of the sniffer.
-    pub fn statistic(netns: &Netns, device: &str, name: &str) -> Result<u64> {
-        let text = netns.run(&format!("ip -s -j link show {device}"))?;
-        let json: serde_json::Value = serde_json::from_str(&text)?;
-        let (side, field) = name.split_once('_').context("a name like rx_packets")?;
-        json[0]["stats64"][side][field]
-            .as_u64()
-            .with_context(|| format!("{device} has no {name}"))
-    }
 }
 
 /// A command in a namespace. Not by `ip netns exec`, which remounts /sys and hides bpffs.

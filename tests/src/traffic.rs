@@ -1,8 +1,8 @@
-//! Steady traffic both ways over a trunk, counted by the kernel at both ends.
+//! Steady traffic both ways over a trunk, counted at both ends.
 
 use std::{
     fmt,
-    net::UdpSocket,
+    net::{Ipv4Addr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,8 +16,8 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use crate::{
     capture::{Packets, in_netns},
-    packet::{HOST, frame},
-    topology::{WIRE, Wire},
+    packet::{HOST, PEER, frame},
+    topology::{Netns, WIRE, Wire},
 };
 
 /// What became of the packets of one direction.
@@ -42,77 +42,127 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Traffic that runs until it is stopped. Each end counts by itself: a UDP socket behind the trunk
-/// what comes in, the device at the other end of the wire what goes out.
+/// Traffic that runs until it is stopped. Each end counts by itself what comes in, at a UDP socket, so
+/// whatever else is on the wire does not matter.
 pub struct Traffic<'a> {
     wire: &'a Wire,
     sending: Arc<AtomicBool>,
     receiving: Arc<AtomicBool>,
-    inwards: JoinHandle<(u64, u64)>,
-    outwards: JoinHandle<(u64, u64)>,
-    counter: JoinHandle<u64>,
-    received_before: u64,
+    inwards: Way,
+    outwards: Way,
 }
 
-const ADDRESS: &str = "192.0.2.1";
+/// One direction: who sends, and who counts.
+struct Way {
+    sender: JoinHandle<(u64, u64)>,
+    counter: JoinHandle<u64>,
+}
+
+/// One end of the wire.
+struct End<'a> {
+    netns: &'a Netns,
+    device: &'a str,
+    mac: [u8; 6],
+    address: [u8; 4],
+}
+
+const PORT: u16 = 9000;
 
 impl<'a> Traffic<'a> {
-    /// Starts sending `rate` packets a second each way. The wire must be quiet otherwise.
+    /// Starts sending `rate` packets a second each way.
     pub fn start(wire: &'a Wire, rate: u64) -> Result<Self> {
-        let trunk = &wire.trunk;
-        wire.host
-            .run(&format!("ip addr add {ADDRESS}/24 dev {trunk}"))?;
-        let sink = in_netns(&wire.host.path(), || {
-            let socket = UdpSocket::bind((ADDRESS, 9000))?;
-            setsockopt(&socket, RcvBufForce, &(64 << 20))?;
-            socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-            Ok(socket)
-        })?;
-        let (sending, receiving) = (AtomicBool::new(true), AtomicBool::new(true));
-        let (sending, receiving) = (Arc::new(sending), Arc::new(receiving));
-        let counter = thread::spawn({
-            let receiving = Arc::clone(&receiving);
-            move || count(&sink, &receiving)
-        });
-        let received_before = Wire::statistic(&wire.router, WIRE, "rx_packets")?;
-        let send = |socket: Packets, frame| socket.send_steadily(frame, rate, Arc::clone(&sending));
-        let router = Packets::open(&wire.router.path(), WIRE, false)?;
-        let host = Packets::open(&wire.host.path(), trunk, false)?;
-        let inwards = send(router, udp_frame());
-        let outwards = send(host, frame([0x02, 0, 0, 0, 0, 0x0b], &[8, 0], 60));
+        let (host, router) = ends(wire);
+        let sending = Arc::new(AtomicBool::new(true));
+        let receiving = Arc::new(AtomicBool::new(true));
+        let start = |from: &End, to: &End| -> Result<Way> {
+            Ok(Way {
+                counter: to.count(&receiving)?,
+                sender: Packets::open(&from.netns.path(), from.device, false)?.send_steadily(
+                    datagram(from, to),
+                    rate,
+                    Arc::clone(&sending),
+                ),
+            })
+        };
+        for end in [&host, &router] {
+            end.netns
+                .run(&format!("ip addr add {}/24 dev {}", end.ip(), end.device))?;
+        }
+        let (inwards, outwards) = (start(&router, &host)?, start(&host, &router)?);
         Ok(Self {
             wire,
             sending,
             receiving,
             inwards,
             outwards,
-            counter,
-            received_before,
         })
     }
 
     /// Stops it, waits for the last packet, and tells what came in and what went out.
     pub fn stop(self) -> Result<(Tally, Tally)> {
         self.sending.store(false, Ordering::Relaxed);
-        let (sent_in, seen_in) = joined(self.inwards);
-        let (sent_out, seen_out) = joined(self.outwards);
+        let (in_, out) = (joined(self.inwards.sender), joined(self.outwards.sender));
         thread::sleep(Duration::from_millis(500));
         self.receiving.store(false, Ordering::Release);
-        let inwards = Tally {
-            sent: sent_in,
-            seen: seen_in,
-            arrived: joined(self.counter),
+        let tally = |(sent, seen), counter| Tally {
+            sent,
+            seen,
+            arrived: joined(counter),
         };
-        let received = Wire::statistic(&self.wire.router, WIRE, "rx_packets")?;
-        let outwards = Tally {
-            sent: sent_out,
-            seen: seen_out,
-            arrived: received - self.received_before,
-        };
-        self.wire
-            .host
-            .run(&format!("ip addr flush dev {}", self.wire.trunk))?;
+        let inwards = tally(in_, self.inwards.counter);
+        let outwards = tally(out, self.outwards.counter);
+        let (host, router) = ends(self.wire);
+        for end in [&host, &router] {
+            end.netns
+                .run(&format!("ip addr del {}/24 dev {}", end.ip(), end.device))?;
+        }
         Ok((inwards, outwards))
+    }
+}
+
+fn ends(wire: &Wire) -> (End<'_>, End<'_>) {
+    let host = End {
+        netns: &wire.host,
+        device: &wire.trunk,
+        mac: HOST,
+        address: [198, 51, 100, 1],
+    };
+    let router = End {
+        netns: &wire.router,
+        device: WIRE,
+        mac: PEER,
+        address: [198, 51, 100, 2],
+    };
+    (host, router)
+}
+
+impl End<'_> {
+    fn ip(&self) -> Ipv4Addr {
+        self.address.into()
+    }
+
+    /// Counts datagrams until told to stop and none is left.
+    fn count(&self, receiving: &Arc<AtomicBool>) -> Result<JoinHandle<u64>> {
+        let address = (self.ip(), PORT);
+        let sink = in_netns(&self.netns.path(), move || {
+            let socket = UdpSocket::bind(address)?;
+            setsockopt(&socket, RcvBufForce, &(64 << 20))?;
+            socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+            Ok(socket)
+        })?;
+        let receiving = Arc::clone(receiving);
+        Ok(thread::spawn(move || {
+            let (mut count, mut buffer) = (0, [0; 64]);
+            loop {
+                let more = receiving.load(Ordering::Acquire);
+                while sink.recv(&mut buffer).is_ok() {
+                    count += 1;
+                }
+                if !more {
+                    return count;
+                }
+            }
+        }))
     }
 }
 
@@ -122,25 +172,11 @@ fn joined<T>(thread: JoinHandle<T>) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Counts datagrams until told to stop and none is left.
-fn count(sink: &UdpSocket, receiving: &AtomicBool) -> u64 {
-    let (mut count, mut buffer) = (0, [0; 64]);
-    loop {
-        let more = receiving.load(Ordering::Acquire);
-        while sink.recv(&mut buffer).is_ok() {
-            count += 1;
-        }
-        if !more {
-            return count;
-        }
-    }
-}
-
-/// A UDP datagram from 192.0.2.2 to 192.0.2.1:9000 (RFC 791, RFC 768; no UDP checksum).
-fn udp_frame() -> Vec<u8> {
-    let mut ip = vec![
-        0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1,
-    ];
+/// An untagged UDP datagram (RFC 791, RFC 768; no UDP checksum).
+fn datagram(from: &End, to: &End) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0];
+    ip.extend(from.address);
+    ip.extend(to.address);
     let sum: u32 = ip
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
@@ -148,6 +184,9 @@ fn udp_frame() -> Vec<u8> {
     let folded = (sum & 0xffff) + (sum >> 16);
     let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
     ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-    let udp = [0x23, 0x29, 0x23, 0x28, 0, 26, 0, 0];
-    frame(HOST, &[&[8, 0][..], &ip, &udp].concat(), 60)
+    let port = PORT.to_be_bytes();
+    let udp = [port, port, [0, 26], [0, 0]].concat();
+    let mut bytes = frame(to.mac, &[&[8, 0][..], &ip, &udp].concat(), 60);
+    bytes[6..12].copy_from_slice(&from.mac);
+    bytes
 }

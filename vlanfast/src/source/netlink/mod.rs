@@ -5,7 +5,7 @@ mod dump;
 mod events;
 mod mounts;
 
-use std::{io, time::Duration};
+use std::{fs::File, io, time::Duration};
 
 use anyhow::Context;
 use tokio::time::timeout;
@@ -88,8 +88,11 @@ impl Netlink {
 
     async fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
         if dirty.all || dirty.list {
-            for file in self.mounts.fresh()? {
-                self.questions.give_id_to(&file).await?;
+            for path in self.mounts.fresh()? {
+                // Unmounted since, or under a directory that we may not enter.
+                if let Ok(file) = File::open(path) {
+                    self.questions.give_id_to(&file).await?;
+                }
             }
             let mut there = self.questions.namespaces().await?;
             there.push(Nsid::Own);

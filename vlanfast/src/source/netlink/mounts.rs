@@ -53,18 +53,18 @@ impl Mounts {
             .map(|mut ready| ready.clear_ready())
     }
 
-    /// The files of namespaces that were not there at the last call.
-    pub fn fresh(&mut self) -> anyhow::Result<Vec<File>> {
+    /// The files of namespaces that were not there at the last call. For the caller to open one at a
+    /// time: a process may hold fewer files open than there are containers.
+    pub fn fresh(&mut self) -> anyhow::Result<Vec<PathBuf>> {
         let table = fs::read_to_string(TABLE).with_context(|| format!("failed to read {TABLE}"))?;
         let now: Vec<_> = table.lines().filter_map(mount).collect();
-        let files = now
-            .iter()
-            .filter(|mount| !self.known.contains(&mount.inode))
-            // Unmounted since, or under a directory that we may not enter.
-            .filter_map(|mount| File::open(&mount.path).ok())
-            .collect();
-        self.known = now.into_iter().map(|mount| mount.inode).collect();
-        Ok(files)
+        let before = std::mem::take(&mut self.known);
+        self.known = now.iter().map(|mount| mount.inode.clone()).collect();
+        let fresh = now
+            .into_iter()
+            .filter(|mount| !before.contains(&mount.inode))
+            .map(|mount| mount.path);
+        Ok(fresh.collect())
     }
 }
 
