@@ -70,8 +70,9 @@ impl Docker {
 }
 
 fn dockerd() -> Result<Child> {
+    // Containers outlive a daemon that is killed, as they do on hosts that care.
     let line = "exec dockerd --iptables=false --ip6tables=false --bridge=none -s overlay2 \
-                >/tmp/dockerd.log 2>&1";
+                --live-restore >/tmp/dockerd.log 2>&1";
     Command::new("sh")
         .args(["-c", line])
         .stdin(Stdio::null())

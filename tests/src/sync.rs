@@ -11,7 +11,10 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use serde_json::Value;
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
 
-use crate::program::{Attached, pins};
+use crate::{
+    program::{Attached, pins},
+    topology::{Netns, Wire},
+};
 
 /// The row of the endpoint whose device has a name.
 pub fn endpoint<'a>(endpoints: &'a [Value], device: &str) -> Option<&'a Value> {
@@ -64,4 +67,45 @@ impl Taker {
                 neighbor => neighbor?.mac == mac,
             })
     }
+}
+
+/// Attaches with what these tests do not need switched off.
+pub fn attach(wire: &Wire, more: &[&str]) -> Attached {
+    let arguments = [&["--docker", "off", "--metrics", "off"], more].concat();
+    Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()
+}
+
+/// A container as Docker makes it: a macvlan that is made in the host and moved, with an address.
+pub fn container(wire: &Wire, name: &str, address: &str) -> Netns {
+    let container = Netns::new().unwrap();
+    wire.host
+        .run(&format!(
+            "ip link add link {} name {name} type macvlan mode bridge && \
+             ip link set {name} netns {}",
+            wire.trunk, container.name
+        ))
+        .unwrap();
+    container
+        .run(&format!(
+            "ip addr add {address}/24 dev {name} && ip link set {name} up"
+        ))
+        .unwrap();
+    container
+}
+
+/// A container as CNI and Podman make it: its macvlan is made in place, so that its namespace gets no id.
+pub fn placed(wire: &Wire, name: &str, address: &str) -> Netns {
+    let container = Netns::new().unwrap();
+    wire.host
+        .run(&format!(
+            "ip link add link {} name {name} netns {} type macvlan mode private",
+            wire.trunk, container.name
+        ))
+        .unwrap();
+    container
+        .run(&format!(
+            "ip addr add {address}/24 dev {name} && ip link set {name} up"
+        ))
+        .unwrap();
+    container
 }

@@ -45,8 +45,13 @@ impl Netns {
 
     /// The namespace where the test began, under a name of its own.
     pub fn here() -> Result<Self> {
+        Self::of(&std::process::id().to_string())
+    }
+
+    /// The namespace of a process, under a name of its own.
+    pub fn of(pid: &str) -> Result<Self> {
         let name = unique();
-        run(&format!("ip netns attach {name} {}", std::process::id()))?;
+        run(&format!("ip netns attach {name} {pid}"))?;
         Ok(Self { name })
     }
 

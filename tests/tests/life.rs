@@ -10,12 +10,13 @@ use std::{
 use nix::sys::signal::{Signal, kill};
 use vlanfast_tests::{
     docker::Docker,
-    program::{Attached, detach},
+    program::{Attached, binary, detach, next_binary},
     require,
     require::{in_the_lab, kernel_at_least},
     scenario::{HOST_ADDRESS, ROUTER_ADDRESS},
+    sync::eventually,
     talk::Talk,
-    topology::{Netns, WIRE, Wire},
+    topology::{Netns, WIRE, Wire, run},
     traffic::Traffic,
 };
 
@@ -25,6 +26,8 @@ const RATE: u64 = 10_000;
 struct Site {
     wire: Wire,
     container: Netns,
+    /// The container's.
+    address: &'static str,
 }
 
 impl Site {
@@ -41,17 +44,25 @@ impl Site {
                 .run(&format!("tc qdisc add dev {} clsact", wire.trunk))
                 .unwrap();
         }
-        Self { wire, container }
+        Self {
+            wire,
+            container,
+            address: HOST_ADDRESS,
+        }
     }
 
     fn attach(&self) -> Attached {
+        self.attach_by(binary())
+    }
+
+    fn attach_by(&self, binary: String) -> Attached {
         let arguments = ["--ingress", "tc", "--on-exit", "keep", "--metrics", "off"];
-        Attached::start(&self.wire.host, &self.wire.trunk, &arguments).unwrap()
+        Attached::start_by(binary, &self.wire.host, &self.wire.trunk, &arguments).unwrap()
     }
 
     /// Disturbs while there is traffic both ways, and loses nothing.
     fn lose_nothing(&self, what: &str, disturb: impl FnOnce()) {
-        let talk = Talk::start(&self.wire.router, &self.container, HOST_ADDRESS).unwrap();
+        let talk = Talk::start(&self.wire.router, &self.container, self.address).unwrap();
         let traffic = Traffic::start(&self.wire, RATE).unwrap();
         thread::sleep(Duration::from_millis(500));
         disturb();
@@ -83,6 +94,13 @@ fn nothing_that_happens_to_vlanfast_costs_a_packet() {
         attached.take().unwrap().stop().unwrap();
         attached = Some(site.attach());
     });
+    site.lose_nothing("upgrade to other maps, and back", || {
+        attached.take().unwrap().stop().unwrap();
+        let next = site.attach_by(next_binary());
+        thread::sleep(Duration::from_millis(500));
+        next.stop().unwrap();
+        attached = Some(site.attach());
+    });
     site.lose_nothing("SIGSTOP for 10 s", || {
         let attached = attached.as_ref().unwrap();
         kill(attached.pid(), Signal::SIGSTOP).unwrap();
@@ -107,6 +125,9 @@ fn nothing_that_happens_to_vlanfast_costs_a_packet() {
         }
     });
     let attached = attached.unwrap();
+    eventually("the one that is left", &attached, |endpoints| {
+        endpoints.len() == 1
+    });
     attached.stop().unwrap();
     detach(&site.wire.host, &site.wire.trunk).unwrap();
 }
@@ -114,15 +135,27 @@ fn nothing_that_happens_to_vlanfast_costs_a_packet() {
 #[test]
 fn a_docker_daemon_that_is_killed_and_started_again_costs_nothing() {
     require!("dockerd", in_the_lab(), "needs the lab's virtual machine");
-    let site = Site::new();
+    let mut site = Site::new();
     let mut docker = Docker::start().unwrap();
+    let trunk = site.wire.trunk.clone();
+    run(&format!(
+        "docker network create -d macvlan --subnet=192.0.2.0/24 -o parent={trunk}.10 life"
+    ))
+    .unwrap();
+    run("docker run -d --name life --net life --ip 192.0.2.77 phusion/baseimage:latest").unwrap();
+    // The connection is with a container of Docker's.
+    let pid = run("docker inspect -f '{{.State.Pid}}' life").unwrap();
+    site.container = Netns::of(pid.trim()).unwrap();
+    site.address = "192.0.2.77";
     let attached = site.attach();
+    eventually("the container", &attached, |endpoints| endpoints.len() == 1);
     site.lose_nothing("dockerd killed and started again", || {
         docker.kill().unwrap();
         docker.restart().unwrap();
     });
+    assert_eq!(attached.endpoints().unwrap().len(), 1);
     attached.stop().unwrap();
-    detach(&site.wire.host, &site.wire.trunk).unwrap();
+    detach(&site.wire.host, &trunk).unwrap();
 }
 
 /// What is sent while the trunk is down is lost to that; what is sent afterwards is not.

@@ -3,7 +3,9 @@
 //! event costs a moment and never correctness.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
+    rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -11,12 +13,13 @@ use std::{
 use anyhow::Context;
 use tokio::{
     sync::watch,
-    time::{Instant, interval, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use vlanfast_common::{Parent, Source, SourceState, SourceStatus, Status, Vid};
 
 use crate::{
     datapath::{
+        self, hooks,
         pins::{ENDPOINTS, NEIGHBORS, Pins, VLANS},
         tables::Maps,
     },
@@ -53,7 +56,26 @@ pub struct Reconciler {
     installed: Tables,
     netlink_status: SourceStatus,
     hooks: Vec<(&'static str, &'static str)>,
+    truth: Truth,
     publish: watch::Sender<Option<Arc<Published>>>,
+}
+
+/// Since when the maps may be behind what is so; `None` where they are not, as far as is known.
+#[derive(Clone, Debug, Default)]
+pub struct Truth(Rc<Cell<Option<Instant>>>);
+
+impl Truth {
+    fn doubt(&self) {
+        self.0.set(self.0.get().or_else(|| Some(Instant::now())));
+    }
+
+    fn restore(&self) {
+        self.0.set(None);
+    }
+
+    fn holds(&self) -> bool {
+        self.0.get().is_none_or(|since| since.elapsed() < VALIDITY)
+    }
 }
 
 impl Reconciler {
@@ -75,9 +97,11 @@ impl Reconciler {
             installed: Tables::default(),
             netlink_status: SourceStatus::default(),
             hooks: vec![],
+            truth: Truth::default(),
             publish: watch::Sender::default(),
         };
-        reconciler.refresh().await?;
+        reconciler.netlink.refresh().await?;
+        reconciler.succeeded();
         reconciler.round()?;
         Ok(reconciler)
     }
@@ -87,52 +111,90 @@ impl Reconciler {
         &self.pins
     }
 
-    /// What each round found, from now on with the hooks that were attached meanwhile.
-    pub fn publish(
+    /// What each round finds, from now on with the hooks that were attached meanwhile.
+    pub async fn publish(
         &mut self,
-        hooks: Vec<(&'static str, &'static str)>,
+        kernel: &datapath::netlink::Netlink,
     ) -> anyhow::Result<watch::Receiver<Option<Arc<Published>>>> {
-        self.hooks = hooks;
+        self.hooks = hooks::kinds(kernel, &self.pins).await?;
         self.round()?;
         Ok(self.publish.subscribe())
     }
 
+    /// Whether the maps are true, for [`heartbeat`].
+    pub fn truth(&self) -> Truth {
+        self.truth.clone()
+    }
+
     /// Follows the sources until the trunk is gone, which is an error like any other.
-    pub async fn run(&mut self) -> anyhow::Result<Infallible> {
+    pub async fn run(&mut self, kernel: &datapath::netlink::Netlink) -> anyhow::Result<Infallible> {
         let mut doubt = Instant::now() + DOUBT;
         loop {
             tokio::select! {
                 heard = self.netlink.changed() => {
                     heard.context("failed to listen to netlink events")?;
+                    self.truth.doubt();
                     sleep(SETTLE).await;
                 }
                 Ok(()) = self.docker.changed() => {}
                 () = sleep_until(doubt) => {
+                    self.truth.doubt();
                     self.netlink.doubt();
+                    // Someone may have taken a program of ours off.
+                    self.hooks = hooks::kinds(kernel, &self.pins).await.unwrap_or_default();
                     doubt = Instant::now() + DOUBT;
                 }
             }
-            if let Err(error) = self.refresh().await {
-                log::warn!("{error:#}; trying again");
-                sleep(PAUSE).await;
+            match self.follow().await {
+                Ok(()) => self.truth.restore(),
+                Err(error) if is_gone(&error) => return Err(error),
+                Err(error) => {
+                    log::warn!("{error:#}; trying again");
+                    self.failed();
+                    self.netlink.doubt();
+                    sleep(PAUSE).await;
+                }
             }
-            self.round()?;
         }
-    }
-
-    async fn refresh(&mut self) -> anyhow::Result<()> {
-        let result = self.netlink.refresh().await;
-        match result {
-            Ok(()) => {
-                self.netlink_status.state = SourceState::Ok as u32;
-                self.netlink_status.last_success = seconds_since_1970();
-            }
-            Err(_) => self.netlink_status.state = SourceState::Unreachable as u32,
-        }
-        result
     }
 
     /// From what the sources show by now to what is in the maps.
+    async fn follow(&mut self) -> anyhow::Result<()> {
+        self.netlink.refresh().await?;
+        self.succeeded();
+        self.round()
+    }
+
+    fn succeeded(&mut self) {
+        self.netlink_status = SourceStatus {
+            state: SourceState::Ok as u32,
+            last_success: seconds_since_1970(),
+            reserved: 0,
+        };
+    }
+
+    /// Lets everybody know that the maps are not kept up to date for the moment.
+    fn failed(&mut self) {
+        self.netlink_status.state = SourceState::Unreachable as u32;
+        self.publish.send_if_modified(|published| {
+            let Some(published) = published else {
+                return false;
+            };
+            let mut failed = Published::clone(published);
+            failed.sources[Source::Netlink as usize] = self.netlink_status;
+            *published = Arc::new(failed);
+            true
+        });
+        let status = self.maps.status().map(|mut status| {
+            status.sources[Source::Netlink as usize] = self.netlink_status;
+            status
+        });
+        // It may be these maps that failed; the warning has said why.
+        if let Ok(status) = status {
+            let _ = self.maps.set_status(&status);
+        }
+    }
+
     fn round(&mut self) -> anyhow::Result<()> {
         let desired = desired(self.netlink.network(), self.trunk);
         let Some(name) = desired.parents.get(&Vid::UNTAGGED) else {
@@ -142,8 +204,7 @@ impl Reconciler {
             .into());
         };
         if *name != self.pins.trunk {
-            log::warn!("{} is called {name} now", self.pins.trunk);
-            self.pins.rename(name)?;
+            self.rename(name);
         }
         let plan = plan(&self.installed, &desired.tables, self.capacity);
         let applied = self.maps.apply(&plan);
@@ -154,6 +215,14 @@ impl Reconciler {
         }
         applied?;
         self.report(desired, &plan)
+    }
+
+    /// Follows the trunk's name. Another trunk's pins may be in the way until that has followed its own.
+    fn rename(&mut self, name: &str) {
+        match self.pins.rename(name) {
+            Ok(()) => log::warn!("the trunk is called {name} now"),
+            Err(error) => log::warn!("{error:#}"),
+        }
     }
 
     /// Tells `status` and the metrics.
@@ -206,19 +275,20 @@ impl Reconciler {
     }
 }
 
+/// Whether a failure is that the trunk is gone: nothing can be attached to it any more.
+pub fn is_gone(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::TrunkGone { .. }))
+}
+
 /// Moves the heartbeat for as long as the maps are true; past it, the programs pass every frame.
-pub async fn heartbeat(
-    maps: &mut Maps,
-    published: watch::Receiver<Option<Arc<Published>>>,
-) -> anyhow::Result<Infallible> {
-    let mut tick = interval(BEAT);
+pub async fn heartbeat(maps: &mut Maps, truth: Truth) -> anyhow::Result<Infallible> {
+    let mut last = Instant::now();
     loop {
-        tick.tick().await;
-        let netlink = published
-            .borrow()
-            .as_ref()
-            .map(|published| published.sources[Source::Netlink as usize]);
-        if netlink.is_some_and(|netlink| netlink.state == SourceState::Ok as u32) {
+        sleep(BEAT).await;
+        // After a pause of the whole process nobody knows yet what has changed meanwhile.
+        let rested = last.elapsed() < VALIDITY;
+        last = Instant::now();
+        if rested && truth.holds() {
             maps.beat(VALIDITY)?;
         }
     }

@@ -244,6 +244,15 @@ fn a_container_with_the_hosts_mac_takes_its_frames() {
 }
 
 #[test]
+fn a_passthru_macvlan_has_its_parents_mac_without_conflict() {
+    let mut lan = Lan::new();
+    let kind = Kind::Macvtap(Mode::Passthru);
+    lan.add(OWN, 40, "vm0", 1, kind, Some((OWN, 10)));
+    let taker = lan.desired().tables.endpoints[&key(10, 1)];
+    assert_eq!((taker.ifindex, taker.flags), (40, Endpoint::MACVTAP));
+}
+
+#[test]
 fn service_vlans_and_stacked_tags_are_ignored_and_counted() {
     let mut lan = Lan::new();
     lan.add(

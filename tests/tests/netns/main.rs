@@ -3,6 +3,7 @@
 
 mod adopt;
 mod exactness;
+mod hardship;
 mod life;
 mod refusals;
 mod service;

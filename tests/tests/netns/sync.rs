@@ -9,34 +9,11 @@ use std::{
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use vlanfast_tests::{
-    program::{Attached, vlanfast},
+    program::vlanfast,
     require,
-    sync::{Taker, endpoint, eventually},
+    sync::{attach, container, endpoint, eventually, placed},
     topology::{Netns, Wire, unique},
 };
-
-fn attach(wire: &Wire, more: &[&str]) -> Attached {
-    let arguments = [&["--docker", "off", "--metrics", "off"], more].concat();
-    Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()
-}
-
-/// A container as Docker makes it: a macvlan that is made in the host and moved, with an address.
-fn container(wire: &Wire, name: &str, address: &str) -> Netns {
-    let container = Netns::new().unwrap();
-    wire.host
-        .run(&format!(
-            "ip link add link {} name {name} type macvlan mode bridge && \
-             ip link set {name} netns {}",
-            wire.trunk, container.name
-        ))
-        .unwrap();
-    container
-        .run(&format!(
-            "ip addr add {address}/24 dev {name} && ip link set {name} up"
-        ))
-        .unwrap();
-    container
-}
 
 fn mac(netns: &Netns, device: &str) -> String {
     let text = netns.run(&format!("cat /sys/class/net/{device}/address"));
@@ -55,16 +32,7 @@ fn a_macvlan_is_seen_whatever_way_it_comes() {
     let _before = container(&wire, "before", "192.0.2.10");
     let attached = attach(&wire, &[]);
     let _moved = container(&wire, "moved", "192.0.2.11");
-    // As CNI and Podman do it: made in place, so that no id comes of it.
-    let placed = Netns::new().unwrap();
-    host.run(&format!(
-        "ip link add link {trunk} netns {} name placed address 02:00:00:00:01:02 type macvlan mode private",
-        placed.name
-    ))
-    .unwrap();
-    placed
-        .run("ip addr add 192.0.2.12/24 dev placed && ip link set placed up")
-        .unwrap();
+    let _placed = placed(&wire, "placed", "192.0.2.12");
     // Through a namespace to another, which has no id in ours.
     let (outer, inner) = (Netns::new().unwrap(), Netns::new().unwrap());
     host.run(&format!(
@@ -249,140 +217,30 @@ fn a_trunk_that_is_gone_ends_the_process_and_leaves_no_pin() {
     assert!(!vlanfast_tests::program::is_pinned(&wire.trunk));
 }
 
+/// Nobody reads what it says, and Ctrl-C takes everything off all the same.
 #[test]
-fn a_full_map_says_so_passes_the_rest_and_heals() {
-    require!("full", nix::unistd::geteuid().is_root(), "needs root");
+fn a_closed_pipe_keeps_nothing_from_being_taken_off() {
+    require!("pipe", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
-    // The host's own entry takes one of the four.
-    let attached = attach(&wire, &["--max-endpoints", "4"]);
-    let mut containers: Vec<_> = (0..5)
-        .map(|n| container(&wire, &format!("mv{n}"), &format!("192.0.2.1{n}")))
-        .collect();
-    let left_out = |status: &Value| {
-        let maps = status["maps"].as_array().unwrap();
-        let map = maps.iter().find(|map| map["map"] == "ENDPOINTS").unwrap();
-        (
-            map["entries"].as_u64().unwrap(),
-            map["capacity"].as_u64().unwrap(),
-            map["left_out"].as_u64().unwrap(),
-        )
-    };
-    let wait = |what: &str, expected| {
-        let start = Instant::now();
-        loop {
-            let now = left_out(&attached.status().unwrap());
-            if now == expected {
-                break;
-            }
-            assert!(start.elapsed() < Duration::from_secs(10), "{what}: {now:?}");
-            thread::sleep(Duration::from_millis(20));
-        }
-    };
-    wait("two too many", (4, 4, 2));
-    let text = vlanfast(&wire.host, &["status", &wire.trunk])
-        .unwrap()
-        .stdout;
-    assert!(
-        text.contains("FULL, 2 found no room") && text.contains("--max-endpoints"),
-        "{text}"
-    );
-    // Those that are in the map must go for the others to come.
-    containers.remove(0);
-    wait("one too many", (4, 4, 1));
-    containers.remove(0);
-    wait("healed", (4, 4, 0));
-    eventually("the three that are left", &attached, |endpoints| {
-        endpoints.len() == 3
-    });
-    attached.stop().unwrap();
-}
-
-#[test]
-fn events_that_find_no_room_cost_nothing_but_a_moment() {
-    require!("overrun", nix::unistd::geteuid().is_root(), "needs root");
-    let wire = Wire::veth().unwrap();
-    let attached = attach(&wire, &[]);
-    let inside = container(&wire, "mv0", "192.0.2.10");
-    eventually("the endpoint", &attached, |endpoints| endpoints.len() == 1);
-    // Far more events than the socket has room for, while nobody reads them.
-    kill(attached.pid(), Signal::SIGSTOP).unwrap();
-    let mut batch = String::new();
-    for round in 0..12_000 {
-        let action = if round % 2 == 0 { "add" } else { "del" };
-        batch += &format!(
-            "addr {action} 198.51.100.{}/32 dev mv0\n",
-            round / 2 % 250 + 1
+    let (trunk, binary) = (&wire.trunk, vlanfast_tests::program::binary());
+    let line = format!("{binary} attach {trunk} --docker off --metrics off | true");
+    let mut shell = wire.host.command("sh").args(["-c", &line]).spawn().unwrap();
+    let start = Instant::now();
+    while vlanfast(&wire.host, &["status", trunk]).unwrap().code != Some(0) {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "it never attached"
         );
+        thread::sleep(Duration::from_millis(50));
     }
-    batch += "link set mv0 address 02:00:00:00:06:06\n";
-    let file = format!("/tmp/{}.batch", wire.trunk);
-    std::fs::write(&file, batch).unwrap();
-    inside.run(&format!("ip -batch {file}")).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    let later = container(&wire, "mv1", "192.0.2.11");
-    kill(attached.pid(), Signal::SIGCONT).unwrap();
-    eventually("the truth", &attached, |endpoints| {
-        endpoints.len() == 2
-            && endpoint(endpoints, "mv1").is_some()
-            && endpoint(endpoints, "mv0").is_some_and(|row| {
-                row["mac"] == "02:00:00:00:06:06" && row["addresses"].as_array().unwrap().len() == 1
-            })
-    });
-    drop(later);
-    attached.stop().unwrap();
-}
-
-/// From an interface that is up in its namespace to its entry in the map.
-#[test]
-fn a_container_is_in_the_map_at_once() {
-    require!("latency", nix::unistd::geteuid().is_root(), "needs root");
-    const STARTS: usize = 200;
-    let wire = Wire::veth().unwrap();
-    let attached = attach(&wire, &[]);
-    let map = Taker::open(&wire.trunk).unwrap();
-    let (mut from_the_command, mut from_its_end) = (vec![], vec![]);
-    for number in 0..STARTS {
-        let container = Netns::new().unwrap();
-        let mac = [2, 0, 0, 1, 0, number as u8];
-        wire.host
-            .run(&format!(
-                "ip link add link {} name mv address 02:00:00:01:00:{number:02x} type macvlan mode bridge && \
-                 ip link set mv netns {}",
-                wire.trunk, container.name
-            ))
-            .unwrap();
-        let address = format!("192.0.2.{}", number + 10);
-        let command = Instant::now();
-        container
-            .run(&format!(
-                "ip addr add {address}/24 dev mv && ip link set mv up"
-            ))
-            .unwrap();
-        let end = Instant::now();
-        while !map.has(0, mac, address.parse().unwrap()).unwrap() {
-            assert!(
-                end.elapsed() < Duration::from_secs(10),
-                "container {number} never came"
-            );
-            thread::sleep(Duration::from_micros(100));
-        }
-        from_the_command.push(command.elapsed());
-        from_its_end.push(end.elapsed());
+    let status = vlanfast(&wire.host, &["status", trunk, "--json"]).unwrap();
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let pid = status["pid"].as_i64().expect("somebody is attached") as i32;
+    kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).unwrap();
+    shell.wait().unwrap();
+    let start = Instant::now();
+    while vlanfast_tests::program::is_pinned(trunk) {
+        assert!(start.elapsed() < Duration::from_secs(10), "pins are left");
+        thread::sleep(Duration::from_millis(50));
     }
-    for (took, from) in [
-        (
-            &mut from_its_end,
-            "from the end of the command that brings an interface up",
-        ),
-        (&mut from_the_command, "from before that command"),
-    ] {
-        took.sort();
-        println!(
-            "figure: {from} to its entry in the map, {STARTS} containers: median {:.1} ms, 99th \
-             percentile {:.1} ms",
-            took[STARTS / 2].as_secs_f64() * 1e3,
-            took[STARTS * 99 / 100].as_secs_f64() * 1e3,
-        );
-    }
-    attached.stop().unwrap();
 }

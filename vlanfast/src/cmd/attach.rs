@@ -2,14 +2,11 @@
 
 mod messages;
 
-use std::{net::TcpListener, sync::Arc};
+use std::net::TcpListener;
 
 use anyhow::Context;
 use aya::Ebpf;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::messages::Messages;
 use super::status;
@@ -26,9 +23,10 @@ use crate::{
     },
     error::Error,
     metrics::http,
-    reconcile::{Reconciler, VALIDITY, heartbeat},
+    output,
+    reconcile::{Reconciler, VALIDITY, heartbeat, is_gone},
     source::docker,
-    state::{plan::Capacity, published::Published, snapshot::Ifindex},
+    state::{plan::Capacity, snapshot::Ifindex},
 };
 
 pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
@@ -43,18 +41,15 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         adopted,
         _lock,
     } = prepare(&netlink, args).await?;
-    let ready = match Ready::make(args, &pins, &trunk).await {
-        Ok(ready) => ready,
-        Err(error) => {
-            // What is attached goes on as it was; where nothing is, nothing is left.
-            if !adopted {
-                pins.remove()?;
-            }
-            return Err(error);
-        }
+    let attached = match Ready::make(args, &pins, &trunk, choice).await {
+        Ok(ready) => ready.attach(&netlink, &trunk, choice).await,
+        Err(error) => Err(error),
     };
-    match ready.attach(&netlink, &trunk, choice, &pins).await {
+    match attached {
         Ok(attached) => attached.stay(&netlink, &mut stop, args.on_exit).await,
+        // What is attached goes on as it was, and whoever comes next takes it over or off; where
+        // nothing was, nothing is left.
+        Err(error) if adopted => Err(error),
         Err(error) => {
             hooks::remove(&netlink, &pins).await?;
             Err(error)
@@ -125,7 +120,12 @@ struct Ready {
 }
 
 impl Ready {
-    async fn make(args: &AttachArgs, pins: &Pins, trunk: &Trunk) -> anyhow::Result<Self> {
+    async fn make(
+        args: &AttachArgs,
+        pins: &Pins,
+        trunk: &Trunk,
+        choice: choose::Choice,
+    ) -> anyhow::Result<Self> {
         let listener = match args.metrics {
             Metrics::Off => None,
             Metrics::At(address) => Some(http::listen(address)?),
@@ -135,6 +135,7 @@ impl Ready {
             neighbors: 4 * args.max_endpoints,
         };
         let (mut ebpf, maps) = load::adopt(pins, capacity, messages::level(args.verbose))?;
+        hooks::prepare(&mut ebpf, choice)?;
         let messages = Messages::open(&mut ebpf, args.verbose)?;
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
@@ -155,16 +156,15 @@ impl Ready {
         netlink: &Netlink,
         trunk: &Trunk,
         choice: choose::Choice,
-        pins: &Pins,
     ) -> anyhow::Result<Attached> {
+        let pins = self.reconciler.pins();
         let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
         for note in hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await? {
             eprintln!("note: {note}");
         }
         self.maps.beat(VALIDITY)?;
-        let kinds = hooks::kinds(netlink, pins).await?;
-        let published = self.reconciler.publish(kinds)?;
-        let counters = CounterMap::open(pins)?;
+        let published = self.reconciler.publish(netlink).await?;
+        let counters = CounterMap::open(self.reconciler.pins())?;
         let read = move || counters.read_all();
         let start = |listener| http::Server::start(listener, published.clone(), read);
         let server = self.listener.map(start).transpose()?;
@@ -174,7 +174,6 @@ impl Ready {
             maps: self.maps,
             messages: self.messages,
             reconciler: self.reconciler,
-            published,
             _docker: self.docker,
             _server: server,
         })
@@ -186,7 +185,6 @@ struct Attached {
     maps: Maps,
     messages: Messages,
     reconciler: Reconciler,
-    published: watch::Receiver<Option<Arc<Published>>>,
     _docker: docker::Task,
     _server: Option<http::Server>,
 }
@@ -199,7 +197,6 @@ impl Attached {
         stop: &mut Stop,
         on_exit: OnExit,
     ) -> anyhow::Result<()> {
-        status::print(netlink, self.reconciler.pins()).await?;
         let then = match on_exit {
             OnExit::Detach => "detaches".into(),
             OnExit::Keep => format!(
@@ -207,23 +204,33 @@ impl Attached {
                 self.reconciler.pins().trunk
             ),
         };
-        println!("Ctrl-C {then}.");
+        // Whether anybody reads it or not: what is attached has to be followed.
+        let _ = status::print(netlink, self.reconciler.pins()).await;
+        say(&format!("Ctrl-C {then}."));
+        let truth = self.reconciler.truth();
         let ended = tokio::select! {
             () = stop.wait() => Ok(()),
-            Err(error) = self.reconciler.run() => Err(error),
-            Err(error) = heartbeat(&mut self.maps, self.published) => Err(error),
+            Err(error) = self.reconciler.run(netlink) => Err(error),
+            Err(error) = heartbeat(&mut self.maps, truth) => Err(error),
             Err(error) = self.messages.show() => Err(error),
         };
         let pins = self.reconciler.pins();
-        let gone =
-            |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::TrunkGone { .. }));
-        if on_exit == OnExit::Keep && !ended.as_ref().is_err_and(gone) {
-            println!("{}: stays attached, and passes every frame", pins.trunk);
+        if on_exit == OnExit::Keep && !ended.as_ref().is_err_and(is_gone) {
+            say(&format!(
+                "{}: stays attached, and passes every frame",
+                pins.trunk
+            ));
             return ended.and(self.maps.stop());
         }
-        println!("{}: detaching", pins.trunk);
+        say(&format!("{}: detaching", pins.trunk));
         ended.and(hooks::remove(netlink, pins).await)
     }
+}
+
+/// Prints a line. That nobody reads it any more (`vlanfast attach eth0 | head`) must not keep us from
+/// detaching.
+fn say(line: &str) {
+    let _ = output::text(&format!("{line}\n"));
 }
 
 /// The signals that end an attachment.

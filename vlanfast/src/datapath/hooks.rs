@@ -20,7 +20,7 @@ use super::{
     tables,
 };
 
-pub use attach::attach;
+pub use attach::{attach, prepare};
 pub use remove::remove;
 
 /// How a program is attached.

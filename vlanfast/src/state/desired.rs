@@ -91,7 +91,9 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
                 mode: 0,
                 flags: Endpoint::HOST,
             };
-            add(&mut desired.tables, vid, link, endpoint);
+            if !is_passed_through(&desired.tables, vid, link, place) {
+                add(&mut desired.tables, vid, link, endpoint);
+            }
             neighbors(
                 &mut desired.tables,
                 vid,
@@ -172,6 +174,15 @@ fn macvlan(kind: Kind) -> Option<(Mode, u16)> {
         Kind::Macvtap(mode) => Some((mode, Endpoint::MACVTAP)),
         _ => None,
     }
+}
+
+/// Whether a macvlan in passthru mode has taken a parent over: it has the parent's MAC, and that is no
+/// conflict.
+fn is_passed_through(tables: &Tables, vid: Vid, parent: &Link, place: Place) -> bool {
+    let endpoint = tables.endpoints.get(&EndpointKey::new(vid, parent.mac));
+    endpoint.is_some_and(|endpoint| {
+        endpoint.mode == Mode::Passthru as u16 && endpoint.parent == place.1.0
+    })
 }
 
 /// Adds a taker. Where there is one with the same MAC already, that stays, and is marked.

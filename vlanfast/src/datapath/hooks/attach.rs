@@ -37,12 +37,7 @@ pub async fn attach(
     let mut notes = Vec::new();
     let old = tables::settings(pins).unwrap_or_default();
     let choice = remembered(choice, &old);
-    // Before anything changes: programs that the kernel refuses leave the old ones at work.
-    load::tc(ebpf, load::TX)?;
-    match choice.ingress {
-        Ingress::Tc => load::tc(ebpf, load::RX).map(|_| ())?,
-        Ingress::XdpNative | Ingress::XdpGeneric => load::xdp(ebpf).map(|_| ())?,
-    }
+    prepare(ebpf, choice)?;
 
     let tc = match kernel::has_tcx() {
         true => Kind::Tcx,
@@ -102,6 +97,16 @@ pub async fn attach(
         result => result?,
     }
     Ok(notes)
+}
+
+/// Loads the programs that a choice needs. Before anything changes: those that the kernel refuses leave
+/// the old ones at work.
+pub fn prepare(ebpf: &mut Ebpf, choice: Choice) -> anyhow::Result<()> {
+    load::tc(ebpf, load::TX)?;
+    match choice.ingress {
+        Ingress::Tc => load::tc(ebpf, load::RX).map(drop),
+        Ingress::XdpNative | Ingress::XdpGeneric => load::xdp(ebpf).map(drop),
+    }
 }
 
 /// What the driver refused when we attached is not tried again at a restart: it would cost ingress

@@ -1,12 +1,15 @@
 //! Questions to the kernel about the devices of any namespace, and its answers as plain data.
 
-use std::{fs::File, net::IpAddr, os::fd::AsRawFd};
+use std::{collections::BTreeSet, fs::File, net::IpAddr, num::NonZeroI32, os::fd::AsRawFd};
 
 use anyhow::Context;
 use futures_util::StreamExt;
 use rtnetlink::{
     Handle,
-    packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_core::{
+        ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage,
+        NetlinkPayload,
+    },
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
@@ -24,8 +27,18 @@ use crate::{
     state::snapshot::{Ifindex, Kind, Link, Mode, Namespace, Nsid},
 };
 
+/// How often a dump is tried that something changes in the middle of.
+const DUMPS: u32 = 3;
+
 /// An address and the device that has it.
-pub type Address = (Ifindex, IpAddr);
+type Address = (Ifindex, IpAddr);
+
+/// A namespace as it was read.
+pub struct Read {
+    pub namespace: Namespace,
+    /// Nothing changed meanwhile; else something may be missing.
+    pub whole: bool,
+}
 
 /// A connection that can ask about every namespace with an id.
 pub struct Questions {
@@ -37,8 +50,10 @@ pub struct Questions {
 impl Questions {
     pub async fn connect() -> anyhow::Result<Self> {
         // Without strict checking, dumps of addresses ignore which namespace is asked about.
-        let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()
+        let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()
             .context("failed to open a netlink socket")?;
+        // A dump that fails says so at its end (`netlink_dump_done`).
+        connection.set_forward_done(true);
         tokio::spawn(connection);
         let mut questions = Self { handle, own: None };
         let own = NsidAttribute::Pid(std::process::id());
@@ -81,17 +96,18 @@ impl Questions {
         message.attributes = vec![namespace];
         let request = RouteNetlinkMessage::GetNsId(message);
         let answers = self.ask(request, NLM_F_REQUEST).await?;
-        Ok(answers.iter().find_map(id_of))
+        Ok(answers.all.iter().find_map(id_of))
     }
 
     /// The other namespaces that have an id.
-    pub async fn namespaces(&self) -> anyhow::Result<Vec<Nsid>> {
+    pub async fn namespaces(&self) -> anyhow::Result<BTreeSet<Nsid>> {
         let request = RouteNetlinkMessage::GetNsId(NsidMessage::default());
         let answers = self
-            .ask(request, NLM_F_REQUEST | NLM_F_DUMP)
+            .dump(&request)
             .await
             .context("failed to list the network namespaces")?;
         Ok(answers
+            .all
             .iter()
             .filter_map(id_of)
             .map(|id| self.nsid(Some(id)))
@@ -99,23 +115,26 @@ impl Questions {
             .collect())
     }
 
-    /// Every device of a namespace; `None` if the namespace is gone.
-    pub async fn namespace(&self, nsid: Nsid) -> anyhow::Result<Option<Namespace>> {
-        let Some(links) = self.links(nsid, None).await? else {
+    /// Every device of a namespace; `None` if the namespace is gone, or not ours to see.
+    pub async fn namespace(&self, nsid: Nsid) -> anyhow::Result<Option<Read>> {
+        let (Some(links), Some(addresses)) =
+            (self.links(nsid).await?, self.addresses(nsid, None).await?)
+        else {
             return Ok(None);
         };
-        let mut namespace = Namespace {
-            links: links.into_iter().collect(),
-            ..Namespace::default()
-        };
-        for (ifindex, address) in self.addresses(nsid, None).await? {
-            namespace
-                .addresses
-                .entry(ifindex)
-                .or_default()
-                .push(address);
+        let mut namespace = Namespace::default();
+        for message in links.all.iter().filter_map(link_message) {
+            let ifindex = Ifindex(message.header.index);
+            namespace.links.insert(ifindex, self.read(nsid, message));
         }
-        Ok(Some(namespace))
+        for (ifindex, address) in addresses.all.iter().filter_map(address) {
+            let own = namespace.addresses.entry(ifindex).or_default();
+            own.push(address);
+        }
+        Ok(Some(Read {
+            namespace,
+            whole: links.whole && addresses.whole,
+        }))
     }
 
     /// One device, `None` if it or its namespace is gone, and its addresses.
@@ -124,55 +143,39 @@ impl Questions {
         nsid: Nsid,
         ifindex: Ifindex,
     ) -> anyhow::Result<Option<(Link, Vec<IpAddr>)>> {
-        let links = self.links(nsid, Some(ifindex)).await?.unwrap_or_default();
-        let Some((_, link)) = links.into_iter().find(|(index, _)| *index == ifindex) else {
+        let mut request = about(nsid);
+        request.header.index = ifindex.0;
+        let request = RouteNetlinkMessage::GetLink(request);
+        // With an acknowledgement, or an answer that can't be read would be waited for.
+        let answers = match self.ask(request, NLM_F_REQUEST | NLM_F_ACK).await {
+            Err(error) if errno(&error) == Some(libc::ENODEV) || is_gone(nsid, &error) => {
+                return Ok(None);
+            }
+            answers => answers.context("failed to ask for a device")?,
+        };
+        let message = answers.all.iter().find_map(link_message);
+        let message = message.context("the kernel's answer about a device can't be read")?;
+        let Some(addresses) = self.addresses(nsid, Some(ifindex)).await? else {
             return Ok(None);
         };
-        let addresses = self.addresses(nsid, Some(ifindex)).await?;
-        let addresses = addresses.into_iter().filter(|(index, _)| *index == ifindex);
-        Ok(Some((
-            link,
-            addresses.map(|(_, address)| address).collect(),
-        )))
+        let own = |(index, address)| (index == ifindex).then_some(address);
+        let addresses = addresses.all.iter().filter_map(address).filter_map(own);
+        Ok(Some((self.read(nsid, message), addresses.collect())))
     }
 
-    async fn links(
+    async fn links(&self, nsid: Nsid) -> anyhow::Result<Option<Answers>> {
+        let request = RouteNetlinkMessage::GetLink(about(nsid));
+        match self.dump(&request).await {
+            Err(error) if is_gone(nsid, &error) => Ok(None),
+            answers => answers.map(Some).context("failed to list devices"),
+        }
+    }
+
+    async fn addresses(
         &self,
         nsid: Nsid,
         only: Option<Ifindex>,
-    ) -> anyhow::Result<Option<Vec<(Ifindex, Link)>>> {
-        let mut message = LinkMessage::default();
-        // Statistics are most of an answer otherwise.
-        message
-            .attributes
-            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        if let Nsid::Other(id) = nsid {
-            message.attributes.push(LinkAttribute::IfNetnsId(id));
-        }
-        let flags = match only {
-            Some(ifindex) => {
-                message.header.index = ifindex.0;
-                NLM_F_REQUEST
-            }
-            None => NLM_F_REQUEST | NLM_F_DUMP,
-        };
-        let answers = match self.ask(RouteNetlinkMessage::GetLink(message), flags).await {
-            Err(error) if is_gone(&error) => return Ok(None),
-            answers => answers.context("failed to list devices")?,
-        };
-        Ok(Some(
-            answers
-                .iter()
-                .filter_map(|answer| match answer {
-                    RouteNetlinkMessage::NewLink(message) => Some(message),
-                    _ => None,
-                })
-                .map(|message| (Ifindex(message.header.index), self.read(nsid, message)))
-                .collect(),
-        ))
-    }
-
-    async fn addresses(&self, nsid: Nsid, only: Option<Ifindex>) -> anyhow::Result<Vec<Address>> {
+    ) -> anyhow::Result<Option<Answers>> {
         let mut message = AddressMessage::default();
         if let Nsid::Other(id) = nsid {
             message.attributes.push(AddressAttribute::TargetNetNsId(id));
@@ -180,12 +183,11 @@ impl Questions {
         if let Some(ifindex) = only {
             message.header.index = ifindex.0;
         }
-        let request = RouteNetlinkMessage::GetAddress(message);
-        let answers = match self.ask(request, NLM_F_REQUEST | NLM_F_DUMP).await {
-            Err(error) if is_gone(&error) => return Ok(vec![]),
-            answers => answers.context("failed to list addresses")?,
-        };
-        Ok(answers.iter().filter_map(address).collect())
+        match self.dump(&RouteNetlinkMessage::GetAddress(message)).await {
+            // With an index, also that there is no such device.
+            Err(error) if errno(&error) == Some(libc::ENODEV) || is_gone(nsid, &error) => Ok(None),
+            answers => answers.map(Some).context("failed to list addresses"),
+        }
     }
 
     fn read(&self, nsid: Nsid, message: &LinkMessage) -> Link {
@@ -211,26 +213,80 @@ impl Questions {
         }
     }
 
+    /// A dump, repeated where something changed in its middle: before Linux 6.8 it may have skipped
+    /// over a device then.
+    async fn dump(&self, request: &RouteNetlinkMessage) -> Result<Answers, rtnetlink::Error> {
+        let mut answers = Answers::default();
+        for _ in 0..DUMPS {
+            answers = self
+                .ask(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)
+                .await?;
+            if answers.whole {
+                break;
+            }
+        }
+        Ok(answers)
+    }
+
     async fn ask(
         &self,
         request: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<Vec<RouteNetlinkMessage>, rtnetlink::Error> {
+    ) -> Result<Answers, rtnetlink::Error> {
         let mut message = NetlinkMessage::from(request);
         message.header.flags = flags;
         let mut handle = self.handle.clone();
         let mut stream = handle.request(message)?;
-        let mut answers = vec![];
+        let mut answers = Answers {
+            all: vec![],
+            whole: true,
+        };
         while let Some(answer) = stream.next().await {
+            answers.whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
             match answer.payload {
-                NetlinkPayload::InnerMessage(message) => answers.push(message),
+                NetlinkPayload::InnerMessage(message) => answers.all.push(message),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
                     return Err(rtnetlink::Error::NetlinkError(error));
+                }
+                NetlinkPayload::Done(done) => {
+                    if let Some(code) = NonZeroI32::new(done.code) {
+                        let mut error = ErrorMessage::default();
+                        error.code = Some(code);
+                        return Err(rtnetlink::Error::NetlinkError(error));
+                    }
                 }
                 _ => {}
             }
         }
         Ok(answers)
+    }
+}
+
+/// What the kernel said to one question.
+#[derive(Default)]
+struct Answers {
+    all: Vec<RouteNetlinkMessage>,
+    /// Nothing changed while it was said.
+    whole: bool,
+}
+
+/// A question about the devices of a namespace.
+fn about(nsid: Nsid) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    // Statistics are most of an answer otherwise.
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    if let Nsid::Other(id) = nsid {
+        message.attributes.push(LinkAttribute::IfNetnsId(id));
+    }
+    message
+}
+
+fn link_message(answer: &RouteNetlinkMessage) -> Option<&LinkMessage> {
+    match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(message),
+        _ => None,
     }
 }
 
@@ -241,9 +297,11 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
     }
 }
 
-/// No such device, or no namespace has the id.
-fn is_gone(error: &rtnetlink::Error) -> bool {
-    [Some(libc::ENODEV), Some(libc::EINVAL), Some(libc::ENONET)].contains(&errno(error))
+/// No namespace has the id, or it belongs to a user namespace that is not ours to look into. About our
+/// own, an error is an error.
+fn is_gone(nsid: Nsid, error: &rtnetlink::Error) -> bool {
+    let gone = [libc::EINVAL, libc::ENONET, libc::EACCES, libc::EPERM];
+    nsid != Nsid::Own && errno(error).is_some_and(|code| gone.contains(&code))
 }
 
 fn id_of(answer: &RouteNetlinkMessage) -> Option<i32> {

@@ -23,7 +23,7 @@ use crate::state::snapshot::Ifindex;
 /// Room for the events of some thousand containers that start at once. What finds none is noticed
 /// (`ENOBUFS`), and everything is read anew.
 const BUFFER: usize = 8 << 20;
-/// The kernel writes no event longer than this (`NLMSG_GOODSIZE`).
+/// What is read of an event. One of a device may be longer (`if_nlmsg_size`); its head is enough.
 const MESSAGE: usize = 32 << 10;
 
 /// `include/uapi/linux/rtnetlink.h`: groups to listen to.
@@ -41,6 +41,9 @@ pub struct Dirty {
     pub all: bool,
     /// Which namespaces there are.
     pub list: bool,
+    /// Ids that were given or taken back, in the namespace of the first number. The kernel gives the
+    /// lowest that is free, so one that was taken back may stand for another namespace by now.
+    pub renumbered: BTreeSet<(Option<i32>, i32)>,
     pub links: BTreeMap<Option<i32>, BTreeSet<Ifindex>>,
 }
 
@@ -56,7 +59,10 @@ impl Dirty {
             let length = length.max(HEADER).min(datagram.len());
             let body = &datagram[HEADER.min(length)..length];
             match kind {
-                libc::RTM_NEWNSID | libc::RTM_DELNSID => self.list = true,
+                libc::RTM_NEWNSID | libc::RTM_DELNSID => {
+                    self.list = true;
+                    self.renumbered.extend(id(body).map(|id| (nsid, id)));
+                }
                 libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
                     // struct ifinfomsg and struct ifaddrmsg both have the index here.
                     if let Some(index) = body.get(4..).and_then(|rest| rest.first_chunk()) {
@@ -69,6 +75,20 @@ impl Dirty {
             // Messages start at multiples of 4 bytes (netlink(7)).
             datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         }
+    }
+}
+
+/// `NETNSA_NSID` of an event about ids, behind a struct rtgenmsg that is padded to 4 bytes.
+fn id(body: &[u8]) -> Option<i32> {
+    const NETNSA_NSID: u16 = 1;
+    let mut attributes = body.get(4..)?;
+    loop {
+        let length = u16::from_ne_bytes(*attributes.first_chunk()?) as usize;
+        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?);
+        if kind == NETNSA_NSID {
+            return Some(i32::from_ne_bytes(*attributes.get(4..)?.first_chunk()?));
+        }
+        attributes = attributes.get(length.next_multiple_of(4).max(4)..)?;
     }
 }
 
@@ -200,8 +220,27 @@ mod tests {
         );
         assert_eq!(dirty.links[&None], BTreeSet::from([Ifindex(7)]));
         assert!(!dirty.list && !dirty.all);
-        dirty.note(None, &message(libc::RTM_DELNSID, 0));
+    }
+
+    #[test]
+    fn an_id_that_was_taken_back_is_noted() {
+        let mut event = 28u32.to_ne_bytes().to_vec();
+        event.extend(libc::RTM_DELNSID.to_ne_bytes());
+        event.resize(20, 0);
+        // NETNSA_CURRENT_NSID, then NETNSA_NSID.
+        for (kind, id) in [(5u16, 9i32), (1, 4)] {
+            event.extend(8u16.to_ne_bytes());
+            event.extend(kind.to_ne_bytes());
+            event.extend(id.to_ne_bytes());
+        }
+        event[0] = event.len() as u8;
+        let mut dirty = Dirty::default();
+        dirty.note(None, &event);
         assert!(dirty.list);
+        assert_eq!(dirty.renumbered, BTreeSet::from([(None, 4)]));
+        for length in 0..event.len() {
+            Dirty::default().note(None, &event[..length]);
+        }
     }
 
     #[test]

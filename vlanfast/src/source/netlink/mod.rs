@@ -5,7 +5,7 @@ mod dump;
 mod events;
 mod mounts;
 
-use std::{fs::File, io, time::Duration};
+use std::{collections::BTreeSet, fs::File, io, time::Duration};
 
 use anyhow::Context;
 use tokio::time::timeout;
@@ -28,6 +28,8 @@ pub struct Netlink {
     events: Events,
     mounts: Mounts,
     dirty: Dirty,
+    /// Namespaces that changed while they were read.
+    again: BTreeSet<Nsid>,
     network: Network,
 }
 
@@ -43,6 +45,7 @@ impl Netlink {
                 all: true,
                 ..Dirty::default()
             },
+            again: BTreeSet::new(),
             network: Network::default(),
         })
     }
@@ -53,7 +56,7 @@ impl Netlink {
 
     /// Waits until something has changed. Cancelled, it loses nothing.
     pub async fn changed(&mut self) -> io::Result<()> {
-        if !self.dirty.is_empty() {
+        if !self.dirty.is_empty() || !self.again.is_empty() {
             return Ok(());
         }
         tokio::select! {
@@ -87,15 +90,15 @@ impl Netlink {
     }
 
     async fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
-        if dirty.all || dirty.list {
-            for path in self.mounts.fresh()? {
-                // Unmounted since, or under a directory that we may not enter.
-                if let Ok(file) = File::open(path) {
-                    self.questions.give_id_to(&file).await?;
-                }
+        for &(namespace, id) in &dirty.renumbered {
+            if self.questions.nsid(namespace) == Nsid::Own {
+                self.network.namespaces.remove(&Nsid::Other(id));
             }
+        }
+        if dirty.all || dirty.list {
+            self.give_ids(dirty.all).await?;
             let mut there = self.questions.namespaces().await?;
-            there.push(Nsid::Own);
+            there.insert(Nsid::Own);
             self.network
                 .namespaces
                 .retain(|nsid, _| there.contains(nsid));
@@ -104,6 +107,9 @@ impl Netlink {
                     self.read_namespace(nsid).await?;
                 }
             }
+        }
+        for nsid in std::mem::take(&mut self.again) {
+            self.read_namespace(nsid).await?;
         }
         if dirty.all {
             return Ok(());
@@ -121,11 +127,33 @@ impl Netlink {
         Ok(())
     }
 
+    /// Gives an id to the namespaces that have none; to all, where we are in doubt.
+    async fn give_ids(&mut self, all: bool) -> anyhow::Result<()> {
+        if all {
+            self.mounts.forget();
+        }
+        for mount in self.mounts.unknown()? {
+            // Unmounted since, or under a directory that we may not enter.
+            if let Ok(file) = File::open(&mount.path) {
+                self.questions.give_id_to(&file).await?;
+                self.mounts.know(mount);
+            }
+        }
+        Ok(())
+    }
+
     async fn read_namespace(&mut self, nsid: Nsid) -> anyhow::Result<()> {
         match self.questions.namespace(nsid).await? {
-            Some(namespace) => self.network.namespaces.insert(nsid, namespace),
-            None => self.network.namespaces.remove(&nsid),
-        };
+            Some(read) => {
+                if !read.whole {
+                    self.again.insert(nsid);
+                }
+                self.network.namespaces.insert(nsid, read.namespace);
+            }
+            None => {
+                self.network.namespaces.remove(&nsid);
+            }
+        }
         Ok(())
     }
 

@@ -21,15 +21,15 @@ const TABLE: &str = "/proc/self/mountinfo";
 /// The network namespaces that are mounted somewhere.
 pub struct Mounts {
     table: AsyncFd<File>,
-    /// Inodes of those that were seen before, and so have their id.
+    /// Those that have their id. By the whole line of the table: inodes are used again.
     known: BTreeSet<String>,
 }
 
 /// A mounted namespace.
 #[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    inode: String,
-    path: PathBuf,
+pub struct Mount {
+    line: String,
+    pub path: PathBuf,
 }
 
 impl Mounts {
@@ -53,27 +53,35 @@ impl Mounts {
             .map(|mut ready| ready.clear_ready())
     }
 
-    /// The files of namespaces that were not there at the last call. For the caller to open one at a
-    /// time: a process may hold fewer files open than there are containers.
-    pub fn fresh(&mut self) -> anyhow::Result<Vec<PathBuf>> {
+    /// The mounts that are not known to have an id. For the caller to open one at a time: a process may
+    /// hold fewer files open than there are containers.
+    pub fn unknown(&mut self) -> anyhow::Result<Vec<Mount>> {
         let table = fs::read_to_string(TABLE).with_context(|| format!("failed to read {TABLE}"))?;
-        let now: Vec<_> = table.lines().filter_map(mount).collect();
-        let before = std::mem::take(&mut self.known);
-        self.known = now.iter().map(|mount| mount.inode.clone()).collect();
-        let fresh = now
-            .into_iter()
-            .filter(|mount| !before.contains(&mount.inode))
-            .map(|mount| mount.path);
-        Ok(fresh.collect())
+        let (known, unknown): (Vec<_>, Vec<_>) = table
+            .lines()
+            .filter_map(mount)
+            .partition(|mount| self.known.contains(&mount.line));
+        self.known = known.into_iter().map(|mount| mount.line).collect();
+        Ok(unknown)
+    }
+
+    /// This one has its id.
+    pub fn know(&mut self, mount: Mount) {
+        self.known.insert(mount.line);
+    }
+
+    /// Has all of them looked at again.
+    pub fn forget(&mut self) {
+        self.known.clear();
     }
 }
 
 /// Reads a line of the table: `36 35 0:4 net:[4026532281] /run/netns/a rw shared:2 - nsfs nsfs rw`.
 fn mount(line: &str) -> Option<Mount> {
     let mut fields = line.split(' ').skip(3);
-    let inode = fields.next()?.strip_prefix("net:[")?.strip_suffix(']')?;
+    fields.next()?.strip_prefix("net:[")?;
     Some(Mount {
-        inode: inode.to_owned(),
+        line: line.to_owned(),
         path: unescape(fields.next()?).into(),
     })
 }
@@ -98,13 +106,12 @@ mod tests {
 
     #[test]
     fn only_network_namespaces_are_taken() {
-        let named =
-            mount("36 35 0:4 net:[4026532281] /run/netns/a\\040b rw shared:2 - nsfs nsfs rw");
+        let line = "36 35 0:4 net:[4026532281] /run/netns/a\\040b rw shared:2 - nsfs nsfs rw";
         let expected = Mount {
-            inode: "4026532281".into(),
+            line: line.into(),
             path: "/run/netns/a b".into(),
         };
-        assert_eq!(named, Some(expected));
+        assert_eq!(mount(line), Some(expected));
         assert_eq!(mount("22 1 253:0 / / rw,relatime - ext4 /dev/vda rw"), None);
         assert_eq!(
             mount("37 35 0:4 mnt:[4026532282] /run/x rw - nsfs nsfs rw"),
