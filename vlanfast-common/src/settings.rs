@@ -45,7 +45,7 @@ pub struct Status {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceStatus {
-    /// When it was last read whole, in seconds since 1970; 0 for never.
+    /// When it last answered in full, to whatever it was asked, in seconds since 1970; 0 for never.
     pub last_success: u64,
     /// A [`SourceState`].
     pub state: u32,

@@ -51,7 +51,8 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         // nothing was, nothing is left.
         Err(error) if adopted => Err(error),
         Err(error) => {
-            hooks::remove(&netlink, &pins).await?;
+            // The first failure is the one to mend.
+            let _ = hooks::remove(&netlink, &pins).await;
             Err(error)
         }
     }
