@@ -228,6 +228,19 @@ fn programs_of_others_go_on_running() {
     );
 }
 
+#[test]
+fn any_number_of_programs_may_share_the_hook() {
+    require!("many", nix::unistd::geteuid().is_root(), "needs root");
+    require!("many", kernel_at_least(6, 6), "needs tcx");
+    let wire = Wire::veth().unwrap();
+    let _others: Vec<_> = (0..20)
+        .map(|_| foreign(&wire, || TcAttachOptions::TcxOrder(LinkOrder::default())))
+        .collect();
+    let attached = Attached::start(&wire.host, &wire.trunk, &["--ingress", "tc"]).unwrap();
+    assert_eq!(attached.kind("ingress").unwrap(), "tcx");
+    attached.stop().unwrap();
+}
+
 /// 10,000 packets a second each way while `each` is done a number of times.
 fn under_traffic(wire: &Wire, times: u32, each: impl Fn()) -> (Tally, Tally) {
     let traffic = Traffic::start(wire, 10_000).unwrap();

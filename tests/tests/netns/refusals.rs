@@ -151,10 +151,18 @@ fn missing_rights_are_named() {
         end(wire.host.command("sh").args(["-c", &line])).unwrap()
     };
     let nobody = attach("--reuid=65534 --regid=65534 --clear-groups");
-    refused(&nobody, 3, &["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]);
+    let all = [
+        "CAP_NET_ADMIN",
+        "CAP_BPF",
+        "CAP_PERFMON",
+        "CAP_NET_BROADCAST",
+    ];
+    refused(&nobody, 3, &all);
     let without = attach("--bounding-set=-net_admin --inh-caps=-net_admin");
     refused(&without, 3, &["CAP_NET_ADMIN"]);
     assert!(!without.stderr.contains("CAP_BPF"), "{}", without.stderr);
+    let without = attach("--bounding-set=-net_broadcast --inh-caps=-net_broadcast");
+    refused(&without, 3, &["needs CAP_NET_BROADCAST:"]);
     std::fs::remove_file(&copy).unwrap();
     assert_eq!(Residue::of(&wire.host, &wire.trunk).unwrap(), before);
 }

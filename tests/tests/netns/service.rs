@@ -2,9 +2,14 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
+use aya::programs::XdpMode;
+use serde_json::json;
+use vlanfast::datapath::load;
 use vlanfast_tests::{
-    program::{Attached, binary},
+    capture::in_netns,
+    program::{Attached, binary, end, is_pinned},
     require,
+    require::kernel_at_least,
     sync::eventually,
     topology::{Netns, Wire},
 };
@@ -24,10 +29,23 @@ fn bounding_set() -> String {
         })
 }
 
+/// Changes an address in a container that was read before: only an event of its namespace tells.
+fn readdress(container: &Netns, attached: &Attached, address: &str) {
+    container
+        .run(&format!(
+            "ip addr flush dev mv0 && ip addr add {address}/24 dev mv0"
+        ))
+        .unwrap();
+    eventually(address, attached, |endpoints| {
+        endpoints.len() == 1 && endpoints[0]["addresses"] == json!([address])
+    });
+}
+
 #[test]
 fn the_units_capabilities_suffice() {
     require!("unit", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
+    wire.keep_tags().unwrap();
     let script = format!("/tmp/{}.sh", wire.trunk);
     let line = format!(
         "#!/bin/sh\nexec setpriv --bounding-set={} --no-new-privs {} \"$@\"\n",
@@ -36,9 +54,19 @@ fn the_units_capabilities_suffice() {
     );
     fs::write(&script, line).unwrap();
     fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-    let arguments = ["--docker", "off", "--metrics", "off", "--on-exit", "keep"];
-    // Twice: attach, then take over.
-    for _ in 0..2 {
+    // Attach, take over, take over at another hook.
+    for ingress in ["tc", "tc", "xdp"] {
+        let arguments = [
+            "--ingress",
+            ingress,
+            "--docker",
+            "off",
+            "--metrics",
+            "off",
+            "--on-exit",
+            "keep",
+        ];
+        // Whatever it is asked by the test is asked with the same rights.
         let attached =
             Attached::start_by(script.clone(), &wire.host, &wire.trunk, &arguments).unwrap();
         let container = Netns::new().unwrap();
@@ -51,10 +79,39 @@ fn the_units_capabilities_suffice() {
         eventually("a macvlan in another namespace", &attached, |endpoints| {
             endpoints.len() == 1
         });
+        readdress(&container, &attached, "192.0.2.10");
+        readdress(&container, &attached, "192.0.2.11");
+        let tc = if kernel_at_least(6, 6) {
+            "tcx"
+        } else {
+            "clsact"
+        };
+        let read_by = if ingress == "tc" { tc } else { "xdp-native" };
+        assert_eq!(attached.kind("ingress").unwrap(), read_by);
+        assert_eq!(attached.kind("egress").unwrap(), tc);
+        attached.counters().unwrap();
         drop(container);
         eventually("none", &attached, |endpoints| endpoints.is_empty());
         attached.stop().unwrap();
     }
-    vlanfast_tests::program::detach(&wire.host, &wire.trunk).unwrap();
+    let detach = end(wire.host.command(&script).args(["detach", &wire.trunk])).unwrap();
+    assert_eq!(detach.code, Some(0), "{}", detach.stderr);
+    assert!(!is_pinned(&wire.trunk));
+
+    // Whose program it is can't be asked; that it is not ours, and which, can.
+    let trunk = wire.trunk.clone();
+    let _foreign = in_netns(&wire.host.path(), move || {
+        let mut ebpf = load::load(0)?;
+        load::xdp(&mut ebpf)?.attach(&trunk, XdpMode::Driver)?;
+        Ok(ebpf)
+    })
+    .unwrap();
+    let refused = end(wire
+        .host
+        .command(&script)
+        .args(["attach", &wire.trunk, "--ingress", "xdp"]))
+    .unwrap();
+    assert_eq!(refused.code, Some(5), "{}", refused.stderr);
+    assert!(refused.stderr.contains("XDP program "), "{refused:?}");
     fs::remove_file(&script).unwrap();
 }

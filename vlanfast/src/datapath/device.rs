@@ -32,7 +32,8 @@ pub struct AttachedXdp {
 }
 
 impl AttachedXdp {
-    /// The program as `bpftool` would name it.
+    /// The program as `bpftool` would name it; by its number alone without CAP_SYS_ADMIN, which it takes
+    /// to open a program by that.
     pub fn describe(&self) -> String {
         let id = self.program_id;
         let program = loaded_programs()

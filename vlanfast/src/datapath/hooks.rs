@@ -8,13 +8,14 @@ use std::path::Path;
 
 use anyhow::Context;
 use aya::programs::{
-    ProgramInfo, SchedClassifier, TcAttachType,
+    ProgramInfo, TcAttachType,
     links::{FdLink, LinkInfo, LinkType, PinnedLink},
 };
 use vlanfast_common::Direction;
 
 use super::{
     device::Trunk,
+    kernel,
     netlink::{Filter, Netlink},
     pins::{self, Pins},
     tables,
@@ -80,10 +81,9 @@ pub async fn kind(
             xdp => xdp.as_ref().map(|_| Kind::XdpNative),
         },
         _ => {
-            let (_, programs) = SchedClassifier::query_tcx(&trunk.name, tc_type(hook))
+            let programs = kernel::tcx_programs(trunk.ifindex, hook)
                 .with_context(|| format!("failed to list the tcx programs of {}", trunk.name))?;
-            let here = programs.iter().any(|program| program.id() == id);
-            here.then_some(Kind::Tcx)
+            programs.contains(&id).then_some(Kind::Tcx)
         }
     })
 }

@@ -1,4 +1,4 @@
-//! Whether this process and this kernel can do what vlanfast needs, and two calls that aya lacks.
+//! Whether this process and this kernel can do what vlanfast needs, and what of bpf(2) aya lacks.
 
 use std::{
     ffi::CString,
@@ -14,6 +14,8 @@ use nix::sys::{
     utsname::uname,
 };
 
+use vlanfast_common::Direction;
+
 use super::pins::BPFFS;
 use crate::error::Error;
 
@@ -22,7 +24,12 @@ const OLDEST: (u32, u32) = (5, 15);
 
 /// `enum bpf_cmd` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// `enum bpf_attach_type` of the same file.
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
 
 /// Fails with what is missing, before anything was changed.
 pub fn check() -> anyhow::Result<()> {
@@ -62,6 +69,9 @@ pub fn permitted() -> anyhow::Result<()> {
         (Capability::CAP_BPF, all),
         // The verifier lets only these compare packet pointers.
         (Capability::CAP_PERFMON, all),
+        // Events of other namespaces go to these only: asked for when we begin to listen, and again
+        // for each (`do_one_broadcast`).
+        (Capability::CAP_NET_BROADCAST, false),
     ]
     .into_iter()
     .filter(|(capability, implied)| !implied && !held.contains(capability))
@@ -88,17 +98,58 @@ pub fn detach_link(pin: &Path) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut [link.as_raw_fd() as u64, 0]).map(drop)
 }
 
-/// bpf(2), with the first 16 bytes of `union bpf_attr`.
-fn bpf(command: libc::c_long, attributes: &mut [u64; 2]) -> io::Result<i32> {
-    // SAFETY: the kernel reads no more than the size that is given, and writes nothing for these.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            attributes.as_mut_ptr(),
-            size_of_val(attributes),
-        )
+/// What BPF_PROG_QUERY has of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    ifindex: u32,
+    attach_type: u32,
+    flags: [u32; 2],
+    program_ids: u64,
+    count: u32,
+    /// Of no use here, but the kernel writes there.
+    rest: [u32; 9],
+}
+
+const _: () = assert!(size_of::<Query>() == 64);
+
+/// The ids of the tcx programs at a hook. aya opens each of them as well, and to open a program by its
+/// id takes CAP_SYS_ADMIN.
+pub fn tcx_programs(ifindex: u32, hook: Direction) -> io::Result<Vec<u32>> {
+    let attach_type = match hook {
+        Direction::Rx => BPF_TCX_INGRESS,
+        Direction::Tx => BPF_TCX_EGRESS,
     };
+    let mut ids = vec![0u32; 16];
+    loop {
+        let mut query = Query {
+            ifindex,
+            attach_type,
+            program_ids: ids.as_mut_ptr() as u64,
+            count: ids.len() as u32,
+            ..Query::default()
+        };
+        let result = bpf(BPF_PROG_QUERY, &mut query);
+        let count = query.count as usize;
+        match result.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) => {
+                ids.truncate(count);
+                return Ok(ids);
+            }
+            // Still more may have come when it is asked again.
+            Err((Some(libc::ENOSPC), _)) => ids.resize(2 * count, 0),
+            // So say the first kernels with tcx of a hook without any.
+            Err((Some(libc::ENOENT), _)) => return Ok(vec![]),
+            Err((_, error)) => return Err(error),
+        }
+    }
+}
+
+/// bpf(2), with what the command has of `union bpf_attr`.
+fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes no more than the size that is given.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     match result {
         0.. => Ok(result as i32),
         _ => Err(io::Error::last_os_error()),
