@@ -44,6 +44,12 @@ pub enum Error {
     AlreadyAttached { trunk: String, pid: String },
 
     #[error(
+        "the pins of another device have the name {trunk}, and process {pid} is attached to it: they \
+         follow once that process has seen how its device is called now; if it hangs, stop it"
+    )]
+    NameTaken { trunk: String, pid: String },
+
+    #[error(
         "{trunk} is gone: its device was removed, or moved to another namespace; run `vlanfast attach` \
          when it is back"
     )]
@@ -65,7 +71,7 @@ impl Error {
             | Self::StripsTags { .. } => 4,
             Self::HookTaken { .. } => 5,
             Self::Kernel { .. } => 6,
-            Self::AlreadyAttached { .. } => 7,
+            Self::AlreadyAttached { .. } | Self::NameTaken { .. } => 7,
         }
     }
 }

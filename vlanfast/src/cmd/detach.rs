@@ -25,8 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn run(args: &DetachArgs) -> anyhow::Result<()> {
     check_kernel()?;
     let netlink = Netlink::connect()?;
-    let pins = hooks::pins_of(&netlink, &args.trunk).await?;
-    if !pins.exist() {
+    let Some(pins) = hooks::find(&netlink, &args.trunk).await? else {
         if netlink.link(&args.trunk).await?.is_none() {
             return Err(Error::NoSuchDevice {
                 trunk: args.trunk.clone(),
@@ -35,7 +34,7 @@ pub async fn run(args: &DetachArgs) -> anyhow::Result<()> {
         }
         println!("{}: nothing attached, nothing to do", args.trunk);
         return Ok(());
-    }
+    };
     if let Some(holder) = pins.holder() {
         end(holder, &pins)?;
         pins.wait_until_free(PATIENCE).await?;
@@ -61,6 +60,10 @@ fn end(holder: Holder, pins: &Pins) -> anyhow::Result<()> {
             pins.trunk
         )
     })?;
+    // It may have ended since, and its number be another's.
+    if pins.holder() != Some(holder) {
+        return Ok(());
+    }
     match kill(Pid::from_raw(pid), Signal::SIGTERM) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("failed to stop process {pid}")),

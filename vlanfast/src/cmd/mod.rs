@@ -17,8 +17,7 @@ async fn attached(trunk: Option<&str>) -> anyhow::Result<Vec<Pins>> {
         return Pins::all();
     };
     let netlink = Netlink::connect()?;
-    let pins = hooks::pins_of(&netlink, name).await?;
-    if pins.exist() {
+    if let Some(pins) = hooks::find(&netlink, name).await? {
         return Ok(vec![pins]);
     }
     let trunk = name.to_owned();

@@ -112,34 +112,66 @@ pub fn without_ours(trunk: &Trunk, pins: &Pins) -> anyhow::Result<Trunk> {
     Ok(trunk)
 }
 
-/// The pins of a trunk: those under its name, or under the one it had when somebody was attached last.
+/// The pins to attach a trunk with: those that [`find`] finds, or else those under its name, which may
+/// be nobody's yet, or another device's.
 pub async fn pins_of(netlink: &Netlink, name: &str) -> anyhow::Result<Pins> {
-    let pins = Pins::of(name);
-    if pins.exist() {
-        return Ok(pins);
-    }
-    let Some(ifindex) = netlink.link(name).await?.map(|link| link.header.index) else {
-        return Ok(pins);
-    };
-    for other in Pins::all()? {
-        if tables::settings(&other).is_ok_and(|settings| settings.ifindex == ifindex)
-            && are_of(netlink, &Trunk::find(netlink, name).await?, &other).await?
-        {
-            return Ok(other);
-        }
-    }
-    Ok(pins)
+    let found = find(netlink, name).await?;
+    Ok(found.unwrap_or_else(|| Pins::of(name)))
 }
 
-/// Whether what is pinned is attached to this very device. An index says that only together with its
-/// namespace; what the device shows does.
-async fn are_of(netlink: &Netlink, trunk: &Trunk, pins: &Pins) -> anyhow::Result<bool> {
-    for hook in HOOKS {
-        if kind(netlink, trunk, pins, hook).await?.is_some() {
-            return Ok(true);
+/// The pins of a trunk: those of this very device, whatever name they are under; or else those under its
+/// name, to be cleared up, unless they are another device's that is there.
+pub async fn find(netlink: &Netlink, name: &str) -> anyhow::Result<Option<Pins>> {
+    let named = Pins::of(name);
+    if netlink.link(name).await?.is_none() {
+        return Ok(Some(named).filter(Pins::exist));
+    }
+    let owner_of_named = owner(netlink, &named).await?;
+    if owner_of_named.as_deref() == Some(name) {
+        return Ok(Some(named));
+    }
+    for pins in Pins::all()? {
+        if owner(netlink, &pins).await?.as_deref() == Some(name) {
+            return Ok(Some(pins));
         }
     }
-    Ok(false)
+    Ok(Some(named).filter(|named| named.exist() && owner_of_named.is_none()))
+}
+
+/// The device that what is pinned is attached to, by its name of today; `None` if it is gone, or in
+/// another namespace. An index says that only together with its namespace; what the device shows does.
+async fn owner(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Option<String>> {
+    let Ok(settings) = tables::settings(pins) else {
+        return Ok(None);
+    };
+    let Some(name) = netlink.name(settings.ifindex).await? else {
+        return Ok(None);
+    };
+    // Nothing of ours is on a device that can't be a trunk.
+    let Ok(trunk) = Trunk::find(netlink, &name).await else {
+        return Ok(None);
+    };
+    for hook in HOOKS {
+        if kind(netlink, &trunk, pins, hook).await?.is_some() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Frees a name that another device had: the pins under it follow that device, and are removed if it is
+/// gone.
+pub async fn make_way(netlink: &Netlink, name: &str) -> anyhow::Result<()> {
+    let mut pins = Pins::of(name);
+    while pins.exist() {
+        match owner(netlink, &pins).await? {
+            // What was under its name has this one now, and is next.
+            Some(owner) if owner != name => pins.rename(&owner)?,
+            _ => remove(netlink, &pins).await?,
+        }
+        pins = Pins::of(name);
+    }
+    Ok(())
 }
 
 /// What is pinned as the link of a hook.

@@ -4,16 +4,23 @@
 //! file of its own, and a `kill -9` leaves no wrong trace.
 
 use std::{
+    fmt,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::Duration,
+    process, thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::stat::{major, minor},
+};
 use vlanfast_common::Direction;
+
+use crate::error::Error;
 
 pub const BPFFS: &str = "/sys/fs/bpf";
 const ROOT: &str = "/sys/fs/bpf/vlanfast";
@@ -28,6 +35,9 @@ pub const NEIGHBORS: &str = "NEIGHBORS";
 /// The maps that are pinned, in that order: who finds others without `SETTINGS` could not undo them.
 pub const MAPS: [&str; 6] = [SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS];
 
+/// How long a lock is tried for: those who only look hold a shared one for a moment.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// The pins of one trunk.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -41,27 +51,56 @@ pub type Lock = Flock<File>;
 impl Pins {
     /// The pins of a trunk, whether there are any or not.
     pub fn of(trunk: &str) -> Self {
-        // bpffs reserves names with a dot; a colon is in no device's name.
-        let dir = Path::new(ROOT).join(trunk.replace('.', ":"));
+        Self::under(Path::new(ROOT), trunk)
+    }
+
+    fn under(root: &Path, trunk: &str) -> Self {
         Self {
             trunk: trunk.to_owned(),
-            dir,
+            // bpffs reserves names with a dot; a colon is in no device's name.
+            dir: root.join(trunk.replace('.', ":")),
         }
     }
 
+    /// The pins of another trunk.
+    fn other(&self, trunk: &str) -> Self {
+        Self::under(self.dir.parent().unwrap_or(Path::new(ROOT)), trunk)
+    }
+
     /// Follows a trunk that was renamed. A lock stays: it is the directory's, not the name's.
+    ///
+    /// Pins that another device left under that name get ours instead: they are found by their device.
+    /// Those that a process holds are for that process to move; until then it is
+    /// [`Error::NameTaken`], and ours stand aside, as it may be our name that it waits for.
     pub fn rename(&mut self, trunk: &str) -> anyhow::Result<()> {
-        let new = Self::of(trunk);
-        fs::rename(&self.dir, &new.dir).with_context(|| {
-            format!(
-                "failed to move the pins of {} to {}; if vlanfast was attached to another device of \
-                 that name, run `vlanfast detach {trunk}`",
-                self.trunk,
-                new.dir.display()
-            )
-        })?;
+        let new = self.other(trunk);
+        match new.try_lock(FlockArg::LockExclusiveNonblock)? {
+            None => move_to(&self.dir, &new.dir)?,
+            Some(Ok(_lock)) => {
+                move_to(&new.dir, &new.aside())?;
+                move_to(&self.dir, &new.dir)?;
+                move_to(&new.aside(), &self.dir)?;
+            }
+            Some(Err(holder)) => {
+                if self.dir != self.aside() {
+                    move_to(&self.dir, &self.aside())?;
+                    self.dir = self.aside();
+                }
+                return Err(Error::NameTaken {
+                    trunk: trunk.to_owned(),
+                    pid: holder.to_string(),
+                }
+                .into());
+            }
+        }
         *self = new;
         Ok(())
+    }
+
+    /// A name that no device has.
+    fn aside(&self) -> PathBuf {
+        self.other(&format!("{}..{}", self.trunk, process::id()))
+            .dir
     }
 
     /// Every trunk that has pins, in the order of their names.
@@ -104,25 +143,65 @@ impl Pins {
 
     /// Makes the directory and takes it, or says who has it.
     pub fn create(&self) -> anyhow::Result<Result<Lock, Holder>> {
-        fs::create_dir_all(&self.dir)
-            .with_context(|| format!("failed to make {}", self.dir.display()))?;
-        self.lock()
+        loop {
+            fs::create_dir_all(&self.dir)
+                .with_context(|| format!("failed to make {}", self.dir.display()))?;
+            // Whoever had it may just have removed it.
+            if let Some(taken) = self.try_for_a_moment()? {
+                return Ok(taken);
+            }
+        }
     }
 
     /// Takes the directory, or says who has it.
     pub fn lock(&self) -> anyhow::Result<Result<Lock, Holder>> {
-        let what = || format!("failed to lock {}", self.dir.display());
-        let dir = File::open(&self.dir).with_context(what)?;
-        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Ok(lock)),
-            Err((dir, nix::Error::EWOULDBLOCK)) => Ok(Err(Holder::of(&dir))),
-            Err((_, error)) => Err(error).with_context(what),
-        }
+        self.try_for_a_moment()?.with_context(|| {
+            format!(
+                "failed to lock {}: it was removed at this moment; try again",
+                self.dir.display()
+            )
+        })
     }
 
     /// The process that is attached, if one is.
     pub fn holder(&self) -> Option<Holder> {
-        self.lock().ok()?.err()
+        // Shared, so that those who look are not in each other's way.
+        let taken = self.try_lock(FlockArg::LockSharedNonblock);
+        taken.ok()??.err()
+    }
+
+    fn try_for_a_moment(&self) -> anyhow::Result<Option<Result<Lock, Holder>>> {
+        let begin = Instant::now();
+        loop {
+            match self.try_lock(FlockArg::LockExclusiveNonblock)? {
+                Some(Err(_)) if begin.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    /// `None` where there is no directory, or by now another one.
+    fn try_lock(&self, how: FlockArg) -> anyhow::Result<Option<Result<Lock, Holder>>> {
+        let what = || format!("failed to lock {}", self.dir.display());
+        let dir = match File::open(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            dir => dir.with_context(what)?,
+        };
+        match Flock::lock(dir, how) {
+            Ok(lock) => Ok(self.is(&lock).then_some(Ok(lock))),
+            Err((dir, nix::Error::EWOULDBLOCK)) => Ok(Some(Err(Holder::of(&dir)))),
+            Err((_, error)) => Err(error).with_context(what),
+        }
+    }
+
+    /// Whether a directory is still the one that has our name.
+    fn is(&self, dir: &File) -> bool {
+        let (Ok(named), Ok(opened)) = (fs::metadata(&self.dir), dir.metadata()) else {
+            return false;
+        };
+        (named.dev(), named.ino()) == (opened.dev(), opened.ino())
     }
 
     /// Waits until the directory is free or gone.
@@ -183,28 +262,136 @@ pub fn commit(path: &Path) -> anyhow::Result<()> {
     fs::rename(next(path), path).with_context(|| format!("failed to replace {}", path.display()))
 }
 
+fn move_to(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let (from_name, to_name) = (from.display(), to.display());
+    fs::rename(from, to).with_context(|| format!("failed to move {from_name} to {to_name}"))
+}
+
 /// The process that holds the lock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// `None` where the kernel doesn't say: it is in another PID namespace.
     pub pid: Option<i32>,
 }
 
-impl Holder {
-    /// Looks the lock up in `/proc/locks` (proc_locks(5)): `1: FLOCK ADVISORY WRITE pid maj:min:inode`.
-    fn of(dir: &File) -> Self {
-        let pid = || -> Option<i32> {
-            let inode = dir.metadata().ok()?.ino().to_string();
-            let locks = fs::read_to_string("/proc/locks").ok()?;
-            locks.lines().find_map(|line| {
-                let fields: Vec<_> = line.split_whitespace().collect();
-                let ours = fields.get(1) == Some(&"FLOCK")
-                    && fields.get(5)?.rsplit(':').next() == Some(inode.as_str());
-                ours.then(|| fields.get(4)?.parse().ok()).flatten()
-            })
-        };
-        Self {
-            pid: pid().filter(|&pid| pid > 0),
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => pid.fmt(f),
+            None => f.pad("of another namespace"),
         }
+    }
+}
+
+impl Holder {
+    fn of(dir: &File) -> Self {
+        let pid = || {
+            let dir = dir.metadata().ok()?;
+            let locks = fs::read_to_string("/proc/locks").ok()?;
+            let file = format!(
+                "{:02x}:{:02x}:{}",
+                major(dir.dev()),
+                minor(dir.dev()),
+                dir.ino()
+            );
+            writer(&locks, &file)
+        };
+        Self { pid: pid() }
+    }
+}
+
+/// Who holds a file exclusively, by `/proc/locks` (proc_locks(5)):
+/// `1: FLOCK ADVISORY WRITE pid major:minor:inode start end`.
+fn writer(locks: &str, file: &str) -> Option<i32> {
+    let pid = locks.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        match fields[..] {
+            [_, "FLOCK", _, "WRITE", pid, of, ..] if of == file => pid.parse().ok(),
+            _ => None,
+        }
+    });
+    // 0, or -1, for one of another PID namespace.
+    pid.filter(|&pid| pid > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_holds_this_very_file_exclusively_is_its_holder() {
+        let locks = "\
+1: POSIX  ADVISORY  WRITE 11 00:20:77 0 EOF
+2: FLOCK  ADVISORY  WRITE 12 08:01:77 0 EOF
+3: FLOCK  ADVISORY  READ  13 00:20:77 0 EOF
+4: FLOCK  ADVISORY  WRITE 14 00:20:77 0 EOF
+4: -> FLOCK  ADVISORY  WRITE 15 00:20:77 0 EOF
+5: FLOCK  ADVISORY  WRITE 0 00:20:78 0 EOF
+";
+        assert_eq!(writer(locks, "00:20:77"), Some(14));
+        assert_eq!(writer(locks, "00:20:78"), None);
+        assert_eq!(writer(locks, "00:20:7"), None);
+    }
+
+    fn pins() -> (tempfile::TempDir, Pins) {
+        let root = tempfile::tempdir().unwrap();
+        let pins = Pins::under(root.path(), "eth0");
+        (root, pins)
+    }
+
+    #[test]
+    fn who_looks_disturbs_nobody() {
+        let (_root, pins) = pins();
+        let lock = pins.create().unwrap().unwrap();
+        assert!(pins.holder().is_some() && pins.holder().is_some());
+        assert_eq!(pins.lock().unwrap().unwrap_err(), pins.holder().unwrap());
+        drop(lock);
+        // Someone who looks at this very moment.
+        let looking = pins.try_lock(FlockArg::LockSharedNonblock);
+        let looking = looking.unwrap().unwrap().unwrap();
+        assert_eq!(pins.holder(), None);
+        let looks = thread::spawn(move || {
+            thread::sleep(PATIENCE / 4);
+            drop(looking);
+        });
+        pins.lock().unwrap().unwrap();
+        looks.join().unwrap();
+    }
+
+    #[test]
+    fn pins_that_nobody_holds_change_names_with_ours() {
+        let (_root, mut pins) = pins();
+        let other = pins.other("eth1");
+        let (ours, others) = (pins.create().unwrap().unwrap(), other.create());
+        let others = others.unwrap().unwrap().unlock().unwrap();
+        pins.rename("eth1").unwrap();
+        assert!(pins.trunk == "eth1" && pins.is(&ours));
+        assert!(pins.other("eth0").is(&others));
+    }
+
+    #[test]
+    fn processes_whose_trunks_swapped_names_find_a_way() {
+        let (_root, mut pins) = pins();
+        let mut other = pins.other("eth1");
+        let _locks = [pins.create(), other.create()].map(|taken| taken.unwrap().unwrap());
+        for _ in 0..2 {
+            let taken = pins.rename("eth1").unwrap_err();
+            assert!(matches!(taken.downcast(), Ok(Error::NameTaken { .. })));
+            assert!(pins.trunk == "eth0" && pins.exist());
+        }
+        other.rename("eth0").unwrap();
+        pins.rename("eth1").unwrap();
+        assert!(other.trunk == "eth0" && pins.trunk == "eth1");
+    }
+
+    #[test]
+    fn the_lock_of_a_directory_that_is_gone_is_none() {
+        let (root, pins) = pins();
+        assert!(pins.lock().is_err() && pins.holder().is_none());
+        let old = pins.create().unwrap().unwrap();
+        fs::rename(&pins.dir, root.path().join("elsewhere")).unwrap();
+        assert!(!pins.is(&old));
+        let new = pins.create().unwrap().unwrap();
+        assert!(pins.is(&new));
     }
 }

@@ -1,13 +1,16 @@
 //! A trunk that has another name than when it was attached, and a name that has another device.
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use vlanfast_tests::{
-    program::is_pinned,
+    capture::in_netns,
+    program::{Attached, is_pinned},
     require,
+    require::kernel_at_least,
     residue::Residue,
     topology::{Netns, Wire, unique},
 };
 
-use super::{at_ingress, attach, detach, holder, tc};
+use super::{at_ingress, attach, detach, holder, map, tc};
 
 fn rename(host: &Netns, old: &str, new: &str) {
     host.run(&format!(
@@ -52,6 +55,89 @@ fn a_renamed_trunk_is_taken_over() {
     );
     attached.stop().unwrap();
     assert!(!is_pinned(&wire.trunk) && at_ingress(&wire).is_empty());
+}
+
+/// Two trunks of one host that have each other's names since they were attached and killed.
+fn swapped() -> (Wire, Wire) {
+    let (mut one, mut two) = (Wire::veth().unwrap(), Wire::veth().unwrap());
+    let host = &one.host;
+    two.host
+        .run(&format!("ip link set {} netns {}", two.trunk, host.name))
+        .unwrap();
+    host.run(&format!("ip link set {} up", two.trunk)).unwrap();
+    for trunk in [&one.trunk, &two.trunk] {
+        let attached = Attached::start(host, trunk, &["--metrics", "off"]);
+        attached.unwrap().kill().unwrap();
+    }
+    let meanwhile = unique();
+    rename(host, &one.trunk, &meanwhile);
+    rename(host, &two.trunk, &one.trunk);
+    rename(host, &meanwhile, &two.trunk);
+    std::mem::swap(&mut one.trunk, &mut two.trunk);
+    (one, two)
+}
+
+/// How many programs of ours are at the ingress of a device.
+fn programs(host: &Netns, trunk: &str) -> usize {
+    let wire = (host.path(), trunk.to_owned());
+    let links = in_netns(&wire.0, move || match kernel_at_least(6, 6) {
+        true => Ok(SchedClassifier::query_tcx(&wire.1, TcAttachType::Ingress)?
+            .1
+            .len()),
+        false => Ok(0),
+    });
+    let filters = format!("tc filter show dev {trunk} ingress | grep -c vlanfast_rx || true");
+    let filters: usize = host.run(&filters).unwrap().trim().parse().unwrap();
+    links.unwrap() + filters
+}
+
+#[test]
+fn trunks_that_swapped_their_names_are_each_cleared_up_by_the_name_of_today() {
+    require!("swapped", nix::unistd::geteuid().is_root(), "needs root");
+    let (one, two) = swapped();
+    let host = &one.host;
+    assert_eq!(
+        (programs(host, &one.trunk), programs(host, &two.trunk)),
+        (1, 1)
+    );
+    detach(host, &one.trunk);
+    assert_eq!(
+        (programs(host, &one.trunk), programs(host, &two.trunk)),
+        (0, 1)
+    );
+    // What is pinned under its name is the other's.
+    detach(host, &one.trunk);
+    assert_eq!(programs(host, &two.trunk), 1);
+    detach(host, &two.trunk);
+    assert_eq!(programs(host, &two.trunk), 0);
+    assert!(!is_pinned(&one.trunk) && !is_pinned(&two.trunk));
+}
+
+#[test]
+fn trunks_that_swapped_their_names_are_taken_over() {
+    require!("swapped", nix::unistd::geteuid().is_root(), "needs root");
+    let (one, two) = swapped();
+    let host = &one.host;
+    // Under the names of before.
+    let counters = [&two, &one].map(|wire| map(wire, "COUNTERS").id());
+    let attach = |trunk: &str| Attached::start(host, trunk, &["--metrics", "off"]).unwrap();
+    let both = [attach(&one.trunk), attach(&two.trunk)];
+    let now = [&one, &two].map(|wire| map(wire, "COUNTERS").id());
+    assert_eq!(now, counters, "each goes on counting");
+    for (attached, wire) in both.iter().zip([&one, &two]) {
+        let status = attached.status().unwrap();
+        assert_eq!(status["trunk"], *wire.trunk);
+        assert_eq!(status["pid"], attached.pid().as_raw());
+        assert_eq!(programs(host, &wire.trunk), 1);
+    }
+    for attached in both {
+        attached.stop().unwrap();
+    }
+    assert_eq!(
+        (programs(host, &one.trunk), programs(host, &two.trunk)),
+        (0, 0)
+    );
+    assert!(!is_pinned(&one.trunk) && !is_pinned(&two.trunk));
 }
 
 #[test]
