@@ -1,12 +1,16 @@
 //! Bad input: one line that says what is wrong, a code of its own, and nothing changed.
 
-use std::os::unix::process::CommandExt;
+use std::{
+    fs::{self, File},
+    os::unix::process::CommandExt,
+};
 
+use nix::fcntl::{Flock, FlockArg};
 use vlanfast_tests::{
-    program::{Attached, Ended, binary, end, vlanfast},
+    program::{Attached, Ended, binary, detach, end, next_binary, pins, vlanfast},
     require,
     residue::Residue,
-    topology::{Netns, Wire, run},
+    topology::{Netns, Wire, run, unique},
 };
 
 /// One line on stderr, the code, and each of the words.
@@ -56,6 +60,72 @@ fn devices_that_can_not_be_a_trunk_are_refused() {
         1,
         &["not attached to lo"],
     );
+}
+
+#[test]
+fn one_trunk_that_can_not_be_shown_hides_no_other() {
+    require!("hidden", nix::unistd::geteuid().is_root(), "needs root");
+    let (gone, other, fine) = (
+        Wire::veth().unwrap(),
+        Wire::veth().unwrap(),
+        Wire::veth().unwrap(),
+    );
+    let host = &fine.host;
+    // A device that is gone, and one with the maps of another version.
+    Attached::start(&gone.host, &gone.trunk, &["--metrics", "off"])
+        .unwrap()
+        .kill()
+        .unwrap();
+    gone.host
+        .run(&format!("ip link del {}", gone.trunk))
+        .unwrap();
+    let next = next_binary();
+    Attached::start_by(next, &other.host, &other.trunk, &["--metrics", "off"])
+        .unwrap()
+        .kill()
+        .unwrap();
+    fs::remove_file(pins(&other.trunk).join("ENDPOINTS")).unwrap();
+    // One that is locked, and has nothing in it yet.
+    let starting = unique();
+    fs::create_dir(pins(&starting)).unwrap();
+    let lock = File::open(pins(&starting)).unwrap();
+    let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+    let attached = Attached::start(host, &fine.trunk, &["--metrics", "off"]).unwrap();
+
+    let text = vlanfast(host, &["status"]).unwrap();
+    let json = vlanfast(host, &["status", "--json"]).unwrap();
+    // Those of other tests that run at the same time are there too.
+    for (trunk, word, key) in [
+        (&gone.trunk, "can't be shown", "error"),
+        (&other.trunk, "can't be shown", "error"),
+        (&starting, "starting, by process", "pid"),
+        (&fine.trunk, "attached, by process", "hooks"),
+    ] {
+        let line = format!("{trunk}: {word}");
+        assert!(text.stdout.contains(&line), "no '{line}' in {text:?}");
+        let mut objects = json.stdout.lines().map(|line| {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            object
+        });
+        let object = objects.find(|object| object["trunk"] == *trunk).unwrap();
+        assert!(!object[key].is_null(), "{object}");
+    }
+    for ended in [text, json] {
+        assert!(!matches!(ended.code, None | Some(0)), "{ended:?}");
+        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
+    }
+    refused(
+        &vlanfast(&gone.host, &["status", &gone.trunk]).unwrap(),
+        4,
+        &["no such device", "vlanfast detach"],
+    );
+
+    attached.stop().unwrap();
+    drop(lock);
+    fs::remove_dir(pins(&starting)).unwrap();
+    for wire in [&gone, &other] {
+        detach(&wire.host, &wire.trunk).unwrap();
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
         hooks, load,
         netlink::Netlink,
         pins::{Holder, Lock, Pins},
-        tables::{self, Maps},
+        tables::{self, Heartbeat, Maps},
     },
     error::Error,
     metrics::http,
@@ -167,7 +167,13 @@ impl Ready {
         let published = self.reconciler.publish(netlink).await?;
         let counters = CounterMap::open(self.reconciler.pins())?;
         let read = move || counters.read_all();
-        let start = |listener| http::Server::start(listener, published.clone(), read);
+        let kept = Maps::open(pins)?;
+        let alive = move || {
+            let (settings, now) = (kept.settings(), tables::now());
+            matches!((settings, now), (Ok(settings), Ok(now))
+                if Heartbeat::of(&settings, now) == Heartbeat::Alive)
+        };
+        let start = |listener| http::Server::start(listener, published.clone(), read, alive);
         let server = self.listener.map(start).transpose()?;
         // What is attached is pinned: our handles on the programs end here, or they would keep them
         // alive behind a detach's back.

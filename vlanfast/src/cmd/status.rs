@@ -1,24 +1,24 @@
 //! `vlanfast status`: what the kernel says is attached, and what is in its maps.
 
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::BTreeMap;
 
+use anyhow::Context;
 use serde::Serialize;
 use vlanfast_common::{Endpoint, IngressReason, Parent, Source, SourceState, Vid};
 
 use super::attached;
 use crate::{
     cli::StatusArgs,
+    clock::seconds_since_1970,
     datapath::{
         check_kernel, choose,
         device::Trunk,
         hooks::{self, HOOKS, Kind},
         netlink::Netlink,
-        pins::Pins,
+        pins::{Holder, Pins, STATUS},
         tables::{self, Heartbeat, Maps},
     },
+    error::Error,
     output,
     state::{desired::Tables, published::MapFill},
 };
@@ -38,6 +38,22 @@ struct Status {
     maps: Vec<Map>,
     sources: Vec<SourceRow>,
     ignored: Ignored,
+}
+
+/// In its place where there is none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Without {
+    /// Nothing is attached yet.
+    Starting {
+        trunk: String,
+        heartbeat: &'static str,
+        pid: Option<i32>,
+    },
+    Failed {
+        trunk: String,
+        error: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -110,13 +126,54 @@ pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     if all.is_empty() && !args.json {
         return output::text("nothing attached: run `vlanfast attach TRUNK`\n");
     }
-    for pins in all {
-        match args.json {
-            true => output::json(&read(&netlink, &pins).await?)?,
-            false => print(&netlink, &pins).await?,
+    let mut failed = Ok(());
+    for pins in &all {
+        if let Some(holder) = starting(pins) {
+            show_starting(pins, holder, args.json)?;
+            continue;
+        }
+        match read(&netlink, pins).await {
+            Ok(status) if args.json => output::json(&status)?,
+            Ok(status) => output::text(&text(&status))?,
+            // The others can be shown all the same.
+            Err(error) => {
+                show_failed(pins, &error, args.json)?;
+                failed = failed.and(Err(error));
+            }
         }
     }
-    Ok(())
+    match all.len() {
+        1 => failed,
+        _ => failed.context("not every trunk can be shown"),
+    }
+}
+
+/// The process that fills the maps for the first time: what `status` reads is not there yet.
+fn starting(pins: &Pins) -> Option<Holder> {
+    let holder = pins.holder()?;
+    (!pins.path(STATUS).exists()).then_some(holder)
+}
+
+fn show_starting(pins: &Pins, holder: Holder, json: bool) -> anyhow::Result<()> {
+    let trunk = pins.trunk.clone();
+    match json {
+        true => output::json(&Without::Starting {
+            trunk,
+            heartbeat: "starting",
+            pid: holder.pid,
+        }),
+        false => output::text(&format!(
+            "{trunk}: starting, by process {holder}: it reads who is there, then attaches\n"
+        )),
+    }
+}
+
+fn show_failed(pins: &Pins, error: &anyhow::Error, json: bool) -> anyhow::Result<()> {
+    let (trunk, error) = (pins.trunk.clone(), format!("{error:#}").replace('\n', " "));
+    match json {
+        true => output::json(&Without::Failed { trunk, error }),
+        false => output::text(&format!("{trunk}: can't be shown: {error}\n")),
+    }
 }
 
 /// Prints one trunk's status.
@@ -203,9 +260,15 @@ fn text(status: &Status) -> String {
 async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
     let maps = Maps::open(pins)?;
     let settings = maps.settings()?;
-    // It may have another name than when somebody was attached last.
-    let name = netlink.name(settings.ifindex).await?;
-    let trunk = Trunk::find(netlink, name.as_ref().unwrap_or(&pins.trunk)).await?;
+    let trunk = device(netlink, pins, settings.ifindex)
+        .await
+        .with_context(|| {
+            format!(
+                "there are pins of {0}, but no such trunk here; if it is in another namespace, ask there, \
+                 else run `vlanfast detach {0}` to remove them",
+                pins.trunk
+            )
+        })?;
     let mut attached = vec![];
     let mut chosen = "none";
     for hook in HOOKS {
@@ -248,6 +311,18 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
     })
 }
 
+/// The device that the pins are of.
+async fn device(netlink: &Netlink, pins: &Pins, ifindex: u32) -> anyhow::Result<Trunk> {
+    // It may have another name than when somebody was attached last.
+    let name = hooks::owner(netlink, pins).await?;
+    let trunk = Trunk::find(netlink, name.as_ref().unwrap_or(&pins.trunk)).await?;
+    if trunk.ifindex != ifindex {
+        let trunk = trunk.name;
+        return Err(Error::TrunkGone { trunk }.into());
+    }
+    Ok(trunk)
+}
+
 /// The VLANs that have a device, and the trunk itself if there are endpoints on it.
 fn vlans(tables: &Tables, names: &BTreeMap<u32, String>) -> Vec<Vlan> {
     let mut endpoints = BTreeMap::<u16, usize>::new();
@@ -272,9 +347,7 @@ fn vlans(tables: &Tables, names: &BTreeMap<u32, String>) -> Vec<Vlan> {
 }
 
 fn sources(said: &vlanfast_common::Status) -> Vec<SourceRow> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_secs());
+    let now = seconds_since_1970();
     let row = |source: Source| {
         let status = said.sources[source as usize];
         SourceRow {

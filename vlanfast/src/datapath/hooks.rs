@@ -140,7 +140,7 @@ pub async fn find(netlink: &Netlink, name: &str) -> anyhow::Result<Option<Pins>>
 
 /// The device that what is pinned is attached to, by its name of today; `None` if it is gone, or in
 /// another namespace. An index says that only together with its namespace; what the device shows does.
-async fn owner(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Option<String>> {
+pub async fn owner(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Option<String>> {
     let Ok(settings) = tables::settings(pins) else {
         return Ok(None);
     };

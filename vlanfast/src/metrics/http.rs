@@ -77,14 +77,17 @@ type ReadCounters = dyn Fn() -> anyhow::Result<Vec<(Vlan, Counters)>> + Send + S
 struct Sources {
     published: watch::Receiver<Option<Arc<Published>>>,
     counters: Box<ReadCounters>,
+    alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Server {
-    /// Serves what is published at the time of each scrape, with the counters as they are then.
+    /// Serves what is published at the time of each scrape, with the counters as they are then. `alive`
+    /// says whether the process still does its work: this thread would answer though it hung.
     pub fn start(
         listener: TcpListener,
         published: watch::Receiver<Option<Arc<Published>>>,
         counters: impl Fn() -> anyhow::Result<Vec<(Vlan, Counters)>> + Send + Sync + 'static,
+        alive: impl Fn() -> bool + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -98,6 +101,7 @@ impl Server {
         let sources = Sources {
             published,
             counters: Box::new(counters),
+            alive: Box::new(alive),
         };
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
@@ -166,7 +170,11 @@ impl Sources {
         // Not held: the reconciler would wait for it.
         let published = self.published.borrow().clone();
         match (request.uri().path(), published) {
-            ("/live", _) => plain(StatusCode::OK, "live\n".into()),
+            ("/live", _) if (self.alive)() => plain(StatusCode::OK, "live\n".into()),
+            ("/live", _) => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the heartbeat has expired: the process hangs, or can't reach its sources\n".into(),
+            ),
             ("/ready" | "/metrics", None) => plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not ready: nothing has been read yet\n".into(),
@@ -221,8 +229,20 @@ mod tests {
                 .map(|vlan| (vlan, Counters::default()))
                 .collect())
         };
-        let server = Server::start(listener, published, counters).unwrap();
+        let server = Server::start(listener, published, counters, || true).unwrap();
         (server, publisher, address)
+    }
+
+    #[test]
+    fn it_is_not_live_when_the_process_is_not() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_publisher, published) = watch::channel(Some(Arc::default()));
+        let _server = Server::start(listener, published, || Ok(vec![]), || false).unwrap();
+        let said = ask(address, "GET /live");
+        assert!(said.starts_with("HTTP/1.1 503"), "{said}");
+        assert!(said.contains("the heartbeat has expired"), "{said}");
+        assert!(ask(address, "GET /ready").starts_with("HTTP/1.1 200"));
     }
 
     fn ask(address: SocketAddr, request: &str) -> String {

@@ -17,7 +17,7 @@ use std::{
     pin::pin,
     str::FromStr,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use futures_util::StreamExt;
@@ -29,7 +29,7 @@ use tokio::{
 };
 use vlanfast_common::{SourceState, SourceStatus};
 
-use crate::state::snapshot::Docker;
+use crate::{clock::seconds_since_1970, state::snapshot::Docker};
 use api::Client;
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -218,14 +218,9 @@ fn status(state: SourceState) -> SourceStatus {
 
 fn success() -> SourceStatus {
     SourceStatus {
-        last_success: unix_seconds(),
+        last_success: seconds_since_1970(),
         ..status(SourceState::Ok)
     }
-}
-
-fn unix_seconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 /// Why there are no names.

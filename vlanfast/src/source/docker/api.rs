@@ -16,8 +16,11 @@ use futures_util::{Stream, TryStreamExt};
 use tokio::net::UnixStream;
 use vlanfast_common::Mac;
 
-use super::{Error, unix_seconds};
-use crate::state::snapshot::{Attachment, Container, Docker, DockerNetwork};
+use super::Error;
+use crate::{
+    clock::seconds_since_1970,
+    state::snapshot::{Attachment, Container, Docker, DockerNetwork},
+};
 
 /// After which there may be other names. Health checks (`exec_…`, every few seconds) are not among
 /// them.
@@ -61,7 +64,7 @@ impl Client {
         ]);
         let options = EventsOptionsBuilder::default()
             // Docker answers a moment before it listens; this brings what happened in between.
-            .since(&unix_seconds().to_string())
+            .since(&seconds_since_1970().to_string())
             .filters(&filters);
         let events = self.0.events(Some(options.build()));
         events.map_ok(|_| ()).map_err(Error::from)
