@@ -12,7 +12,7 @@ mod tests;
 
 use std::{
     convert::Infallible,
-    env, fmt, io,
+    env, fmt, fs, io,
     path::{Path, PathBuf},
     pin::pin,
     str::FromStr,
@@ -25,7 +25,7 @@ use thiserror::Error;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use vlanfast_common::{SourceState, SourceStatus};
 
@@ -33,9 +33,13 @@ use crate::{clock::seconds_since_1970, state::snapshot::Docker};
 use api::Client;
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// Where dockerd leaves its number for as long as it runs.
+const PID_FILES: [&str; 2] = ["/var/run/docker.pid", "/run/docker.pid"];
 
 /// Until a daemon that is not there, or gone, is looked for again.
 const RETRY: Duration = Duration::from_secs(1);
+/// For a daemon that ended our connection to end itself: it stops containers first, 15 s by default.
+const SHUTDOWN: Duration = Duration::from_secs(20);
 /// Docker tells of one `docker run` in several events; one list is enough for them.
 const SETTLE: Duration = Duration::from_millis(20);
 /// Without an event: so that a daemon that hangs is noticed, and `last_success` means something.
@@ -80,13 +84,50 @@ impl fmt::Display for Wish {
 }
 
 impl Wish {
-    /// The socket to ask at, if anybody.
-    fn socket(&self) -> Option<PathBuf> {
+    /// Whom to ask, if anybody.
+    fn daemon(&self) -> Option<Daemon> {
         match self {
-            Self::Auto => Some(default_socket(env::var("DOCKER_HOST").ok().as_deref())),
+            Self::Auto => {
+                let socket = default_socket(env::var("DOCKER_HOST").ok().as_deref());
+                Some(daemon_at(socket))
+            }
             Self::Off => None,
-            Self::Socket(path) => Some(path.clone()),
+            Self::Socket(path) => Some(Daemon {
+                socket: path.clone(),
+                pid_files: None,
+            }),
         }
+    }
+}
+
+/// Whom to ask.
+struct Daemon {
+    socket: PathBuf,
+    /// One of them is there while the daemon runs, and until then it is not asked: to connect would
+    /// start one that its admin has stopped, where systemd listens for it (`docker.socket`). `None` for
+    /// a daemon that is to be asked in any case.
+    pid_files: Option<[PathBuf; 2]>,
+}
+
+impl Daemon {
+    /// Which daemon runs: another number after a restart, and none where that doesn't matter.
+    fn pid(&self) -> Result<Option<String>, Error> {
+        let Some(files) = &self.pid_files else {
+            return Ok(None);
+        };
+        let pid = files.iter().find_map(|file| fs::read_to_string(file).ok());
+        pid.map(Some).ok_or(Error::NotRunning)
+    }
+}
+
+/// Another's socket, Podman's say, has no such file.
+fn daemon_at(socket: PathBuf) -> Daemon {
+    let dockerds = [DEFAULT_SOCKET, "/run/docker.sock"].map(Path::new);
+    Daemon {
+        pid_files: dockerds
+            .contains(&socket.as_path())
+            .then(|| PID_FILES.map(PathBuf::from)),
+        socket,
     }
 }
 
@@ -126,8 +167,11 @@ impl Drop for Task {
 /// Watches Docker from now on. The receiver's end never closes before the task is dropped, also where
 /// there is nothing to watch.
 pub fn watch(wish: Wish) -> (Task, watch::Receiver<State>) {
-    let socket = wish.socket();
-    let first = match socket {
+    watch_daemon(wish.daemon())
+}
+
+fn watch_daemon(daemon: Option<Daemon>) -> (Task, watch::Receiver<State>) {
+    let first = match daemon {
         Some(_) => SourceState::Starting,
         None => SourceState::Off,
     };
@@ -136,8 +180,8 @@ pub fn watch(wish: Wish) -> (Task, watch::Receiver<State>) {
         ..State::default()
     });
     let task = tokio::spawn(async move {
-        match socket {
-            Some(socket) => keep_watching(&socket, &sender).await,
+        match daemon {
+            Some(daemon) => keep_watching(&daemon, &sender).await,
             None => std::future::pending().await,
         }
     });
@@ -146,25 +190,44 @@ pub fn watch(wish: Wish) -> (Task, watch::Receiver<State>) {
 
 /// Asks once; without an answer in time there are no names.
 pub async fn list_once(wish: &Wish, limit: Duration) -> (Docker, SourceStatus) {
-    let Some(socket) = wish.socket() else {
+    let Some(daemon) = wish.daemon() else {
         return (Docker::default(), status(SourceState::Off));
     };
-    let ask = async { Client::connect(&socket, limit).await?.list().await };
+    let ask = async {
+        daemon.pid()?;
+        Client::connect(&daemon.socket, limit).await?.list().await
+    };
     match timeout(limit, ask).await.unwrap_or(Err(Error::Timeout)) {
         Ok(docker) => (docker, success()),
         Err(error) => (Docker::default(), status(error.state())),
     }
 }
 
-async fn keep_watching(socket: &Path, sender: &watch::Sender<State>) {
+async fn keep_watching(daemon: &Daemon, sender: &watch::Sender<State>) {
+    // The daemon that ended our session, and when: it may be about to end, with its file still there.
+    let mut ending: Option<(String, Instant)> = None;
     loop {
-        let Err(error) = session(socket, sender).await;
+        let is_ending = |pid: &str| {
+            ending
+                .as_ref()
+                .is_some_and(|(of, since)| of == pid && since.elapsed() < SHUTDOWN)
+        };
+        let error = match daemon.pid() {
+            Ok(Some(pid)) if is_ending(&pid) => Error::Ended,
+            Ok(pid) => {
+                let Err(error) = session(&daemon.socket, sender).await;
+                let answered = sender.borrow().status.state == SourceState::Ok as u32;
+                ending = pid.filter(|_| answered).zip(Some(Instant::now()));
+                error
+            }
+            Err(error) => error,
+        };
         let state = error.state() as u32;
         // Nobody needs to hear once a second that nothing has changed.
         sender.send_if_modified(|known| {
             let changed = known.status.state != state;
             if changed {
-                log::debug!("docker at {}: {error}", socket.display());
+                log::debug!("docker at {}: {error}", daemon.socket.display());
                 known.status.state = state;
             }
             changed
@@ -226,6 +289,8 @@ fn success() -> SourceStatus {
 /// Why there are no names.
 #[derive(Debug, Error)]
 enum Error {
+    #[error("no daemon runs")]
+    NotRunning,
     #[error("failed to connect: {0}")]
     Connect(#[source] io::Error),
     #[error("failed to ask: {0}")]
@@ -239,6 +304,7 @@ enum Error {
 impl Error {
     fn state(&self) -> SourceState {
         match self {
+            Self::NotRunning => SourceState::Absent,
             Self::Connect(error) => refusal(error.kind()),
             Self::Api(_) | Self::Timeout | Self::Ended => SourceState::Unreachable,
         }

@@ -1,17 +1,18 @@
 use std::{
+    fs,
     io::ErrorKind,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use vlanfast_common::{Mac, SourceState};
 
 use super::{
-    State, Wish, default_socket,
+    DEFAULT_SOCKET, RETRY, State, Wish, daemon_at, default_socket,
     fake::{Daemon, World, socket},
-    list_once, refusal, watch,
+    list_once, refusal, watch, watch_daemon,
 };
 use crate::state::snapshot::{Attachment, Docker};
 
@@ -274,6 +275,53 @@ async fn docker_may_come_later_than_we() {
     until(&mut states, is(SourceState::Absent)).await;
     let _daemon = Daemon::start(&socket, &world());
     until(&mut states, is(SourceState::Ok)).await;
+}
+
+/// To connect would start it again, where systemd listens for it.
+#[tokio::test]
+async fn a_daemon_that_does_not_run_is_not_asked() {
+    let (dir, socket) = socket();
+    let world = world();
+    let daemon = Daemon::start(&socket, &world);
+    let pid_file = dir.path().join("docker.pid");
+    let (_task, mut states) = watch_daemon(Some(super::Daemon {
+        socket: socket.clone(),
+        pid_files: Some([dir.path().join("none"), pid_file.clone()]),
+    }));
+    let a_while = || sleep(RETRY + RETRY / 2);
+    let asked = || world.change(|facts| facts.asked.len());
+    until(&mut states, is(SourceState::Absent)).await;
+    a_while().await;
+    assert_eq!(asked(), 0);
+
+    fs::write(&pid_file, "1").unwrap();
+    until(&mut states, is(SourceState::Ok)).await;
+
+    // On its way out it has its file still, and only its socket is somebody's: systemd's.
+    drop(daemon);
+    until(&mut states, is(SourceState::Unreachable)).await;
+    let _daemon = Daemon::start(&socket, &world);
+    let before = asked();
+    a_while().await;
+    assert_eq!(asked(), before);
+    fs::remove_file(&pid_file).unwrap();
+    until(&mut states, is(SourceState::Absent)).await;
+    assert_eq!(asked(), before);
+    fs::write(&pid_file, "2").unwrap();
+    until(&mut states, is(SourceState::Ok)).await;
+}
+
+#[test]
+fn only_dockerds_own_socket_says_by_a_file_whether_it_runs() {
+    assert!(daemon_at(DEFAULT_SOCKET.into()).pid_files.is_some());
+    assert!(daemon_at("/run/docker.sock".into()).pid_files.is_some());
+    assert!(
+        daemon_at("/run/podman/podman.sock".into())
+            .pid_files
+            .is_none()
+    );
+    let explicit = Wish::Socket(DEFAULT_SOCKET.into()).daemon().unwrap();
+    assert!(explicit.pid_files.is_none());
 }
 
 #[tokio::test]
