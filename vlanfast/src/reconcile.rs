@@ -2,13 +2,7 @@
 //! result published for metrics. Everything is computed from scratch in each round, so that a lost
 //! event costs a moment and never correctness.
 
-use std::{
-    cell::Cell,
-    convert::Infallible,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -18,6 +12,7 @@ use tokio::{
 use vlanfast_common::{Parent, Source, SourceState, SourceStatus, Status, Vid};
 
 use crate::{
+    clock,
     datapath::{
         self, hooks,
         pins::{ENDPOINTS, NEIGHBORS, Pins, VLANS},
@@ -55,6 +50,8 @@ pub struct Reconciler {
     /// What is in the maps.
     installed: Tables,
     netlink_status: SourceStatus,
+    /// The last round failed: the maps are not what they should be.
+    behind: bool,
     hooks: Vec<(&'static str, &'static str)>,
     truth: Truth,
     publish: watch::Sender<Option<Arc<Published>>>,
@@ -96,13 +93,12 @@ impl Reconciler {
             trunk,
             installed: Tables::default(),
             netlink_status: SourceStatus::default(),
+            behind: false,
             hooks: vec![],
             truth: Truth::default(),
             publish: watch::Sender::default(),
         };
-        reconciler.netlink.refresh().await?;
-        reconciler.succeeded();
-        reconciler.round()?;
+        reconciler.follow().await?;
         Ok(reconciler)
     }
 
@@ -160,39 +156,49 @@ impl Reconciler {
 
     /// From what the sources show by now to what is in the maps.
     async fn follow(&mut self) -> anyhow::Result<()> {
-        self.netlink.refresh().await?;
-        self.succeeded();
-        self.round()
-    }
-
-    fn succeeded(&mut self) {
+        let differs = self.netlink.refresh().await?;
         self.netlink_status = SourceStatus {
             state: SourceState::Ok as u32,
-            last_success: seconds_since_1970(),
+            last_success: clock::seconds_since_1970(),
             reserved: 0,
         };
+        match differs || self.behind || self.docker.has_changed().unwrap_or(false) {
+            true => self.round(),
+            false => self.report_sources(),
+        }
     }
 
     /// Lets everybody know that the maps are not kept up to date for the moment.
     fn failed(&mut self) {
+        self.behind = true;
         self.netlink_status.state = SourceState::Unreachable as u32;
+        // It may be the maps that failed; the warning has said why.
+        let _ = self.report_sources();
+    }
+
+    /// Reports how the sources do, where nothing else is new.
+    fn report_sources(&mut self) -> anyhow::Result<()> {
+        let sources = self.sources();
         self.publish.send_if_modified(|published| {
             let Some(published) = published else {
                 return false;
             };
-            let mut failed = Published::clone(published);
-            failed.sources[Source::Netlink as usize] = self.netlink_status;
-            *published = Arc::new(failed);
+            *published = Arc::new(Published {
+                sources,
+                hooks: self.hooks.clone(),
+                ..Published::clone(published)
+            });
             true
         });
-        let status = self.maps.status().map(|mut status| {
-            status.sources[Source::Netlink as usize] = self.netlink_status;
-            status
-        });
-        // It may be these maps that failed; the warning has said why.
-        if let Ok(status) = status {
-            let _ = self.maps.set_status(&status);
-        }
+        let status = self.maps.status()?;
+        self.maps.set_status(&Status { sources, ..status })
+    }
+
+    fn sources(&self) -> [SourceStatus; Source::ALL.len()] {
+        let mut sources = [SourceStatus::default(); Source::ALL.len()];
+        sources[Source::Netlink as usize] = self.netlink_status;
+        sources[Source::Docker as usize] = self.docker.borrow().status;
+        sources
     }
 
     fn round(&mut self) -> anyhow::Result<()> {
@@ -214,6 +220,7 @@ impl Reconciler {
             Err(_) => self.installed = self.maps.read()?,
         }
         applied?;
+        self.behind = false;
         self.report(desired, &plan)
     }
 
@@ -228,9 +235,7 @@ impl Reconciler {
     /// Tells `status` and the metrics.
     fn report(&mut self, desired: Desired, plan: &Plan) -> anyhow::Result<()> {
         let docker = self.docker.borrow_and_update().clone();
-        let mut sources = [SourceStatus::default(); Source::ALL.len()];
-        sources[Source::Netlink as usize] = self.netlink_status;
-        sources[Source::Docker as usize] = docker.status;
+        let sources = self.sources();
         self.maps.set_status(&Status {
             sources,
             endpoints_left_out: plan.endpoints.left_out,
@@ -250,8 +255,8 @@ impl Reconciler {
         let installed = &self.installed;
         let published = Published {
             trunk: self.pins.trunk.clone(),
-            parents: desired.parents,
-            endpoints,
+            parents: Arc::new(desired.parents),
+            endpoints: Arc::new(endpoints),
             maps: vec![
                 fill(VLANS, installed.vlans.len(), Parent::COUNT, 0),
                 fill(
@@ -292,9 +297,4 @@ pub async fn heartbeat(maps: &mut Maps, truth: Truth) -> anyhow::Result<Infallib
             maps.beat(VALIDITY)?;
         }
     }
-}
-
-fn seconds_since_1970() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
-    elapsed.map_or(0, |elapsed| elapsed.as_secs())
 }

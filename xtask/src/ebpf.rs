@@ -99,8 +99,8 @@ pub fn build(release: bool) -> Result<PathBuf> {
 }
 
 /// Builds the binary that the tests upgrade to. Before the other: cargo gives both the same name.
-pub fn build_next() -> Result<PathBuf> {
-    let built = build_binary(Layout::Next, false)?;
+pub fn build_next(release: bool) -> Result<PathBuf> {
+    let built = build_binary(Layout::Next, release)?;
     let binary = built.with_file_name(Layout::Next.name());
     fs::copy(&built, &binary).with_context(|| format!("failed to write {}", binary.display()))?;
     Ok(binary)

@@ -45,6 +45,9 @@ pub struct Args {
     /// Run the vm level on this kernel only
     #[arg(long)]
     kernel: Option<Kernel>,
+    /// Test the optimised binary, as it is released
+    #[arg(long)]
+    release: bool,
     /// Run this program of the vm level only
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(VM_TARGETS))]
     program: Option<String>,
@@ -143,9 +146,9 @@ impl<'a> Session<'a> {
         let mut programs = BTreeMap::new();
         let rooted = levels.iter().any(|level| *level != Level::Host);
         if rooted {
-            programs.insert("vlanfast-next".to_owned(), ebpf::build_next()?);
+            programs.insert("vlanfast-next".to_owned(), ebpf::build_next(args.release)?);
         }
-        programs.insert("vlanfast".to_owned(), ebpf::build(false)?);
+        programs.insert("vlanfast".to_owned(), ebpf::build(args.release)?);
         if rooted {
             programs.extend(build::tests()?);
         }

@@ -165,7 +165,8 @@ impl Ready {
         }
         self.maps.beat(VALIDITY)?;
         let published = self.reconciler.publish(netlink).await?;
-        let counters = CounterMap::open(self.reconciler.pins())?;
+        let pins = self.reconciler.pins();
+        let counters = CounterMap::open(pins)?;
         let read = move || counters.read_all();
         let kept = Maps::open(pins)?;
         let alive = move || {

@@ -1,7 +1,7 @@
 //! What the reconciler tells the rest of the program after each round: all that metrics need beside
 //! the counters.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use vlanfast_common::{EndpointKey, SourceStatus, Vid};
 
@@ -12,9 +12,9 @@ use super::names::Names;
 pub struct Published {
     pub trunk: String,
     /// The VLANs that the host has a device for, with that device's name; VID 0 is the trunk.
-    pub parents: BTreeMap<Vid, String>,
+    pub parents: Arc<BTreeMap<Vid, String>>,
     /// The macvlans and macvtaps whose entries are in the map, with their names.
-    pub endpoints: BTreeMap<EndpointKey, Names>,
+    pub endpoints: Arc<BTreeMap<EndpointKey, Names>>,
     pub maps: Vec<MapFill>,
     /// By `vlanfast_common::Source`.
     pub sources: [SourceStatus; 2],

@@ -17,17 +17,13 @@ fn published() -> Published {
         last_success,
         ..SourceStatus::default()
     };
+    let key = |last| EndpointKey::new(vid, Mac([2, 0, 0, 0, 0, last]));
+    let parents = [(Vid::UNTAGGED, "eth0".into()), (vid, "eth0.10".into())];
+    let endpoints = [(key(1), names), (key(2), Names::default())];
     Published {
         trunk: "eth0".into(),
-        parents: [(Vid::UNTAGGED, "eth0".into()), (vid, "eth0.10".into())].into(),
-        endpoints: [
-            (EndpointKey::new(vid, Mac([2, 0, 0, 0, 0, 1])), names),
-            (
-                EndpointKey::new(vid, Mac([2, 0, 0, 0, 0, 2])),
-                Names::default(),
-            ),
-        ]
-        .into(),
+        parents: Arc::new(parents.into()),
+        endpoints: Arc::new(endpoints.into()),
         maps: vec![MapFill {
             map: "ENDPOINTS",
             entries: 2,

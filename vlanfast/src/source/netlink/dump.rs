@@ -126,6 +126,7 @@ impl Questions {
         for message in links.all.iter().filter_map(link_message) {
             let ifindex = Ifindex(message.header.index);
             namespace.links.insert(ifindex, self.read(nsid, message));
+            namespace.addresses.insert(ifindex, vec![]);
         }
         for (ifindex, address) in addresses.all.iter().filter_map(address) {
             let own = namespace.addresses.entry(ifindex).or_default();

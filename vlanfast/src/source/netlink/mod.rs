@@ -19,6 +19,8 @@ use crate::state::snapshot::{Ifindex, Network, Nsid};
 
 /// More changed devices of one namespace than this, and reading all of it is cheaper.
 const ONE_BY_ONE: usize = 64;
+/// Namespaces that are read once more before what has changed meanwhile has its turn.
+const AT_ONCE: usize = 16;
 /// A kernel that answers takes milliseconds; one that does not is asked anew.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,9 +30,11 @@ pub struct Netlink {
     events: Events,
     mounts: Mounts,
     dirty: Dirty,
-    /// Namespaces that changed while they were read.
+    /// Namespaces to read once more, when there is time.
     again: BTreeSet<Nsid>,
     network: Network,
+    /// What was read last is not what was there before.
+    differs: bool,
 }
 
 impl Netlink {
@@ -47,6 +51,7 @@ impl Netlink {
             },
             again: BTreeSet::new(),
             network: Network::default(),
+            differs: false,
         })
     }
 
@@ -68,13 +73,16 @@ impl Netlink {
         }
     }
 
-    /// Has everything read anew at the next [`Netlink::refresh`].
+    /// Has everything read anew, a part at each [`Netlink::refresh`], so that what changes meanwhile does
+    /// not have to wait.
     pub fn doubt(&mut self) {
-        self.dirty.all = true;
+        self.dirty.list = true;
+        self.again.extend(self.network.namespaces.keys());
     }
 
-    /// Reads what has changed. After an error, everything is read at the next call.
-    pub async fn refresh(&mut self) -> anyhow::Result<()> {
+    /// Reads what has changed, and says whether anything differs. After an error, everything is read at
+    /// the next call.
+    pub async fn refresh(&mut self) -> anyhow::Result<bool> {
         self.events
             .drain(&mut self.dirty)
             .context("failed to read netlink events")?;
@@ -86,30 +94,28 @@ impl Netlink {
         if result.is_err() {
             self.dirty.all = true;
         }
-        result
+        result.map(|()| std::mem::take(&mut self.differs))
     }
 
     async fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
         for &(namespace, id) in &dirty.renumbered {
             if self.questions.nsid(namespace) == Nsid::Own {
-                self.network.namespaces.remove(&Nsid::Other(id));
+                self.forget(Nsid::Other(id));
             }
         }
         if dirty.all || dirty.list {
             self.give_ids(dirty.all).await?;
             let mut there = self.questions.namespaces().await?;
             there.insert(Nsid::Own);
-            self.network
-                .namespaces
-                .retain(|nsid, _| there.contains(nsid));
+            let known: Vec<_> = self.network.namespaces.keys().copied().collect();
+            for gone in known.into_iter().filter(|nsid| !there.contains(nsid)) {
+                self.forget(gone);
+            }
             for nsid in there {
                 if dirty.all || !self.network.namespaces.contains_key(&nsid) {
                     self.read_namespace(nsid).await?;
                 }
             }
-        }
-        for nsid in std::mem::take(&mut self.again) {
-            self.read_namespace(nsid).await?;
         }
         if dirty.all {
             return Ok(());
@@ -124,7 +130,18 @@ impl Netlink {
                 self.read_link(nsid, ifindex).await?;
             }
         }
+        for _ in 0..AT_ONCE {
+            let Some(nsid) = self.again.pop_first() else {
+                break;
+            };
+            self.read_namespace(nsid).await?;
+        }
         Ok(())
+    }
+
+    fn forget(&mut self, nsid: Nsid) {
+        self.differs |= self.network.namespaces.remove(&nsid).is_some();
+        self.again.remove(&nsid);
     }
 
     /// Gives an id to the namespaces that have none; to all, where we are in doubt.
@@ -148,11 +165,11 @@ impl Netlink {
                 if !read.whole {
                     self.again.insert(nsid);
                 }
+                let old = self.network.namespaces.get(&nsid);
+                self.differs |= old != Some(&read.namespace);
                 self.network.namespaces.insert(nsid, read.namespace);
             }
-            None => {
-                self.network.namespaces.remove(&nsid);
-            }
+            None => self.forget(nsid),
         }
         Ok(())
     }
@@ -162,12 +179,15 @@ impl Netlink {
         let Some(namespace) = self.network.namespaces.get_mut(&nsid) else {
             return Ok(());
         };
-        match read {
-            Some((link, addresses)) => {
+        let (link, addresses) = read.unzip();
+        self.differs |= namespace.links.get(&ifindex) != link.as_ref()
+            || namespace.addresses.get(&ifindex) != addresses.as_ref();
+        match (link, addresses) {
+            (Some(link), Some(addresses)) => {
                 namespace.links.insert(ifindex, link);
                 namespace.addresses.insert(ifindex, addresses);
             }
-            None => {
+            _ => {
                 namespace.links.remove(&ifindex);
                 namespace.addresses.remove(&ifindex);
             }
