@@ -70,16 +70,22 @@ struct Prepared {
 
 /// Everything that can be refused without having changed anything.
 async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepared> {
-    let mut trunk = Trunk::find(netlink, &args.trunk).await?;
-    let mut pins = hooks::pins_of(netlink, &args.trunk).await?;
+    let name = &args.trunk;
+    let mut trunk = Trunk::find(netlink, name).await?;
+    let mut pins = Pins::of(name);
     let mut lock = None;
-    if pins.exist() {
-        // Its process was killed, or told to keep it: it is ours now.
-        lock = Some(pins.lock()?.map_err(|holder| taken(&pins, holder))?);
-        if tables::settings(&pins).is_ok_and(|settings| settings.ifindex != trunk.ifindex) {
-            // What had this name is another device by now.
-            hooks::remove(netlink, &pins).await?;
-            (lock, trunk) = (None, Trunk::find(netlink, &args.trunk).await?);
+    match hooks::find(netlink, name).await? {
+        None => hooks::make_way(netlink, name).await?,
+        Some(found) => {
+            // Its process was killed, or told to keep it: it is ours now.
+            let taken = found.lock()?.map_err(|holder| taken(&found, holder))?;
+            if hooks::owner(netlink, &found).await?.as_ref() == Some(name) {
+                (pins, lock) = (found, Some(taken));
+            } else {
+                // Nothing is attached by it: its device is gone, or it never came so far.
+                hooks::remove(netlink, &found).await?;
+                trunk = Trunk::find(netlink, name).await?;
+            }
         }
     }
     let choice = choose::choose(&hooks::without_ours(&trunk, &pins)?, args.ingress)?;
@@ -88,9 +94,7 @@ async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepare
         Some(lock) => lock,
         None => pins.create()?.map_err(|holder| taken(&pins, holder))?,
     };
-    if pins.trunk != trunk.name {
-        pins.rename(&trunk.name)?;
-    }
+    // Pins under a name that the trunk had before follow it in the first round.
     Ok(Prepared {
         pins,
         trunk,

@@ -112,13 +112,6 @@ pub fn without_ours(trunk: &Trunk, pins: &Pins) -> anyhow::Result<Trunk> {
     Ok(trunk)
 }
 
-/// The pins to attach a trunk with: those that [`find`] finds, or else those under its name, which may
-/// be nobody's yet, or another device's.
-pub async fn pins_of(netlink: &Netlink, name: &str) -> anyhow::Result<Pins> {
-    let found = find(netlink, name).await?;
-    Ok(found.unwrap_or_else(|| Pins::of(name)))
-}
-
 /// The pins of a trunk: those of this very device, whatever name they are under; or else those under its
 /// name, to be cleared up, unless they are another device's that is there.
 pub async fn find(netlink: &Netlink, name: &str) -> anyhow::Result<Option<Pins>> {
