@@ -78,14 +78,14 @@ impl Truth {
 impl Reconciler {
     /// Reads the sources and fills the maps, which must be empty: the programs that use them are to be
     /// attached only then.
-    pub async fn fill(
+    pub fn fill(
         pins: Pins,
         trunk: Ifindex,
         maps: Maps,
         docker: watch::Receiver<docker::State>,
     ) -> anyhow::Result<Self> {
         let mut reconciler = Self {
-            netlink: Netlink::open().await?,
+            netlink: Netlink::open()?,
             docker,
             capacity: maps.capacity()?,
             maps,
@@ -98,7 +98,7 @@ impl Reconciler {
             truth: Truth::default(),
             publish: watch::Sender::default(),
         };
-        reconciler.follow().await?;
+        reconciler.follow()?;
         Ok(reconciler)
     }
 
@@ -141,7 +141,7 @@ impl Reconciler {
                     doubt = Instant::now() + DOUBT;
                 }
             }
-            match self.follow().await {
+            match self.follow() {
                 Ok(()) => self.truth.restore(),
                 Err(error) if is_gone(&error) => return Err(error),
                 Err(error) => {
@@ -155,8 +155,8 @@ impl Reconciler {
     }
 
     /// From what the sources show by now to what is in the maps.
-    async fn follow(&mut self) -> anyhow::Result<()> {
-        let differs = self.netlink.refresh().await?;
+    fn follow(&mut self) -> anyhow::Result<()> {
+        let differs = self.netlink.refresh()?;
         self.netlink_status = SourceStatus {
             state: SourceState::Ok as u32,
             last_success: clock::seconds_since_1970(),

@@ -41,7 +41,7 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         adopted,
         _lock,
     } = prepare(&netlink, args).await?;
-    let attached = match Ready::make(args, &pins, &trunk, choice).await {
+    let attached = match Ready::make(args, &pins, &trunk, choice) {
         Ok(ready) => ready.attach(&netlink, &trunk, choice).await,
         Err(error) => Err(error),
     };
@@ -125,7 +125,7 @@ struct Ready {
 }
 
 impl Ready {
-    async fn make(
+    fn make(
         args: &AttachArgs,
         pins: &Pins,
         trunk: &Trunk,
@@ -145,7 +145,7 @@ impl Ready {
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
-        let reconciler = Reconciler::fill(pins.clone(), trunk, tables, names).await?;
+        let reconciler = Reconciler::fill(pins.clone(), trunk, tables, names)?;
         Ok(Self {
             ebpf,
             maps,

@@ -49,8 +49,8 @@ struct Row {
 pub async fn run(args: &EndpointsArgs) -> anyhow::Result<()> {
     check_kernel()?;
     let trunks = attached(args.trunk.as_deref()).await?;
-    let mut netlink = Netlink::open().await?;
-    netlink.refresh().await?;
+    let mut netlink = Netlink::open()?;
+    netlink.refresh()?;
     let (docker, _) = docker::list_once(&args.docker, PATIENCE).await;
     let mut all = vec![];
     for pins in &trunks {

@@ -163,6 +163,28 @@ fn a_trunk_of_another_namespace_with_the_same_index_is_not_taken_for_a_renamed_o
 }
 
 #[test]
+fn a_new_device_with_the_old_name_of_a_renamed_trunk_takes_nothing_from_it() {
+    require!("heir", nix::unistd::geteuid().is_root(), "needs root");
+    let mut wire = Wire::veth().unwrap();
+    attach(&wire, &[]).kill().unwrap();
+    let counters = map(&wire, "COUNTERS").id();
+    let old = std::mem::replace(&mut wire.trunk, unique());
+    let host = &wire.host;
+    rename(host, &old, &wire.trunk);
+    host.run(&format!(
+        "ip link add {old} type veth peer name other && ip link set {old} up && ip link set other up"
+    ))
+    .unwrap();
+    let heir = Attached::start(host, &old, &["--metrics", "off"]).unwrap();
+    assert_eq!((programs(host, &old), programs(host, &wire.trunk)), (1, 1));
+    assert_eq!(map(&wire, "COUNTERS").id(), counters, "under its new name");
+    heir.stop().unwrap();
+    assert!(!is_pinned(&old));
+    detach(host, &wire.trunk);
+    assert_eq!(programs(host, &wire.trunk), 0);
+}
+
+#[test]
 fn a_new_device_with_an_old_name_is_attached_anew() {
     require!("new device", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();

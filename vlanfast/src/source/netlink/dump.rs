@@ -1,37 +1,39 @@
 //! Questions to the kernel about the devices of any namespace, and its answers as plain data.
 
-use std::{collections::BTreeSet, fs::File, net::IpAddr, num::NonZeroI32, os::fd::AsRawFd};
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    fs::File,
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
+use super::read;
+use crate::state::snapshot::{Ifindex, Link, Namespace, Nsid};
 use anyhow::Context;
-use futures_util::StreamExt;
+use nix::sys::{
+    socket::{setsockopt, sockopt::ReceiveTimeout},
+    time::TimeVal,
+};
 use rtnetlink::{
-    Handle,
     packet_core::{
-        ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage,
+        NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
         NetlinkPayload,
     },
     packet_route::{
         RouteNetlinkMessage,
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-        link::{
-            InfoData, InfoKind, InfoMacVlan, InfoMacVtap, LinkAttribute, LinkExtentMask, LinkFlags,
-            LinkInfo, LinkMessage,
-        },
+        address::{AddressAttribute, AddressMessage},
+        link::{LinkAttribute, LinkExtentMask, LinkMessage},
         nsid::{NsidAttribute, NsidMessage},
     },
-};
-use vlanfast_common::Mac;
-
-use crate::{
-    link::{info, name, vlan},
-    state::snapshot::{Ifindex, Kind, Link, Mode, Namespace, Nsid},
+    sys::{Socket, protocols::NETLINK_ROUTE},
 };
 
-/// How often a dump is tried that something changes in the middle of.
-const DUMPS: u32 = 3;
-
-/// An address and the device that has it.
-type Address = (Ifindex, IpAddr);
+/// A kernel that answers takes milliseconds.
+const PATIENCE: TimeVal = TimeVal::new(30, 0);
+/// The kernel fills no more than this at once (`netlink_recvmsg`, NLMSG_GOODSIZE).
+const DATAGRAM: usize = 64 << 10;
 
 /// A namespace as it was read.
 pub struct Read {
@@ -40,26 +42,39 @@ pub struct Read {
     pub whole: bool,
 }
 
-/// A connection that can ask about every namespace with an id.
+/// A socket that can ask about every namespace with an id, one question at a time.
+///
+/// It blocks: the kernel computes a dump while it is read. And it takes each answer apart as it comes: the
+/// devices of a large host, spelled out in full, are tens of megabytes.
 pub struct Questions {
-    handle: Handle,
+    socket: Socket,
+    /// Tells the answers to the last question from late ones to another.
+    number: Cell<u32>,
     /// The id that our own namespace has in itself, which the kernel uses where it means us.
     own: Option<i32>,
 }
 
 impl Questions {
-    pub async fn connect() -> anyhow::Result<Self> {
-        // Without strict checking, dumps of addresses ignore which namespace is asked about.
-        let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()
-            .context("failed to open a netlink socket")?;
-        // A dump that fails says so at its end (`netlink_dump_done`).
-        connection.set_forward_done(true);
-        tokio::spawn(connection);
-        let mut questions = Self { handle, own: None };
+    pub fn open() -> anyhow::Result<Self> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            // Without strict checking, dumps of addresses ignore which namespace is asked about.
+            socket.set_netlink_get_strict_chk(true)?;
+            // SAFETY: the socket is borrowed for as long, and owns its descriptor.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+            setsockopt(&borrowed, ReceiveTimeout, &PATIENCE)?;
+            Ok(socket)
+        };
+        let mut questions = Self {
+            socket: open().context("failed to open a netlink socket")?,
+            number: Cell::new(0),
+            own: None,
+        };
         let own = NsidAttribute::Pid(std::process::id());
         // The kernel would give it one at the first dump that mentions us; then we would not know it.
-        questions.give_id(own.clone()).await?;
-        questions.own = questions.id(own).await?;
+        questions.give_id(own.clone())?;
+        questions.own = questions.id(own)?;
         Ok(questions)
     }
 
@@ -72,16 +87,15 @@ impl Questions {
     }
 
     /// Gives the namespace of a file an id, if it has none.
-    pub async fn give_id_to(&self, file: &File) -> anyhow::Result<()> {
+    pub fn give_id_to(&self, file: &File) -> anyhow::Result<()> {
         self.give_id(NsidAttribute::Fd(file.as_raw_fd() as u32))
-            .await
     }
 
-    async fn give_id(&self, namespace: NsidAttribute) -> anyhow::Result<()> {
+    fn give_id(&self, namespace: NsidAttribute) -> anyhow::Result<()> {
         let mut message = NsidMessage::default();
         message.attributes = vec![NsidAttribute::Id(-1), namespace];
         let request = RouteNetlinkMessage::NewNsId(message);
-        match self.ask(request, NLM_F_REQUEST | NLM_F_ACK).await {
+        match self.ask(&request, NLM_F_REQUEST | NLM_F_ACK, |_| {}) {
             Ok(_) => Ok(()),
             // It has one; or it died since.
             Err(error) if [Some(libc::EEXIST), Some(libc::EINVAL)].contains(&errno(&error)) => {
@@ -91,55 +105,69 @@ impl Questions {
         }
     }
 
-    async fn id(&self, namespace: NsidAttribute) -> anyhow::Result<Option<i32>> {
+    fn id(&self, namespace: NsidAttribute) -> anyhow::Result<Option<i32>> {
         let mut message = NsidMessage::default();
         message.attributes = vec![namespace];
         let request = RouteNetlinkMessage::GetNsId(message);
-        let answers = self.ask(request, NLM_F_REQUEST).await?;
-        Ok(answers.all.iter().find_map(id_of))
+        let mut id = None;
+        self.ask(&request, NLM_F_REQUEST | NLM_F_ACK, |answer| {
+            id = id.or(read::id(&answer));
+        })
+        .context("failed to ask for the id of a namespace")?;
+        Ok(id)
     }
 
     /// The other namespaces that have an id.
-    pub async fn namespaces(&self) -> anyhow::Result<BTreeSet<Nsid>> {
+    pub fn namespaces(&self) -> anyhow::Result<BTreeSet<Nsid>> {
         let request = RouteNetlinkMessage::GetNsId(NsidMessage::default());
-        let answers = self
-            .dump(&request)
-            .await
-            .context("failed to list the network namespaces")?;
-        Ok(answers
-            .all
-            .iter()
-            .filter_map(id_of)
-            .map(|id| self.nsid(Some(id)))
-            .filter(|nsid| *nsid != Nsid::Own)
-            .collect())
+        let mut all = BTreeSet::new();
+        let whole = self.dump(&request, |answer| all.extend(read::id(&answer)));
+        whole.context("failed to list the network namespaces")?;
+        let namespaces = all.into_iter().map(|id| self.nsid(Some(id)));
+        Ok(namespaces.filter(|nsid| *nsid != Nsid::Own).collect())
     }
 
     /// Every device of a namespace; `None` if the namespace is gone, or not ours to see.
-    pub async fn namespace(&self, nsid: Nsid) -> anyhow::Result<Option<Read>> {
-        let (Some(links), Some(addresses)) =
-            (self.links(nsid).await?, self.addresses(nsid, None).await?)
-        else {
-            return Ok(None);
-        };
+    pub fn namespace(&self, nsid: Nsid) -> anyhow::Result<Option<Read>> {
+        match self.dump_namespace(nsid)? {
+            // Once more: it is quiet most of the time.
+            Some(Read { whole: false, .. }) => self.dump_namespace(nsid),
+            read => Ok(read),
+        }
+    }
+
+    fn dump_namespace(&self, nsid: Nsid) -> anyhow::Result<Option<Read>> {
         let mut namespace = Namespace::default();
-        for message in links.all.iter().filter_map(link_message) {
-            let ifindex = Ifindex(message.header.index);
-            namespace.links.insert(ifindex, self.read(nsid, message));
-            namespace.addresses.insert(ifindex, vec![]);
-        }
-        for (ifindex, address) in addresses.all.iter().filter_map(address) {
-            let own = namespace.addresses.entry(ifindex).or_default();
-            own.push(address);
-        }
-        Ok(Some(Read {
+        let request = RouteNetlinkMessage::GetLink(about(nsid));
+        let links = self.dump(&request, |answer| {
+            if let RouteNetlinkMessage::NewLink(message) = answer {
+                let ifindex = Ifindex(message.header.index);
+                namespace.links.insert(
+                    ifindex,
+                    read::link(nsid, &message, |id| self.nsid(Some(id))),
+                );
+                namespace.addresses.insert(ifindex, vec![]);
+            }
+        });
+        let links = match links {
+            Err(error) if is_gone(nsid, &error) => return Ok(None),
+            whole => whole.context("failed to list devices")?,
+        };
+        let addresses = self.addresses(nsid, None, |ifindex, address| {
+            namespace
+                .addresses
+                .entry(ifindex)
+                .or_default()
+                .push(address);
+        })?;
+        Ok(addresses.map(|addresses| Read {
             namespace,
-            whole: links.whole && addresses.whole,
+            whole: links && addresses,
         }))
     }
 
     /// One device, `None` if it or its namespace is gone, and its addresses.
-    pub async fn link(
+    pub fn link(
         &self,
         nsid: Nsid,
         ifindex: Ifindex,
@@ -147,36 +175,35 @@ impl Questions {
         let mut request = about(nsid);
         request.header.index = ifindex.0;
         let request = RouteNetlinkMessage::GetLink(request);
-        // With an acknowledgement, or an answer that can't be read would be waited for.
-        let answers = match self.ask(request, NLM_F_REQUEST | NLM_F_ACK).await {
+        let mut link = None;
+        let asked = self.ask(&request, NLM_F_REQUEST | NLM_F_ACK, |answer| {
+            if let RouteNetlinkMessage::NewLink(message) = answer {
+                link = Some(read::link(nsid, &message, |id| self.nsid(Some(id))));
+            }
+        });
+        match asked {
             Err(error) if errno(&error) == Some(libc::ENODEV) || is_gone(nsid, &error) => {
                 return Ok(None);
             }
-            answers => answers.context("failed to ask for a device")?,
+            asked => asked.context("failed to ask for a device")?,
         };
-        let message = answers.all.iter().find_map(link_message);
-        let message = message.context("the kernel's answer about a device can't be read")?;
-        let Some(addresses) = self.addresses(nsid, Some(ifindex)).await? else {
-            return Ok(None);
-        };
-        let own = |(index, address)| (index == ifindex).then_some(address);
-        let addresses = addresses.all.iter().filter_map(address).filter_map(own);
-        Ok(Some((self.read(nsid, message), addresses.collect())))
+        let mut own = vec![];
+        let addresses = self.addresses(nsid, Some(ifindex), |index, address| {
+            if index == ifindex {
+                own.push(address);
+            }
+        })?;
+        Ok(link.zip(addresses).map(|(link, _)| (link, own)))
     }
 
-    async fn links(&self, nsid: Nsid) -> anyhow::Result<Option<Answers>> {
-        let request = RouteNetlinkMessage::GetLink(about(nsid));
-        match self.dump(&request).await {
-            Err(error) if is_gone(nsid, &error) => Ok(None),
-            answers => answers.map(Some).context("failed to list devices"),
-        }
-    }
-
-    async fn addresses(
+    /// Hands over every address, or those of one device, and says whether nothing changed meanwhile;
+    /// `None` if the device or the namespace is gone.
+    fn addresses(
         &self,
         nsid: Nsid,
         only: Option<Ifindex>,
-    ) -> anyhow::Result<Option<Answers>> {
+        mut each: impl FnMut(Ifindex, IpAddr),
+    ) -> anyhow::Result<Option<bool>> {
         let mut message = AddressMessage::default();
         if let Nsid::Other(id) = nsid {
             message.attributes.push(AddressAttribute::TargetNetNsId(id));
@@ -184,91 +211,77 @@ impl Questions {
         if let Some(ifindex) = only {
             message.header.index = ifindex.0;
         }
-        match self.dump(&RouteNetlinkMessage::GetAddress(message)).await {
+        let request = RouteNetlinkMessage::GetAddress(message);
+        let asked = self.dump(&request, |answer| {
+            if let Some((ifindex, address)) = read::address(&answer) {
+                each(ifindex, address);
+            }
+        });
+        match asked {
             // With an index, also that there is no such device.
             Err(error) if errno(&error) == Some(libc::ENODEV) || is_gone(nsid, &error) => Ok(None),
-            answers => answers.map(Some).context("failed to list addresses"),
+            whole => whole.map(Some).context("failed to list addresses"),
         }
     }
 
-    fn read(&self, nsid: Nsid, message: &LinkMessage) -> Link {
-        let mut mac = Mac::default();
-        let (mut lower, mut lower_nsid) = (None, nsid);
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::Address(bytes) => {
-                    mac = bytes.first_chunk().copied().map(Mac).unwrap_or_default();
-                }
-                LinkAttribute::Link(index) => lower = Some(Ifindex(*index)),
-                // By the ids of our namespace, whichever was asked about (`rtnl_fill_link_netnsid`).
-                LinkAttribute::LinkNetNsId(id) => lower_nsid = self.nsid(Some(*id)),
-                _ => {}
-            }
-        }
-        Link {
-            name: name(message),
-            mac,
-            up: message.header.flags.contains(LinkFlags::Up),
-            kind: kind(message),
-            lower: lower.map(|index| (lower_nsid, index)),
-        }
-    }
-
-    /// A dump, repeated where something changed in its middle: before Linux 6.8 it may have skipped
-    /// over a device then.
-    async fn dump(&self, request: &RouteNetlinkMessage) -> Result<Answers, rtnetlink::Error> {
-        let mut answers = Answers::default();
-        for _ in 0..DUMPS {
-            answers = self
-                .ask(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)
-                .await?;
-            if answers.whole {
-                break;
-            }
-        }
-        Ok(answers)
-    }
-
-    async fn ask(
+    /// A dump; whether nothing changed in its middle. If something did, it may have skipped over a device
+    /// (before Linux 6.8).
+    fn dump(
         &self,
-        request: RouteNetlinkMessage,
+        request: &RouteNetlinkMessage,
+        each: impl FnMut(RouteNetlinkMessage),
+    ) -> io::Result<bool> {
+        self.ask(request, NLM_F_REQUEST | NLM_F_DUMP, each)
+    }
+
+    /// Asks, and hands over what the kernel says; whether nothing changed while it said it.
+    fn ask(
+        &self,
+        request: &RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<Answers, rtnetlink::Error> {
-        let mut message = NetlinkMessage::from(request);
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> io::Result<bool> {
+        let number = self.number.get().wrapping_add(1);
+        self.number.set(number);
+        let mut message = NetlinkMessage::from(request.clone());
         message.header.flags = flags;
-        let mut handle = self.handle.clone();
-        let mut stream = handle.request(message)?;
-        let mut answers = Answers {
-            all: vec![],
-            whole: true,
-        };
-        while let Some(answer) = stream.next().await {
-            answers.whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(message) => answers.all.push(message),
-                NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(rtnetlink::Error::NetlinkError(error));
-                }
-                NetlinkPayload::Done(done) => {
-                    if let Some(code) = NonZeroI32::new(done.code) {
-                        let mut error = ErrorMessage::default();
-                        error.code = Some(code);
-                        return Err(rtnetlink::Error::NetlinkError(error));
+        message.header.sequence_number = number;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        let mut whole = true;
+        let mut datagram = Vec::with_capacity(DATAGRAM);
+        loop {
+            datagram.clear();
+            self.socket.recv(&mut datagram, 0)?;
+            let mut rest = &datagram[..];
+            while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
+                let length = buffer.length() as usize;
+                if buffer.sequence_number() == number {
+                    whole &= buffer.flags() & NLM_F_DUMP_INTR == 0;
+                    match NetlinkMessage::deserialize(rest).map(|message| message.payload) {
+                        Ok(NetlinkPayload::InnerMessage(message)) => each(message),
+                        // An acknowledgement is an error of 0.
+                        Ok(NetlinkPayload::Error(error)) => match error.raw_code() {
+                            0 => return Ok(whole),
+                            code => return Err(io::Error::from_raw_os_error(-code)),
+                        },
+                        // A dump that fails says so at its end (`netlink_dump_done`).
+                        Ok(NetlinkPayload::Done(done)) => match done.code {
+                            0.. => return Ok(whole),
+                            code => return Err(io::Error::from_raw_os_error(-code)),
+                        },
+                        Ok(_) => {}
+                        Err(error) => log::debug!("the kernel says what can't be read: {error}"),
                     }
                 }
-                _ => {}
+                // Messages start at multiples of 4 bytes (netlink(7)).
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
             }
         }
-        Ok(answers)
     }
-}
-
-/// What the kernel said to one question.
-#[derive(Default)]
-struct Answers {
-    all: Vec<RouteNetlinkMessage>,
-    /// Nothing changed while it was said.
-    whole: bool,
 }
 
 /// A question about the devices of a namespace.
@@ -284,86 +297,13 @@ fn about(nsid: Nsid) -> LinkMessage {
     message
 }
 
-fn link_message(answer: &RouteNetlinkMessage) -> Option<&LinkMessage> {
-    match answer {
-        RouteNetlinkMessage::NewLink(message) => Some(message),
-        _ => None,
-    }
-}
-
-fn errno(error: &rtnetlink::Error) -> Option<i32> {
-    match error {
-        rtnetlink::Error::NetlinkError(error) => Some(-error.raw_code()),
-        _ => None,
-    }
+fn errno(error: &io::Error) -> Option<i32> {
+    error.raw_os_error()
 }
 
 /// No namespace has the id, or it belongs to a user namespace that is not ours to look into. About our
 /// own, an error is an error.
-fn is_gone(nsid: Nsid, error: &rtnetlink::Error) -> bool {
+fn is_gone(nsid: Nsid, error: &io::Error) -> bool {
     let gone = [libc::EINVAL, libc::ENONET, libc::EACCES, libc::EPERM];
     nsid != Nsid::Own && errno(error).is_some_and(|code| gone.contains(&code))
-}
-
-fn id_of(answer: &RouteNetlinkMessage) -> Option<i32> {
-    let RouteNetlinkMessage::NewNsId(message) = answer else {
-        return None;
-    };
-    message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            // -1 is "none yet".
-            NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-            _ => None,
-        })
-}
-
-fn address(answer: &RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = answer else {
-        return None;
-    };
-    // Someone else has it, and the kernel does not use it (RFC 4862 clause 5.4.5).
-    if message.header.flags.contains(AddressHeaderFlags::Dadfailed) {
-        return None;
-    }
-    let (mut own, mut peer) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => own = Some(*address),
-            // The peer's on a point-to-point device; else the same, and for IPv6 the only one.
-            AddressAttribute::Address(address) => peer = Some(*address),
-            _ => {}
-        }
-    }
-    Some((Ifindex(message.header.index), own.or(peer)?))
-}
-
-fn kind(message: &LinkMessage) -> Kind {
-    let mut is_vlan = false;
-    for info in info(message) {
-        match info {
-            LinkInfo::Kind(InfoKind::Vlan) => is_vlan = true,
-            LinkInfo::Data(InfoData::MacVlan(data)) => {
-                let mode = data.iter().find_map(|data| match data {
-                    InfoMacVlan::Mode(mode) => Mode::from_number((*mode).into()),
-                    _ => None,
-                });
-                return mode.map_or(Kind::Other, Kind::Macvlan);
-            }
-            LinkInfo::Data(InfoData::MacVtap(data)) => {
-                let mode = data.iter().find_map(|data| match data {
-                    InfoMacVtap::Mode(mode) => Mode::from_number((*mode).into()),
-                    _ => None,
-                });
-                return mode.map_or(Kind::Other, Kind::Macvtap);
-            }
-            _ => {}
-        }
-    }
-    match (vlan(message), is_vlan) {
-        (Some(vid), _) => Kind::Vlan(vid),
-        (None, true) => Kind::ServiceVlan,
-        (None, false) => Kind::Other,
-    }
 }

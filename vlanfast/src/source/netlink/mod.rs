@@ -4,11 +4,11 @@
 mod dump;
 mod events;
 mod mounts;
+mod read;
 
-use std::{collections::BTreeSet, fs::File, io, time::Duration};
+use std::{collections::BTreeSet, fs::File, io};
 
 use anyhow::Context;
-use tokio::time::timeout;
 
 use self::{
     dump::Questions,
@@ -21,8 +21,6 @@ use crate::state::snapshot::{Ifindex, Network, Nsid};
 const ONE_BY_ONE: usize = 64;
 /// Namespaces that are read once more before what has changed meanwhile has its turn.
 const AT_ONCE: usize = 16;
-/// A kernel that answers takes milliseconds; one that does not is asked anew.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What netlink shows, kept up to date.
 pub struct Netlink {
@@ -39,12 +37,12 @@ pub struct Netlink {
 
 impl Netlink {
     /// Listens first and reads later: what happens in between is heard.
-    pub async fn open() -> anyhow::Result<Self> {
+    pub fn open() -> anyhow::Result<Self> {
         let events = Events::listen()?;
         Ok(Self {
             events,
             mounts: Mounts::open()?,
-            questions: Questions::connect().await?,
+            questions: Questions::open()?,
             dirty: Dirty {
                 all: true,
                 ..Dirty::default()
@@ -82,30 +80,27 @@ impl Netlink {
 
     /// Reads what has changed, and says whether anything differs. After an error, everything is read at
     /// the next call.
-    pub async fn refresh(&mut self) -> anyhow::Result<bool> {
+    pub fn refresh(&mut self) -> anyhow::Result<bool> {
         self.events
             .drain(&mut self.dirty)
             .context("failed to read netlink events")?;
         let dirty = std::mem::take(&mut self.dirty);
-        let read = timeout(PATIENCE, self.read(&dirty)).await;
-        let result = read
-            .context("the kernel does not answer over netlink")
-            .flatten();
+        let result = self.read(&dirty);
         if result.is_err() {
             self.dirty.all = true;
         }
         result.map(|()| std::mem::take(&mut self.differs))
     }
 
-    async fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
+    fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
         for &(namespace, id) in &dirty.renumbered {
             if self.questions.nsid(namespace) == Nsid::Own {
                 self.forget(Nsid::Other(id));
             }
         }
         if dirty.all || dirty.list {
-            self.give_ids(dirty.all).await?;
-            let mut there = self.questions.namespaces().await?;
+            self.give_ids(dirty.all)?;
+            let mut there = self.questions.namespaces()?;
             there.insert(Nsid::Own);
             let known: Vec<_> = self.network.namespaces.keys().copied().collect();
             for gone in known.into_iter().filter(|nsid| !there.contains(nsid)) {
@@ -113,7 +108,7 @@ impl Netlink {
             }
             for nsid in there {
                 if dirty.all || !self.network.namespaces.contains_key(&nsid) {
-                    self.read_namespace(nsid).await?;
+                    self.read_namespace(nsid)?;
                 }
             }
         }
@@ -123,18 +118,18 @@ impl Netlink {
         for (&id, links) in &dirty.links {
             let nsid = self.questions.nsid(id);
             if links.len() > ONE_BY_ONE || !self.network.namespaces.contains_key(&nsid) {
-                self.read_namespace(nsid).await?;
+                self.read_namespace(nsid)?;
                 continue;
             }
             for &ifindex in links {
-                self.read_link(nsid, ifindex).await?;
+                self.read_link(nsid, ifindex)?;
             }
         }
         for _ in 0..AT_ONCE {
             let Some(nsid) = self.again.pop_first() else {
                 break;
             };
-            self.read_namespace(nsid).await?;
+            self.read_namespace(nsid)?;
         }
         Ok(())
     }
@@ -145,22 +140,22 @@ impl Netlink {
     }
 
     /// Gives an id to the namespaces that have none; to all, where we are in doubt.
-    async fn give_ids(&mut self, all: bool) -> anyhow::Result<()> {
+    fn give_ids(&mut self, all: bool) -> anyhow::Result<()> {
         if all {
             self.mounts.forget();
         }
         for mount in self.mounts.unknown()? {
             // Unmounted since, or under a directory that we may not enter.
             if let Ok(file) = File::open(&mount.path) {
-                self.questions.give_id_to(&file).await?;
+                self.questions.give_id_to(&file)?;
                 self.mounts.know(mount);
             }
         }
         Ok(())
     }
 
-    async fn read_namespace(&mut self, nsid: Nsid) -> anyhow::Result<()> {
-        match self.questions.namespace(nsid).await? {
+    fn read_namespace(&mut self, nsid: Nsid) -> anyhow::Result<()> {
+        match self.questions.namespace(nsid)? {
             Some(read) => {
                 if !read.whole {
                     self.again.insert(nsid);
@@ -174,8 +169,8 @@ impl Netlink {
         Ok(())
     }
 
-    async fn read_link(&mut self, nsid: Nsid, ifindex: Ifindex) -> anyhow::Result<()> {
-        let read = self.questions.link(nsid, ifindex).await?;
+    fn read_link(&mut self, nsid: Nsid, ifindex: Ifindex) -> anyhow::Result<()> {
+        let read = self.questions.link(nsid, ifindex)?;
         let Some(namespace) = self.network.namespaces.get_mut(&nsid) else {
             return Ok(());
         };

@@ -1,0 +1,108 @@
+//! What rtnetlink says of a device, an address or a namespace, as plain data.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags},
+    link::{
+        InfoData, InfoKind, InfoMacVlan, InfoMacVtap, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage,
+    },
+    nsid::NsidAttribute,
+};
+use vlanfast_common::Mac;
+
+use crate::{
+    link::{info, name, vlan},
+    state::snapshot::{Ifindex, Kind, Link, Mode, Nsid},
+};
+
+/// A device of a namespace. `stands_for` translates the kernel's ids.
+pub fn link(nsid: Nsid, message: &LinkMessage, stands_for: impl Fn(i32) -> Nsid) -> Link {
+    let mut mac = Mac::default();
+    let (mut lower, mut lower_nsid) = (None, nsid);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(bytes) => {
+                mac = bytes.first_chunk().copied().map(Mac).unwrap_or_default();
+            }
+            LinkAttribute::Link(index) => lower = Some(Ifindex(*index)),
+            // By the ids of our namespace, whichever was asked about (`rtnl_fill_link_netnsid`).
+            LinkAttribute::LinkNetNsId(id) => lower_nsid = stands_for(*id),
+            _ => {}
+        }
+    }
+    Link {
+        name: name(message),
+        mac,
+        up: message.header.flags.contains(LinkFlags::Up),
+        kind: kind(message),
+        lower: lower.map(|index| (lower_nsid, index)),
+    }
+}
+
+/// The id that an answer or an event about ids names.
+pub fn id(answer: &RouteNetlinkMessage) -> Option<i32> {
+    let RouteNetlinkMessage::NewNsId(message) = answer else {
+        return None;
+    };
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            // -1 is "none yet".
+            NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+            _ => None,
+        })
+}
+
+/// An address, and the device that has it.
+pub fn address(answer: &RouteNetlinkMessage) -> Option<(Ifindex, IpAddr)> {
+    let RouteNetlinkMessage::NewAddress(message) = answer else {
+        return None;
+    };
+    // Someone else has it, and the kernel does not use it (RFC 4862 clause 5.4.5).
+    if message.header.flags.contains(AddressHeaderFlags::Dadfailed) {
+        return None;
+    }
+    let (mut own, mut peer) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => own = Some(*address),
+            // The peer's on a point-to-point device; else the same, and for IPv6 the only one.
+            AddressAttribute::Address(address) => peer = Some(*address),
+            _ => {}
+        }
+    }
+    Some((Ifindex(message.header.index), own.or(peer)?))
+}
+
+fn kind(message: &LinkMessage) -> Kind {
+    let mut is_vlan = false;
+    for info in info(message) {
+        match info {
+            LinkInfo::Kind(InfoKind::Vlan) => is_vlan = true,
+            LinkInfo::Data(InfoData::MacVlan(data)) => {
+                let mode = data.iter().find_map(|data| match data {
+                    InfoMacVlan::Mode(mode) => Mode::from_number((*mode).into()),
+                    _ => None,
+                });
+                return mode.map_or(Kind::Other, Kind::Macvlan);
+            }
+            LinkInfo::Data(InfoData::MacVtap(data)) => {
+                let mode = data.iter().find_map(|data| match data {
+                    InfoMacVtap::Mode(mode) => Mode::from_number((*mode).into()),
+                    _ => None,
+                });
+                return mode.map_or(Kind::Other, Kind::Macvtap);
+            }
+            _ => {}
+        }
+    }
+    match (vlan(message), is_vlan) {
+        (Some(vid), _) => Kind::Vlan(vid),
+        (None, true) => Kind::ServiceVlan,
+        (None, false) => Kind::Other,
+    }
+}
