@@ -19,8 +19,8 @@ use crate::{
         tables::{self, Heartbeat, Maps},
     },
     error::Error,
-    output,
-    state::{desired::Tables, published::MapFill},
+    output, source,
+    state::{desired::Tables, published::MapFill, snapshot::Ifindex},
 };
 
 /// The shape of `status --json`.
@@ -301,7 +301,7 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
         ingress: Ingress { chosen, reason },
         heartbeat: Heartbeat::of(&settings, tables::now()?).name(),
         pid: pins.holder().and_then(|holder| holder.pid),
-        vlans: vlans(&tables, &netlink.names().await?),
+        vlans: vlans(&tables, &source::netlink::names()?),
         maps: maps.fills()?.map(Map::from).into(),
         sources: sources(&said),
         ignored: Ignored {
@@ -324,7 +324,7 @@ async fn device(netlink: &Netlink, pins: &Pins, ifindex: u32) -> anyhow::Result<
 }
 
 /// The VLANs that have a device, and the trunk itself if there are endpoints on it.
-fn vlans(tables: &Tables, names: &BTreeMap<u32, String>) -> Vec<Vlan> {
+fn vlans(tables: &Tables, names: &BTreeMap<Ifindex, String>) -> Vec<Vlan> {
     let mut endpoints = BTreeMap::<u16, usize>::new();
     for (key, _) in tables
         .endpoints
@@ -336,7 +336,7 @@ fn vlans(tables: &Tables, names: &BTreeMap<u32, String>) -> Vec<Vlan> {
     let row = |(vid, parent): (&Vid, &Parent)| Vlan {
         vlan: vid.get(),
         parent: names
-            .get(&parent.ifindex)
+            .get(&Ifindex(parent.ifindex))
             .cloned()
             .unwrap_or_else(|| parent.ifindex.to_string()),
         endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),

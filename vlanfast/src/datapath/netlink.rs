@@ -1,7 +1,5 @@
 //! What the kernel says over rtnetlink, asked anew each time.
 
-use std::collections::BTreeMap;
-
 use anyhow::Context;
 use futures_util::TryStreamExt;
 use rtnetlink::{
@@ -53,22 +51,6 @@ impl Netlink {
             Err(rtnetlink::Error::NetlinkError(error)) if is_absent(error.raw_code()) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("failed to ask for device {ifindex}")),
         }
-    }
-
-    /// The names of the devices of this namespace.
-    pub async fn names(&self) -> anyhow::Result<BTreeMap<u32, String>> {
-        let links: Vec<_> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .context("failed to list the devices")?;
-        Ok(links
-            .iter()
-            .map(|link| (link.header.index, name(link)))
-            .collect())
     }
 
     /// Whether the device has a clsact qdisc.

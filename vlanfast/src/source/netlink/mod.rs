@@ -6,7 +6,11 @@ mod events;
 mod mounts;
 mod read;
 
-use std::{collections::BTreeSet, fs::File, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io,
+};
 
 use anyhow::Context;
 
@@ -21,6 +25,16 @@ use crate::state::snapshot::{Ifindex, Network, Nsid};
 const ONE_BY_ONE: usize = 64;
 /// Namespaces that are read once more before what has changed meanwhile has its turn.
 const AT_ONCE: usize = 16;
+
+/// The names of the devices of our own namespace.
+pub fn names() -> anyhow::Result<BTreeMap<Ifindex, String>> {
+    let read = Questions::open()?.namespace(Nsid::Own)?;
+    let links = read.map(|read| read.namespace.links).unwrap_or_default();
+    Ok(links
+        .into_iter()
+        .map(|(ifindex, link)| (ifindex, link.name))
+        .collect())
+}
 
 /// What netlink shows, kept up to date.
 pub struct Netlink {
