@@ -4,6 +4,7 @@
 #![no_main]
 
 mod count;
+mod head;
 mod maps;
 mod report;
 mod tc;
@@ -14,29 +15,42 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+use head::Head;
 use vlanfast_common::{Direction, Frame, Verdict, classify, parse, wire};
 
 /// Ingress, before the kernel has made an skb of the frame.
 #[xdp]
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
-    xdp::act(decide(&ctx, &xdp::XdpFrame::new(&ctx), Direction::Rx))
+    let frame = xdp::XdpFrame::new(&ctx);
+    xdp::act(decide(&ctx, &frame, frame.head(), Direction::Rx))
 }
 
 /// Ingress, where XDP is not to be had.
 #[classifier]
 pub fn vlanfast_rx(ctx: TcContext) -> i32 {
-    tc::act(decide(&ctx, &tc::SkbFrame::new(&ctx), Direction::Rx))
+    let frame = tc::SkbFrame::new(&ctx);
+    tc::act(decide(&ctx, &frame, frame.head(), Direction::Rx))
 }
 
 /// Egress.
 #[classifier]
 pub fn vlanfast_tx(ctx: TcContext) -> i32 {
-    tc::act(decide(&ctx, &tc::SkbFrame::new(&ctx), Direction::Tx))
+    let frame = tc::SkbFrame::new(&ctx);
+    tc::act(decide(&ctx, &frame, frame.head(), Direction::Tx))
 }
 
 #[inline(always)]
-fn decide(ctx: &impl EbpfContext, frame: &impl Frame, direction: Direction) -> Verdict {
-    let headers = parse(frame);
+fn decide<F: Frame>(
+    ctx: &impl EbpfContext,
+    frame: &F,
+    head: Option<Head<'_, F>>,
+    direction: Direction,
+) -> Verdict {
+    // Twice in the object, so that the common case is one check and no helper.
+    let headers = match head {
+        Some(head) => parse(&head),
+        None => parse(frame),
+    };
     let verdict = classify(&headers);
     let wire = wire(frame, &headers);
     count::count(direction, &headers, wire);

@@ -2,12 +2,20 @@
 //! default the verifier removes all of this.
 
 use aya_ebpf::EbpfContext;
-use aya_log_ebpf::{debug, trace};
+use aya_log_ebpf::{
+    debug,
+    macro_support::{Level, level_enabled},
+    trace,
+};
 use vlanfast_common::{Direction, Headers, Protocol, Wire};
 
 /// `-v`: frames that are passed without being read to the end. `-vv`: every frame.
 #[inline(always)]
 pub fn report(ctx: &impl EbpfContext, direction: Direction, headers: &Headers, wire: Wire) {
+    // Once, before anything that is reported goes to memory for it.
+    if !level_enabled(Level::Debug) {
+        return;
+    }
     let direction = match direction {
         Direction::Rx => "rx",
         Direction::Tx => "tx",

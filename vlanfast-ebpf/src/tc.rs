@@ -3,23 +3,29 @@
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use vlanfast_common::{Frame, Segments, Tag, Verdict};
 
-/// Up to here headers are read straight from the packet: always linear, always at fixed offsets.
-const DIRECT: usize = 22;
+use crate::head::Head;
 
 pub struct SkbFrame<'a> {
     ctx: &'a TcContext,
-    data: usize,
-    end: usize,
+    tag: Option<Tag>,
 }
 
 impl<'a> SkbFrame<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Self {
-        Self {
-            ctx,
-            data: ctx.data(),
-            end: ctx.data_end(),
-        }
+        // SAFETY: the context is the kernel's for as long as the program runs.
+        let skb = unsafe { &*ctx.skb.skb };
+        let tag = (skb.vlan_present != 0).then(|| Tag {
+            tpid: u16::from_be(skb.vlan_proto as u16),
+            tci: skb.vlan_tci as u16,
+        });
+        Self { ctx, tag }
+    }
+
+    /// What is in the skb's linear part.
+    #[inline(always)]
+    pub fn head(&self) -> Option<Head<'_, Self>> {
+        Head::of(self, self.ctx.data(), self.ctx.data_end())
     }
 }
 
@@ -29,13 +35,9 @@ impl Frame for SkbFrame<'_> {
         self.ctx.len() as usize
     }
 
+    /// By a helper: behind the linear part, or at an offset that depends on the packet.
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if offset + N <= DIRECT && self.data + offset + N <= self.end {
-            // SAFETY: the bounds were checked in the line above, in the form the verifier knows.
-            return Some(unsafe { *((self.data + offset) as *const [u8; N]) });
-        }
-        // Behind the linear part, or at an offset that depends on the packet.
         self.ctx.load(offset).ok()
     }
 
@@ -43,17 +45,12 @@ impl Frame for SkbFrame<'_> {
     /// the driver puts it into the bytes.
     #[inline(always)]
     fn stripped_tag(&self) -> Option<Tag> {
-        // SAFETY: the context is the kernel's for as long as the program runs.
-        let skb = unsafe { &*self.ctx.skb.skb };
-        (skb.vlan_present != 0).then(|| Tag {
-            tpid: u16::from_be(skb.vlan_proto as u16),
-            tci: skb.vlan_tci as u16,
-        })
+        self.tag
     }
 
     #[inline(always)]
     fn segments(&self) -> Option<Segments> {
-        // SAFETY: as above.
+        // SAFETY: the context is the kernel's for as long as the program runs.
         let skb = unsafe { &*self.ctx.skb.skb };
         (skb.gso_size != 0).then_some(Segments {
             count: skb.gso_segs,

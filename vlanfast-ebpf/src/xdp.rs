@@ -3,6 +3,8 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use vlanfast_common::{Frame, Segments, Tag, Verdict};
 
+use crate::head::{self, Head};
+
 pub struct XdpFrame {
     data: usize,
     end: usize,
@@ -15,6 +17,12 @@ impl XdpFrame {
             data: ctx.data(),
             end: ctx.data_end(),
         }
+    }
+
+    /// What is checked at once.
+    #[inline(always)]
+    pub fn head(&self) -> Option<Head<'_, Self>> {
+        Head::of(self, self.data, self.end)
     }
 }
 
@@ -30,7 +38,7 @@ impl Frame for XdpFrame {
             return None;
         }
         // SAFETY: the bounds were checked in the line above, in the form that the verifier knows.
-        Some(unsafe { *((self.data + offset) as *const [u8; N]) })
+        Some(unsafe { head::load(self.data + offset, false) })
     }
 
     /// XDP sees no metadata: the loader takes this hook only where tags stay in the bytes.
