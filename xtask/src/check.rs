@@ -14,7 +14,7 @@ use crate::{
 pub fn check() -> Result<()> {
     setup::ensure(Need::Build)?;
     sh::step("rustfmt");
-    for package in [".", "vlanfast-ebpf", "fuzz"] {
+    for package in [".", ebpf::SHIPPED, ebpf::BENCH, "fuzz"] {
         let mut cargo = cargo(package);
         sh::run(cargo.args(["fmt", "--all", "--check"]))?;
     }
@@ -40,8 +40,10 @@ pub fn check() -> Result<()> {
     ];
     sh::run(cargo(".").args(clippy).args(["--", "--deny", "warnings"]))?;
     sh::step("clippy: BPF");
-    let mut bpf = ebpf::cargo(&Compiler::find()?, "clippy")?;
-    sh::run(bpf.args(["--quiet", "--", "--deny", "warnings"]))?;
+    for package in [ebpf::SHIPPED, ebpf::BENCH] {
+        let mut bpf = ebpf::cargo(&Compiler::find()?, package, "clippy")?;
+        sh::run(bpf.args(["--quiet", "--", "--deny", "warnings"]))?;
+    }
     println!("everything is in order");
     Ok(())
 }

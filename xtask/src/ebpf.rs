@@ -1,6 +1,11 @@
 //! Builds the BPF object, and the binary that carries it.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
 
 use anyhow::{Context, Result};
 
@@ -9,6 +14,10 @@ use crate::{
     sh,
     toolchain::{self, Compiler, LLVM, TARGET},
 };
+
+/// The crates that are compiled for BPF: what ships, and what the benchmark injects frames with.
+pub const SHIPPED: &str = "vlanfast-ebpf";
+pub const BENCH: &str = "bench-ebpf";
 
 /// Which maps to build with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,30 +54,57 @@ pub fn build_object(layout: Layout) -> Result<PathBuf> {
         compiler.describe(),
         linker.display()
     ));
-    let mut build = cargo(&compiler, "build")?;
-    sh::run(build.args(layout.features())).with_context(|| {
+    let mut build = cargo(&compiler, SHIPPED, "build")?;
+    link(build.args(layout.features()), SHIPPED, layout.name())
+}
+
+/// Builds the benchmark's own programs.
+pub fn build_bench_object() -> Result<PathBuf> {
+    link(
+        &mut cargo(&Compiler::find()?, BENCH, "build")?,
+        BENCH,
+        "bench",
+    )
+}
+
+/// Runs a build of a BPF crate and puts its object where others look for it.
+fn link(build: &mut Command, package: &str, name: &str) -> Result<PathBuf> {
+    sh::run(build).with_context(|| {
         format!(
             "failed to build the BPF object (if it is the linker that fails: {} must know an LLVM \
              as new as that of `rustc -vV`)",
-            linker.display()
+            toolchain::linker().unwrap_or_default().display()
         )
     })?;
     let target = sh::workspace().join("target");
     let linked = target
         .join("bpf-build")
         .join(TARGET)
-        .join("release/vlanfast-ebpf");
-    let object = target.join("bpf").join(layout.name()).with_extension("o");
+        .join("release")
+        .join(package);
+    let object = target.join("bpf").join(name).with_extension("o");
     fs::create_dir_all(target.join("bpf")).context("failed to make target/bpf")?;
-    // Written anew even where it is the same: the build script goes by its time.
     let bytes =
         fs::read(&linked).with_context(|| format!("failed to read {}", linked.display()))?;
+    // Written anew even where it is the same: the build script goes by its time. But not where nothing
+    // was built since, which would build the loader again for nothing.
+    let manifest = sh::workspace().join(package).join("Cargo.toml");
+    let written = modified(&object);
+    if written > modified(&linked).max(modified(&manifest))
+        && fs::read(&object).is_ok_and(|old| old == bytes)
+    {
+        return Ok(object);
+    }
     fs::write(&object, bytes).with_context(|| format!("failed to write {}", object.display()))?;
     Ok(object)
 }
 
-/// A cargo for the BPF crate, ready to run.
-pub fn cargo(compiler: &Compiler, verb: &str) -> Result<Command> {
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).ok()?.modified().ok()
+}
+
+/// A cargo for a BPF crate, ready to run.
+pub fn cargo(compiler: &Compiler, package: &str, verb: &str) -> Result<Command> {
     let mut command = compiler.cargo(verb);
     let flags = [
         format!("-Clinker={}", toolchain::linker()?.display()),
@@ -78,7 +114,7 @@ pub fn cargo(compiler: &Compiler, verb: &str) -> Result<Command> {
         format!("bpf_target_arch=\"{}\"", env::consts::ARCH),
     ];
     command
-        .current_dir(sh::workspace().join("vlanfast-ebpf"))
+        .current_dir(sh::workspace().join(package))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_DIR", sh::workspace().join("target/bpf-build"))
         .env("PATH", llvm_first())

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything one does with this repository. Each command is a file.
 
+mod bench;
 mod check;
 mod demo;
 mod ebpf;
@@ -34,6 +35,8 @@ enum Command {
     Test(test::Args),
     /// Show it at work in a virtual machine
     Demo(demo::Args),
+    /// Measure what a packet costs, and write docs/benchmarks.md
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Test(args) => test::test(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Bench(args) => bench::bench(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

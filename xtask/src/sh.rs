@@ -63,6 +63,19 @@ pub fn is_root() -> bool {
     capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
+/// The start of a command that root runs.
+pub fn as_root(what: &str) -> Result<Command> {
+    match (is_root(), has("sudo")) {
+        (true, _) => Ok(Command::new("env")),
+        (false, true) => {
+            let mut sudo = Command::new("sudo");
+            sudo.arg("env");
+            Ok(sudo)
+        }
+        (false, false) => bail!("{what} needs root and there is no sudo: run it as root"),
+    }
+}
+
 /// Whether packages have the names, and the tools, of Debian and Ubuntu here.
 pub fn is_debian() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();

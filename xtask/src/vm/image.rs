@@ -38,6 +38,7 @@ const MODULES: &[&str] = &[
     "ipvlan",
     "macvlan",
     "macvtap",
+    "openvswitch",
     "overlay",
     "pktgen",
     "sch_fq",

@@ -19,6 +19,8 @@ const GUEST: &[&str] = &[
     "ethtool",
     "iproute2",
     "iputils-ping",
+    // For the benchmark: its datapath is the kernel's, and `ovs-dpctl` alone sets that up.
+    "openvswitch-switch",
     "prometheus",
     "tcpdump",
     "traceroute",
@@ -37,6 +39,9 @@ const PRUNE: &[&str] = &[
     "usr/bin/dnet",
     "usr/bin/dpkg*",
     "usr/bin/perl*",
+    "usr/bin/python3*",
+    "usr/lib/openvswitch-switch",
+    "usr/lib/python3*",
     "usr/lib/systemd",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/x86_64-linux-gnu/libperl*",

@@ -1,0 +1,126 @@
+//! The benchmark's own programs: what puts frames on the wire, and the design that vlanfast is not.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    helpers::{bpf_redirect, bpf_redirect_peer, bpf_skb_vlan_pop, bpf_skb_vlan_push},
+    macros::{classifier, map, xdp},
+    maps::{Array, HashMap},
+    programs::{TcContext, XdpContext},
+};
+
+/// Bytes of a frame that are written anew each time.
+const HEAD: usize = 64;
+const C_TAG: u16 = 0x8100;
+
+/// What is injected, and where. 72 bytes.
+#[repr(C)]
+pub struct Injection {
+    /// The frame's first 64 bytes, in wire order.
+    pub head: [u64; HEAD / 8],
+    /// The device that sends it; its peer receives it.
+    pub ifindex: u32,
+    pub reserved: u32,
+}
+
+#[map]
+static INJECTION: Array<Injection> = Array::with_max_entries(1, 0);
+
+/// Run by `BPF_PROG_TEST_RUN` in live-frames mode: sends the frame. The kernel takes the same pages again
+/// without resetting them, after the receiver has moved the addresses over the tag: so the whole head
+/// is written every time.
+#[xdp]
+pub fn inject(ctx: XdpContext) -> u32 {
+    let Some(injection) = INJECTION.get(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let start = ctx.data();
+    if start + HEAD > ctx.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the bounds were checked above, and a live frame starts at a multiple of 8.
+    unsafe { *(start as *mut [u64; HEAD / 8]) = injection.head };
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(injection.ifindex, 0) as u32 }
+}
+
+/// What any XDP program costs.
+#[xdp]
+pub fn empty_xdp(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// What any TC program costs.
+#[classifier]
+pub fn empty_tc(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// A MAC address on a VLAN. 8 bytes, the address in wire order.
+#[repr(C)]
+pub struct Place {
+    pub vid: u16,
+    pub mac: [u16; 3],
+}
+
+/// The host's end of a container's veth pair.
+#[map]
+static CONTAINERS: HashMap<Place, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Where a container's frames leave.
+#[repr(C)]
+pub struct Uplink {
+    pub ifindex: u32,
+    pub vid: u32,
+}
+
+#[map]
+static UPLINK: Array<Uplink> = Array::with_max_entries(1, 0);
+
+/// On the trunk's ingress: straight into the container, if its end is a veth.
+#[classifier]
+pub fn to_container(ctx: TcContext) -> i32 {
+    let start = ctx.data();
+    if start + 6 > ctx.data_end() {
+        return TC_ACT_UNSPEC;
+    }
+    // SAFETY: the bounds were checked above; frames start at an even address.
+    let mac = unsafe { *(start as *const [u16; 3]) };
+    // SAFETY: the context is the kernel's for as long as the program runs.
+    let vid = unsafe { (*ctx.skb.skb).vlan_tci as u16 & 0xfff };
+    // SAFETY: nobody writes to the map while frames flow.
+    let Some(ifindex) = (unsafe { CONTAINERS.get(&Place { vid, mac }) }) else {
+        return TC_ACT_UNSPEC;
+    };
+    // SAFETY: the context is the kernel's.
+    if unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } != 0 {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect_peer(*ifindex, 0) as i32 }
+}
+
+/// On the ingress of the host's end of the veth: tagged, out of the trunk.
+#[classifier]
+pub fn to_wire(ctx: TcContext) -> i32 {
+    let Some(uplink) = UPLINK.get(0) else {
+        return TC_ACT_UNSPEC;
+    };
+    // SAFETY: the context is the kernel's.
+    if unsafe { bpf_skb_vlan_push(ctx.skb.skb, C_TAG.to_be(), uplink.vid as u16) } != 0 {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(uplink.ifindex, 0) as i32 }
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,71 @@
+//! Measures what a packet costs and prints every figure on a line for `cargo xtask bench` to read.
+//!
+//! Under `-icount` the guest's clock counts instructions, 1 ns each, so a duration is a number of
+//! instructions there. On a real machine it is a duration.
+
+mod contender;
+mod frame;
+mod generator;
+mod measure;
+mod place;
+mod report;
+mod tables;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use contender::Contender;
+use generator::Generator;
+use measure::Effort;
+
+/// Run by `cargo xtask bench`, as root.
+#[derive(Parser)]
+struct Args {
+    /// Fewer rounds and smaller crowds
+    #[arg(long)]
+    quick: bool,
+    /// Only what everything is compared with: the kernel alone
+    #[arg(long)]
+    baseline: bool,
+    /// By the clock of a real machine
+    #[arg(long)]
+    native: bool,
+    /// What to measure, by the names of the tables
+    tables: Vec<String>,
+}
+
+/// What every table measures with.
+pub struct Bench {
+    pub generator: Generator,
+    pub effort: Effort,
+    pub baseline: bool,
+}
+
+impl Bench {
+    /// The rows of this run, of those that a table has.
+    pub fn rows(&self, all: &[Contender]) -> Vec<Contender> {
+        let wanted = |row: &Contender| !self.baseline || *row == Contender::Kernel;
+        all.iter().copied().filter(wanted).collect()
+    }
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    // On the lab's one CPU. On a machine that others use, it would take forever.
+    if !args.native {
+        measure::run_last()?;
+    }
+    let mut bench = Bench {
+        generator: Generator::new()?,
+        effort: Effort::new(args.quick),
+        baseline: args.baseline,
+    };
+    for name in &args.tables {
+        let Some((_, run)) = tables::ALL.iter().find(|(table, _)| table == name) else {
+            bail!("there is no table {name}");
+        };
+        report::step(&format!("table {name}"));
+        run(&mut bench).with_context(|| format!("failed to measure table {name}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! TCP in bulk, where one buffer stands for many packets: GRO merges what comes in, and what goes out
+//! is left to the NIC to split.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+use vlanfast_tests::{
+    capture::in_netns,
+    topology::{Netns, WIRE},
+};
+
+use crate::{
+    Bench,
+    contender::Contender,
+    frame::{CONTAINER, ROUTER},
+    measure::Effort,
+    report,
+};
+
+const TABLE: &str = "tcp-bulk";
+/// Megabytes of a round.
+const ROUND: u32 = 4;
+const MEGABYTE: usize = 1_000_000;
+
+pub fn bulk(bench: &mut Bench) -> Result<()> {
+    // On a veth, native XDP turns every skb of the peer into frames of its own: no NIC does that.
+    for contender in bench.rows(&Contender::BUT_XDP) {
+        let row = contender.name();
+        report::step(&format!("{TABLE}: {row}"));
+        let site = contender
+            .build()
+            .with_context(|| format!("failed to set up: {row}"))?;
+        site.router()?;
+        // Packets on the wire, as from any NIC; the trunk merges them again.
+        site.wire
+            .router
+            .run(&format!("ethtool -K {WIRE} tso off"))?;
+        let (router, container) = (&site.wire.router, &site.container);
+        for (column, from, to, address) in [
+            ("into the container", router, container, CONTAINER),
+            ("out of the container", container, router, ROUTER),
+        ] {
+            let cost = transfer(bench.effort, from, to, address.into())
+                .with_context(|| format!("failed to send {column}"))?;
+            report::figure(TABLE, row, column, cost);
+        }
+    }
+    Ok(())
+}
+
+/// Instructions per megabyte. Sender and receiver take turns on one thread, so that what runs when does
+/// not depend on a scheduler.
+fn transfer(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<f64> {
+    let listener = in_netns(&to.path(), move || {
+        TcpListener::bind((address, 5001)).with_context(|| format!("failed to bind to {address}"))
+    })?;
+    let accepted = thread::spawn(move || listener.accept());
+    let mut sender = in_netns(&from.path(), move || {
+        TcpStream::connect((address, 5001)).with_context(|| format!("failed to reach {address}"))
+    })?;
+    let accepted = accepted
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let (mut receiver, _) = accepted.context("failed to accept the connection")?;
+    sender.set_nonblocking(true)?;
+    receiver.set_nonblocking(true)?;
+    let data = vec![0x55; 64 << 10];
+    let mut buffer = vec![0; 256 << 10];
+    effort.cost(ROUND, || {
+        let all = ROUND as usize * MEGABYTE;
+        let (mut sent, mut read) = (0, 0);
+        while read < all {
+            let next = data.len().min(all - sent);
+            sent += done(sender.write(&data[..next]))?;
+            read += done(receiver.read(&mut buffer))?;
+        }
+        Ok(())
+    })
+}
+
+/// How far it got: nowhere, where it would have to wait.
+fn done(result: std::io::Result<usize>) -> Result<usize> {
+    match result {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        Err(error) => bail!("the connection broke: {error}"),
+    }
+}

@@ -1,0 +1,28 @@
+//! One file for each table. To add a column to one, print another figure there.
+
+mod between;
+mod bulk;
+mod group;
+mod size;
+mod unicast;
+mod unwanted;
+
+use anyhow::Result;
+
+use crate::Bench;
+
+/// A table's name, on the command line too, and what measures it.
+type Table = (&'static str, fn(&mut Bench) -> Result<()>);
+
+pub const ALL: &[Table] = &[
+    ("wire-to-container", unicast::to_container),
+    ("container-to-wire", unicast::to_wire),
+    ("tcp-bulk", bulk::bulk),
+    ("broadcast-arp", group::cost),
+    ("arp-answered", group::answered),
+    ("unwanted", unwanted::unwanted),
+    ("unwanted-native", unwanted::natively),
+    ("between", between::between),
+    ("programs", size::programs),
+    ("daemon", size::daemon),
+];

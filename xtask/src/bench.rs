@@ -1,0 +1,184 @@
+//! `cargo xtask bench`: measures in the lab, and writes down what it found.
+
+mod chart;
+mod figures;
+mod page;
+mod tables;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    ebpf,
+    setup::{self, Need},
+    sh,
+    vm::{self, End, File, Job, Kernel},
+};
+use figures::{Figures, Message};
+use tables::Table;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Fewer rounds and smaller crowds; writes nothing below docs/
+    #[arg(long)]
+    quick: bool,
+    /// One table alone, printed and not written
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+}
+
+pub fn bench(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    let tables = tables::chosen(args.only.as_deref())?;
+    setup::ensure(Need::Build)?;
+    setup::ensure(Need::Lab)?;
+    let programs = Programs::build()?;
+    let mut figures = Figures::default();
+    let (native, lab): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.native);
+    if !lab.is_empty() {
+        for kernel in [Kernel::V6_12, Kernel::V6_1] {
+            measure(&programs, kernel, &lab, args.quick, &mut figures, started)?;
+        }
+    }
+    if !native.is_empty() {
+        step(started, "on this machine's kernel");
+        measure_natively(&programs, &native, args.quick, &mut figures, started)?;
+    }
+    for table in &tables {
+        println!("\n{}\n\n{}", table.title, table.markdown(&figures));
+    }
+    if !args.quick && args.only.is_none() {
+        page::write(&figures)?;
+        println!("written to docs/benchmarks.md and docs/benchmarks.json");
+    }
+    step(started, "done");
+    Ok(())
+}
+
+/// What runs in the guest.
+struct Programs {
+    vlanfast: PathBuf,
+    bench: PathBuf,
+    object: PathBuf,
+}
+
+impl Programs {
+    fn build() -> Result<Self> {
+        // What is measured is what ships.
+        let vlanfast = ebpf::build(true)?;
+        let object = ebpf::build_bench_object()?;
+        sh::step("benchmark");
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(sh::workspace()).args([
+            "build",
+            "--locked",
+            "--release",
+            "--package",
+            "vlanfast-bench",
+        ]);
+        sh::run(&mut cargo)?;
+        let bench = vlanfast.with_file_name("vlanfast-bench");
+        Ok(Self {
+            vlanfast,
+            bench,
+            object,
+        })
+    }
+}
+
+/// Runs on this machine, as root, in namespaces of its own.
+fn measure_natively(
+    programs: &Programs,
+    tables: &[&Table],
+    quick: bool,
+    figures: &mut Figures,
+    started: Instant,
+) -> Result<()> {
+    let release = sh::capture(Command::new("uname").arg("-r"))?;
+    figures.native = release.trim().to_owned();
+    let mut command = sh::as_root("the benchmark")?;
+    // A BPF file system of its own: there may be none, and another's pins are not ours to see.
+    let mounted = r#"mount -t bpf bpf /sys/fs/bpf && exec "$0" "$@""#;
+    command
+        .arg(format!("VLANFAST_BIN={}", programs.vlanfast.display()))
+        .arg(format!("BENCH_OBJECT={}", programs.object.display()))
+        .args(["unshare", "--mount", "sh", "-c", mounted])
+        .arg(&programs.bench)
+        .arg("--native")
+        .args(quick.then_some("--quick"))
+        .args(tables.iter().map(|table| table.name));
+    for line in sh::capture(&mut command)?.lines() {
+        match Message::parse(line) {
+            Some(Message::Step(text)) => step(started, text),
+            Some(Message::Figure(figure)) => figures.add(Kernel::V6_12, figure),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// One boot of one kernel. On the older one, only what everything is compared with.
+fn measure(
+    programs: &Programs,
+    kernel: Kernel,
+    tables: &[&Table],
+    quick: bool,
+    figures: &mut Figures,
+    started: Instant,
+) -> Result<()> {
+    let mut flags = String::new();
+    if quick {
+        flags += "--quick ";
+    }
+    if kernel != Kernel::V6_12 {
+        flags += "--baseline ";
+    }
+    let script = format!(
+        "export VLANFAST_BIN=/lab/bin/vlanfast BENCH_OBJECT=/lab/bench.o \n\
+         echo \"@@ kernel $(uname -r)\"\n\
+         /lab/bin/vlanfast-bench {flags}{} 2>&1\n",
+        tables
+            .iter()
+            .map(|table| table.name)
+            .collect::<Vec<_>>()
+            .join(" ")
+    );
+    let mut job = Job::new(format!("bench-{kernel}"), kernel, script);
+    job.icount = true;
+    job.timeout = Duration::from_secs(3600);
+    job.files = vec![
+        File::new(&programs.vlanfast, "bin/vlanfast"),
+        File::new(&programs.bench, "bin/vlanfast-bench"),
+        File::new(&programs.object, "bench.o"),
+    ];
+    step(started, &format!("booting Linux {kernel}"));
+    let outcome = vm::run(&job, |line| match Message::parse(line) {
+        Some(Message::Step(text)) => step(started, text),
+        Some(Message::Kernel(release)) => figures.kernels.push(release.to_owned()),
+        Some(Message::Figure(figure)) => figures.add(kernel, figure),
+        None => {}
+    })?;
+    match outcome.end {
+        End::Done(0) => Ok(()),
+        end => {
+            let log = fs::read_to_string(&outcome.log)
+                .with_context(|| format!("failed to read {}", outcome.log.display()))?;
+            let last: Vec<&str> = log.lines().rev().take(12).collect();
+            last.iter().rev().for_each(|line| println!("    {line}"));
+            bail!(
+                "the benchmark failed on Linux {kernel}: {end:?}; the guest's console is in {}",
+                outcome.log.display()
+            )
+        }
+    }
+}
+
+fn step(started: Instant, text: &str) {
+    println!("[{:4} s] {text}", started.elapsed().as_secs());
+}

@@ -1,0 +1,256 @@
+//! The tables of the page: what each one is, and how its figures are written.
+
+use anyhow::{Result, bail};
+
+use super::figures::{Cell, Figures};
+
+/// One table. What measures it is in `bench/src/tables/`, under the same name.
+pub struct Table {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub unit: Unit,
+    /// What was measured, and what the figures mean. Markdown.
+    pub about: &'static str,
+    /// Has a picture of its first column.
+    pub picture: bool,
+    /// Runs on this machine's kernel and not in the lab.
+    pub native: bool,
+}
+
+/// What the numbers are, and what stands behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Instructions, and how many more than in the first row.
+    Instructions,
+    /// Instructions, and how many times as many as in the first row.
+    Times,
+    /// Frames per second, and how many times as many as in the first row.
+    Rate,
+    Percent,
+    Plain,
+}
+
+impl Unit {
+    /// The word on the axis of a picture.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Instructions | Self::Times => "instructions",
+            Self::Rate => "frames/s",
+            Self::Percent => "%",
+            Self::Plain => "as the row or column says",
+        }
+    }
+}
+
+const TABLE: Table = Table {
+    name: "",
+    title: "",
+    unit: Unit::Instructions,
+    about: "",
+    picture: false,
+    native: false,
+};
+
+/// In the order of the page.
+pub const ALL: &[Table] = &[
+    Table {
+        name: "wire-to-container",
+        title: "Unicast, from the wire into a container",
+        about: "Instructions for a 64-byte UDP datagram with a tag, in bursts of 64, as a NIC with native \
+                XDP delivers them. *To the device*: the datagram's IP checksum is wrong, so it ends where \
+                the container's stack first looks at it. *To a socket's reader*: read by `recv` in the \
+                container, one system call each. The generator's own cost, in the first row, is \
+                subtracted from the others.",
+        picture: true,
+        ..TABLE
+    },
+    Table {
+        name: "container-to-wire",
+        title: "Unicast, from a container to the wire",
+        about: "Instructions for a UDP datagram of 64 bytes on the wire, from `send` in the container \
+                to the far end of the wire, which has no device for the VLAN and drops it: the same \
+                in every row. What the same `send` costs into a dummy device, in the \
+                first row, is subtracted from the others. XDP has no part in it.",
+        picture: true,
+        ..TABLE
+    },
+    Table {
+        name: "tcp-bulk",
+        title: "TCP in bulk",
+        about: "Instructions per megabyte of payload, both ends of the connection and both their system \
+                calls included. Into the container, the wire carries packets of 1,500 bytes and the trunk \
+                merges them (GRO); out of it, the trunk takes whole buffers, as a NIC with TSO does. \
+                No row for XDP: a veth turns what its peer's stack sends into XDP frames by copying, which \
+                no NIC does.",
+        unit: Unit::Times,
+        ..TABLE
+    },
+    Table {
+        name: "broadcast-arp",
+        title: "A broadcast ARP request, by the number of containers on its VLAN",
+        about: "Instructions for one request from the wire for a host that does not exist, until every \
+                container's stack has looked at it.",
+        picture: true,
+        ..TABLE
+    },
+    Table {
+        name: "arp-answered",
+        title: "ARP requests answered in a storm",
+        about: "The share, in percent, of the ARP requests for containers that were answered, while \
+                31 of 32 requests at the given rate are for hosts that do not exist. One CPU that runs \
+                10⁹ instructions/s does everything, the sender included.",
+        unit: Unit::Percent,
+        ..TABLE
+    },
+    Table {
+        name: "unwanted",
+        title: "Frames for nobody here",
+        about: "Instructions for a 64-byte frame of a VLAN that has no device, and for one of a VLAN that \
+                has, but with a destination MAC that is nobody's. vlanfast passes both: the kernel drops \
+                them.",
+        picture: true,
+        ..TABLE
+    },
+    Table {
+        name: "unwanted-native",
+        title: "Frames for nobody here, on this machine",
+        about: "The same on the kernel and the CPU of the machine that wrote this page, in frames/s. \
+                Compare rows, not machines: other work runs on it, and the generator's own time is \
+                subtracted.",
+        unit: Unit::Rate,
+        native: true,
+        ..TABLE
+    },
+    Table {
+        name: "between",
+        title: "Between two ends on one host",
+        about: "Instructions for a UDP datagram from `send` to `recv`, and for one there and one back. \
+                The router forwards between VLANs in a namespace of its own; there is no wire's delay, \
+                so a real router costs more. Host and container of one VLAN do not reach each other.",
+        unit: Unit::Times,
+        ..TABLE
+    },
+    Table {
+        name: "programs",
+        title: "The programs",
+        about: "As the kernel has loaded them.",
+        unit: Unit::Plain,
+        ..TABLE
+    },
+    Table {
+        name: "daemon",
+        title: "The daemon",
+        about: "Of the release build, with a trunk that has no VLANs yet.",
+        unit: Unit::Plain,
+        ..TABLE
+    },
+];
+
+/// All of them, or the one that was asked for.
+pub fn chosen(only: Option<&str>) -> Result<Vec<&'static Table>> {
+    let Some(name) = only else {
+        return Ok(ALL.iter().collect());
+    };
+    match ALL.iter().find(|table| table.name == name) {
+        Some(table) => Ok(vec![table]),
+        None => {
+            let names: Vec<&str> = ALL.iter().map(|table| table.name).collect();
+            bail!("there is no table {name}: take one of {}", names.join(", "))
+        }
+    }
+}
+
+impl Table {
+    pub fn rows<'a>(&self, figures: &'a Figures) -> Vec<&'a str> {
+        figures.names(self.name, |figure| &figure.row)
+    }
+
+    pub fn columns<'a>(&self, figures: &'a Figures) -> Vec<&'a str> {
+        figures.names(self.name, |figure| &figure.column)
+    }
+
+    /// What the others are compared with. Rows in brackets are what was subtracted.
+    fn base(&self, figures: &Figures, column: &str) -> Option<f64> {
+        let mut rows = self.rows(figures).into_iter();
+        let row = rows.find(|row| !row.starts_with('('))?;
+        figures.value(self.name, row, column)
+    }
+
+    pub fn markdown(&self, figures: &Figures) -> String {
+        let columns = self.columns(figures);
+        let mut text = format!(
+            "| | {} |\n|---|{}\n",
+            columns.join(" | "),
+            "---:|".repeat(columns.len())
+        );
+        for row in self.rows(figures) {
+            let cells: Vec<String> = columns
+                .iter()
+                .map(|column| match figures.cell(self.name, row, column) {
+                    Some(Cell::Value(value)) if row.starts_with('(') => grouped(*value),
+                    Some(Cell::Value(value)) => self.value(*value, self.base(figures, column)),
+                    Some(Cell::None(why)) => why.clone(),
+                    None => "–".to_owned(),
+                })
+                .collect();
+            text += &format!("| {row} | {} |\n", cells.join(" | "));
+        }
+        text
+    }
+
+    fn value(&self, value: f64, base: Option<f64>) -> String {
+        let plain = match self.unit {
+            Unit::Percent => format!("{value:.1}"),
+            _ => grouped(value),
+        };
+        let Some(base) = base.filter(|base| *base != value) else {
+            return plain;
+        };
+        match self.unit {
+            Unit::Instructions => {
+                let more = value.round() - base.round();
+                let sign = if more < 0.0 { "−" } else { "+" };
+                format!("{plain} ({sign}{})", grouped(more.abs()))
+            }
+            Unit::Times | Unit::Rate => format!("{plain} (×{:.3})", value / base),
+            Unit::Percent | Unit::Plain => plain,
+        }
+    }
+}
+
+/// A whole number with its thousands apart.
+pub fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if value < -0.5 {
+        format!("−{text}")
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        assert_eq!(grouped(7.4), "7");
+        assert_eq!(grouped(1234.0), "1,234");
+        assert_eq!(grouped(1_234_567.0), "1,234,567");
+        assert_eq!(grouped(-12345.0), "−12,345");
+    }
+
+    #[test]
+    fn every_table_has_a_name_of_its_own() {
+        for (place, table) in ALL.iter().enumerate() {
+            assert!(ALL[..place].iter().all(|other| other.name != table.name));
+        }
+    }
+}
