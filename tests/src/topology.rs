@@ -176,6 +176,16 @@ impl Wire {
         Ok(container)
     }
 
+    /// A counter of a device, in frames: independent of vlanfast and of packet sockets.
+    pub fn statistic(netns: &Netns, device: &str, name: &str) -> Result<u64> {
+        let text = netns.run(&format!("ip -s -j link show {device}"))?;
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        let (side, field) = name.split_once('_').context("a name like rx_packets")?;
+        json[0]["stats64"][side][field]
+            .as_u64()
+            .with_context(|| format!("{device} has no {name}"))
+    }
+
     /// Keeps VLAN tags in the bytes on both ends, as XDP on a veth needs it.
     pub fn keep_tags(&self) -> Result<()> {
         self.host
