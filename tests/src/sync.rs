@@ -77,31 +77,26 @@ pub fn attach(wire: &Wire, more: &[&str]) -> Attached {
 
 /// A container as Docker makes it: a macvlan that is made in the host and moved, with an address.
 pub fn container(wire: &Wire, name: &str, address: &str) -> Netns {
-    let container = Netns::new().unwrap();
-    wire.host
-        .run(&format!(
-            "ip link add link {} name {name} type macvlan mode bridge && \
-             ip link set {name} netns {}",
-            wire.trunk, container.name
-        ))
-        .unwrap();
-    container
-        .run(&format!(
-            "ip addr add {address}/24 dev {name} && ip link set {name} up"
-        ))
-        .unwrap();
-    container
+    let trunk = &wire.trunk;
+    made(wire, name, address, |netns| {
+        format!(
+            "ip link add link {trunk} name {name} type macvlan mode bridge && \
+             ip link set {name} netns {netns}"
+        )
+    })
 }
 
 /// A container as CNI and Podman make it: its macvlan is made in place, so that its namespace gets no id.
 pub fn placed(wire: &Wire, name: &str, address: &str) -> Netns {
+    let trunk = &wire.trunk;
+    made(wire, name, address, |netns| {
+        format!("ip link add link {trunk} name {name} netns {netns} type macvlan mode private")
+    })
+}
+
+fn made(wire: &Wire, name: &str, address: &str, line: impl Fn(&str) -> String) -> Netns {
     let container = Netns::new().unwrap();
-    wire.host
-        .run(&format!(
-            "ip link add link {} name {name} netns {} type macvlan mode private",
-            wire.trunk, container.name
-        ))
-        .unwrap();
+    wire.host.run(&line(&container.name)).unwrap();
     container
         .run(&format!(
             "ip addr add {address}/24 dev {name} && ip link set {name} up"

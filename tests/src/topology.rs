@@ -94,29 +94,20 @@ pub const WIRE: &str = "wire";
 impl Wire {
     /// A veth pair, up, without addresses. No offloads that would make one frame of several.
     pub fn veth() -> Result<Self> {
-        let (host, router, trunk) = (Netns::new()?, Netns::new()?, unique());
-        let (h, r) = (&host.name, &router.name);
-        run(&format!(
-            "ip link add {trunk} netns {h} address 02:00:00:00:00:0a type veth \
-             peer name {WIRE} netns {r} address 02:00:00:00:00:0b"
-        ))?;
-        let wire = Self {
-            host,
-            router,
-            trunk,
-        };
-        wire.host.run(&format!("ip link set {} up", wire.trunk))?;
-        wire.router.run(&format!("ip link set {WIRE} up"))?;
-        Ok(wire)
+        Self::veth_in(Netns::new()?)
     }
 
     /// The same with the trunk in the namespace where the test began: Docker works there.
     pub fn here() -> Result<Self> {
-        let (host, router, trunk) = (Netns::here()?, Netns::new()?, unique());
+        Self::veth_in(Netns::here()?)
+    }
+
+    fn veth_in(host: Netns) -> Result<Self> {
+        let (router, trunk) = (Netns::new()?, unique());
+        let (h, r) = (&host.name, &router.name);
         run(&format!(
-            "ip link add {trunk} address 02:00:00:00:00:0a type veth \
-             peer name {WIRE} netns {} address 02:00:00:00:00:0b",
-            router.name
+            "ip link add {trunk} netns {h} address 02:00:00:00:00:0a type veth \
+             peer name {WIRE} netns {r} address 02:00:00:00:00:0b"
         ))?;
         let wire = Self {
             host,
