@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     }
     let mut bench = Bench {
         generator: Generator::new()?,
-        effort: Effort::new(args.quick),
+        effort: Effort::new(args.quick, args.native),
         baseline: args.baseline,
     };
     for name in &args.tables {

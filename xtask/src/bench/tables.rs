@@ -115,8 +115,8 @@ pub const ALL: &[Table] = &[
         name: "unwanted-native",
         title: "Frames for nobody here, on this machine",
         about: "The same on the kernel and the CPU of the machine that wrote this page, in frames/s. \
-                Compare rows, not machines: other work runs on it, and the generator's own time is \
-                subtracted.",
+                The fastest of the rounds, because other work runs there. Compare rows, not machines; \
+                the generator's own time is subtracted.",
         unit: Unit::Rate,
         native: true,
         ..TABLE
