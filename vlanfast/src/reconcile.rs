@@ -50,7 +50,8 @@ pub struct Reconciler {
     /// What is in the maps.
     installed: Tables,
     netlink_status: SourceStatus,
-    /// The last round failed: the maps are not what they should be.
+    /// There is something to do though the network is as it was: the last round failed, or Docker has
+    /// other names.
     behind: bool,
     hooks: Vec<(&'static str, &'static str)>,
     truth: Truth,
@@ -132,7 +133,7 @@ impl Reconciler {
                     self.truth.doubt();
                     sleep(SETTLE).await;
                 }
-                Ok(()) = self.docker.changed() => {}
+                Ok(()) = self.docker.changed() => self.behind = true,
                 () = sleep_until(doubt) => {
                     self.truth.doubt();
                     self.netlink.doubt();
@@ -162,7 +163,7 @@ impl Reconciler {
             last_success: clock::seconds_since_1970(),
             reserved: 0,
         };
-        match differs || self.behind || self.docker.has_changed().unwrap_or(false) {
+        match differs || self.behind {
             true => self.round(),
             false => self.report_sources(),
         }
