@@ -50,8 +50,8 @@ pub struct Reconciler {
     /// What is in the maps.
     installed: Tables,
     netlink_status: SourceStatus,
-    /// There is something to do though the network is as it was: the last round failed, or Docker has
-    /// other names.
+    /// There is something to do though the network is as it was: the last round failed, the trunk's name
+    /// was not free, or Docker has other names.
     behind: bool,
     hooks: Vec<(&'static str, &'static str)>,
     truth: Truth,
@@ -210,9 +210,7 @@ impl Reconciler {
             }
             .into());
         };
-        if *name != self.pins.trunk {
-            self.rename(name);
-        }
+        let named = *name == self.pins.trunk || self.rename(name);
         let plan = plan(&self.installed, &desired.tables, self.capacity);
         let applied = self.maps.apply(&plan);
         match applied {
@@ -221,16 +219,19 @@ impl Reconciler {
             Err(_) => self.installed = self.maps.read()?,
         }
         applied?;
-        self.behind = false;
+        self.behind = !named;
         self.report(desired, &plan)
     }
 
-    /// Follows the trunk's name. Another trunk's pins may be in the way until that has followed its own.
-    fn rename(&mut self, name: &str) {
-        match self.pins.rename(name) {
+    /// Follows the trunk's name, or says that it has to be tried again: another trunk's pins may be in the
+    /// way until that has followed its own.
+    fn rename(&mut self, name: &str) -> bool {
+        let renamed = self.pins.rename(name);
+        match &renamed {
             Ok(()) => log::warn!("the trunk is called {name} now"),
             Err(error) => log::warn!("{error:#}"),
         }
+        renamed.is_ok()
     }
 
     /// Tells `status` and the metrics.

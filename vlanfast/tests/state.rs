@@ -3,13 +3,12 @@
 
 use std::net::IpAddr;
 
-use proptest::prelude::*;
 use vlanfast::state::{
-    desired::{Desired, Tables, desired},
+    desired::{Desired, desired},
     plan::{Capacity, plan},
     snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid},
 };
-use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
 
 const TRUNK: Ifindex = Ifindex(2);
 const OWN: Nsid = Nsid::Own;
@@ -349,74 +348,3 @@ const PLENTY: Capacity = Capacity {
     endpoints: 100,
     neighbors: 100,
 };
-
-fn tables() -> impl Strategy<Value = Tables> {
-    let vlan = (0..8u16, 0..3u32);
-    let endpoint = (0..3u16, 0..8u8, 0..3u32);
-    let address = (0..3u16, 0..8u8, 0..3u8);
-    let few = || 0..12usize;
-    let all = (
-        prop::collection::vec(vlan, few()),
-        prop::collection::vec(endpoint, few()),
-        prop::collection::vec(address, few()),
-    );
-    all.prop_map(|(vlans, endpoints, addresses)| Tables {
-        vlans: vlans
-            .into_iter()
-            .map(|(number, ifindex)| (vid(number), Parent { ifindex, flags: 0 }))
-            .collect(),
-        endpoints: endpoints
-            .into_iter()
-            .map(|(number, last, ifindex)| {
-                (
-                    key(number, last),
-                    Endpoint {
-                        ifindex,
-                        ..Endpoint::default()
-                    },
-                )
-            })
-            .collect(),
-        neighbors: addresses
-            .into_iter()
-            .map(|(number, last, owner)| {
-                let key = NeighborKey::new(vid(number), [10, 0, 0, last].into());
-                (
-                    key,
-                    Neighbor {
-                        mac: mac(owner).0,
-                        flags: 0,
-                    },
-                )
-            })
-            .collect(),
-    })
-}
-
-proptest! {
-    #[test]
-    fn a_plan_leads_from_any_tables_to_any_others(mut from in tables(), to in tables()) {
-        let first = plan(&from, &to, PLENTY);
-        first.apply_to(&mut from);
-        prop_assert_eq!(&from, &to);
-        prop_assert!(plan(&from, &to, PLENTY).is_empty());
-    }
-
-    #[test]
-    fn a_plan_never_overfills_and_leaves_out_just_what_finds_no_room(
-        rounds in prop::collection::vec(tables(), 1..5), endpoints in 1..6u32, neighbors in 1..6u32,
-    ) {
-        let capacity = Capacity { endpoints, neighbors };
-        let mut held = Tables::default();
-        for to in rounds {
-            let plan = plan(&held, &to, capacity);
-            plan.apply_to(&mut held);
-            prop_assert!(held.endpoints.len() <= endpoints as usize);
-            let expected = to.endpoints.len().min(endpoints as usize);
-            prop_assert_eq!(held.endpoints.len(), expected);
-            prop_assert_eq!(plan.endpoints.left_out as usize, to.endpoints.len() - expected);
-            prop_assert_eq!(held.neighbors.len(), to.neighbors.len().min(neighbors as usize));
-            prop_assert!(held.endpoints.iter().all(|(key, value)| to.endpoints[key] == *value));
-        }
-    }
-}
