@@ -22,6 +22,8 @@ pub use classify::{Verdict, classify};
 pub use counters::{Counters, Direction, Tally};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
-pub use settings::{IngressReason, Settings, Source, SourceState, SourceStatus, Status};
+pub use settings::{
+    IngressReason, Policy, Settings, Shed, Source, SourceState, SourceStatus, Status,
+};
 pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent};
 pub use wire::{Wire, wire};

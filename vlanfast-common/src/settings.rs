@@ -18,10 +18,53 @@ pub struct Settings {
     pub ingress_reason: u32,
     /// 1 where the clsact qdisc is ours to remove.
     pub made_clsact: u32,
-    pub reserved: [u32; 10],
+    /// 1 where `rx-vlan-offload` was on before we turned it off.
+    pub managed_offload: u32,
+    /// What finds no room in the tables, by [`Settings::ENDPOINTS`] and [`Settings::NEIGHBORS`].
+    pub incomplete: u32,
+    /// The [`Policy`](crate::Policy) that the programs were loaded with, for `status`.
+    pub policy: Policy,
+    pub reserved: [u32; 4],
+}
+
+impl Settings {
+    /// A taker may be missing from `ENDPOINTS`.
+    pub const ENDPOINTS: u32 = 1;
+    /// An address may be missing from `NEIGHBORS`.
+    pub const NEIGHBORS: u32 = 2;
 }
 
 const _: () = assert!(size_of::<Settings>() == 64);
+
+/// What is switched on. 16 bytes, host byte order.
+///
+/// Constant for a loaded program, which has no code for what is off.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// 1: group frames with one known taker go to that alone.
+    pub steer: u32,
+    /// How many broadcasts/s for absent hosts a VLAN takes; 0 is no limit.
+    pub storm_limit: u32,
+    /// A [`Shed`].
+    pub shed: u32,
+    /// 1: decide and count, and change no packet.
+    pub dry_run: u32,
+}
+
+/// Which frames are dropped because nobody here takes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Shed {
+    #[default]
+    Off = 0,
+    /// Those of VLANs for which the host has no device.
+    Vlan = 1,
+    /// And unicast for MACs that no taker of the VLAN has.
+    Mac = 2,
+}
+
+const _: () = assert!(size_of::<Policy>() == 16);
 
 /// The single value of the array `STATUS`: what the loader knows and the tables do not show. 64 bytes,
 /// host byte order. The datapath does not read it.
@@ -119,12 +162,14 @@ impl SourceState {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Settings, Status};
+    use super::{Policy, Settings, Status};
 
     // SAFETY: `repr(C)`, integers alone, and the sizes above leave no room for padding.
     unsafe impl aya::Pod for Settings {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Status {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Policy {}
 }
 
 /// Why ingress is read where it is, and not at the other hook.

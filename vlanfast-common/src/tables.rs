@@ -26,6 +26,30 @@ impl Parent {
     pub const COUNT: u32 = 4096;
     /// The device is up.
     pub const UP: u32 = 1;
+    /// It is the port of a bridge, a bond, a team or Open vSwitch.
+    pub const PORT: u32 = 1 << 1;
+    /// ipvlan devices are on it: they have its MAC, and addresses that nobody sees here.
+    pub const IPVLAN: u32 = 1 << 2;
+    /// A macvlan or macvtap in mode passthru or source is on it, which takes frames whatever their
+    /// destination.
+    pub const GREEDY: u32 = 1 << 3;
+    /// A VLAN device inside a container, on top of a macvlan of the trunk, has the VID.
+    pub const NESTED: u32 = 1 << 4;
+    /// Somebody reads it in promiscuous mode, a packet capture for example.
+    pub const PROMISCUOUS: u32 = 1 << 5;
+    /// A macvtap is on it: a virtual machine, whose addresses nobody sees from outside.
+    pub const GUESTS: u32 = 1 << 6;
+
+    /// There are takers that the tables can't have: nothing is shed.
+    pub const LISTENERS: u32 = Self::PORT | Self::IPVLAN | Self::GREEDY | Self::NESTED;
+    /// Nothing is steered.
+    pub const ALONE: u32 = Self::LISTENERS | Self::PROMISCUOUS;
+    /// There may be addresses that the tables can't have: no storm limit.
+    pub const UNLIMITED: u32 = Self::ALONE | Self::GUESTS;
+
+    pub const fn has(&self, flags: u32) -> bool {
+        self.flags & flags != 0
+    }
 }
 
 /// A key of the hash `ENDPOINTS`: a MAC address on a VLAN. 8 bytes.

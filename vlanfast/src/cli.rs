@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use vlanfast_common::{Policy, Shed};
 
 use crate::source::docker::Wish;
 
@@ -44,6 +45,27 @@ pub struct AttachArgs {
     /// Where to read what comes in
     #[arg(long, value_enum, default_value_t = Asked::Auto)]
     pub ingress: Asked,
+
+    /// Turn off what keeps the NIC from native XDP (rx-vlan-offload); detaching turns it on again
+    #[arg(long)]
+    pub manage_offloads: bool,
+
+    /// Give ARP requests, neighbour solicitations and DHCP replies to the one they are for
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub steer: Switch,
+
+    /// How many broadcasts/s for absent hosts each VLAN takes; 0 takes all
+    #[arg(long, value_name = "PPS", default_value_t = 2_000,
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub storm_limit: u32,
+
+    /// What to drop because nobody here takes it; refused where somebody unknown listens
+    #[arg(long, value_enum, default_value_t = Shedding::Off)]
+    pub shed: Shedding,
+
+    /// Decide and count, and change no packet
+    #[arg(long)]
+    pub dry_run: bool,
 
     /// What Ctrl-C, SIGTERM and SIGHUP do to what is attached
     #[arg(long, value_enum, default_value_t = OnExit::Detach)]
@@ -115,6 +137,41 @@ pub enum Asked {
     Xdp,
     /// XDP behind the driver: works with every driver, slower than TC
     XdpGeneric,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+/// What is dropped because nobody takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shedding {
+    /// Nothing
+    Off,
+    /// Frames of VLANs for which the host has no device
+    Vlan,
+    /// And unicast for MACs that nobody on the VLAN has
+    Mac,
+}
+
+impl AttachArgs {
+    /// What the programs are to do.
+    pub fn policy(&self) -> Policy {
+        let shed = match self.shed {
+            Shedding::Off => Shed::Off,
+            Shedding::Vlan => Shed::Vlan,
+            Shedding::Mac => Shed::Mac,
+        };
+        Policy {
+            steer: (self.steer == Switch::On).into(),
+            storm_limit: self.storm_limit,
+            shed: shed as u32,
+            dry_run: self.dry_run.into(),
+        }
+    }
 }
 
 /// What becomes of what is attached when its process ends in order.
