@@ -64,6 +64,27 @@ pub enum Shed {
     Mac = 2,
 }
 
+impl Shed {
+    /// Reads the number of a [`Policy`]; one that this version does not know is off.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Vlan,
+            2 => Self::Mac,
+            _ => Self::Off,
+        }
+    }
+
+    /// The word on the command line and in `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Vlan => "vlan",
+            Self::Mac => "mac",
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Policy>() == 16);
 
 /// The single value of the array `STATUS`: what the loader knows and the tables do not show. 64 bytes,

@@ -139,7 +139,8 @@ impl Ready {
             endpoints: args.max_endpoints,
             neighbors: 4 * args.max_endpoints,
         };
-        let (mut ebpf, maps) = load::adopt(pins, capacity, messages::level(args.verbose))?;
+        let level = messages::level(args.verbose);
+        let (mut ebpf, maps) = load::adopt(pins, capacity, &args.policy(), level)?;
         hooks::prepare(&mut ebpf, choice)?;
         let messages = Messages::open(&mut ebpf, args.verbose)?;
         let (docker, names) = docker::watch(args.docker.clone());

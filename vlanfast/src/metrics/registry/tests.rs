@@ -60,6 +60,10 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
             packets: [4, 0, 0],
             bytes: 256,
         },
+        steered: 2,
+        disputed: 1,
+        dropped: [1, 0, 0],
+        ..Counters::default()
     };
     let published = Published {
         trunk: "eth0".into(),
