@@ -18,6 +18,7 @@ mod settings;
 mod sought;
 mod storm;
 mod tables;
+mod uniform;
 mod verdict;
 mod wire;
 
@@ -32,5 +33,6 @@ pub use settings::{
 pub use sought::{Sought, sought};
 pub use storm::Bucket;
 pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent};
+pub use uniform::Uniform;
 pub use verdict::{Reason, Verdict};
 pub use wire::{Wire, wire};
