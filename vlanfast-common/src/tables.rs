@@ -12,7 +12,7 @@ pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 3 } else { 2 };
 
 /// A value of the array `VLANS`, whose key is the VID: the device that the host has for the VLAN.
 ///
-/// 8 bytes. Ifindex 0 is no device. The key 0 stands for the trunk itself.
+/// 8 bytes. Ifindex 0 is no device, whatever the flags say. The key 0 stands for the trunk itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parent {
@@ -33,11 +33,13 @@ impl Parent {
     /// A macvlan or macvtap in mode passthru or source is on it, which takes frames whatever their
     /// destination.
     pub const GREEDY: u32 = 1 << 3;
-    /// A VLAN device inside a container, on top of a macvlan of the trunk, has the VID.
+    /// A VLAN device inside a container has the VID: one on top of a macvlan of the trunk, or one of
+    /// the trunk's own that was moved there.
     pub const NESTED: u32 = 1 << 4;
     /// Somebody reads it in promiscuous mode, a packet capture for example.
     pub const PROMISCUOUS: u32 = 1 << 5;
-    /// A macvtap is on it: a virtual machine, whose addresses nobody sees from outside.
+    /// A macvtap is on it, or a macvlan with a bridge on top: virtual machines, say, whose addresses
+    /// nobody sees from outside.
     pub const GUESTS: u32 = 1 << 6;
 
     /// There are takers that the tables can't have: nothing is shed.

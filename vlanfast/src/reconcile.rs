@@ -54,6 +54,8 @@ pub struct Reconciler {
     /// was not free, or Docker has other names.
     behind: bool,
     hooks: Vec<(&'static str, &'static str)>,
+    /// The programs that read these maps are at work.
+    attached: bool,
     truth: Truth,
     publish: watch::Sender<Option<Arc<Published>>>,
 }
@@ -96,6 +98,7 @@ impl Reconciler {
             netlink_status: SourceStatus::default(),
             behind: false,
             hooks: vec![],
+            attached: false,
             truth: Truth::default(),
             publish: watch::Sender::default(),
         };
@@ -114,6 +117,7 @@ impl Reconciler {
         kernel: &datapath::netlink::Netlink,
     ) -> anyhow::Result<watch::Receiver<Option<Arc<Published>>>> {
         self.hooks = hooks::kinds(kernel, &self.pins).await?;
+        self.attached = true;
         self.round()?;
         Ok(self.publish.subscribe())
     }
@@ -212,6 +216,10 @@ impl Reconciler {
         };
         let named = *name == self.pins.trunk || self.rename(name);
         let plan = plan(&self.installed, &desired.tables, self.capacity);
+        let incomplete = plan.incomplete();
+        // Before the tables lack anything; and they lack it until the last of it is there.
+        self.maps
+            .note(|settings| settings.incomplete |= incomplete)?;
         let applied = self.maps.apply(&plan);
         match applied {
             Ok(()) => plan.apply_to(&mut self.installed),
@@ -219,6 +227,11 @@ impl Reconciler {
             Err(_) => self.installed = self.maps.read()?,
         }
         applied?;
+        // The programs of a process that was there before share the note, and have tables of their own.
+        if self.attached {
+            self.maps
+                .note(|settings| settings.incomplete = incomplete)?;
+        }
         self.behind = !named;
         self.report(desired, &plan)
     }

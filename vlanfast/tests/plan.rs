@@ -82,6 +82,7 @@ proptest! {
             let plan = plan(&held, &to, capacity);
             plan.apply_to(&mut held);
             prop_assert!(held.endpoints.len() <= endpoints as usize);
+            prop_assert_eq!(plan.incomplete() != 0, held != to);
             let expected = to.endpoints.len().min(endpoints as usize);
             prop_assert_eq!(held.endpoints.len(), expected);
             prop_assert_eq!(plan.endpoints.left_out as usize, to.endpoints.len() - expected);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use vlanfast::state::{
     desired::{Desired, desired},
     plan::{Capacity, plan},
-    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid},
+    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Promiscuity},
 };
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
 
@@ -58,6 +58,8 @@ impl Lan {
             up: true,
             kind,
             lower: lower.map(|(nsid, index)| (nsid, Ifindex(index))),
+            port: false,
+            promiscuity: Promiscuity::default(),
         };
         let namespace = self.0.namespaces.entry(nsid).or_default();
         namespace.links.insert(Ifindex(index), link);
@@ -318,10 +320,8 @@ fn a_vlan_device_that_was_moved_away_still_gives_its_macvlans_their_vlan() {
     );
     let desired = lan.desired();
     assert_eq!(endpoints(&desired), [key(30, 6)]);
-    assert!(
-        !desired.tables.vlans.contains_key(&vid(30)),
-        "there is nowhere to redirect to"
-    );
+    let parent = desired.tables.vlans[&vid(30)];
+    assert_eq!(parent.ifindex, 0, "there is nowhere to redirect to");
     assert_eq!(desired.parents[&vid(30)], "eth0.30");
 }
 

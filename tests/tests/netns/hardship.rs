@@ -7,6 +7,8 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
+use vlanfast::datapath::{pins::Pins, tables::settings};
+use vlanfast_common::Settings;
 use vlanfast_tests::{
     program::vlanfast,
     require,
@@ -43,7 +45,9 @@ fn a_full_map_says_so_passes_the_rest_and_heals() {
             thread::sleep(Duration::from_millis(20));
         }
     };
+    let incomplete = || settings(&Pins::of(&wire.trunk)).unwrap().incomplete;
     wait("two too many", (4, 4, 2));
+    assert_eq!(incomplete(), Settings::ENDPOINTS);
     let text = vlanfast(&wire.host, &["status", &wire.trunk])
         .unwrap()
         .stdout;
@@ -56,6 +60,7 @@ fn a_full_map_says_so_passes_the_rest_and_heals() {
     wait("one too many", (4, 4, 1));
     containers.remove(0);
     wait("healed", (4, 4, 0));
+    assert_eq!(incomplete(), 0);
     eventually("the three that are left", &attached, |endpoints| {
         endpoints.len() == 3
     });

@@ -68,7 +68,7 @@ impl Maps {
         remove(&mut self.neighbors, NEIGHBORS, &plan.neighbors.remove)?;
         remove(&mut self.endpoints, ENDPOINTS, &plan.endpoints.remove)?;
         for &vid in &plan.vlans.remove {
-            // An array has no holes: ifindex 0 is no device.
+            // An array has no holes: one that is all zero stands for none.
             self.set_parent(vid, Parent::default())?;
         }
         for &(vid, parent) in &plan.vlans.put {
@@ -100,7 +100,9 @@ impl Maps {
             .collect::<Result<_, _>>()
             .with_context(|| format!("failed to read {VLANS}"))?;
         let vids = (0..).map(Vid::from_tci);
-        Ok(vids.zip(parents).filter(|(_, parent)| parent.ifindex != 0))
+        Ok(vids
+            .zip(parents)
+            .filter(|(_, parent)| *parent != Parent::default()))
     }
 
     /// How many entries the hashes were made for.
@@ -153,11 +155,18 @@ impl Maps {
     }
 
     fn set_heartbeat(&mut self, heartbeat: u64) -> anyhow::Result<()> {
-        let settings = Settings {
-            heartbeat,
-            ..self.settings()?
-        };
-        self.set_settings(&settings)
+        self.note(|settings| settings.heartbeat = heartbeat)
+    }
+
+    /// Changes what is noted, and leaves the rest of it as it is.
+    pub fn note(&mut self, change: impl FnOnce(&mut Settings)) -> anyhow::Result<()> {
+        let old = self.settings()?;
+        let mut settings = old;
+        change(&mut settings);
+        match settings == old {
+            true => Ok(()),
+            false => self.set_settings(&settings),
+        }
     }
 
     pub fn settings(&self) -> anyhow::Result<Settings> {

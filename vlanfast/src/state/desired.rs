@@ -7,7 +7,10 @@ use std::{
 
 use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Vid};
 
-use super::snapshot::{Ifindex, Kind, Link, Mode, Namespace, Network, Nsid};
+use super::{
+    listeners,
+    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Place},
+};
 
 /// The contents of the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,9 +43,6 @@ pub struct Device {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Where a device is.
-type Place = (Nsid, Ifindex);
-
 /// Computes it all from scratch; the trunk is a device of the own namespace.
 pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
     let mut desired = Desired::default();
@@ -70,7 +70,8 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
             let device = Device {
                 name: link.name.clone(),
                 nsid,
-                parent: find(network, lower)
+                parent: network
+                    .find(lower)
                     .map(|(_, link)| link.name.clone())
                     .unwrap_or_default(),
                 addresses: addresses.cloned().unwrap_or_default(),
@@ -83,7 +84,7 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
     }
     // The host's own last: of a frame for both, the macvlan takes it (`macvlan_handle_frame`).
     for (&place, &vid) in &parents {
-        if let Some((namespace, link)) = find(network, place) {
+        if let Some((namespace, link)) = network.find(place) {
             let endpoint = Endpoint {
                 ifindex: place.1.0,
                 nsid: place.0.number(),
@@ -112,6 +113,10 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
             }
         }
     }
+    // Also where the host has no device: that is where it would be taken for a VLAN without takers.
+    for (vid, flags) in listeners::flags(network, &parents) {
+        desired.tables.vlans.entry(vid).or_default().flags |= flags;
+    }
     desired
 }
 
@@ -120,10 +125,13 @@ fn parents(network: &Network, trunk: Place, desired: &mut Desired) -> BTreeMap<P
     let mut parents = BTreeMap::new();
     // Devices whose frames have more than one tag, or a service tag, on the trunk.
     let mut beyond = BTreeSet::new();
-    if find(network, trunk).is_some() {
+    if network.find(trunk).is_some() {
         parents.insert(trunk, Vid::UNTAGGED);
     }
-    for (place, link) in links(network).filter(|(_, link)| link.lower == Some(trunk)) {
+    for (place, link) in network
+        .links()
+        .filter(|(_, link)| link.lower == Some(trunk))
+    {
         match link.kind {
             Kind::Vlan(vid) if vid != Vid::UNTAGGED => {
                 parents.insert(place, vid);
@@ -140,32 +148,18 @@ fn parents(network: &Network, trunk: Place, desired: &mut Desired) -> BTreeMap<P
             .is_some_and(|lower| lower != trunk && parents.contains_key(&lower))
     };
     let is_vlan = |link: &Link| matches!(link.kind, Kind::Vlan(_) | Kind::ServiceVlan);
-    for (place, link) in links(network) {
+    for (place, link) in network.links() {
         if is_vlan(link) && on_a_parent(link) {
             beyond.insert(place);
             desired.stacked += 1;
         }
     }
-    desired.stacked += links(network)
+    desired.stacked += network
+        .links()
         .filter(|(_, link)| macvlan(link.kind).is_some())
         .filter(|(_, link)| link.lower.is_some_and(|lower| beyond.contains(&lower)))
         .count() as u32;
     parents
-}
-
-/// Every device, with its place.
-fn links(network: &Network) -> impl Iterator<Item = (Place, &Link)> {
-    network.namespaces.iter().flat_map(|(&nsid, namespace)| {
-        namespace
-            .links
-            .iter()
-            .map(move |(&ifindex, link)| ((nsid, ifindex), link))
-    })
-}
-
-fn find(network: &Network, (nsid, ifindex): Place) -> Option<(&Namespace, &Link)> {
-    let namespace = network.namespaces.get(&nsid)?;
-    Some((namespace, namespace.links.get(&ifindex)?))
 }
 
 fn macvlan(kind: Kind) -> Option<(Mode, u16)> {

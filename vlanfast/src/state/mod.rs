@@ -1,6 +1,7 @@
 //! What is so, what should be in the maps, and the difference. Pure: no kernel, no clock, no Docker.
 
 pub mod desired;
+pub mod listeners;
 pub mod names;
 pub mod plan;
 pub mod published;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Vid};
 
 use super::desired::Tables;
 
@@ -49,6 +49,18 @@ impl Plan {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Which tables will lack something, as [`Settings::incomplete`] has it.
+    pub fn incomplete(&self) -> u32 {
+        let mut tables = 0;
+        if self.endpoints.left_out > 0 {
+            tables |= Settings::ENDPOINTS;
+        }
+        if self.neighbors.left_out > 0 {
+            tables |= Settings::NEIGHBORS;
+        }
+        tables
     }
 
     /// Does to tables what applying the plan does to the maps.

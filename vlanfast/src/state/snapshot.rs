@@ -27,10 +27,29 @@ impl Nsid {
     }
 }
 
+/// Where a device is.
+pub type Place = (Nsid, Ifindex);
+
 /// Everything that netlink shows: the devices of every namespace with an id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     pub namespaces: BTreeMap<Nsid, Namespace>,
+}
+
+impl Network {
+    /// Every device, with its place.
+    pub fn links(&self) -> impl Iterator<Item = (Place, &Link)> {
+        self.namespaces.iter().flat_map(|(&nsid, namespace)| {
+            let links = namespace.links.iter();
+            links.map(move |(&ifindex, link)| ((nsid, ifindex), link))
+        })
+    }
+
+    /// A device, with its namespace.
+    pub fn find(&self, (nsid, ifindex): Place) -> Option<(&Namespace, &Link)> {
+        let namespace = self.namespaces.get(&nsid)?;
+        Some((namespace, namespace.links.get(&ifindex)?))
+    }
 }
 
 /// The devices of one namespace.
@@ -48,7 +67,20 @@ pub struct Link {
     pub up: bool,
     pub kind: Kind,
     /// The device below (`IFLA_LINK`), in whichever namespace it is.
-    pub lower: Option<(Nsid, Ifindex)>,
+    pub lower: Option<Place>,
+    /// It is a port of a bridge, a bond, a team or Open vSwitch.
+    pub port: bool,
+    pub promiscuity: Promiscuity,
+}
+
+/// How many have put a device into promiscuous mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promiscuity {
+    /// All together (`IFLA_PROMISCUITY`).
+    pub count: u32,
+    /// One of them is `ip link set promisc on` (`IFF_PROMISC` as netlink shows it): nobody in
+    /// particular, who need not read anything.
+    pub by_hand: bool,
 }
 
 /// What a device is.
@@ -60,6 +92,8 @@ pub enum Kind {
     ServiceVlan,
     Macvlan(Mode),
     Macvtap(Mode),
+    /// An ipvlan or an ipvtap: it has the MAC of the device below.
+    Ipvlan,
     Other,
 }
 

@@ -19,7 +19,7 @@ use self::{
     events::{Dirty, Events},
     mounts::Mounts,
 };
-use crate::state::snapshot::{Ifindex, Network, Nsid};
+use crate::state::snapshot::{Ifindex, Link, Network, Nsid};
 
 /// More changed devices of one namespace than this, and reading all of it is cheaper.
 const ONE_BY_ONE: usize = 64;
@@ -191,16 +191,28 @@ impl Netlink {
         let (link, addresses) = read.unzip();
         self.differs |= namespace.links.get(&ifindex) != link.as_ref()
             || namespace.addresses.get(&ifindex) != addresses.as_ref();
-        match (link, addresses) {
+        let (new, old) = match (link, addresses) {
             (Some(link), Some(addresses)) => {
-                namespace.links.insert(ifindex, link);
                 namespace.addresses.insert(ifindex, addresses);
+                let new = promiscuity(&link);
+                (new, namespace.links.insert(ifindex, link))
             }
             _ => {
-                namespace.links.remove(&ifindex);
                 namespace.addresses.remove(&ifindex);
+                (0, namespace.links.remove(&ifindex))
             }
+        };
+        // The device below is in promiscuous mode for this one, and the kernel says nothing of it while
+        // someone else keeps it there.
+        match old {
+            Some(old) if promiscuity(&old) != new => old
+                .lower
+                .map_or(Ok(()), |(nsid, lower)| self.read_link(nsid, lower)),
+            _ => Ok(()),
         }
-        Ok(())
     }
+}
+
+const fn promiscuity(link: &Link) -> u32 {
+    link.promiscuity.count
 }

@@ -6,8 +6,8 @@ use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags},
     link::{
-        InfoData, InfoKind, InfoMacVlan, InfoMacVtap, LinkAttribute, LinkFlags, LinkInfo,
-        LinkMessage,
+        InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortKind, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage,
     },
     nsid::NsidAttribute,
 };
@@ -15,13 +15,14 @@ use vlanfast_common::Mac;
 
 use crate::{
     link::{info, name, vlan},
-    state::snapshot::{Ifindex, Kind, Link, Mode, Nsid},
+    state::snapshot::{Ifindex, Kind, Link, Mode, Nsid, Promiscuity},
 };
 
 /// A device of a namespace. `stands_for` translates the kernel's ids.
 pub fn link(nsid: Nsid, message: &LinkMessage, stands_for: impl Fn(i32) -> Nsid) -> Link {
     let mut mac = Mac::default();
     let (mut lower, mut lower_nsid) = (None, nsid);
+    let (mut has_master, mut promiscuity) = (false, 0);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => {
@@ -30,6 +31,8 @@ pub fn link(nsid: Nsid, message: &LinkMessage, stands_for: impl Fn(i32) -> Nsid)
             LinkAttribute::Link(index) => lower = Some(Ifindex(*index)),
             // By the ids of our namespace, whichever was asked about (`rtnl_fill_link_netnsid`).
             LinkAttribute::LinkNetNsId(id) => lower_nsid = stands_for(*id),
+            LinkAttribute::Controller(_) => has_master = true,
+            LinkAttribute::Promiscuity(count) => promiscuity = *count,
             _ => {}
         }
     }
@@ -39,6 +42,13 @@ pub fn link(nsid: Nsid, message: &LinkMessage, stands_for: impl Fn(i32) -> Nsid)
         up: message.header.flags.contains(LinkFlags::Up),
         kind: kind(message),
         lower: lower.map(|index| (lower_nsid, index)),
+        // A VRF is about routes alone, and leaves frames to the device.
+        port: has_master
+            && !info(message).any(|info| *info == LinkInfo::PortKind(InfoPortKind::Vrf)),
+        promiscuity: Promiscuity {
+            count: promiscuity,
+            by_hand: message.header.flags.contains(LinkFlags::Promisc),
+        },
     }
 }
 
@@ -83,6 +93,7 @@ fn kind(message: &LinkMessage) -> Kind {
     for info in info(message) {
         match info {
             LinkInfo::Kind(InfoKind::Vlan) => is_vlan = true,
+            LinkInfo::Kind(InfoKind::IpVlan | InfoKind::IpVtap) => return Kind::Ipvlan,
             LinkInfo::Data(InfoData::MacVlan(data)) => {
                 let mode = data.iter().find_map(|data| match data {
                     InfoMacVlan::Mode(mode) => Mode::from_number((*mode).into()),

@@ -1,0 +1,155 @@
+//! Who listens on a VLAN beside those that the tables have: takers without an entry, and those who read
+//! along. What they listen to is left alone.
+
+use std::collections::BTreeMap;
+
+use vlanfast_common::{Parent, Vid};
+
+use super::snapshot::{Kind, Link, Mode, Network, Nsid, Place};
+
+/// Why a VLAN is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    Port,
+    Ipvlan,
+    Greedy,
+    Nested,
+    Promiscuous,
+    Guests,
+}
+
+impl Listener {
+    const ALL: [Self; 6] = [
+        Self::Port,
+        Self::Ipvlan,
+        Self::Greedy,
+        Self::Nested,
+        Self::Promiscuous,
+        Self::Guests,
+    ];
+
+    /// Those of a VLAN.
+    pub fn of(parent: Parent) -> impl Iterator<Item = Self> {
+        let all = Self::ALL.into_iter();
+        all.filter(move |listener| parent.has(listener.flag()))
+    }
+
+    const fn flag(self) -> u32 {
+        match self {
+            Self::Port => Parent::PORT,
+            Self::Ipvlan => Parent::IPVLAN,
+            Self::Greedy => Parent::GREEDY,
+            Self::Nested => Parent::NESTED,
+            Self::Promiscuous => Parent::PROMISCUOUS,
+            Self::Guests => Parent::GUESTS,
+        }
+    }
+
+    /// The word in `status --json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Port => "port",
+            Self::Ipvlan => "ipvlan",
+            Self::Greedy => "greedy",
+            Self::Nested => "nested",
+            Self::Promiscuous => "promiscuous",
+            Self::Guests => "guests",
+        }
+    }
+
+    /// The same in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Port => "a port of a bridge, bond or switch",
+            Self::Ipvlan => "ipvlan",
+            Self::Greedy => "a macvlan in mode passthru or source",
+            Self::Nested => "a VLAN device inside a container",
+            Self::Promiscuous => "read in promiscuous mode",
+            Self::Guests => "guests, whose addresses nobody sees",
+        }
+    }
+}
+
+/// The flags that say so, of every VLAN that has any; the parents are the trunk and the 802.1Q devices
+/// on it.
+pub fn flags(network: &Network, parents: &BTreeMap<Place, Vid>) -> BTreeMap<Vid, u32> {
+    let mut flags = BTreeMap::<Vid, u32>::new();
+    let mut mark = |vid, more: u32| {
+        if more != 0 {
+            *flags.entry(vid).or_default() |= more;
+        }
+    };
+    // The devices on top of the parents, and how many of them keep theirs in promiscuous mode.
+    let mut takers = BTreeMap::new();
+    let mut explained = BTreeMap::<Place, u32>::new();
+    for (place, link) in network.links() {
+        let Some(lower) = link.lower else { continue };
+        let Some(&vid) = parents.get(&lower) else {
+            continue;
+        };
+        *explained.entry(lower).or_default() += u32::from(keeps_promiscuous(link));
+        if let Kind::Macvlan(_) | Kind::Macvtap(_) | Kind::Ipvlan = link.kind {
+            takers.insert(place, vid);
+        }
+        mark(vid, of_upper(link));
+    }
+    for (_, link) in network.links() {
+        match (link.kind, link.lower.and_then(|lower| takers.get(&lower))) {
+            // Its frames come from the trunk with the tag that it takes off itself.
+            (Kind::Vlan(nested), Some(&Vid::UNTAGGED)) if nested != Vid::UNTAGGED => {
+                mark(nested, Parent::NESTED);
+            }
+            (Kind::Ipvlan, Some(&vid)) => mark(vid, Parent::IPVLAN),
+            _ => {}
+        }
+    }
+    for (&place, &vid) in parents {
+        let Some((_, link)) = network.find(place) else {
+            continue;
+        };
+        // It was moved into a container as it is.
+        if place.0 != Nsid::Own {
+            mark(vid, Parent::NESTED);
+        }
+        if link.port {
+            mark(vid, Parent::PORT);
+        }
+        let explained = explained.get(&place).copied().unwrap_or(0)
+            + u32::from(link.promiscuity.by_hand)
+            + u32::from(link.port);
+        if link.promiscuity.count > explained {
+            mark(vid, Parent::PROMISCUOUS);
+        }
+    }
+    flags
+}
+
+/// What a device on top of a parent means for the VLAN.
+const fn of_upper(link: &Link) -> u32 {
+    match link.kind {
+        Kind::Ipvlan => Parent::IPVLAN,
+        Kind::Macvlan(mode) => of_mode(mode) | if link.port { Parent::GUESTS } else { 0 },
+        Kind::Macvtap(mode) => of_mode(mode) | Parent::GUESTS,
+        _ => 0,
+    }
+}
+
+const fn of_mode(mode: Mode) -> u32 {
+    match mode {
+        Mode::Passthru | Mode::Source => Parent::GREEDY,
+        Mode::Private | Mode::Vepa | Mode::Bridge => 0,
+    }
+}
+
+/// Whether a device keeps the one below in promiscuous mode while it is up, as
+/// `macvlan_change_rx_flags` and `vlan_dev_change_rx_flags` have it; or, in mode passthru, always.
+const fn keeps_promiscuous(link: &Link) -> bool {
+    link.up
+        && match link.kind {
+            Kind::Macvlan(Mode::Passthru) | Kind::Macvtap(Mode::Passthru) => true,
+            Kind::Vlan(_) | Kind::ServiceVlan | Kind::Macvlan(_) | Kind::Macvtap(_) => {
+                link.promiscuity.count > 0
+            }
+            Kind::Ipvlan | Kind::Other => false,
+        }
+}
