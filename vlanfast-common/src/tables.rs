@@ -169,7 +169,7 @@ pub struct Neighbor {
 }
 
 impl Neighbor {
-    /// Another device of the VLAN has the same address.
+    /// Another device of the VLAN has the same address, or the same MAC as its owner.
     pub const CONFLICT: u16 = 1;
 
     pub const fn has(&self, flag: u16) -> bool {
