@@ -31,7 +31,16 @@ pub trait Tables {
     fn now(&self) -> u64;
 }
 
-/// Decides over a frame. What leaves is passed.
+/// Where layer 2 ends at the latest: behind two tags. No frame on a wire is as short.
+pub const HEAD: usize = 22;
+
+/// Whether a frame is passed whatever is in the tables: the common case, and what leaves.
+#[inline(always)]
+pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -> bool {
+    direction == Direction::Tx || headers.cast == Cast::Unicast && tables.shed() == Shed::Off
+}
+
+/// Decides over a frame.
 #[inline(always)]
 pub fn classify(
     frame: &impl Frame,
@@ -42,7 +51,7 @@ pub fn classify(
     let Some(vid) = headers.vlan.vid() else {
         return Verdict::Pass;
     };
-    if direction == Direction::Tx {
+    if is_plain(headers, direction, tables) || frame.len() < HEAD {
         return Verdict::Pass;
     }
     if tables.shed() != Shed::Off
@@ -72,12 +81,8 @@ fn shed(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -
     {
         return None;
     }
-    let mac = Mac(frame.read(0)?);
-    // A VLAN device takes what is for the trunk's own MAC, whatever its own is.
-    let taker = [vid, Vid::UNTAGGED]
-        .iter()
-        .any(|vid| tables.endpoint(EndpointKey::new(*vid, mac)).is_some());
-    if taker || trust(tables)?.incomplete & Settings::ENDPOINTS != 0 {
+    let key = EndpointKey::new(vid, Mac(frame.read(0)?));
+    if tables.endpoint(key).is_some() || trust(tables)?.incomplete & Settings::ENDPOINTS != 0 {
         return None;
     }
     Some(Reason::ShedMac)
