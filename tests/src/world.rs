@@ -129,8 +129,12 @@ impl Tables for World {
         self.policy.storm_limit
     }
 
-    fn shed(&self) -> Shed {
-        Shed::from_number(self.policy.shed)
+    fn sheds_vlans(&self) -> bool {
+        self.policy.shed >= Shed::Vlan as u32
+    }
+
+    fn sheds_macs(&self) -> bool {
+        self.policy.shed >= Shed::Mac as u32
     }
 
     fn parent(&self, vid: Vid) -> Parent {

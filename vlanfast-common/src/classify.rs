@@ -3,7 +3,7 @@
 
 use crate::{
     Bucket, Cast, Direction, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey,
-    Parent, Reason, Settings, Shed, Sought, Verdict, Vid, sought,
+    Parent, Reason, Settings, Sought, Verdict, Vid, sought,
 };
 
 /// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
@@ -14,7 +14,11 @@ pub trait Tables {
     /// In frames/s for each VLAN; 0 for none.
     fn storm_limit(&self) -> u32;
 
-    fn shed(&self) -> Shed;
+    /// See [`Shed::Vlan`](crate::Shed::Vlan); on as well where the next one is.
+    fn sheds_vlans(&self) -> bool;
+
+    /// See [`Shed::Mac`](crate::Shed::Mac).
+    fn sheds_macs(&self) -> bool;
 
     /// The device for a VLAN; the trunk itself for VID 0.
     fn parent(&self, vid: Vid) -> Parent;
@@ -37,7 +41,7 @@ pub const HEAD: usize = 22;
 /// Whether a frame is passed whatever is in the tables: the common case, and what leaves.
 #[inline(always)]
 pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -> bool {
-    direction == Direction::Tx || headers.cast == Cast::Unicast && tables.shed() == Shed::Off
+    direction == Direction::Tx || headers.cast == Cast::Unicast && !tables.sheds_vlans()
 }
 
 /// Decides over a frame.
@@ -54,7 +58,7 @@ pub fn classify(
     if is_plain(headers, direction, tables) || frame.len() < HEAD {
         return Verdict::Pass;
     }
-    if tables.shed() != Shed::Off
+    if tables.sheds_vlans()
         && let Some(reason) = shed(frame, headers, vid, tables)
     {
         return Verdict::Drop(reason);
@@ -74,7 +78,7 @@ fn shed(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -
         let sure = vid != Vid::UNTAGGED && !trunk.has(Parent::LISTENERS);
         return (sure && trust(tables).is_some()).then_some(Reason::ShedVlan);
     }
-    if tables.shed() != Shed::Mac
+    if !tables.sheds_macs()
         || headers.cast != Cast::Unicast
         || parent.ifindex == 0
         || parent.has(Parent::LISTENERS)
