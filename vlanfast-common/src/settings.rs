@@ -64,6 +64,27 @@ pub enum Shed {
     Mac = 2,
 }
 
+impl Shed {
+    /// Reads the map's number; `None` for one that this version does not know.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Off,
+            1 => Self::Vlan,
+            2 => Self::Mac,
+            _ => return None,
+        })
+    }
+
+    /// The word in `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Vlan => "vlan",
+            Self::Mac => "mac",
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Policy>() == 16);
 
 /// The single value of the array `STATUS`: what the loader knows and the tables do not show. 64 bytes,
@@ -202,5 +223,17 @@ impl IngressReason {
             5 => Self::ForeignXdp,
             _ => return None,
         })
+    }
+
+    /// The word in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Suitable => "suitable",
+            Self::SoftwareDevice => "software-device",
+            Self::StripsTags => "strips-tags",
+            Self::NoNativeXdp => "no-native-xdp",
+            Self::ForeignXdp => "foreign-xdp",
+        }
     }
 }
