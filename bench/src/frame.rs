@@ -1,10 +1,13 @@
 //! The frames that are injected.
 
-use vlanfast_tests::packet::{self, tag};
+use vlanfast_tests::packet;
+
+use crate::site::ROUTER_MAC;
 
 pub const VID: u16 = 10;
 pub const ROUTER: [u8; 4] = [10, 0, 10, 1];
 pub const CONTAINER: [u8; 4] = [10, 0, 10, 2];
+pub const ROUTER_IPV6: [u8; 16] = [0xfd, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// UDP port of the container's reader.
 pub const PORT: u16 = 9000;
 /// A MAC that nobody has.
@@ -27,11 +30,7 @@ pub fn datagram(destination: [u8; 6], vid: u16, fate: Fate) -> Vec<u8> {
     ];
     ip[12..16].copy_from_slice(&ROUTER);
     ip[16..20].copy_from_slice(&CONTAINER);
-    let sum: u32 = ip
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-        .sum();
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    let checksum = checksum(&ip);
     let checksum = match fate {
         Fate::Read => checksum,
         Fate::Dropped => checksum ^ 0x5555,
@@ -39,10 +38,56 @@ pub fn datagram(destination: [u8; 6], vid: u16, fate: Fate) -> Vec<u8> {
     ip[10..12].copy_from_slice(&checksum.to_be_bytes());
     let [high, low] = PORT.to_be_bytes();
     let udp = [high, low, high, low, 0, 26, 0, 0];
-    let tag = if vid == 0 {
-        vec![]
-    } else {
-        tag(0, vid).to_vec()
-    };
-    packet::frame(destination, &[&tag[..], &[8, 0], &ip, &udp].concat(), 64)
+    packet::frame(
+        destination,
+        &[&tag(vid)[..], &[8, 0], &ip, &udp].concat(),
+        64,
+    )
+}
+
+/// A broadcast ARP request (RFC 826) of the router's.
+pub fn arp_request(vid: u16, target: [u8; 4]) -> Vec<u8> {
+    let head = [&tag(vid)[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
+    let body = [&head[..], &ROUTER_MAC, &ROUTER, &[0; 6], &target].concat();
+    packet::frame(packet::BROADCAST, &body, 64)
+}
+
+/// A neighbour solicitation (RFC 4861, 4.3) of the router's, to the target's solicited-node multicast
+/// address (RFC 4291, 2.7.1), with the router's MAC as its option.
+pub fn solicitation(vid: u16, target: [u8; 16]) -> Vec<u8> {
+    let [.., a, b, c] = target;
+    let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c];
+    let addresses = [ROUTER_IPV6, group].concat();
+    let mut message = [
+        &[135, 0, 0, 0, 0, 0, 0, 0][..],
+        &target,
+        &[1, 1],
+        &ROUTER_MAC,
+    ]
+    .concat();
+    // The pseudo-header (RFC 8200, 8.1): addresses, length, next header.
+    let pseudo = [&addresses[..], &[0, 0, 0, 32, 0, 0, 0, 58]].concat();
+    let sum = checksum(&[&pseudo[..], &message].concat());
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let head = [0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255];
+    let rest = [&tag(vid)[..], &head, &addresses, &message].concat();
+    packet::frame([0x33, 0x33, 0xff, a, b, c], &rest, 64)
+}
+
+/// An 802.1Q tag, or none.
+fn tag(vid: u16) -> Vec<u8> {
+    match vid {
+        0 => vec![],
+        vid => packet::tag(0, vid).to_vec(),
+    }
+}
+
+/// The Internet checksum (RFC 1071) of an even number of bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
 }

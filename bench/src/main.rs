@@ -4,11 +4,14 @@
 //! instructions there. On a real machine it is a duration.
 
 mod contender;
+mod crowd;
 mod frame;
 mod generator;
 mod measure;
 mod place;
 mod report;
+mod site;
+mod storm;
 mod tables;
 
 use anyhow::{Context, Result, bail};

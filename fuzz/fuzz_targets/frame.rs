@@ -2,7 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vlanfast_common::{Bytes, Segments, Tag, Vlan, classify, parse, wire};
+use vlanfast_common::{
+    Bytes, Direction, Endpoint, Neighbor, Parent, Policy, Segments, Settings, Tag, Uniform, Vlan,
+    classify, parse, wire,
+};
 
 fuzz_target!(|input: (u8, u16, u32, u32, &[u8])| {
     let (metadata, tci, count, size, bytes) = input;
@@ -23,6 +26,27 @@ fuzz_target!(|input: (u8, u16, u32, u32, &[u8])| {
     let headers = parse(&frame);
     assert!(headers.vlan.key() < Vlan::COUNT);
     assert!(headers.vlan.vid().is_none_or(|vid| vid.get() < 4096));
-    classify(&headers);
+    let tables = Uniform {
+        policy: Policy {
+            steer: 1,
+            storm_limit: 1,
+            shed: (metadata >> 3 & 3).into(),
+            dry_run: 0,
+        },
+        settings: Settings {
+            heartbeat: 1,
+            ..Settings::default()
+        },
+        parent: Parent {
+            ifindex: (metadata >> 5 & 1).into(),
+            flags: 0,
+        },
+        endpoint: (metadata & 64 != 0).then_some(Endpoint::default()),
+        neighbor: (metadata & 128 != 0).then_some(Neighbor::default()),
+        ..Uniform::default()
+    };
+    for direction in Direction::ALL {
+        classify(&frame, &headers, direction, &tables);
+    }
     assert!(wire(&frame, &headers).packets >= 1);
 });

@@ -3,7 +3,9 @@
 
 pub mod capture;
 pub mod crash;
+pub mod decisions;
 pub mod docker;
+pub mod messages;
 pub mod packet;
 pub mod program;
 pub mod prometheus;
@@ -14,3 +16,4 @@ pub mod sync;
 pub mod talk;
 pub mod topology;
 pub mod traffic;
+pub mod world;

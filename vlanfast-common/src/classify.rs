@@ -1,18 +1,159 @@
-//! What becomes of a frame.
+//! What becomes of a frame: from its headers and the tables to a [`Verdict`]. Whatever is not understood,
+//! not known or not sure is passed.
 
-use crate::Headers;
+use crate::{
+    Bucket, Cast, Direction, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey,
+    Parent, Reason, Settings, Shed, Sought, Verdict, Vid, sought,
+};
 
-/// What a hook does with a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The kernel's own path: 8021q, then macvlan.
-    Pass,
+/// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
+/// is off costs nothing.
+pub trait Tables {
+    fn steers(&self) -> bool;
+
+    /// In frames/s for each VLAN; 0 for none.
+    fn storm_limit(&self) -> u32;
+
+    fn shed(&self) -> Shed;
+
+    /// The device for a VLAN; the trunk itself for VID 0.
+    fn parent(&self, vid: Vid) -> Parent;
+
+    fn endpoint(&self, key: EndpointKey) -> Option<Endpoint>;
+
+    fn neighbor(&self, key: NeighborKey) -> Option<Neighbor>;
+
+    fn bucket(&self, vid: Vid) -> Option<&Bucket>;
+
+    fn settings(&self) -> Option<&Settings>;
+
+    /// In nanoseconds, by the clock of [`Settings::heartbeat`].
+    fn now(&self) -> u64;
 }
 
-/// Decides over a frame by its headers.
-///
-/// Every frame takes the kernel's own path: nothing is switched on yet that would change it.
+/// Decides over a frame. What leaves is passed.
 #[inline(always)]
-pub fn classify(_headers: &Headers) -> Verdict {
-    Verdict::Pass
+pub fn classify(
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+    tables: &impl Tables,
+) -> Verdict {
+    let Some(vid) = headers.vlan.vid() else {
+        return Verdict::Pass;
+    };
+    if direction == Direction::Tx {
+        return Verdict::Pass;
+    }
+    if tables.shed() != Shed::Off
+        && let Some(reason) = shed(frame, headers, vid, tables)
+    {
+        return Verdict::Drop(reason);
+    }
+    match headers.cast {
+        Cast::Unicast => Verdict::Pass,
+        Cast::Broadcast | Cast::Multicast => group(frame, headers, vid, tables),
+    }
+}
+
+/// Why nobody takes a frame, if that is sure.
+#[inline(always)]
+fn shed(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Option<Reason> {
+    let parent = tables.parent(vid);
+    if parent == Parent::default() {
+        let trunk = tables.parent(Vid::UNTAGGED);
+        let sure = vid != Vid::UNTAGGED && !trunk.has(Parent::LISTENERS);
+        return (sure && trust(tables).is_some()).then_some(Reason::ShedVlan);
+    }
+    if tables.shed() != Shed::Mac
+        || headers.cast != Cast::Unicast
+        || parent.ifindex == 0
+        || parent.has(Parent::LISTENERS)
+    {
+        return None;
+    }
+    let mac = Mac(frame.read(0)?);
+    // A VLAN device takes what is for the trunk's own MAC, whatever its own is.
+    let taker = [vid, Vid::UNTAGGED]
+        .iter()
+        .any(|vid| tables.endpoint(EndpointKey::new(*vid, mac)).is_some());
+    if taker || trust(tables)?.incomplete & Settings::ENDPOINTS != 0 {
+        return None;
+    }
+    Some(Reason::ShedMac)
+}
+
+/// A frame to a group: to the one that it seeks, if that is known; within the limit to all, if it is not.
+#[inline(always)]
+fn group(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+    if !tables.steers() && tables.storm_limit() == 0 {
+        return Verdict::Pass;
+    }
+    let Some(sought) = sought(frame, headers, vid) else {
+        return Verdict::Pass;
+    };
+    let parent = tables.parent(vid);
+    if parent.ifindex == 0 || parent.has(Parent::ALONE) {
+        return Verdict::Pass;
+    }
+    let taker = match sought {
+        Sought::Address(key) => match tables.neighbor(key) {
+            Some(taker) if taker.has(Neighbor::CONFLICT) => return Verdict::Disputed,
+            Some(taker) => Mac(taker.mac),
+            None => return limit(parent, vid, tables),
+        },
+        Sought::Mac(mac) => match tables.endpoint(EndpointKey::new(vid, mac)) {
+            Some(taker) if taker.has(Endpoint::CONFLICT) => return Verdict::Disputed,
+            Some(_) => mac,
+            None => return Verdict::Pass,
+        },
+    };
+    steer(frame, vid, taker, tables)
+}
+
+#[inline(always)]
+fn steer(frame: &impl Frame, vid: Vid, taker: Mac, tables: &impl Tables) -> Verdict {
+    let Some(source) = frame.read(6).map(Mac) else {
+        return Verdict::Pass;
+    };
+    // Our own frame comes back, from a switch that reflects it: macvlan goes by its sender.
+    let is_ours = tables.endpoint(EndpointKey::new(vid, source)).is_some();
+    if !tables.steers() || is_ours || trust(tables).is_none() {
+        return Verdict::Pass;
+    }
+    Verdict::Steer { mac: taker }
+}
+
+/// A frame that asks for an absent host.
+#[inline(always)]
+fn limit(parent: Parent, vid: Vid, tables: &impl Tables) -> Verdict {
+    let rate = tables.storm_limit();
+    if rate == 0 || parent.has(Parent::UNLIMITED) {
+        return Verdict::Pass;
+    }
+    let (Some(bucket), Some(trust)) = (tables.bucket(vid), trust(tables)) else {
+        return Verdict::Pass;
+    };
+    if trust.incomplete & Settings::NEIGHBORS != 0 || bucket.admit(trust.now, rate) {
+        return Verdict::Pass;
+    }
+    Verdict::Drop(Reason::Storm)
+}
+
+/// That the tables are kept true.
+struct Trust {
+    now: u64,
+    /// See [`Settings::incomplete`].
+    incomplete: u32,
+}
+
+/// Looks at the heartbeat: last, because the clock costs more than all of the tables.
+#[inline(always)]
+fn trust(tables: &impl Tables) -> Option<Trust> {
+    let settings = tables.settings()?;
+    let now = tables.now();
+    (settings.heartbeat > now).then_some(Trust {
+        now,
+        incomplete: settings.incomplete,
+    })
 }

@@ -1,11 +1,12 @@
 //! What is counted, and where. Read by user space straight from the pinned map `COUNTERS`.
 
-use crate::{Cast, Wire};
+use crate::{Cast, Reason, Verdict, Wire};
 
 /// One value of the per-CPU array `COUNTERS`, whose key is a [`Vlan`](crate::Vlan).
 ///
-/// 64 bytes, a cache line, host byte order; every field is a total since the map was made. Only its
-/// own CPU writes a value, with softirqs off, so plain additions lose nothing.
+/// 128 bytes, host byte order; every field is a total since the map was made, and those that every frame
+/// adds to are the first cache line. Only its own CPU writes a value, with softirqs off, so plain additions
+/// lose nothing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -13,6 +14,13 @@ pub struct Counters {
     pub rx: Tally,
     /// Frames that left for the wire.
     pub tx: Tally,
+    /// Packets that came in and went to their only taker.
+    pub steered: u64,
+    /// Packets that came in for an address that two here claim.
+    pub disputed: u64,
+    /// Packets that came in and were dropped, by [`Reason`].
+    pub dropped: [u64; Reason::ALL.len()],
+    pub reserved: [u64; 3],
     #[cfg(feature = "next-layout")]
     pub next: u64,
 }
@@ -28,9 +36,9 @@ pub struct Tally {
 }
 
 const SIZE: usize = if cfg!(feature = "next-layout") {
-    72
+    136
 } else {
-    64
+    128
 };
 const _: () = assert!(size_of::<Counters>() == SIZE);
 
@@ -67,19 +75,46 @@ impl Counters {
     }
 
     /// A direction's packets by the name of the verdict over them.
-    ///
-    /// Everything is passed: the verdicts that would not pass come with the features that give them.
     pub fn verdicts(&self, direction: Direction) -> [(&'static str, u64); 3] {
-        let pass = self.tally(direction).total();
+        let all = self.tally(direction).total();
         match direction {
-            Direction::Rx => [("pass", pass), ("steer", 0), ("drop", 0)],
-            Direction::Tx => [("pass", pass), ("reflect", 0), ("shortcut", 0)],
+            Direction::Rx => {
+                let drop = self.dropped.iter().sum();
+                // A reader sees a frame in one sum and not yet in the other.
+                let pass = all.saturating_sub(self.steered + drop);
+                [("pass", pass), ("steer", self.steered), ("drop", drop)]
+            }
+            // The verdicts that would not pass come with the features that give them.
+            Direction::Tx => [("pass", all), ("reflect", 0), ("shortcut", 0)],
         }
     }
 
     /// Dropped packets by the name of the reason.
-    pub const fn drops(&self) -> [(&'static str, u64); 1] {
-        [("storm", 0)]
+    pub fn drops(&self) -> [(&'static str, u64); Reason::ALL.len()] {
+        Reason::ALL.map(|reason| (reason.name(), self.dropped[reason as usize]))
+    }
+
+    /// Counts one frame.
+    #[inline(always)]
+    pub const fn add(&mut self, direction: Direction, cast: Cast, wire: Wire, verdict: Verdict) {
+        self.side(direction).add(cast, wire);
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Disputed => self.disputed += wire.packets,
+            Verdict::Steer { .. } => self.steered += wire.packets,
+            Verdict::Drop(reason) => self.dropped[reason as usize] += wire.packets,
+        }
+    }
+
+    /// Adds another CPU's share.
+    pub fn merge(&mut self, other: &Self) {
+        self.rx.merge(&other.rx);
+        self.tx.merge(&other.tx);
+        self.steered += other.steered;
+        self.disputed += other.disputed;
+        for (sum, part) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += part;
+        }
     }
 
     /// The side that a direction counts on.

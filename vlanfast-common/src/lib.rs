@@ -6,6 +6,7 @@
 //!
 //! Nothing here knows its hook, reads a clock or touches memory that it was not given.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 mod addr;
@@ -14,16 +15,24 @@ mod counters;
 mod frame;
 mod parse;
 mod settings;
+mod sought;
+mod storm;
 mod tables;
+mod uniform;
+mod verdict;
 mod wire;
 
 pub use addr::{Mac, Vid};
-pub use classify::{Verdict, classify};
+pub use classify::{Tables, classify};
 pub use counters::{Counters, Direction, Tally};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
 pub use settings::{
     IngressReason, Policy, Settings, Shed, Source, SourceState, SourceStatus, Status,
 };
+pub use sought::{Sought, sought};
+pub use storm::Bucket;
 pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent};
+pub use uniform::Uniform;
+pub use verdict::{Reason, Verdict};
 pub use wire::{Wire, wire};

@@ -37,6 +37,7 @@ impl Vlan {
     }
 
     /// Its VID, unless it is one of the two without.
+    #[inline(always)]
     pub fn vid(self) -> Option<Vid> {
         (self.0 < Self::SERVICE.0).then(|| Vid::from_tci(self.0))
     }
@@ -93,6 +94,7 @@ impl Protocol {
     /// The frame ends before it says. No 802.3 frame has length 0: an LLC header takes 3 bytes.
     pub const TRUNCATED: Self = Self(0);
     pub const IPV4: Self = Self(0x0800);
+    pub const ARP: Self = Self(0x0806);
     pub const IPV6: Self = Self(0x86dd);
 
     /// The number: an EtherType from 0x0600 on, an 802.3 length below.

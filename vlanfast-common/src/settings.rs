@@ -65,17 +65,17 @@ pub enum Shed {
 }
 
 impl Shed {
-    /// Reads the map's number; `None` for one that this version does not know.
-    pub const fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => Self::Off,
+    /// Reads the number of a [`Policy`]; one that this version does not know is off.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
             1 => Self::Vlan,
             2 => Self::Mac,
-            _ => return None,
-        })
+            _ => Self::Off,
+        }
     }
 
-    /// The word in `status`.
+    /// The word on the command line and in `status`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Off => "off",

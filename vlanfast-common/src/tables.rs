@@ -8,7 +8,7 @@ use crate::{Mac, Vid};
 /// Changes whenever the meaning of a map that outlives the process (`COUNTERS`, `SETTINGS`) does.
 ///
 /// A map of another layout is never read: it is made anew.
-pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 2 } else { 1 };
+pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 3 } else { 2 };
 
 /// A value of the array `VLANS`, whose key is the VID: the device that the host has for the VLAN.
 ///
@@ -125,22 +125,28 @@ pub struct NeighborKey {
 }
 
 impl NeighborKey {
-    pub fn new(vid: Vid, address: IpAddr) -> Self {
-        let mut bytes = [0; 16];
-        let version = match address {
-            IpAddr::V4(address) => {
-                bytes[..4].copy_from_slice(&address.octets());
-                4
-            }
-            IpAddr::V6(address) => {
-                bytes = address.octets();
-                6
-            }
-        };
+    pub const fn new(vid: Vid, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::ipv4(vid, address.octets()),
+            IpAddr::V6(address) => Self::ipv6(vid, address.octets()),
+        }
+    }
+
+    #[inline(always)]
+    pub const fn ipv4(vid: Vid, [a, b, c, d]: [u8; 4]) -> Self {
         Self {
-            address: bytes,
+            address: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             vid: vid.get(),
-            version,
+            version: 4,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn ipv6(vid: Vid, address: [u8; 16]) -> Self {
+        Self {
+            address,
+            vid: vid.get(),
+            version: 6,
         }
     }
 
@@ -163,7 +169,7 @@ pub struct Neighbor {
 }
 
 impl Neighbor {
-    /// Another device of the VLAN has the same address.
+    /// Another device of the VLAN has the same address, or the same MAC as its owner.
     pub const CONFLICT: u16 = 1;
 
     pub const fn has(&self, flag: u16) -> bool {

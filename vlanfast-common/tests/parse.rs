@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use vlanfast_common::{
-    Bytes, Cast, Frame, Headers, Protocol, Segments, Tag, Verdict, Vid, Vlan, classify, parse, wire,
+    Bytes, Cast, Direction, Frame, Headers, Protocol, Segments, Tag, Uniform, Verdict, Vid, Vlan,
+    classify, parse, wire,
 };
 
 const UNICAST: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
@@ -254,7 +255,8 @@ proptest! {
         if let Some(vid) = headers.vlan.vid() {
             prop_assert!(vid.get() < 4096);
         }
-        prop_assert_eq!(classify(&headers), Verdict::Pass);
+        let verdict = classify(&frame, &headers, Direction::Rx, &Uniform::default());
+        prop_assert_eq!(verdict, Verdict::Pass);
         let wire = wire(&frame, &headers);
         prop_assert!(wire.packets >= 1);
         if segments.is_none() {

@@ -1,16 +1,16 @@
 //! The one place that counts.
 
-use vlanfast_common::{Direction, Headers, Wire};
+use vlanfast_common::{Direction, Headers, Verdict, Wire};
 
 use crate::maps::COUNTERS;
 
 /// Counts a frame. A counter that can't be found costs a count, never a packet.
 #[inline(always)]
-pub fn count(direction: Direction, headers: &Headers, wire: Wire) {
+pub fn count(direction: Direction, headers: &Headers, wire: Wire, verdict: Verdict) {
     if let Some(counters) = COUNTERS.get_ptr_mut(headers.vlan.key()) {
         // SAFETY: the value belongs to this CPU, which runs our programs one after the other: XDP
         // and TC both run with softirqs off.
         let counters = unsafe { &mut *counters };
-        counters.side(direction).add(headers.cast, wire);
+        counters.add(direction, headers.cast, wire, verdict);
     }
 }

@@ -7,6 +7,7 @@ mod count;
 mod head;
 mod maps;
 mod report;
+mod tables;
 mod tc;
 mod xdp;
 
@@ -16,27 +17,27 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use head::Head;
-use vlanfast_common::{Direction, Frame, Verdict, classify, parse, wire};
+use vlanfast_common::{Direction, Frame, Headers, Verdict, classify, parse, wire};
 
 /// Ingress, before the kernel has made an skb of the frame.
 #[xdp]
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     let frame = xdp::XdpFrame::new(&ctx);
-    xdp::act(decide(&ctx, &frame, frame.head(), Direction::Rx))
+    xdp::act(&ctx, decide(&ctx, &frame, frame.head(), Direction::Rx))
 }
 
 /// Ingress, where XDP is not to be had.
 #[classifier]
 pub fn vlanfast_rx(ctx: TcContext) -> i32 {
     let frame = tc::SkbFrame::new(&ctx);
-    tc::act(decide(&ctx, &frame, frame.head(), Direction::Rx))
+    tc::act(&ctx, decide(&ctx, &frame, frame.head(), Direction::Rx))
 }
 
 /// Egress.
 #[classifier]
 pub fn vlanfast_tx(ctx: TcContext) -> i32 {
     let frame = tc::SkbFrame::new(&ctx);
-    tc::act(decide(&ctx, &frame, frame.head(), Direction::Tx))
+    tc::act(&ctx, decide(&ctx, &frame, frame.head(), Direction::Tx))
 }
 
 #[inline(always)]
@@ -47,15 +48,24 @@ fn decide<F: Frame>(
     direction: Direction,
 ) -> Verdict {
     // Twice in the object, so that the common case is one check and no helper.
-    let headers = match head {
-        Some(head) => parse(&head),
-        None => parse(frame),
+    let (headers, verdict) = match head {
+        Some(head) => classified(&head, direction),
+        None => classified(frame, direction),
     };
-    let verdict = classify(&headers);
     let wire = wire(frame, &headers);
-    count::count(direction, &headers, wire);
-    report::report(ctx, direction, &headers, wire);
-    verdict
+    count::count(direction, &headers, wire, verdict);
+    report::report(ctx, direction, &headers, wire, verdict);
+    match tables::is_dry_run() {
+        true => Verdict::Pass,
+        false => verdict,
+    }
+}
+
+#[inline(always)]
+fn classified(frame: &impl Frame, direction: Direction) -> (Headers, Verdict) {
+    let headers = parse(frame);
+    let verdict = classify(frame, &headers, direction, &tables::Maps);
+    (headers, verdict)
 }
 
 /// The helpers that we call are for GPL-compatible programs only.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use vlanfast_common::{
-    Counters, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Status, Vlan,
+    Bucket, Counters, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Status, Vlan,
 };
 
 #[map]
@@ -18,7 +18,7 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
 pub static STATUS: Array<Status> = Array::with_max_entries(1, 0);
 
-// Kept in sync by the loader; every frame is passed yet, so nothing looks them up.
+// Kept in sync by the loader.
 
 #[map]
 pub static VLANS: Array<Parent> = Array::with_max_entries(Parent::COUNT, 0);
@@ -29,3 +29,7 @@ pub static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::with_max_entries
 
 #[map]
 pub static NEIGHBORS: HashMap<NeighborKey, Neighbor> = HashMap::with_max_entries(65_536, 0);
+
+/// By VID.
+#[map]
+pub static BUCKETS: Array<Bucket> = Array::with_max_entries(Parent::COUNT, 0);

@@ -7,11 +7,17 @@ use aya_log_ebpf::{
     macro_support::{Level, level_enabled},
     trace,
 };
-use vlanfast_common::{Direction, Headers, Protocol, Wire};
+use vlanfast_common::{Direction, Headers, Protocol, Verdict, Wire};
 
-/// `-v`: frames that are passed without being read to the end. `-vv`: every frame.
+/// `-v`: frames that are passed without being read to the end, steered or dropped. `-vv`: every frame.
 #[inline(always)]
-pub fn report(ctx: &impl EbpfContext, direction: Direction, headers: &Headers, wire: Wire) {
+pub fn report(
+    ctx: &impl EbpfContext,
+    direction: Direction,
+    headers: &Headers,
+    wire: Wire,
+    verdict: Verdict,
+) {
     // Once, before anything that is reported goes to memory for it.
     if !level_enabled(Level::Debug) {
         return;
@@ -23,7 +29,18 @@ pub fn report(ctx: &impl EbpfContext, direction: Direction, headers: &Headers, w
     // 4096 is 802.1ad, 4097 a frame too short to say.
     let vlan = headers.vlan.key();
     let number = headers.protocol.number();
-    if headers.protocol == Protocol::TRUNCATED {
+    if let Verdict::Steer { mac } = verdict {
+        debug!(
+            ctx,
+            "{} vlan {}: type {:x}, steered to {:mac}", direction, vlan, number, mac.0
+        );
+    } else if let Verdict::Drop(reason) = verdict {
+        let reason = reason.name();
+        debug!(
+            ctx,
+            "{} vlan {}: type {:x}, dropped: {}", direction, vlan, number, reason
+        );
+    } else if headers.protocol == Protocol::TRUNCATED {
         debug!(
             ctx,
             "{} vlan {}: passed, the frame ends within its headers", direction, vlan

@@ -1,6 +1,9 @@
 //! What TC offers of a frame, and how it carries out a verdict.
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
 use vlanfast_common::{Frame, Segments, Tag, Verdict};
 
 use crate::head::Head;
@@ -59,10 +62,23 @@ impl Frame for SkbFrame<'_> {
     }
 }
 
-/// `TC_ACT_UNSPEC`: whatever else is attached to the hook has its turn, then the kernel's own path.
+/// Passing is `TC_ACT_UNSPEC`: whatever else is attached to the hook has its turn, then the kernel's own
+/// path.
 #[inline(always)]
-pub fn act(verdict: Verdict) -> i32 {
+pub fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
     match verdict {
-        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Pass | Verdict::Disputed => TC_ACT_UNSPEC,
+        Verdict::Steer { mac } => {
+            // One that can't be written stays a broadcast, and reaches its taker as such.
+            if ctx.store(0, &mac.0, 0).is_ok() {
+                // What it would be if it had come with that MAC.
+                let _ = ctx.change_type(PACKET_HOST);
+            }
+            TC_ACT_UNSPEC
+        }
+        Verdict::Drop(_) => TC_ACT_SHOT,
     }
 }
+
+/// `include/uapi/linux/if_packet.h`.
+const PACKET_HOST: u32 = 0;

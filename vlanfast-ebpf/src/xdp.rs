@@ -1,19 +1,25 @@
 //! What XDP offers of a frame, and how it carries out a verdict.
 
-use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
-use vlanfast_common::{Frame, Segments, Tag, Verdict};
+use aya_ebpf::{
+    bindings::xdp_action,
+    helpers::{bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    programs::XdpContext,
+};
+use vlanfast_common::{Frame, Mac, Segments, Tag, Verdict};
 
-use crate::head::{self, Head};
+use crate::head::Head;
 
-pub struct XdpFrame {
+pub struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
     data: usize,
     end: usize,
 }
 
-impl XdpFrame {
+impl<'a> XdpFrame<'a> {
     #[inline(always)]
-    pub fn new(ctx: &XdpContext) -> Self {
+    pub fn new(ctx: &'a XdpContext) -> Self {
         Self {
+            ctx,
             data: ctx.data(),
             end: ctx.data_end(),
         }
@@ -26,19 +32,22 @@ impl XdpFrame {
     }
 }
 
-impl Frame for XdpFrame {
+impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.end - self.data
     }
 
+    /// By a helper (Linux 5.18): what is behind the head is at an offset that depends on the frame, and
+    /// LLVM does not keep to the form in which the verifier follows such a bound.
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if self.data + offset + N > self.end {
-            return None;
-        }
-        // SAFETY: the bounds were checked in the line above, in the form that the verifier knows.
-        Some(unsafe { head::load(self.data + offset, false) })
+        let mut bytes = [0; N];
+        let to = bytes.as_mut_ptr().cast();
+        // SAFETY: the context is the kernel's, and the buffer has the length.
+        let result =
+            unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to, N as u32) };
+        (result == 0).then_some(bytes)
     }
 
     /// XDP sees no metadata: the loader takes this hook only where tags stay in the bytes.
@@ -55,8 +64,15 @@ impl Frame for XdpFrame {
 }
 
 #[inline(always)]
-pub fn act(verdict: Verdict) -> u32 {
+pub fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Pass | Verdict::Disputed => xdp_action::XDP_PASS,
+        Verdict::Steer { mac: Mac(mut mac) } => {
+            let from = mac.as_mut_ptr().cast();
+            // SAFETY: as in `read`. A frame that can't be written stays a broadcast.
+            unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, from, mac.len() as u32) };
+            xdp_action::XDP_PASS
+        }
+        Verdict::Drop(_) => xdp_action::XDP_DROP,
     }
 }

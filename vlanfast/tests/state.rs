@@ -233,7 +233,7 @@ fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
     assert!(desired.tables.endpoints[&key(10, 5)].has(Endpoint::CONFLICT));
     assert!(!desired.tables.endpoints[&key(10, 6)].has(Endpoint::CONFLICT));
     assert!(desired.tables.neighbors[&neighbor(10, "10.0.10.9")].has(Neighbor::CONFLICT));
-    assert!(!desired.tables.neighbors[&neighbor(10, "10.0.10.6")].has(Neighbor::CONFLICT));
+    assert!(desired.tables.neighbors[&neighbor(10, "10.0.10.6")].has(Neighbor::CONFLICT));
 }
 
 #[test]

@@ -28,14 +28,14 @@ pub struct Args {
     /// Fewer rounds and smaller crowds; writes nothing below docs/
     #[arg(long)]
     quick: bool,
-    /// One table alone, printed and not written
-    #[arg(long, value_name = "NAME")]
-    only: Option<String>,
+    /// One table alone, printed and not written; may be given several times
+    #[arg(long, value_name = "TABLE")]
+    only: Vec<String>,
 }
 
 pub fn bench(args: &Args) -> Result<()> {
     let started = Instant::now();
-    let tables = tables::chosen(args.only.as_deref())?;
+    let tables = tables::chosen(&args.only)?;
     setup::ensure(Need::Build)?;
     setup::ensure(Need::Lab)?;
     let programs = Programs::build()?;
@@ -53,7 +53,7 @@ pub fn bench(args: &Args) -> Result<()> {
     for table in &tables {
         println!("\n{}\n\n{}", table.title, table.markdown(&figures));
     }
-    if !args.quick && args.only.is_none() {
+    if !args.quick && args.only.is_empty() {
         page::write(&figures)?;
         println!("written to docs/benchmarks.md and docs/benchmarks.json");
     }

@@ -1,5 +1,6 @@
 //! One file for each table. To add a column to one, print another figure there.
 
+mod answered;
 mod between;
 mod bulk;
 mod group;
@@ -19,7 +20,10 @@ pub const ALL: &[Table] = &[
     ("container-to-wire", unicast::to_wire),
     ("tcp-bulk", bulk::bulk),
     ("broadcast-arp", group::cost),
-    ("arp-answered", group::answered),
+    ("steered-arp", group::steered),
+    ("arp-answered", answered::arp),
+    ("ns-answered", answered::solicitations),
+    ("arp-answered-native", answered::natively),
     ("unwanted", unwanted::unwanted),
     ("unwanted-native", unwanted::natively),
     ("between", between::between),

@@ -15,11 +15,12 @@ use vlanfast_tests::{capture::in_netns, topology::Netns};
 
 use crate::{
     Bench,
-    contender::{Contender, Site},
+    contender::Contender,
     frame::{CONTAINER, Fate, PORT, ROUTER, VID, datagram},
     measure::{Effort, FRAMES},
     place::Inside,
     report,
+    site::Site,
 };
 
 /// 64 bytes on the wire, tag included.
@@ -31,7 +32,7 @@ pub fn to_container(bench: &mut Bench) -> Result<()> {
     for column in ["to the device", "to a socket's reader"] {
         report::figure(table, "(the generator itself)", column, own);
     }
-    for contender in bench.rows(&Contender::ALL) {
+    for contender in bench.rows(&Contender::WAYS) {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
         let site = contender

@@ -4,12 +4,21 @@ use anyhow::{Context, Result};
 
 use crate::{
     Bench,
-    contender::{Contender, TRUNK_MAC},
+    contender::Contender,
     frame::{Fate, NOBODY, VID, datagram},
     measure::FRAMES,
     place::Inside,
     report,
+    site::TRUNK_MAC,
 };
+
+const CONTENDERS: [Contender; 5] = [
+    Contender::Kernel,
+    Contender::Tc,
+    Contender::Xdp,
+    Contender::TcShedding,
+    Contender::XdpShedding,
+];
 
 /// A VLAN without a device.
 const OTHER: u16 = 99;
@@ -17,7 +26,7 @@ const OTHER: u16 = 99;
 pub fn unwanted(bench: &mut Bench) -> Result<()> {
     let table = "unwanted";
     let own = bench.generator.own_cost(bench.effort, FRAMES)?;
-    for contender in bench.rows(&[Contender::Kernel, Contender::Tc, Contender::Xdp]) {
+    for contender in bench.rows(&CONTENDERS) {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
         let site = contender
@@ -47,7 +56,7 @@ pub fn natively(bench: &mut Bench) -> Result<()> {
     /// Long enough for a clock, short enough for a machine that others use.
     const BATCH: u32 = 100_000;
     let own = bench.generator.own_cost(bench.effort, FRAMES)?;
-    for contender in [Contender::Kernel, Contender::Tc, Contender::Xdp] {
+    for contender in CONTENDERS {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
         let site = contender

@@ -12,7 +12,7 @@ use aya::{
 };
 use nix::sys::signal::Signal;
 use vlanfast::datapath::load;
-use vlanfast_common::Counters;
+use vlanfast_common::{Counters, Policy};
 use vlanfast_tests::{
     capture::{Packets, in_netns},
     packet::{Cast, HOST, Row, Sums, add, frame, tag},
@@ -154,7 +154,7 @@ fn messages_are_shown_when_asked_for() {
 pub fn foreign(wire: &Wire, options: fn() -> TcAttachOptions) -> Ebpf {
     let trunk = wire.trunk.clone();
     in_netns(&wire.host.path(), move || {
-        let mut ebpf = load::load(0)?;
+        let mut ebpf = load::load(&Policy::default(), 0)?;
         let program = load::tc(&mut ebpf, load::RX)?;
         program.attach_with_options(&trunk, TcAttachType::Ingress, options())?;
         Ok(ebpf)

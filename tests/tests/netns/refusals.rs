@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::fcntl::{Flock, FlockArg};
+use vlanfast_common::Policy;
 use vlanfast_tests::{
     program::{Attached, Ended, binary, detach, end, next_binary, pins, vlanfast},
     require,
@@ -184,7 +185,7 @@ fn an_xdp_program_of_someone_else_is_named_and_left_alone() {
     let path = host.path();
     let name = trunk.clone();
     let _foreign = vlanfast_tests::capture::in_netns(&path, move || {
-        let mut ebpf = vlanfast::datapath::load::load(0)?;
+        let mut ebpf = vlanfast::datapath::load::load(&Policy::default(), 0)?;
         let program = vlanfast::datapath::load::xdp(&mut ebpf)?;
         program.attach(&name, aya::programs::XdpMode::Driver)?;
         Ok(ebpf)

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use aya::programs::XdpMode;
 use serde_json::json;
 use vlanfast::datapath::load;
+use vlanfast_common::Policy;
 use vlanfast_tests::{
     capture::in_netns,
     program::{Attached, binary, end, is_pinned},
@@ -101,7 +102,7 @@ fn the_units_capabilities_suffice() {
     // Whose program it is can't be asked; that it is not ours, and which, can.
     let trunk = wire.trunk.clone();
     let _foreign = in_netns(&wire.host.path(), move || {
-        let mut ebpf = load::load(0)?;
+        let mut ebpf = load::load(&Policy::default(), 0)?;
         load::xdp(&mut ebpf)?.attach(&trunk, XdpMode::Driver)?;
         Ok(ebpf)
     })

@@ -14,7 +14,8 @@ use vlanfast::{
     },
 };
 use vlanfast_common::{
-    Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Source, SourceState, Status, Vid,
+    Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Source, SourceState, Status,
+    Vid,
 };
 use vlanfast_tests::{require, topology::unique};
 
@@ -25,7 +26,7 @@ const CAPACITY: Capacity = Capacity {
 
 /// Maps that nobody else sees.
 fn maps() -> Maps {
-    let (_ebpf, maps) = load::adopt(&Pins::of(&unique()), CAPACITY, 0).unwrap();
+    let (_ebpf, maps) = load::adopt(&Pins::of(&unique()), CAPACITY, &Policy::default(), 0).unwrap();
     maps
 }
 

@@ -142,14 +142,15 @@ impl Ready {
             endpoints: args.max_endpoints,
             neighbors: 4 * args.max_endpoints,
         };
-        let (mut ebpf, maps) = load::adopt(pins, capacity, messages::level(args.verbose))?;
+        let level = messages::level(args.verbose);
+        let policy = args.policy();
+        let (mut ebpf, maps) = load::adopt(pins, capacity, &policy, level)?;
         hooks::prepare(&mut ebpf, choice)?;
         let messages = Messages::open(&mut ebpf, args.verbose)?;
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
         let reconciler = Reconciler::fill(pins.clone(), trunk, tables, names)?;
-        let policy = args.policy();
         if policy.shed != Shed::Off as u32 && reconciler.untagged().has(Parent::LISTENERS) {
             return Err(Error::ListenedTo {
                 trunk: pins.trunk.clone(),

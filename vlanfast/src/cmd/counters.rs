@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use vlanfast_common::{Counters, Direction, Tally, Vid, Vlan};
+use vlanfast_common::{Counters, Direction, Reason, Tally, Vid, Vlan};
 
 use super::attached;
 use crate::{
@@ -22,7 +22,9 @@ struct Row {
     rx: Side,
     tx: Side,
     verdicts: Verdicts,
-    drops: Named<1>,
+    drops: Named<{ Reason::ALL.len() }>,
+    /// Packets for an address that two takers claim, passed to everyone.
+    disputed: u64,
 }
 
 #[derive(Serialize)]
@@ -92,6 +94,7 @@ fn row(trunk: &str, vlan: Vlan, counters: &Counters) -> Row {
             tx: Named(counters.verdicts(Direction::Tx)),
         },
         drops: Named(counters.drops()),
+        disputed: counters.disputed,
     }
 }
 
@@ -103,13 +106,15 @@ fn side(tally: &Tally) -> Side {
 }
 
 fn table(rows: &[Row]) -> String {
-    const HEAD: [&str; 10] = [
+    const HEAD: [&str; 12] = [
         "trunk",
         "vlan",
         "rx unicast",
         "multicast",
         "broadcast",
         "bytes",
+        "steered",
+        "dropped",
         "tx unicast",
         "multicast",
         "broadcast",
@@ -122,9 +127,12 @@ fn table(rows: &[Row]) -> String {
             Some(vlan) if vlan != 0 => vlan.to_string(),
             _ => row.tag.to_owned(),
         });
-        for side in [&row.rx, &row.tx] {
+        // The first of the verdicts is to pass.
+        let [_, steered, dropped] = row.verdicts.rx.0.map(|(_, packets)| packets.to_string());
+        for (side, more) in [(&row.rx, vec![steered, dropped]), (&row.tx, vec![])] {
             line.extend(side.packets.0.map(|(_, packets)| packets.to_string()));
             line.push(side.bytes.to_string());
+            line.extend(more);
         }
         lines.push(line);
     }
@@ -143,6 +151,9 @@ mod tests {
         };
         let counters = Counters {
             rx,
+            steered: 2,
+            dropped: [1, 0, 0],
+            disputed: 1,
             ..Counters::default()
         };
         let row = row("eth0", Vlan::id(Vid::from_tci(10)), &counters);
@@ -152,9 +163,10 @@ mod tests {
                 "trunk": "eth0", "vlan": 10, "tag": "802.1Q",
                 "rx": {"packets": {"unicast": 1, "multicast": 2, "broadcast": 3}, "bytes": 600},
                 "tx": {"packets": {"unicast": 0, "multicast": 0, "broadcast": 0}, "bytes": 0},
-                "verdicts": {"rx": {"pass": 6, "steer": 0, "drop": 0},
+                "verdicts": {"rx": {"pass": 3, "steer": 2, "drop": 1},
                              "tx": {"pass": 0, "reflect": 0, "shortcut": 0}},
-                "drops": {"storm": 0},
+                "drops": {"storm": 1, "shed_vlan": 0, "shed_mac": 0},
+                "disputed": 1,
             })
         );
     }

@@ -289,7 +289,7 @@ impl From<Policy> for PolicyRow {
         Self {
             steer: policy.steer != 0,
             storm_limit: policy.storm_limit,
-            shed: Shed::from_number(policy.shed).map_or("unknown", Shed::name),
+            shed: Shed::from_number(policy.shed).name(),
             dry_run: policy.dry_run != 0,
         }
     }

@@ -32,8 +32,7 @@ impl CounterMap {
             .context("failed to read COUNTERS")?;
         let mut sum = Counters::default();
         for part in parts.iter() {
-            sum.rx.merge(&part.rx);
-            sum.tx.merge(&part.tx);
+            sum.merge(part);
         }
         Ok(sum)
     }

@@ -6,7 +6,7 @@ use aya::{
     maps::{MapInfo, MapType},
     programs::{SchedClassifier, Xdp},
 };
-use vlanfast_common::{Counters, LAYOUT, Settings, Vlan};
+use vlanfast_common::{Counters, LAYOUT, Policy, Settings, Vlan};
 
 use super::{
     pins::{COUNTERS, ENDPOINTS, NEIGHBORS, Pins, SETTINGS},
@@ -27,20 +27,35 @@ pub fn object() -> &'static [u8] {
 }
 
 /// Loads the maps, all new. `log_level` is aya-log's: 0 none, up to 5 for every frame.
-pub fn load(log_level: u8) -> anyhow::Result<Ebpf> {
-    EbpfLoader::new()
-        .override_global(aya_log::LEVEL, &log_level, true)
+pub fn load(policy: &Policy, log_level: u8) -> anyhow::Result<Ebpf> {
+    loader(policy, &log_level)
         .load(object())
         .context("failed to load the BPF maps")
+}
+
+/// A loader that has set the programs' constants.
+fn loader<'a>(policy: &'a Policy, log_level: &'a u8) -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(aya_log::LEVEL, log_level, true)
+        .override_global("STEER", &policy.steer, true)
+        .override_global("STORM_LIMIT", &policy.storm_limit, true)
+        .override_global("SHED", &policy.shed, true)
+        .override_global("DRY_RUN", &policy.dry_run, true);
+    loader
 }
 
 /// Loads the maps for a trunk. What counts and what was noted goes on in the maps that are pinned, if
 /// they are as this version has them; the tables are always new, for the caller to fill before the
 /// programs that read them are attached. Changes nothing that others see.
-pub fn adopt(pins: &Pins, capacity: Capacity, log_level: u8) -> anyhow::Result<(Ebpf, Maps)> {
-    let mut loader = EbpfLoader::new();
+pub fn adopt(
+    pins: &Pins,
+    capacity: Capacity,
+    policy: &Policy,
+    log_level: u8,
+) -> anyhow::Result<(Ebpf, Maps)> {
+    let mut loader = loader(policy, &log_level);
     loader
-        .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries(ENDPOINTS, capacity.endpoints)
         .map_max_entries(NEIGHBORS, capacity.neighbors);
     if fit(pins) {

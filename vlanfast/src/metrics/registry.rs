@@ -118,7 +118,13 @@ impl Scrape {
                 (labels, packets)
             })
         });
-        out.counter("drops", "Packets that vlanfast dropped", drops)
+        out.counter("drops", "Packets that vlanfast dropped", drops)?;
+        let disputed = self.vlans.iter().map(|row| {
+            let labels = [("trunk", trunk), ("vlan", &*row.vlan)];
+            (labels, row.counters.disputed)
+        });
+        let help = "Packets for an address that two takers on the VLAN claim, passed to everyone";
+        out.counter("disputed", help, disputed)
     }
 
     fn endpoints(&self, out: &mut Output) -> fmt::Result {

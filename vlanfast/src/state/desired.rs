@@ -117,7 +117,22 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
     for (vid, flags) in listeners::flags(network, &parents) {
         desired.tables.vlans.entry(vid).or_default().flags |= flags;
     }
+    dispute(&mut desired.tables);
     desired
+}
+
+/// Of two devices with one MAC, frames for it reach one; so nobody's address leads to it for sure.
+fn dispute(tables: &mut Tables) {
+    for (key, neighbor) in &mut tables.neighbors {
+        let owner = EndpointKey {
+            vid: key.vid,
+            mac: neighbor.mac,
+        };
+        let endpoint = tables.endpoints.get(&owner);
+        if endpoint.is_some_and(|endpoint| endpoint.has(Endpoint::CONFLICT)) {
+            neighbor.flags |= Neighbor::CONFLICT;
+        }
+    }
 }
 
 /// The trunk and the 802.1Q devices on it, with their VIDs.

@@ -18,11 +18,11 @@ pub fn write(figures: &Figures) -> Result<()> {
     let mut page = head(figures);
     for table in ALL {
         page += &format!("\n## {}\n\n{}\n\n", table.title, wrapped(table.about));
-        if table.picture {
+        if let Some(column) = table.picture {
             let name = format!("{}.svg", table.name);
             put(
                 &docs.join("benchmarks").join(&name),
-                &picture(table, figures),
+                &picture(table, column, figures),
             )?;
             page += &format!("![{}](benchmarks/{name})\n\n", table.title);
         }
@@ -84,16 +84,7 @@ Rows with *Linux 6.1* are the kernel alone there. It does not give the pages of 
 to their pool, so the rows that receive them pay for new ones.
 ";
 
-fn picture(table: &Table, figures: &Figures) -> String {
-    let columns = table.columns(figures);
-    let Some(column) = columns.last() else {
-        return chart::bars(table.title, &[]);
-    };
-    let column = if columns.len() > 2 {
-        column
-    } else {
-        &columns[0]
-    };
+fn picture(table: &Table, column: &str, figures: &Figures) -> String {
     let bars: Vec<Bar> = table
         .rows(figures)
         .into_iter()

@@ -67,6 +67,10 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
             packets: [4, 0, 0],
             bytes: 256,
         },
+        steered: 2,
+        disputed: 1,
+        dropped: [1, 0, 0],
+        ..Counters::default()
     };
     let published = Published {
         trunk: "eth0".into(),
@@ -87,12 +91,20 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
     let verdicts = series(&text, "vlanfast_verdicts");
     assert_eq!(
         verdicts[0],
-        r#"vlanfast_verdicts_total{trunk="eth0",vlan="10",direction="rx",verdict="pass"} 6"#
+        r#"vlanfast_verdicts_total{trunk="eth0",vlan="10",direction="rx",verdict="pass"} 3"#
     );
     assert_eq!(verdicts.len(), 6);
     assert_eq!(
         series(&text, "vlanfast_drops"),
-        [r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="storm"} 0"#]
+        [
+            r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="storm"} 1"#,
+            r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="shed_vlan"} 0"#,
+            r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="shed_mac"} 0"#,
+        ]
+    );
+    assert_eq!(
+        series(&text, "vlanfast_disputed"),
+        [r#"vlanfast_disputed_total{trunk="eth0",vlan="10"} 1"#]
     );
 }
 

@@ -1,0 +1,105 @@
+//! Many containers on the VLAN of a site.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+use vlanfast_tests::topology::{self, run};
+
+use crate::{
+    frame::{ROUTER_IPV6, VID},
+    site::{ROUTER_MAC, Site, settle, text},
+};
+
+/// The containers beside the site's own, which is number 0.
+pub struct Crowd {
+    pub size: usize,
+    namespaces: topology::Crowd,
+}
+
+impl Crowd {
+    /// Adds containers to a site until it has `size`.
+    pub fn new(site: &Site, size: usize) -> Result<Self> {
+        let namespaces = topology::Crowd::new(size - 1)?;
+        let crowd = Self { size, namespaces };
+        let (host, parent) = (&site.wire.host.name, site.parent());
+        let links = (1..size).map(|number| {
+            let (mac, name) = (mac(number), crowd.name(site, number));
+            format!(
+                "link add link {parent} name eth0 address {mac} type macvlan mode bridge\n\
+                 link set eth0 netns {name}\n"
+            )
+        });
+        batch(host, &links.collect::<String>())?;
+        for number in 1..size {
+            // IPv6 would have something of its own to say.
+            batch(
+                crowd.name(site, number),
+                &format!(
+                    "link set eth0 addrgenmode none\n\
+                     addr add {}/16 dev eth0\n\
+                     link set eth0 up\n",
+                    Ipv4Addr::from(address(number))
+                ),
+            )?;
+        }
+        settle();
+        Ok(crowd)
+    }
+
+    /// Gives each an IPv6 address too, at once, and a way to the router that needs no solicitation.
+    pub fn add_ipv6(&self, site: &Site) -> Result<()> {
+        let router = Ipv6Addr::from(ROUTER_IPV6);
+        site.container.run(
+            "ip link set eth0 addrgenmode none && echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6",
+        )?;
+        for number in 0..self.size {
+            batch(
+                self.name(site, number),
+                &format!(
+                    "addr add {}/64 dev eth0 nodad\n\
+                     neigh add {router} lladdr {} dev eth0 nud permanent\n",
+                    Ipv6Addr::from(address_ipv6(number)),
+                    text(ROUTER_MAC)
+                ),
+            )?;
+        }
+        // They report their groups twice, within seconds: no answers to anybody.
+        (0..10).for_each(|_| settle());
+        Ok(())
+    }
+
+    fn name(&self, site: &Site, number: usize) -> String {
+        match number {
+            0 => site.container.name.clone(),
+            _ => self.namespaces.name(number - 1),
+        }
+    }
+}
+
+/// Runs many commands of `ip` in one process.
+fn batch(netns: impl AsRef<str>, commands: &str) -> Result<()> {
+    let netns = netns.as_ref();
+    run(&format!("ip -n {netns} -batch - <<END\n{commands}END")).map(drop)
+}
+
+/// The addresses of the container with a number; of 0, those that it has.
+pub fn address(number: usize) -> [u8; 4] {
+    let [.., high, low] = (number + 2).to_be_bytes();
+    [10, 0, VID as u8 + high, low]
+}
+
+pub fn address_ipv6(number: usize) -> [u8; 16] {
+    let mut address = ROUTER_IPV6;
+    address[14..].copy_from_slice(&address_bytes(number));
+    address
+}
+
+/// Always the same, so that macvlan's hash table is.
+fn mac(number: usize) -> String {
+    let [high, low] = address_bytes(number);
+    text([0x02, 0, 0, 1, high, low])
+}
+
+fn address_bytes(number: usize) -> [u8; 2] {
+    (number as u16 + 2).to_be_bytes()
+}

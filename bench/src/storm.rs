@@ -1,0 +1,99 @@
+//! Who has …? Asked many times a second, mostly for hosts that do not exist.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use vlanfast_tests::{
+    capture::Packets,
+    topology::{WIRE, Wire},
+};
+
+use crate::{
+    crowd::{self, Crowd},
+    frame::{ROUTER_IPV6, arp_request, solicitation},
+    measure::{BURST, Priority},
+    site::Site,
+};
+
+/// Every so many requests of a storm, one is for a container that is there.
+const PROBE: u64 = 32;
+/// How many absent hosts are asked for in turn.
+const ABSENT: u8 = 255;
+
+/// The frames of a storm, made before it.
+pub struct Storm {
+    absent: Vec<Vec<u8>>,
+    /// One for each container.
+    present: Vec<Vec<u8>>,
+}
+
+impl Storm {
+    pub fn arp(vid: u16, crowd: &Crowd) -> Self {
+        let address = |host| [10, 77, 0, host];
+        Self {
+            absent: hosts()
+                .map(|host| arp_request(vid, address(host)))
+                .collect(),
+            present: (0..crowd.size)
+                .map(|number| arp_request(vid, crowd::address(number)))
+                .collect(),
+        }
+    }
+
+    /// The absent hosts have groups all over macvlan's filters, as in a scan.
+    pub fn solicitations(vid: u16, crowd: &Crowd) -> Self {
+        let address = |host| {
+            let mut address = ROUTER_IPV6;
+            address[13..].copy_from_slice(&[77, 0, host]);
+            address
+        };
+        Self {
+            absent: hosts()
+                .map(|host| solicitation(vid, address(host)))
+                .collect(),
+            present: (0..crowd.size)
+                .map(|number| solicitation(vid, crowd::address_ipv6(number)))
+                .collect(),
+        }
+    }
+
+    /// Sends requests at a steady rate; gives the share of those for containers that were answered. What
+    /// the router receives are those answers, and nothing else.
+    pub fn rage(&self, site: &Site, rate: u64, seconds: f64) -> Result<f64> {
+        let answers = || Wire::statistic(&site.wire.router, WIRE, "rx_packets");
+        let before = answers()?;
+        let socket = Packets::open(&site.wire.router.path(), WIRE, false)?;
+        let mut absent = self.absent.iter().cycle();
+        let mut present = self.present.iter().cycle();
+        // A storm does not wait for its victims.
+        let priority = Priority::normal()?;
+        let (mut sent, mut probes) = (0, 0);
+        let start = Instant::now();
+        while start.elapsed().as_secs_f64() < seconds {
+            let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
+            for _ in 0..due.saturating_sub(sent).min(u64::from(BURST)) {
+                sent += 1;
+                let next = match sent % PROBE {
+                    0 => &mut present,
+                    _ => &mut absent,
+                };
+                probes += u64::from(sent % PROBE == 0);
+                next.next().map_or(Ok(()), |frame| socket.send(frame))?;
+            }
+            sleep(Duration::from_micros(50));
+        }
+        drop(priority);
+        sleep(Duration::from_secs(1));
+        drop(socket);
+        let answered = answers()? - before;
+        ensure!(probes > 0, "the storm never began");
+        Ok(answered as f64 / probes as f64)
+    }
+}
+
+fn hosts() -> impl Iterator<Item = u8> {
+    1..=ABSENT
+}

@@ -1,0 +1,77 @@
+//! Whether requests that are meant for a container are still answered when a storm of others comes in.
+
+use anyhow::Result;
+
+use super::group::containers;
+use crate::{Bench, contender::Contender, crowd::Crowd, frame::VID, report, storm::Storm};
+
+/// The crowd and the rate that matter: those of all kernels and protocols.
+const CROWD: usize = 200;
+const RATE: u64 = 20_000;
+
+pub fn arp(bench: &mut Bench) -> Result<()> {
+    let (sizes, rates) = match (bench.baseline, bench.effort.quick) {
+        (true, false) => (&[CROWD][..], &[RATE][..]),
+        (false, false) => (&[16, 64, CROWD][..], &[5_000, RATE, 100_000][..]),
+        (_, true) => (&[16][..], &[5_000, RATE, 100_000][..]),
+    };
+    for contender in Contender::WITH_AND_WITHOUT {
+        for &size in sizes {
+            let row = format!("{}, {}", contender.name(), containers(size));
+            report::step(&format!("arp-answered: {row}"));
+            let site = contender.build()?;
+            let crowd = Crowd::new(&site, size)?;
+            let storm = Storm::arp(VID, &crowd);
+            for &rate in rates {
+                let share = storm.rage(&site, rate, bench.storm())?;
+                report::figure("arp-answered", &row, &column(rate), 100.0 * share);
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn solicitations(bench: &mut Bench) -> Result<()> {
+    let size = if bench.effort.quick { 16 } else { CROWD };
+    for contender in Contender::WITH_AND_WITHOUT {
+        let row = format!("{}, {}", contender.name(), containers(size));
+        report::step(&format!("ns-answered: {row}"));
+        let site = contender.build()?;
+        let crowd = Crowd::new(&site, size)?;
+        crowd.add_ipv6(&site)?;
+        let storm = Storm::solicitations(VID, &crowd);
+        let share = storm.rage(&site, RATE, bench.storm())?;
+        report::figure("ns-answered", &row, &column(RATE), 100.0 * share);
+    }
+    Ok(())
+}
+
+/// On a real CPU, untagged, for which no module is needed.
+pub fn natively(_: &mut Bench) -> Result<()> {
+    /// As fast as a switch lets a loop spin, and as a CPU can send.
+    const FAST: u64 = 100_000;
+    for contender in Contender::WITH_AND_WITHOUT {
+        let row = format!("{}, {}", contender.name(), containers(CROWD));
+        report::step(&format!("arp-answered-native: {row}"));
+        let site = contender.build_on(0)?;
+        let crowd = Crowd::new(&site, CROWD)?;
+        let storm = Storm::arp(0, &crowd);
+        let mut best = 0.0_f64;
+        for _ in 0..3 {
+            best = best.max(storm.rage(&site, FAST, 0.5)?);
+        }
+        report::figure("arp-answered-native", &row, &column(FAST), 100.0 * best);
+    }
+    Ok(())
+}
+
+impl Bench {
+    /// How long a storm lasts, in seconds.
+    fn storm(&self) -> f64 {
+        if self.effort.quick { 0.2 } else { 1.0 }
+    }
+}
+
+fn column(rate: u64) -> String {
+    format!("{rate} requests/s")
+}

@@ -1,0 +1,331 @@
+//! Frames that a decision is made over, by name, with that decision in [`World`](crate::world::World): those
+//! that seek one taker, and those that look as if they did.
+
+use vlanfast_common::{Mac, Reason, Verdict};
+
+use crate::{
+    messages::*,
+    packet::{BROADCAST, frame, tag},
+    world::{CONTAINER, GUESTS, NESTED, PARENT, PORT, TRUNK, TWICE},
+};
+
+/// A frame and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    pub name: &'static str,
+    pub bytes: Vec<u8>,
+    pub verdict: Verdict,
+}
+
+const STEERED: Verdict = Verdict::Steer {
+    mac: Mac(CONTAINER),
+};
+
+fn named(name: &'static str, to: [u8; 6], vid: u16, rest: &[u8], verdict: Verdict) -> Decided {
+    let rest = [&tag(0, vid)[..], rest].concat();
+    let bytes = frame(to, &rest, 64);
+    Decided {
+        name,
+        bytes,
+        verdict,
+    }
+}
+
+/// By steering, and within the storm limit.
+pub fn steering() -> Vec<Decided> {
+    use Verdict::{Disputed, Pass};
+    let (_, taker_group) = group(TAKER6);
+    let host = Verdict::Steer { mac: Mac(PARENT) };
+    let twice = |rest: &[u8]| [&tag(5, 0)[..], &tag(3, 10), rest].concat();
+    let request = arp(1, SENDER, TAKER);
+    let probe6 = solicitation([0; 16], TAKER6);
+    let reply = udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER));
+    let mut reflected = named("", BROADCAST, 10, &request, Pass).bytes;
+    reflected[6..12].copy_from_slice(&CONTAINER);
+    let raw = |name, bytes, verdict| Decided {
+        name,
+        bytes,
+        verdict,
+    };
+    let sent = |name, rest: &[u8], verdict| named(name, BROADCAST, 10, rest, verdict);
+    let v6 = |name, rest: &[u8], verdict| named(name, taker_group, 10, rest, verdict);
+    vec![
+        sent("ARP request for a container", &request, STEERED),
+        sent(
+            "ARP request for the host",
+            &arp(1, SENDER, [10, 0, 10, 250]),
+            host,
+        ),
+        sent("ARP probe", &arp(1, [0; 4], TAKER), STEERED),
+        raw(
+            "untagged ARP request for a container",
+            frame(BROADCAST, &request, 60),
+            STEERED,
+        ),
+        raw(
+            "ARP request behind two tags of which one counts",
+            frame(BROADCAST, &twice(&request), 68),
+            STEERED,
+        ),
+        v6(
+            "solicitation for a container",
+            &solicitation(SENDER6, TAKER6),
+            STEERED,
+        ),
+        v6("duplicate address detection", &probe6, STEERED),
+        sent("DHCP reply by broadcast", &reply, STEERED),
+        sent(
+            "ARP request for a disputed address",
+            &arp(1, SENDER, [10, 0, 10, 66]),
+            Disputed,
+        ),
+        sent(
+            "DHCP reply for a disputed MAC",
+            &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, TWICE)),
+            Disputed,
+        ),
+        sent(
+            "ARP request for an absent host",
+            &arp(1, SENDER, ABSENT),
+            Pass,
+        ),
+        sent("gratuitous ARP request", &arp(1, TAKER, TAKER), Pass),
+        sent("gratuitous ARP reply", &arp(2, TAKER, TAKER), Pass),
+        sent("ARP reply by broadcast", &arp(2, SENDER, TAKER), Pass),
+        named("ARP request by unicast", TRUNK, 10, &request, Pass),
+        raw(
+            "ARP request that ends early",
+            named("", BROADCAST, 10, &request, Pass).bytes[..40].into(),
+            Pass,
+        ),
+        sent(
+            "ARP over something else",
+            &[&[8, 6, 0, 6][..], &request[4..]].concat(),
+            Pass,
+        ),
+        sent("InARP", &arp(8, SENDER, TAKER), Pass),
+        raw("a container's own ARP request, reflected", reflected, Pass),
+        named(
+            "ARP request on a bridge's VLAN",
+            BROADCAST,
+            PORT,
+            &request,
+            Pass,
+        ),
+        named(
+            "ARP request on a VLAN without device",
+            BROADCAST,
+            99,
+            &request,
+            Pass,
+        ),
+        named(
+            "ARP request on a VLAN inside a container",
+            BROADCAST,
+            NESTED,
+            &request,
+            Pass,
+        ),
+        named(
+            "ARP request on a VLAN with guests",
+            BROADCAST,
+            GUESTS,
+            &request,
+            STEERED,
+        ),
+        v6(
+            "solicitation that was forwarded",
+            &icmpv6(32, 254, SENDER6, group(TAKER6).0, &neighbour(135, TAKER6)),
+            Pass,
+        ),
+        v6(
+            "solicitation without a target",
+            &icmpv6(20, 255, SENDER6, group(TAKER6).0, &neighbour(135, TAKER6)),
+            Pass,
+        ),
+        v6(
+            "solicitation to another group",
+            &icmpv6(32, 255, SENDER6, group(ABSENT6).0, &neighbour(135, TAKER6)),
+            Pass,
+        ),
+        named(
+            "solicitation to all nodes",
+            [0x33, 0x33, 0, 0, 0, 1],
+            10,
+            &probe6,
+            Pass,
+        ),
+        v6(
+            "neighbour advertisement",
+            &icmpv6(32, 255, TAKER6, group(TAKER6).0, &neighbour(136, TAKER6)),
+            Pass,
+        ),
+        named(
+            "unsolicited neighbour advertisement",
+            [0x33, 0x33, 0, 0, 0, 1],
+            10,
+            &icmpv6(32, 255, TAKER6, ALL_NODES, &neighbour(136, TAKER6)),
+            Pass,
+        ),
+        named(
+            "router advertisement",
+            [0x33, 0x33, 0, 0, 0, 1],
+            10,
+            &advertisement(),
+            Pass,
+        ),
+        named(
+            "router solicitation",
+            [0x33, 0x33, 0, 0, 0, 2],
+            10,
+            &icmpv6(16, 255, SENDER6, ALL_NODES, &[133, 0, 0, 0, 0, 0, 0, 0]),
+            Pass,
+        ),
+        named("MLD report", [0x33, 0x33, 0, 0, 0, 0x16], 10, &mld(), Pass),
+        named(
+            "mDNS over IPv4",
+            [1, 0, 0x5e, 0, 0, 0xfb],
+            10,
+            &udp(0x45, 0, [224, 0, 0, 251], MDNS, &[0; 40]),
+            Pass,
+        ),
+        named(
+            "mDNS over IPv6",
+            [0x33, 0x33, 0, 0, 0, 0xfb],
+            10,
+            &mdns6(),
+            Pass,
+        ),
+        named("VRRP or CARP", [1, 0, 0x5e, 0, 0, 0x12], 10, &vrrp(), Pass),
+        raw(
+            "LLDP",
+            frame([1, 0x80, 0xc2, 0, 0, 0x0e], &[0x88, 0xcc, 2, 7, 4], 60),
+            Pass,
+        ),
+        sent(
+            "DHCP request",
+            &udp(0x45, 0, ALL, [0, 68, 0, 67], &dhcp(1, CONTAINER)),
+            Pass,
+        ),
+        sent(
+            "DHCP reply for an absent host",
+            &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, NOBODY)),
+            Pass,
+        ),
+        sent(
+            "DHCP reply in fragments",
+            &udp(0x45, 0x20, ALL, TO_CLIENT, &dhcp(2, CONTAINER)),
+            Pass,
+        ),
+        sent(
+            "DHCP reply behind options",
+            &udp(0x46, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER)),
+            Pass,
+        ),
+        sent(
+            "DHCP's ports without a reply",
+            &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(1, CONTAINER)),
+            Pass,
+        ),
+    ]
+}
+
+/// Over the storm limit; the first frame of each name was the last within it.
+pub fn over_the_limit() -> Vec<Decided> {
+    use Verdict::{Drop, Pass};
+    let request = arp(1, SENDER, ABSENT);
+    let solicitation = solicitation(SENDER6, ABSENT6);
+    let (_, group) = group(ABSENT6);
+    let sent = |name, rest: &[u8], verdict| named(name, BROADCAST, 10, rest, verdict);
+    vec![
+        sent(
+            "ARP request for an absent host",
+            &request,
+            Drop(Reason::Storm),
+        ),
+        sent(
+            "ARP probe for an absent host",
+            &arp(1, [0; 4], ABSENT),
+            Drop(Reason::Storm),
+        ),
+        named(
+            "solicitation for an absent host",
+            group,
+            10,
+            &solicitation,
+            Drop(Reason::Storm),
+        ),
+        sent(
+            "ARP request for a container",
+            &arp(1, SENDER, TAKER),
+            STEERED,
+        ),
+        sent("gratuitous ARP", &arp(1, ABSENT, ABSENT), Pass),
+        sent("ARP reply", &arp(2, SENDER, ABSENT), Pass),
+        sent(
+            "DHCP request",
+            &udp(0x45, 0, ALL, [0, 68, 0, 67], &dhcp(1, NOBODY)),
+            Pass,
+        ),
+        named("ARP request by unicast", TRUNK, 10, &request, Pass),
+        named(
+            "router advertisement",
+            [0x33, 0x33, 0, 0, 0, 1],
+            10,
+            &advertisement(),
+            Pass,
+        ),
+        named(
+            "neighbour advertisement",
+            [0x33, 0x33, 0, 0, 0, 1],
+            10,
+            &icmpv6(32, 255, ABSENT6, ALL_NODES, &neighbour(136, ABSENT6)),
+            Pass,
+        ),
+        named("on a VLAN with guests", BROADCAST, GUESTS, &request, Pass),
+        named("on a bridge's VLAN", BROADCAST, PORT, &request, Pass),
+    ]
+}
+
+/// By `--shed mac`.
+pub fn shedding() -> Vec<Decided> {
+    use Verdict::{Drop, Pass};
+    let ip = [8, 0, 0x45];
+    let vlan = Drop(Reason::ShedVlan);
+    let mac = Drop(Reason::ShedMac);
+    let raw = |name, to, rest: &[u8], verdict| Decided {
+        name,
+        bytes: frame(to, rest, 64),
+        verdict,
+    };
+    vec![
+        named("unicast on a VLAN without device", TRUNK, 99, &ip, vlan),
+        named(
+            "broadcast on a VLAN without device",
+            BROADCAST,
+            99,
+            &arp(1, SENDER, TAKER),
+            vlan,
+        ),
+        named("a VLAN inside a container", NOBODY, NESTED, &ip, Pass),
+        named("nobody's MAC", NOBODY, 10, &ip, mac),
+        raw("nobody's MAC, untagged", NOBODY, &ip, mac),
+        named("a container's MAC", CONTAINER, 10, &ip, Pass),
+        named("the parent's MAC", PARENT, 10, &ip, Pass),
+        named("the trunk's MAC on a VLAN", TRUNK, 10, &ip, Pass),
+        named("the parent's MAC on another VLAN", PARENT, GUESTS, &ip, mac),
+        named("nobody's MAC on a bridge's VLAN", NOBODY, PORT, &ip, Pass),
+        named("a group", [1, 0, 0x5e, 0, 0, 1], 10, &ip, Pass),
+        raw(
+            "802.1ad",
+            NOBODY,
+            &[&[0x88, 0xa8, 0, 99][..], &ip].concat(),
+            Pass,
+        ),
+        Decided {
+            name: "a tag that ends early",
+            bytes: frame(NOBODY, &[0x81, 0], 14),
+            verdict: Pass,
+        },
+    ]
+}

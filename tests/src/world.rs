@@ -1,0 +1,157 @@
+//! A trunk with takers as the tables describe it, for the host's run of the packet logic and for the
+//! kernel's.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap},
+};
+use vlanfast_common::{
+    Bucket, Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Settings, Shed,
+    Tables, Vid,
+};
+
+pub const CONTAINER: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
+pub const TRUNK: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
+/// The MAC of a VLAN device that has one of its own.
+pub const PARENT: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
+/// A MAC that two containers have.
+pub const TWICE: [u8; 6] = [0x02, 0, 0, 0, 1, 9];
+
+/// VLANs: two ordinary ones, 0 and 10; one whose device is a bridge's port; one with virtual machines; one
+/// that only a container knows.
+pub const PORT: u16 = 20;
+pub const GUESTS: u16 = 30;
+pub const NESTED: u16 = 40;
+
+/// What the programs are told, and the state of everything that they look at.
+#[derive(Debug, Default)]
+pub struct World {
+    pub policy: Policy,
+    pub settings: Settings,
+    vlans: BTreeMap<Vid, Parent>,
+    endpoints: BTreeMap<EndpointKey, Endpoint>,
+    neighbors: BTreeMap<NeighborKey, Neighbor>,
+    bucket: Bucket,
+}
+
+impl World {
+    /// Nobody is there, and the heartbeat is good for ever.
+    pub fn nobody(policy: Policy) -> Self {
+        Self {
+            policy,
+            settings: Settings {
+                heartbeat: u64::MAX,
+                ..Settings::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Everybody is there.
+    pub fn new(policy: Policy) -> Result<Self> {
+        let mut world = Self::nobody(policy);
+        for (vid, ifindex, flags) in [
+            (0, 2, Parent::UP),
+            (10, 3, Parent::UP),
+            (PORT, 4, Parent::UP | Parent::PORT),
+            (GUESTS, 5, Parent::UP | Parent::GUESTS),
+            (NESTED, 0, Parent::NESTED),
+        ] {
+            let parent = Parent { ifindex, flags };
+            world.vlans.insert(Vid::from_tci(vid), parent);
+        }
+        world.taker(0, TRUNK, Endpoint::HOST, &["192.0.2.1", "fe80::a"])?;
+        world.taker(10, PARENT, Endpoint::HOST, &["10.0.10.250"])?;
+        world.taker(10, TWICE, Endpoint::CONFLICT, &[])?;
+        for vid in [0, 10, PORT, GUESTS] {
+            world.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
+        }
+        let disputed = NeighborKey::new(Vid::from_tci(10), "10.0.10.66".parse()?);
+        let neighbor = Neighbor {
+            mac: CONTAINER,
+            flags: Neighbor::CONFLICT,
+        };
+        world.neighbors.insert(disputed, neighbor);
+        Ok(world)
+    }
+
+    fn taker(&mut self, vid: u16, mac: [u8; 6], flags: u16, addresses: &[&str]) -> Result<()> {
+        let vid = Vid::from_tci(vid);
+        let endpoint = Endpoint {
+            ifindex: 7,
+            flags,
+            ..Endpoint::default()
+        };
+        let key = EndpointKey::new(vid, Mac(mac));
+        self.endpoints.insert(key, endpoint);
+        for address in addresses {
+            let neighbor = Neighbor { mac, flags: 0 };
+            let key = NeighborKey::new(vid, address.parse()?);
+            self.neighbors.insert(key, neighbor);
+        }
+        Ok(())
+    }
+
+    /// The same for the kernel.
+    pub fn install(&self, ebpf: &mut Ebpf) -> Result<()> {
+        let mut map = |name| {
+            ebpf.take_map(name)
+                .with_context(|| format!("no map {name}"))
+        };
+        let mut vlans = Array::<_, Parent>::try_from(map("VLANS")?)?;
+        for (vid, parent) in &self.vlans {
+            vlans.set(vid.get().into(), parent, 0)?;
+        }
+        let mut endpoints = HashMap::<_, EndpointKey, Endpoint>::try_from(map("ENDPOINTS")?)?;
+        for (key, endpoint) in &self.endpoints {
+            endpoints.insert(key, endpoint, 0)?;
+        }
+        let mut neighbors = HashMap::<_, NeighborKey, Neighbor>::try_from(map("NEIGHBORS")?)?;
+        for (key, neighbor) in &self.neighbors {
+            neighbors.insert(key, neighbor, 0)?;
+        }
+        Array::<_, Settings>::try_from(map("SETTINGS")?)?.set(0, self.settings, 0)?;
+        Ok(())
+    }
+}
+
+impl Tables for World {
+    fn steers(&self) -> bool {
+        self.policy.steer != 0
+    }
+
+    fn storm_limit(&self) -> u32 {
+        self.policy.storm_limit
+    }
+
+    fn shed(&self) -> Shed {
+        Shed::from_number(self.policy.shed)
+    }
+
+    fn parent(&self, vid: Vid) -> Parent {
+        self.vlans.get(&vid).copied().unwrap_or_default()
+    }
+
+    fn endpoint(&self, key: EndpointKey) -> Option<Endpoint> {
+        self.endpoints.get(&key).copied()
+    }
+
+    fn neighbor(&self, key: NeighborKey) -> Option<Neighbor> {
+        self.neighbors.get(&key).copied()
+    }
+
+    fn bucket(&self, _vid: Vid) -> Option<&Bucket> {
+        Some(&self.bucket)
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn now(&self) -> u64 {
+        1_000_000_000_000
+    }
+}

@@ -1,0 +1,89 @@
+//! Whom a group frame is for, where it is for one alone: ARP, IPv6 neighbour discovery, DHCP. Everything
+//! else that is sent to a group is for the group.
+
+use crate::{Cast, Frame, Headers, Mac, NeighborKey, Protocol, Vid};
+
+/// The one that a group frame seeks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// Whoever has an address: an ARP request or a neighbour solicitation.
+    Address(NeighborKey),
+    /// Whoever has a MAC: a DHCP reply.
+    Mac(Mac),
+}
+
+/// Finds it; `None` for what concerns everyone, and for what can't be read.
+#[inline(always)]
+pub fn sought(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<Sought> {
+    match (headers.cast, headers.protocol) {
+        (Cast::Broadcast, Protocol::ARP) => arp(frame, headers, vid),
+        (Cast::Broadcast, Protocol::IPV4) => dhcp(frame, headers),
+        (Cast::Multicast, Protocol::IPV6) => solicitation(frame, headers, vid),
+        _ => None,
+    }
+}
+
+/// An ARP request (RFC 826) for IPv4 over Ethernet, also a probe (RFC 5227 clause 2.1.1), whose sender
+/// has no address yet. Not an announcement: that asks for its own sender.
+#[inline(always)]
+fn arp(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<Sought> {
+    // Ethernet, IPv4, addresses of 6 and 4 bytes, a request.
+    const REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
+    let packet: [u8; 28] = frame.read(headers.network)?;
+    let (sender, target) = (part::<4>(&packet, 14), part::<4>(&packet, 24));
+    (part(&packet, 0) == REQUEST && sender != target)
+        .then(|| Sought::Address(NeighborKey::ipv4(vid, target)))
+}
+
+/// An IPv6 neighbour solicitation (RFC 4861 clauses 4.3 and 7.1.1) to the solicited-node group of its
+/// target, also one for duplicate address detection (RFC 4862), whose sender has no address yet. Not
+/// behind extension headers, with which nobody sends one.
+#[inline(always)]
+fn solicitation(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<Sought> {
+    const ICMPV6: u8 = 58;
+    const SOLICITATION: [u8; 2] = [135, 0];
+    /// ff02::1:ff00:0/104 (RFC 4291 clause 2.7.1), and its MACs (RFC 2464 clause 7).
+    const GROUP: [u8; 13] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
+    const GROUP_MAC: [u8; 3] = [0x33, 0x33, 0xff];
+    let packet: [u8; 64] = frame.read(headers.network)?;
+    let mac: [u8; 6] = frame.read(0)?;
+    let length = u16::from_be_bytes(part(&packet, 4));
+    let [next_header, hop_limit] = part(&packet, 6);
+    let target: [u8; 16] = part(&packet, 48);
+    let low: [u8; 3] = part(&target, 13);
+    let is_whole = packet[0] >> 4 == 6 && length >= 24 && hop_limit == 255;
+    let is_solicitation = next_header == ICMPV6 && part(&packet, 40) == SOLICITATION;
+    let is_to_its_group = part(&packet, 24) == GROUP
+        && part(&packet, 37) == low
+        && part(&mac, 0) == GROUP_MAC
+        && part(&mac, 3) == low;
+    (is_whole && is_solicitation && is_to_its_group)
+        .then(|| Sought::Address(NeighborKey::ipv6(vid, target)))
+}
+
+/// A DHCP reply (RFC 2131 clauses 2 and 4.1) that is broadcast because its client has no address yet. Not
+/// in fragments, nor behind IP options.
+#[inline(always)]
+fn dhcp(frame: &impl Frame, headers: &Headers) -> Option<Sought> {
+    const UDP: u8 = 17;
+    /// From the server's port to the client's.
+    const PORTS: [u8; 4] = [0, 67, 0, 68];
+    /// BOOTREPLY, Ethernet, addresses of 6 bytes.
+    const REPLY: [u8; 3] = [2, 1, 6];
+    let packet: [u8; 62] = frame.read(headers.network)?;
+    let fragment = u16::from_be_bytes(part(&packet, 6)) & 0x3fff;
+    let is_ip = packet[0] == 0x45 && fragment == 0 && part(&packet, 16) == [0xff; 4];
+    let is_reply = packet[9] == UDP && part(&packet, 20) == PORTS && part(&packet, 28) == REPLY;
+    (is_ip && is_reply).then(|| Sought::Mac(Mac(part(&packet, 56))))
+}
+
+/// `N` bytes of a packet, at a place that the packet has.
+#[inline(always)]
+fn part<const N: usize>(packet: &[u8], offset: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    // Not a slice with a check: where it can't be seen to hold, LLVM would leave a panic in the program.
+    for (place, byte) in bytes.iter_mut().enumerate() {
+        *byte = packet[offset + place];
+    }
+    bytes
+}

@@ -1,0 +1,56 @@
+//! Tables that answer every question alike: what property tests and fuzzers hand in.
+
+use crate::{
+    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Policy, Settings, Shed, Tables,
+    Vid,
+};
+
+/// The same answer whatever the key.
+#[derive(Debug, Default)]
+pub struct Uniform {
+    pub policy: Policy,
+    pub settings: Settings,
+    pub parent: Parent,
+    pub endpoint: Option<Endpoint>,
+    pub neighbor: Option<Neighbor>,
+    pub bucket: Bucket,
+    pub now: u64,
+}
+
+impl Tables for Uniform {
+    fn steers(&self) -> bool {
+        self.policy.steer != 0
+    }
+
+    fn storm_limit(&self) -> u32 {
+        self.policy.storm_limit
+    }
+
+    fn shed(&self) -> Shed {
+        Shed::from_number(self.policy.shed)
+    }
+
+    fn parent(&self, _vid: Vid) -> Parent {
+        self.parent
+    }
+
+    fn endpoint(&self, _key: EndpointKey) -> Option<Endpoint> {
+        self.endpoint
+    }
+
+    fn neighbor(&self, _key: NeighborKey) -> Option<Neighbor> {
+        self.neighbor
+    }
+
+    fn bucket(&self, _vid: Vid) -> Option<&Bucket> {
+        Some(&self.bucket)
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+}

@@ -1,0 +1,41 @@
+//! What a hook does with a frame.
+
+use crate::Mac;
+
+/// A decision over a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The kernel's own path: 8021q, then macvlan.
+    Pass,
+    /// The same, for everyone: the address that is asked for is claimed by two takers.
+    Disputed,
+    /// The only taker's MAC becomes the destination, and the kernel's own path leads to that one alone.
+    Steer { mac: Mac },
+    /// It ends here.
+    Drop(Reason),
+}
+
+/// Why a frame is dropped; the number is the place in [`Counters`](crate::Counters).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Reason {
+    /// It asks for an absent host, and the VLAN had its share of those.
+    Storm = 0,
+    /// The host has no device for its VLAN.
+    ShedVlan = 1,
+    /// Nobody on its VLAN has the destination MAC.
+    ShedMac = 2,
+}
+
+impl Reason {
+    pub const ALL: [Self; 3] = [Self::Storm, Self::ShedVlan, Self::ShedMac];
+
+    /// The word in `counters` and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Storm => "storm",
+            Self::ShedVlan => "shed_vlan",
+            Self::ShedMac => "shed_mac",
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What holds for any frame and any tables, and the storm limit over time.
+
+use std::thread;
+
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use vlanfast_common::{
+    Bucket, Bytes, Cast, Direction, Endpoint, Neighbor, Parent, Policy, Reason, Settings, Uniform,
+    Verdict, classify, parse,
+};
+
+/// ARP, IPv4 or IPv6 behind a tag or not, with the bytes that matter likely to be right.
+fn group_frames() -> impl Strategy<Value = Vec<u8>> {
+    let destination = prop_oneof![
+        2 => Just([0xff; 6]),
+        2 => Just([0x33, 0x33, 0xff, 0, 0, 2]),
+        1 => any::<[u8; 6]>(),
+    ];
+    let tag = prop_oneof![Just(vec![]), Just(vec![0x81, 0, 0, 10])];
+    let solicitation = [
+        &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255][..],
+        &[0; 16],
+        &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 2],
+        &[
+            135, 0, 0, 0, 0, 0, 0, 0, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2,
+        ],
+    ]
+    .concat();
+    let arp = [
+        &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1][..],
+        &[2, 0, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2],
+    ]
+    .concat();
+    let mut reply = [
+        &[8, 0, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1][..],
+        &[0xff; 4],
+        &[0, 67, 0, 68, 0, 0, 0, 0, 2, 1, 6],
+    ]
+    .concat();
+    reply.resize(80, 7);
+    let message = prop_oneof![2 => Just(solicitation), 2 => Just(arp), 1 => Just(reply)];
+    let spoilt = (
+        message,
+        any::<prop::sample::Index>(),
+        any::<u8>(),
+        0..80usize,
+    )
+        .prop_map(|(mut message, place, byte, length)| {
+            let place = place.index(message.len());
+            // Most of them stay as they are.
+            if byte > 200 {
+                message[place] = byte;
+            }
+            if length < 10 {
+                message.truncate(length * 6);
+            }
+            message
+        });
+    (destination, tag, spoilt)
+        .prop_map(|(destination, tag, rest)| [&destination[..], &[2; 6], &tag, &rest].concat())
+}
+
+fn tables() -> impl Strategy<Value = Uniform> {
+    let policy = (0..2u32, 0..3u32, 0..3u32);
+    let flags = prop_oneof![4 => Just(Parent::UP), 1 => 0..128u32];
+    let parent = (prop_oneof![1 => Just(0), 4 => Just(3u32)], flags);
+    let often = || prop::bool::weighted(0.8);
+    let seldom = prop::bool::weighted(0.2);
+    let conflict = prop_oneof![4 => Just(0), 1 => Just(Neighbor::CONFLICT)];
+    let taker = (seldom, 0..8u16, any::<bool>(), conflict);
+    let settings = (often(), prop_oneof![4 => Just(0), 1 => 0..4u32]);
+    (policy, parent, taker, settings).prop_map(
+        |((steer, storm_limit, shed), (ifindex, flags), taker, (alive, incomplete))| {
+            let (has_endpoint, endpoint, has_neighbor, neighbor) = taker;
+            Uniform {
+                policy: Policy {
+                    steer,
+                    storm_limit,
+                    shed,
+                    dry_run: 0,
+                },
+                settings: Settings {
+                    heartbeat: if alive { 2_000 } else { 1_000 },
+                    incomplete,
+                    ..Settings::default()
+                },
+                parent: Parent { ifindex, flags },
+                endpoint: has_endpoint.then_some(Endpoint {
+                    flags: endpoint,
+                    ..Endpoint::default()
+                }),
+                neighbor: has_neighbor.then_some(Neighbor {
+                    mac: [2, 0, 0, 0, 1, 2],
+                    flags: neighbor,
+                }),
+                now: 1_500,
+                ..Uniform::default()
+            }
+        },
+    )
+}
+
+fn decide(bytes: &[u8], direction: Direction, tables: &Uniform) -> Verdict {
+    let frame = Bytes::new(bytes);
+    classify(&frame, &parse(&frame), direction, tables)
+}
+
+proptest! {
+    #[test]
+    fn what_is_steered_is_a_group_frame_for_a_known_taker(
+        bytes in group_frames(), tables in tables(),
+    ) {
+        let headers = parse(&Bytes::new(&bytes));
+        if let Verdict::Steer { mac } = decide(&bytes, Direction::Rx, &tables) {
+            prop_assert!(headers.cast != Cast::Unicast);
+            prop_assert!(tables.policy.steer == 1 && tables.settings.heartbeat > tables.now);
+            prop_assert!(!tables.parent.has(Parent::ALONE) && tables.parent.ifindex != 0);
+            prop_assert!(tables.neighbor.is_some() || tables.endpoint.is_some());
+            prop_assert!(!mac.is_group() || tables.neighbor.is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_is_allowed_to_be(bytes in group_frames(), tables in tables()) {
+        let headers = parse(&Bytes::new(&bytes));
+        let Verdict::Drop(reason) = decide(&bytes, Direction::Rx, &tables) else {
+            return Ok(());
+        };
+        prop_assert!(tables.settings.heartbeat > tables.now);
+        prop_assert!(!tables.parent.has(Parent::LISTENERS));
+        match reason {
+            Reason::Storm => {
+                prop_assert!(headers.cast != Cast::Unicast && tables.policy.storm_limit > 0);
+                prop_assert!(tables.neighbor.is_none() && !tables.parent.has(Parent::UNLIMITED));
+                prop_assert!(tables.settings.incomplete & Settings::NEIGHBORS == 0);
+            }
+            Reason::ShedVlan => prop_assert!(tables.policy.shed > 0 && tables.parent.ifindex == 0),
+            Reason::ShedMac => {
+                prop_assert!(headers.cast == Cast::Unicast && tables.policy.shed == 2);
+                prop_assert!(tables.endpoint.is_none());
+                prop_assert!(tables.settings.incomplete & Settings::ENDPOINTS == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_leaves_is_passed(bytes in group_frames(), tables in tables()) {
+        prop_assert_eq!(decide(&bytes, Direction::Tx, &tables), Verdict::Pass);
+    }
+}
+
+#[test]
+fn the_frames_of_the_property_tests_are_decided_over() {
+    let mut runner = TestRunner::deterministic();
+    let (mut steered, mut dropped) = (0, 0);
+    for _ in 0..2000 {
+        let case = (group_frames(), tables()).new_tree(&mut runner).unwrap();
+        let (bytes, tables) = case.current();
+        // The first takes the token.
+        decide(&bytes, Direction::Rx, &tables);
+        match decide(&bytes, Direction::Rx, &tables) {
+            Verdict::Steer { .. } => steered += 1,
+            Verdict::Drop(_) => dropped += 1,
+            _ => {}
+        }
+    }
+    assert!(
+        steered > 20 && dropped > 20,
+        "{steered} steered, {dropped} dropped"
+    );
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// How many of a storm's frames are let through, at a frame each microsecond.
+fn admitted(bucket: &Bucket, from: u64, seconds: u64, rate: u32) -> u64 {
+    let times = (from..from + seconds * SECOND).step_by(1_000);
+    times.filter(|now| bucket.admit(*now, rate)).count() as u64
+}
+
+#[test]
+fn a_storm_is_let_through_at_the_limit() {
+    for rate in [1, 100, 2_000, 30_000, 1_000_000] {
+        let bucket = Bucket::default();
+        let start = 100 * SECOND;
+        // What was saved up, and the frame that is due at once.
+        let burst = u64::from(rate) / 20 + 1;
+        let first = admitted(&bucket, start, 1, rate);
+        let rate = u64::from(rate);
+        assert!(
+            (rate..=rate + burst).contains(&first),
+            "{first} of {rate}/s"
+        );
+        let next = admitted(&bucket, start + SECOND, 2, rate as u32);
+        assert!(
+            next.abs_diff(2 * rate) <= 1 + rate / 500,
+            "{next} in 2 s of {rate}/s"
+        );
+    }
+}
+
+#[test]
+fn a_quiet_network_is_not_limited() {
+    let bucket = Bucket::default();
+    let times = (0..10_000).map(|frame| 50 * SECOND + frame * SECOND / 1_900);
+    assert!(times.into_iter().all(|now| bucket.admit(now, 2_000)));
+}
+
+/// All at the same moment of the bucket's clock, which is as bad as it gets.
+#[test]
+fn cpus_that_share_a_bucket_share_its_rate() {
+    let bucket = Bucket::default();
+    let admitted: u64 = thread::scope(|scope| {
+        let cpus: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let times = (100 * SECOND..110 * SECOND).step_by(10_000);
+                    times.filter(|now| bucket.admit(*now, 2_000)).count() as u64
+                })
+            })
+            .collect();
+        cpus.into_iter().map(|cpu| cpu.join().unwrap()).sum()
+    });
+    // Threads whose clocks are apart by seconds: each takes what is due by the latest of them.
+    assert!(
+        (20_000..=20_000 + 100 + 8 * 8).contains(&admitted),
+        "{admitted}"
+    );
+}

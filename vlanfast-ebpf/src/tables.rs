@@ -1,0 +1,84 @@
+//! What `classify` asks for, from the maps.
+
+use aya_ebpf::{Global, helpers::bpf_ktime_get_ns};
+use vlanfast_common::{
+    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Shed, Tables, Vid,
+};
+
+use crate::maps::{BUCKETS, ENDPOINTS, NEIGHBORS, SETTINGS, VLANS};
+
+// The fields of a `Policy`, one by one: the verifier knows each for a constant, and removes the code for
+// what is off. The loader sets them.
+
+#[unsafe(no_mangle)]
+static STEER: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static STORM_LIMIT: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static SHED: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static DRY_RUN: Global<u32> = Global::new(0);
+
+/// Whether decisions are counted and not carried out.
+#[inline(always)]
+pub fn is_dry_run() -> bool {
+    DRY_RUN.load() != 0
+}
+
+/// The maps.
+pub struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn steers(&self) -> bool {
+        STEER.load() != 0
+    }
+
+    #[inline(always)]
+    fn storm_limit(&self) -> u32 {
+        STORM_LIMIT.load()
+    }
+
+    #[inline(always)]
+    fn shed(&self) -> Shed {
+        Shed::from_number(SHED.load())
+    }
+
+    #[inline(always)]
+    fn parent(&self, vid: Vid) -> Parent {
+        let parent = VLANS.get(vid.get().into());
+        parent.copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: EndpointKey) -> Option<Endpoint> {
+        // SAFETY: the kernel keeps an entry's memory while a program may look at it; a value that is
+        // written meanwhile is of one device or of another with the same MAC.
+        unsafe { ENDPOINTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn neighbor(&self, key: NeighborKey) -> Option<Neighbor> {
+        // SAFETY: as above; a value is 8 bytes, which the kernel copies as one.
+        unsafe { NEIGHBORS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn bucket(&self, vid: Vid) -> Option<&Bucket> {
+        BUCKETS.get(vid.get().into())
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        SETTINGS.get(0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: no arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+}
