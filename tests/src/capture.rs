@@ -35,7 +35,10 @@ pub fn in_netns<T: Send + 'static>(
 }
 
 /// A packet socket on one device. It keeps to the namespace in which it was opened.
-pub struct Packets(OwnedFd);
+pub struct Packets {
+    socket: OwnedFd,
+    ifindex: i32,
+}
 
 impl Packets {
     /// Opens one on a device of a namespace. With protocol 0 it only sends.
@@ -51,10 +54,13 @@ impl Packets {
                 "failed to open a packet socket: {}",
                 io::Error::last_os_error()
             );
-            // SAFETY: just made, and ours alone.
-            let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
-            let index = nix::net::if_::if_nametoindex(device.as_str())
-                .with_context(|| format!("no device {device}"))?;
+            let socket = Self {
+                // SAFETY: just made, and ours alone.
+                socket: unsafe { OwnedFd::from_raw_fd(fd) },
+                ifindex: nix::net::if_::if_nametoindex(device.as_str())
+                    .with_context(|| format!("no device {device}"))?
+                    as i32,
+            };
             socket.option(libc::SO_RCVBUFFORCE, libc::SOL_SOCKET, 256 << 20)?;
             socket.option(libc::SO_SNDBUFFORCE, libc::SOL_SOCKET, 16 << 20)?;
             socket.option(libc::PACKET_AUXDATA, libc::SOL_PACKET, 1)?;
@@ -62,7 +68,7 @@ impl Packets {
             let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
             address.sll_family = libc::AF_PACKET as u16;
             address.sll_protocol = protocol;
-            address.sll_ifindex = index as i32;
+            address.sll_ifindex = socket.ifindex;
             let length = size_of_val(&address) as u32;
             // SAFETY: an address and its size.
             let result = unsafe { libc::bind(fd, (&raw const address).cast(), length) };
@@ -76,11 +82,21 @@ impl Packets {
     }
 
     fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.socket.as_raw_fd()
     }
 
-    fn option(&self, name: i32, level: i32, value: i32) -> Result<()> {
-        let length = size_of::<i32>() as u32;
+    /// Keeps the device in promiscuous mode for as long as the socket is open, as tcpdump does.
+    pub fn promiscuous(self) -> Result<Self> {
+        // SAFETY: all zeroes is a valid request.
+        let mut request: libc::packet_mreq = unsafe { std::mem::zeroed() };
+        request.mr_ifindex = self.ifindex;
+        request.mr_type = libc::PACKET_MR_PROMISC as u16;
+        self.option(libc::PACKET_ADD_MEMBERSHIP, libc::SOL_PACKET, request)?;
+        Ok(self)
+    }
+
+    fn option<T>(&self, name: i32, level: i32, value: T) -> Result<()> {
+        let length = size_of::<T>() as u32;
         // SAFETY: a value and its size.
         let result =
             unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) };

@@ -70,7 +70,7 @@ fn follow(pid: Pid, step: usize) -> Result<Option<&'static str>> {
 /// A system call that begins.
 struct Call {
     number: i64,
-    arguments: [u64; 2],
+    arguments: [u64; 3],
 }
 
 impl Call {
@@ -91,7 +91,7 @@ impl Call {
         Ok(
             (words[0] as u8 == libc::PTRACE_SYSCALL_INFO_ENTRY).then_some(Self {
                 number: words[3] as i64,
-                arguments: [words[4], words[5]],
+                arguments: [words[4], words[5], words[6]],
             }),
         )
     }
@@ -102,7 +102,7 @@ impl Call {
 
     /// What others will see of it, if anything.
     fn changes(&self, pid: Pid) -> Result<Option<&'static str>> {
-        let [first, second] = self.arguments;
+        let [first, second, third] = self.arguments;
         Ok(match self.number {
             // `enum bpf_cmd` and `enum rtnetlink`'s types, of the kernel's `include/uapi/linux`.
             libc::SYS_bpf => match first {
@@ -120,6 +120,14 @@ impl Call {
                     37 => Some("RTM_DELQDISC"),
                     44 => Some("RTM_NEWTFILTER"),
                     45 => Some("RTM_DELTFILTER"),
+                    _ => None,
+                }
+            }
+            libc::SYS_ioctl if second == libc::SIOCETHTOOL => {
+                // `ifr_data` of struct ifreq, behind the name, leads to the number of the command.
+                let data = ptrace::read(pid, (third + libc::IFNAMSIZ as u64) as *mut c_void)?;
+                match ptrace::read(pid, data as *mut c_void)? as u32 {
+                    0x26 => Some("ETHTOOL_SFLAGS"),
                     _ => None,
                 }
             }

@@ -39,6 +39,30 @@ pub fn eventually(what: &str, attached: &Attached, condition: impl Fn(&[Value]) 
     }
 }
 
+/// Waits until `status` shows these listeners on a VLAN, and no others.
+pub fn listeners(attached: &Attached, vlan: u16, expected: &[&str]) {
+    let start = Instant::now();
+    loop {
+        let status = attached
+            .status()
+            .expect("status can be read while attached");
+        let vlans = status["vlans"].as_array().expect("vlans are an array");
+        let row = vlans.iter().find(|row| row["vlan"] == vlan);
+        let found = row.map_or_else(Vec::new, |row| {
+            let listeners = row["listeners"].as_array();
+            listeners.expect("listeners are an array").clone()
+        });
+        if found == expected {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "VLAN {vlan} should have the listeners {expected:?}: {status:#}"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The pinned maps of a trunk, looked up directly.
 pub struct Taker {
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,

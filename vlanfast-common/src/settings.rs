@@ -224,4 +224,16 @@ impl IngressReason {
             _ => return None,
         })
     }
+
+    /// The word in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Suitable => "suitable",
+            Self::SoftwareDevice => "software-device",
+            Self::StripsTags => "strips-tags",
+            Self::NoNativeXdp => "no-native-xdp",
+            Self::ForeignXdp => "foreign-xdp",
+        }
+    }
 }

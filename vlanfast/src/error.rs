@@ -23,10 +23,22 @@ pub enum Error {
     },
 
     #[error(
-        "{trunk} strips VLAN tags before XDP can see them (rx-vlan-offload is on): run \
-         `ethtool -K {trunk} rxvlan off`{peer}, or use --ingress tc"
+        "{trunk} strips VLAN tags before XDP can see them (rx-vlan-offload is on): attach with \
+         --manage-offloads, or run `ethtool -K {trunk} rxvlan off`{peer}, or use --ingress tc"
     )]
     StripsTags { trunk: String, peer: &'static str },
+
+    #[error(
+        "the driver of {trunk} refused to leave VLAN tags to XDP (rx-vlan-offload stays on: {why}): \
+         use --ingress tc"
+    )]
+    KeepsOffload { trunk: String, why: io::Error },
+
+    #[error(
+        "--shed would keep frames from takers on {trunk} that vlanfast can't see ({listeners}): leave \
+         it out, or end what listens there"
+    )]
+    ListenedTo { trunk: String, listeners: String },
 
     #[error(
         "the XDP hook of {trunk} belongs to {owner}: detach that first (`ip link set dev {trunk} \
@@ -68,7 +80,9 @@ impl Error {
             | Self::NotATrunk { .. }
             | Self::VlanDevice { .. }
             | Self::TrunkGone { .. }
-            | Self::StripsTags { .. } => 4,
+            | Self::StripsTags { .. }
+            | Self::KeepsOffload { .. }
+            | Self::ListenedTo { .. } => 4,
             Self::HookTaken { .. } => 5,
             Self::Kernel { .. } => 6,
             Self::AlreadyAttached { .. } | Self::NameTaken { .. } => 7,

@@ -24,7 +24,7 @@ use crate::{
         desired::{Desired, Tables, desired},
         names::names,
         plan::{Capacity, Plan, plan},
-        published::{MapFill, Published},
+        published::{Hook, MapFill, Published},
         snapshot::Ifindex,
     },
 };
@@ -53,7 +53,7 @@ pub struct Reconciler {
     /// There is something to do though the network is as it was: the last round failed, the trunk's name
     /// was not free, or Docker has other names.
     behind: bool,
-    hooks: Vec<(&'static str, &'static str)>,
+    hooks: Vec<Hook>,
     /// The programs that read these maps are at work.
     attached: bool,
     truth: Truth,
@@ -111,12 +111,18 @@ impl Reconciler {
         &self.pins
     }
 
+    /// What the maps say of the trunk itself.
+    pub fn untagged(&self) -> Parent {
+        let vlans = &self.installed.vlans;
+        vlans.get(&Vid::UNTAGGED).copied().unwrap_or_default()
+    }
+
     /// What each round finds, from now on with the hooks that were attached meanwhile.
     pub async fn publish(
         &mut self,
         kernel: &datapath::netlink::Netlink,
     ) -> anyhow::Result<watch::Receiver<Option<Arc<Published>>>> {
-        self.hooks = hooks::kinds(kernel, &self.pins).await?;
+        self.hooks = hooks::attached(kernel, &self.pins).await?;
         self.attached = true;
         self.round()?;
         Ok(self.publish.subscribe())
@@ -142,7 +148,7 @@ impl Reconciler {
                     self.truth.doubt();
                     self.netlink.doubt();
                     // Someone may have taken a program of ours off.
-                    self.hooks = hooks::kinds(kernel, &self.pins).await.unwrap_or_default();
+                    self.hooks = hooks::attached(kernel, &self.pins).await.unwrap_or_default();
                     doubt = Instant::now() + DOUBT;
                 }
             }

@@ -37,7 +37,11 @@ impl Lan {
     ) -> &mut Link {
         let link = Link {
             name: format!("d{index}"),
-            mac: Mac([2, 0, 0, 0, 0, index as u8]),
+            mac: Mac(match kind {
+                // As a VLAN device and its trunk have it.
+                Kind::Vlan(_) | Kind::Other => [2, 0, 0, 0, 0, 1],
+                _ => [2, 0, 0, 0, 0, index as u8],
+            }),
             up: true,
             kind,
             lower: lower.map(|(nsid, index)| (nsid, Ifindex(index))),
@@ -159,6 +163,27 @@ fn a_capture_is_told_from_what_explains_promiscuous_mode() {
     // What is down asks nothing of the device below.
     lan.link((INSIDE, 7)).up = false;
     assert_eq!((lan.of(10), lan.of(0)), (vec![Promiscuous], vec![]));
+}
+
+#[test]
+fn a_nic_that_filters_nothing_is_promiscuous_for_its_macvlans() {
+    let mut lan = Lan::new();
+    lan.promiscuous(TRUNK, 1, false);
+    assert_eq!(lan.of(0), [Promiscuous]);
+    lan.add((INSIDE, 7), BRIDGE, Some(PARENT));
+    assert_eq!((lan.of(0), lan.of(10)), (vec![], vec![]));
+    lan.promiscuous(TRUNK, 2, false);
+    assert_eq!(lan.of(0), [Promiscuous]);
+    // VLAN devices filter, and hand the MACs on.
+    lan.promiscuous(PARENT, 1, false);
+    assert_eq!((lan.of(0), lan.of(10)), (vec![], vec![Promiscuous]));
+    // A device that has nothing to do with it.
+    let mut lan = Lan::new();
+    lan.promiscuous(TRUNK, 1, false);
+    lan.add((OWN, 60), Kind::Other, Some((OWN, 61)));
+    lan.add((OWN, 61), Kind::Other, Some((OWN, 60)));
+    lan.add((INSIDE, 7), BRIDGE, Some((OWN, 60)));
+    assert_eq!(lan.of(0), [Promiscuous]);
 }
 
 #[test]

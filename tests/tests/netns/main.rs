@@ -5,6 +5,8 @@ mod adopt;
 mod exactness;
 mod hardship;
 mod life;
+mod listeners;
+mod offloads;
 mod refusals;
 mod service;
 mod sync;

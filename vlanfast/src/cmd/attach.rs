@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use anyhow::Context;
 use aya::Ebpf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use vlanfast_common::{Parent, Policy, Shed};
 
 use self::messages::Messages;
 use super::status;
@@ -26,7 +27,7 @@ use crate::{
     output,
     reconcile::{Reconciler, VALIDITY, heartbeat, is_gone},
     source::docker,
-    state::{plan::Capacity, snapshot::Ifindex},
+    state::{listeners, plan::Capacity, snapshot::Ifindex},
 };
 
 pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
@@ -88,7 +89,8 @@ async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepare
             }
         }
     }
-    let choice = choose::choose(&hooks::without_ours(&trunk, &pins)?, args.ingress)?;
+    let without = hooks::without_ours(&trunk, &pins)?;
+    let choice = choose::choose(&without, args.ingress, args.manage_offloads)?;
     let adopted = lock.is_some();
     let lock = match lock {
         Some(lock) => lock,
@@ -116,6 +118,7 @@ fn taken(pins: &Pins, holder: Holder) -> Error {
 /// The maps filled, the sources followed, the metrics' address taken: nothing that could be refused is
 /// left but to attach.
 struct Ready {
+    policy: Policy,
     ebpf: Ebpf,
     maps: Maps,
     messages: Messages,
@@ -140,14 +143,23 @@ impl Ready {
             neighbors: 4 * args.max_endpoints,
         };
         let level = messages::level(args.verbose);
-        let (mut ebpf, maps) = load::adopt(pins, capacity, &args.policy(), level)?;
+        let policy = args.policy();
+        let (mut ebpf, maps) = load::adopt(pins, capacity, &policy, level)?;
         hooks::prepare(&mut ebpf, choice)?;
         let messages = Messages::open(&mut ebpf, args.verbose)?;
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
         let reconciler = Reconciler::fill(pins.clone(), trunk, tables, names)?;
+        if policy.shed != Shed::Off as u32 && reconciler.untagged().has(Parent::LISTENERS) {
+            return Err(Error::ListenedTo {
+                trunk: pins.trunk.clone(),
+                listeners: listeners::words(reconciler.untagged(), Parent::LISTENERS),
+            }
+            .into());
+        }
         Ok(Self {
+            policy,
             ebpf,
             maps,
             messages,
@@ -165,6 +177,7 @@ impl Ready {
     ) -> anyhow::Result<Attached> {
         let pins = self.reconciler.pins();
         let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
+        maps.note(|settings| settings.policy = self.policy)?;
         for note in hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await? {
             eprintln!("note: {note}");
         }

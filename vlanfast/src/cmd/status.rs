@@ -1,11 +1,16 @@
 //! `vlanfast status`: what the kernel says is attached, and what is in its maps.
 
+mod text;
+
 use std::collections::BTreeMap;
 
 use anyhow::Context;
 use serde::Serialize;
-use vlanfast_common::{Endpoint, IngressReason, Parent, Source, SourceState, Vid};
+use vlanfast_common::{
+    Endpoint, IngressReason, Parent, Policy, Settings, Shed, Source, SourceState, Vid,
+};
 
+use self::text::text;
 use super::attached;
 use crate::{
     cli::StatusArgs,
@@ -20,7 +25,12 @@ use crate::{
     },
     error::Error,
     output, source,
-    state::{desired::Tables, published::MapFill, snapshot::Ifindex},
+    state::{
+        desired::Tables,
+        listeners::{Listener, words},
+        published::MapFill,
+        snapshot::Ifindex,
+    },
 };
 
 /// The shape of `status --json`.
@@ -34,6 +44,9 @@ struct Status {
     heartbeat: &'static str,
     /// The process that is attached.
     pid: Option<i32>,
+    policy: PolicyRow,
+    /// Where what is switched on does not do what it seems to.
+    warnings: Vec<String>,
     vlans: Vec<Vlan>,
     maps: Vec<Map>,
     sources: Vec<SourceRow>,
@@ -67,13 +80,29 @@ struct Hook {
 struct Ingress {
     chosen: &'static str,
     reason: String,
+    /// `rx-vlan-offload` is off for it; detaching turns it on again.
+    managed_offload: bool,
+}
+
+/// What the programs do, as long as the heartbeat is alive.
+#[derive(Serialize)]
+struct PolicyRow {
+    steer: bool,
+    storm_limit: u32,
+    shed: &'static str,
+    dry_run: bool,
 }
 
 #[derive(Serialize)]
 struct Vlan {
     vlan: u16,
-    parent: String,
+    /// `None` where the host has no device, but somebody listens.
+    parent: Option<String>,
     endpoints: usize,
+    listeners: Vec<&'static str>,
+    /// What of the policy does not concern it, and why.
+    #[serde(skip)]
+    without: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -181,82 +210,6 @@ pub async fn print(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
     output::text(&text(&read(netlink, pins).await?))
 }
 
-fn text(status: &Status) -> String {
-    let trunk = &status.trunk;
-    let by = match status.pid {
-        Some(pid) => format!("by process {pid}, heartbeat {}", status.heartbeat),
-        None => format!(
-            "by nobody: every frame is passed; `vlanfast attach {trunk}` takes over, `vlanfast \
-             detach {trunk}` takes it off"
-        ),
-    };
-    let mut rows = vec![];
-    let mut row =
-        |what: &str, which: String, how: String| rows.push(vec![what.to_owned(), which, how]);
-    for hook in &status.hooks {
-        let reason = if hook.hook == "ingress" {
-            status.ingress.reason.clone()
-        } else {
-            String::new()
-        };
-        row(hook.hook, hook.kind.into(), reason);
-    }
-    for vlan in &status.vlans {
-        let endpoints = match vlan.endpoints {
-            1 => "1 endpoint".into(),
-            number => format!("{number} endpoints"),
-        };
-        row(
-            "vlan",
-            vlan.vlan.to_string(),
-            format!("{}, {endpoints}", vlan.parent),
-        );
-    }
-    for map in &status.maps {
-        let full = match map.left_out {
-            0 => String::new(),
-            number => format!(
-                ": FULL, {number} found no room and take the kernel's own path; attach with a larger \
-                 --max-endpoints"
-            ),
-        };
-        row(
-            "map",
-            map.map.into(),
-            format!("{} of {}{full}", map.entries, map.capacity),
-        );
-    }
-    for source in &status.sources {
-        let age = source
-            .age_seconds
-            .map_or_else(String::new, |age| format!(", read {age} s ago"));
-        row(
-            "source",
-            source.source.into(),
-            format!("{}{age}", source.state),
-        );
-    }
-    let Ignored {
-        service_parents,
-        stacked,
-    } = status.ignored;
-    if service_parents > 0 {
-        row(
-            "ignored",
-            "802.1ad".into(),
-            format!("devices: {service_parents}"),
-        );
-    }
-    if stacked > 0 {
-        row(
-            "ignored",
-            "stacked".into(),
-            format!("devices on more than one tag: {stacked}"),
-        );
-    }
-    format!("{trunk}: attached, {by}\n{}", output::list(&rows))
-}
-
 async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
     let maps = Maps::open(pins)?;
     let settings = maps.settings()?;
@@ -294,14 +247,22 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
     };
     let tables = maps.read()?;
     let said = maps.status()?;
+    let Settings { policy, .. } = settings;
+    let untagged = tables.vlans.get(&Vid::UNTAGGED).copied();
     Ok(Status {
+        policy: PolicyRow::from(policy),
+        warnings: warnings(&trunk.name, policy, untagged.unwrap_or_default(), chosen),
         trunk: trunk.name,
         ifindex: trunk.ifindex,
         hooks: attached,
-        ingress: Ingress { chosen, reason },
+        ingress: Ingress {
+            chosen,
+            reason,
+            managed_offload: settings.managed_offload != 0,
+        },
         heartbeat: Heartbeat::of(&settings, tables::now()?).name(),
         pid: pins.holder().and_then(|holder| holder.pid),
-        vlans: vlans(&tables, &source::netlink::names()?),
+        vlans: vlans(&tables, policy, &source::netlink::names()?),
         maps: maps.fills()?.map(Map::from).into(),
         sources: sources(&said),
         ignored: Ignored {
@@ -323,8 +284,38 @@ async fn device(netlink: &Netlink, pins: &Pins, ifindex: u32) -> anyhow::Result<
     Ok(trunk)
 }
 
-/// The VLANs that have a device, and the trunk itself if there are endpoints on it.
-fn vlans(tables: &Tables, names: &BTreeMap<Ifindex, String>) -> Vec<Vlan> {
+impl From<Policy> for PolicyRow {
+    fn from(policy: Policy) -> Self {
+        Self {
+            steer: policy.steer != 0,
+            storm_limit: policy.storm_limit,
+            shed: Shed::from_number(policy.shed).name(),
+            dry_run: policy.dry_run != 0,
+        }
+    }
+}
+
+/// What who switched something on may not expect.
+fn warnings(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec<String> {
+    if policy.shed == Shed::Off as u32 {
+        return vec![];
+    }
+    let mut warnings = vec![];
+    if untagged.has(Parent::LISTENERS) {
+        warnings.push(format!(
+            "nothing is shed: there are takers on {trunk} that vlanfast can't see ({})",
+            words(untagged, Parent::LISTENERS)
+        ));
+    } else if untagged.has(Parent::PROMISCUOUS) && chosen == "xdp" && policy.dry_run == 0 {
+        warnings.push(format!(
+            "whoever reads {trunk} in promiscuous mode, a packet capture say, does not see what is shed"
+        ));
+    }
+    warnings
+}
+
+/// The VLANs that have a device or a listener; the trunk itself if it has one, or endpoints.
+fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, String>) -> Vec<Vlan> {
     let mut endpoints = BTreeMap::<u16, usize>::new();
     for (key, _) in tables
         .endpoints
@@ -333,17 +324,37 @@ fn vlans(tables: &Tables, names: &BTreeMap<Ifindex, String>) -> Vec<Vlan> {
     {
         *endpoints.entry(key.vid).or_default() += 1;
     }
-    let row = |(vid, parent): (&Vid, &Parent)| Vlan {
+    let name = |ifindex| {
+        let name = names.get(&Ifindex(ifindex)).cloned();
+        name.unwrap_or_else(|| ifindex.to_string())
+    };
+    let row = |(vid, &parent): (&Vid, &Parent)| Vlan {
         vlan: vid.get(),
-        parent: names
-            .get(&Ifindex(parent.ifindex))
-            .cloned()
-            .unwrap_or_else(|| parent.ifindex.to_string()),
+        parent: (parent.ifindex != 0).then(|| name(parent.ifindex)),
         endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),
+        listeners: Listener::of(parent).map(Listener::name).collect(),
+        without: without(parent, policy),
     };
     let rows = tables.vlans.iter().map(row);
-    rows.filter(|vlan| vlan.vlan != 0 || vlan.endpoints > 0)
+    rows.filter(|vlan| vlan.vlan != 0 || vlan.endpoints > 0 || !vlan.listeners.is_empty())
         .collect()
+}
+
+/// What of the policy does not concern a VLAN, and why.
+fn without(parent: Parent, policy: Policy) -> Option<String> {
+    let features = [
+        (policy.steer != 0, Parent::ALONE, "not steered"),
+        (policy.storm_limit != 0, Parent::UNLIMITED, "no storm limit"),
+        (policy.shed != 0, Parent::LISTENERS, "not shed"),
+    ];
+    let off = features
+        .into_iter()
+        .filter(|&(on, flags, _)| on && parent.has(flags));
+    let (flags, off) = off.fold((0, vec![]), |(all, mut off), (_, flags, what)| {
+        off.push(what);
+        (all | flags, off)
+    });
+    (!off.is_empty()).then(|| format!("{}: {}", off.join(", "), words(parent, flags)))
 }
 
 fn sources(said: &vlanfast_common::Status) -> Vec<SourceRow> {

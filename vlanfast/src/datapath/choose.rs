@@ -18,12 +18,15 @@ pub enum Ingress {
 pub struct Choice {
     pub ingress: Ingress,
     pub reason: IngressReason,
+    /// `rx-vlan-offload` has to be off for it, and is ours to turn off.
+    pub keep_tags: bool,
 }
 
 /// Chooses. `auto` always finds a way; what was asked for by name is taken, or refused with a reason.
-pub fn choose(trunk: &Trunk, asked: Asked) -> Result<Choice, Error> {
+/// Offloads are in the way, unless they may be managed.
+pub fn choose(trunk: &Trunk, asked: Asked, manage_offloads: bool) -> Result<Choice, Error> {
     let ingress = match asked {
-        Asked::Auto => return Ok(auto(trunk)),
+        Asked::Auto => return Ok(auto(trunk, manage_offloads)),
         Asked::Tc => Ingress::Tc,
         Asked::Xdp => Ingress::XdpNative,
         Asked::XdpGeneric => Ingress::XdpGeneric,
@@ -35,7 +38,7 @@ pub fn choose(trunk: &Trunk, asked: Asked) -> Result<Choice, Error> {
                 owner: xdp.describe(),
             });
         }
-        if trunk.strips_tags {
+        if trunk.strips_tags && !manage_offloads {
             return Err(Error::StripsTags {
                 trunk: trunk.name.clone(),
                 // A veth hides the tags that its peer sends as metadata, whatever it is set to.
@@ -49,15 +52,16 @@ pub fn choose(trunk: &Trunk, asked: Asked) -> Result<Choice, Error> {
     Ok(Choice {
         ingress,
         reason: IngressReason::Asked,
+        keep_tags: ingress != Ingress::Tc && trunk.strips_tags,
     })
 }
 
-fn auto(trunk: &Trunk) -> Choice {
+fn auto(trunk: &Trunk, manage_offloads: bool) -> Choice {
     let against = if trunk.xdp.is_some() {
         Some(IngressReason::ForeignXdp)
     } else if trunk.kind.is_some() {
         Some(IngressReason::SoftwareDevice)
-    } else if trunk.strips_tags {
+    } else if trunk.strips_tags && !manage_offloads {
         Some(IngressReason::StripsTags)
     } else {
         None
@@ -66,11 +70,13 @@ fn auto(trunk: &Trunk) -> Choice {
         Some(reason) => Choice {
             ingress: Ingress::Tc,
             reason,
+            keep_tags: false,
         },
         // Whether the driver has it shows when it is attached; see `IngressReason::NoNativeXdp`.
         None => Choice {
             ingress: Ingress::XdpNative,
             reason: IngressReason::Suitable,
+            keep_tags: trunk.strips_tags,
         },
     }
 }
@@ -85,7 +91,8 @@ pub fn explain(reason: IngressReason, kind: Option<&str>) -> String {
             kind.unwrap_or("software device")
         ),
         IngressReason::StripsTags => {
-            "not XDP: the NIC strips VLAN tags before it (rx-vlan-offload is on)".into()
+            "not XDP: the NIC strips VLAN tags before it (rx-vlan-offload is on; see --manage-offloads)"
+                .into()
         }
         IngressReason::NoNativeXdp => "not XDP: the driver has no native XDP, or refused it".into(),
         IngressReason::ForeignXdp => "not XDP: that hook is someone else's".into(),
@@ -108,7 +115,7 @@ mod tests {
     }
 
     fn auto_of(trunk: &Trunk) -> (Ingress, IngressReason) {
-        let choice = choose(trunk, Asked::Auto).unwrap();
+        let choice = choose(trunk, Asked::Auto, false).unwrap();
         (choice.ingress, choice.reason)
     }
 
@@ -142,10 +149,13 @@ mod tests {
         let taken = Trunk { xdp, ..nic() };
         assert_eq!(auto_of(&taken), (Ingress::Tc, IngressReason::ForeignXdp));
         assert!(matches!(
-            choose(&taken, Asked::Xdp),
+            choose(&taken, Asked::Xdp, true),
             Err(Error::HookTaken { .. })
         ));
-        assert_eq!(choose(&taken, Asked::Tc).unwrap().ingress, Ingress::Tc);
+        assert_eq!(
+            choose(&taken, Asked::Tc, true).unwrap().ingress,
+            Ingress::Tc
+        );
     }
 
     #[test]
@@ -155,8 +165,31 @@ mod tests {
             ..nic()
         };
         for asked in [Asked::Xdp, Asked::XdpGeneric] {
-            let error = choose(&stripping, asked).unwrap_err().to_string();
+            let error = choose(&stripping, asked, false).unwrap_err().to_string();
             assert!(error.contains("ethtool -K eth0 rxvlan off"), "{error}");
+            assert!(error.contains("--manage-offloads"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_offload_that_may_be_managed_is_in_nobodys_way() {
+        let stripping = Trunk {
+            strips_tags: true,
+            ..nic()
+        };
+        let taken = |trunk: &Trunk, asked| {
+            let choice = choose(trunk, asked, true).unwrap();
+            (choice.ingress, choice.keep_tags)
+        };
+        assert_eq!(taken(&stripping, Asked::Auto), (Ingress::XdpNative, true));
+        assert_eq!(taken(&stripping, Asked::Xdp), (Ingress::XdpNative, true));
+        assert_eq!(taken(&stripping, Asked::Tc), (Ingress::Tc, false));
+        assert_eq!(taken(&nic(), Asked::Auto), (Ingress::XdpNative, false));
+        let veth = Trunk {
+            kind: Some("veth".into()),
+            ..stripping
+        };
+        assert_eq!(taken(&veth, Asked::Auto), (Ingress::Tc, false));
+        assert_eq!(taken(&veth, Asked::XdpGeneric), (Ingress::XdpGeneric, true));
     }
 }

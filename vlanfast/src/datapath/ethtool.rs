@@ -1,11 +1,12 @@
-//! Two questions to a driver, by the ioctl that every kernel answers (`SIOCETHTOOL`).
+//! `rx-vlan-offload` of a device, by the ioctl that every kernel answers (`SIOCETHTOOL`).
 
 use std::{io, os::fd::AsRawFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// `ETHTOOL_GFLAGS` and `ETH_FLAG_RXVLAN` of `include/uapi/linux/ethtool.h`.
+/// `ETHTOOL_GFLAGS`, `ETHTOOL_SFLAGS` and `ETH_FLAG_RXVLAN` of `include/uapi/linux/ethtool.h`.
 const GET_FLAGS: u32 = 0x25;
+const SET_FLAGS: u32 = 0x26;
 const RX_VLAN: u32 = 1 << 8;
 
 /// `struct ethtool_value`.
@@ -17,10 +18,39 @@ struct Value {
 
 /// Whether the device takes VLAN tags out of the bytes (`rx-vlan-offload`).
 pub fn strips_tags(name: &str) -> io::Result<bool> {
-    let mut value = Value {
-        command: GET_FLAGS,
-        data: 0,
+    match flags(name) {
+        // No ethtool operations at all: nothing that could strip.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+        flags => Ok(flags? & RX_VLAN != 0),
+    }
+}
+
+/// Has the device take VLAN tags out of the bytes, or leave them there; says whether that is new.
+pub fn set_strips_tags(name: &str, strips: bool) -> io::Result<bool> {
+    let old = flags(name)?;
+    let new = if strips {
+        old | RX_VLAN
+    } else {
+        old & !RX_VLAN
     };
+    if new == old {
+        return Ok(false);
+    }
+    ask(name, SET_FLAGS, new)?;
+    // That a driver can't as things are does not make the call fail (`__netdev_update_features`).
+    match flags(name)? & RX_VLAN == new & RX_VLAN {
+        true => Ok(true),
+        false => Err(io::Error::other("the driver keeps it as it is")),
+    }
+}
+
+fn flags(name: &str) -> io::Result<u32> {
+    ask(name, GET_FLAGS, 0)
+}
+
+/// Asks a driver for a number, or tells it one.
+fn ask(name: &str, command: u32, data: u32) -> io::Result<u32> {
+    let mut value = Value { command, data };
     // SAFETY: all zeroes is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() {
@@ -38,11 +68,7 @@ pub fn strips_tags(name: &str) -> io::Result<bool> {
     )?;
     // SAFETY: the request names a device and points to a value of the size that the command has.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
-        0 => Ok(value.data & RX_VLAN != 0),
-        _ => match io::Error::last_os_error() {
-            // No ethtool operations at all: nothing that could strip.
-            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-            error => Err(error),
-        },
+        0 => Ok(value.data),
+        _ => Err(io::Error::last_os_error()),
     }
 }

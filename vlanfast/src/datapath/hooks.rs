@@ -11,7 +11,7 @@ use aya::programs::{
     ProgramInfo, TcAttachType,
     links::{FdLink, LinkInfo, LinkType, PinnedLink},
 };
-use vlanfast_common::Direction;
+use vlanfast_common::{Direction, IngressReason};
 
 use super::{
     device::Trunk,
@@ -20,6 +20,7 @@ use super::{
     pins::{self, Pins},
     tables,
 };
+use crate::state::published::Hook;
 
 pub use attach::{attach, prepare};
 pub use remove::remove;
@@ -88,27 +89,35 @@ pub async fn kind(
     })
 }
 
-/// The hooks that are attached, by name, and how each is.
-pub async fn kinds(
-    netlink: &Netlink,
-    pins: &Pins,
-) -> anyhow::Result<Vec<(&'static str, &'static str)>> {
+/// The hooks that are attached, and how each is.
+pub async fn attached(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Vec<Hook>> {
     // Asked anew: what is at the XDP hook may have come with us.
     let trunk = Trunk::find(netlink, &pins.trunk).await?;
-    let mut kinds = vec![];
+    let reason = IngressReason::from_number(tables::settings(pins)?.ingress_reason);
+    let mut attached = vec![];
     for hook in HOOKS {
         if let Some(kind) = kind(netlink, &trunk, pins, hook).await? {
-            kinds.push((name(hook), kind.as_str()));
+            attached.push(Hook {
+                hook: name(hook),
+                mode: kind.as_str(),
+                reason: match hook {
+                    Direction::Rx => reason.map_or("unknown", IngressReason::name),
+                    Direction::Tx => "",
+                },
+            });
         }
     }
-    Ok(kinds)
+    Ok(attached)
 }
 
-/// The trunk as it would be without us: what is at its XDP hook then is someone else's.
+/// The trunk as it would be without us: what is at its XDP hook then is someone else's, and the offload
+/// that we turned off is on.
 pub fn without_ours(trunk: &Trunk, pins: &Pins) -> anyhow::Result<Trunk> {
     let ours = link(pins, Direction::Rx)?.map(|link| link.program_id());
+    let managed = tables::settings(pins).is_ok_and(|settings| settings.managed_offload != 0);
     let mut trunk = trunk.clone();
     trunk.xdp = trunk.xdp.filter(|xdp| Some(xdp.program_id) != ours);
+    trunk.strips_tags |= managed;
     Ok(trunk)
 }
 

@@ -191,15 +191,17 @@ impl Scrape {
 
     fn program(&self, out: &mut Output) -> fmt::Result {
         let Published { trunk, hooks, .. } = &*self.published;
-        let attached = hooks.iter().map(|&(hook, mode)| {
-            let labels = [("trunk", trunk.as_str()), ("hook", hook), ("mode", mode)];
+        let attached = hooks.iter().map(|hook| {
+            let labels = [
+                ("trunk", trunk.as_str()),
+                ("hook", hook.hook),
+                ("mode", hook.mode),
+                ("reason", hook.reason),
+            ];
             (labels, 1)
         });
-        out.gauge(
-            "attached",
-            "A hook of the trunk, and how it is attached",
-            attached,
-        )?;
+        let help = "A hook of the trunk, how it is attached, and why not otherwise";
+        out.gauge("attached", help, attached)?;
         let version = [([("version", env!("CARGO_PKG_VERSION"))], 1)];
         out.gauge("build_info", "The version of vlanfast", version)
     }

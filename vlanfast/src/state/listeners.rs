@@ -28,7 +28,7 @@ impl Listener {
         Self::Guests,
     ];
 
-    /// Those of a VLAN.
+    /// Those of a VLAN, or of the trunk itself.
     pub fn of(parent: Parent) -> impl Iterator<Item = Self> {
         let all = Self::ALL.into_iter();
         all.filter(move |listener| parent.has(listener.flag()))
@@ -68,6 +68,16 @@ impl Listener {
             Self::Guests => "guests, whose addresses nobody sees",
         }
     }
+}
+
+/// Those of a VLAN that are among some flags, in words.
+pub fn words(parent: Parent, among: u32) -> String {
+    let some = Parent {
+        flags: parent.flags & among,
+        ..parent
+    };
+    let words: Vec<_> = Listener::of(some).map(Listener::words).collect();
+    words.join(", ")
 }
 
 /// The flags that say so, of every VLAN that has any; the parents are the trunk and the 802.1Q devices
@@ -116,7 +126,8 @@ pub fn flags(network: &Network, parents: &BTreeMap<Place, Vid>) -> BTreeMap<Vid,
         }
         let explained = explained.get(&place).copied().unwrap_or(0)
             + u32::from(link.promiscuity.by_hand)
-            + u32::from(link.port);
+            + u32::from(link.port)
+            + u32::from(filters_nothing(network, place, link));
         if link.promiscuity.count > explained {
             mark(vid, Parent::PROMISCUOUS);
         }
@@ -152,4 +163,24 @@ const fn keeps_promiscuous(link: &Link) -> bool {
             }
             Kind::Ipvlan | Kind::Other => false,
         }
+}
+
+/// Whether a device may be promiscuous only because its driver can't filter by the MACs of the macvlans on
+/// it (no `IFF_UNICAST_FLT`, `__dev_set_rx_mode`), which netlink does not show. VLAN devices can.
+fn filters_nothing(network: &Network, place: Place, link: &Link) -> bool {
+    let below = |upper: &Link| {
+        let lower = |place: &Place| network.find(*place)?.1.lower;
+        // No more than the kernel stacks (`MAX_NEST_DEV`): two ends of a veth are below each other.
+        std::iter::successors(upper.lower, lower).take(8)
+    };
+    let has_mac_of_its_own = |upper: &Link| match upper.kind {
+        Kind::Macvlan(mode) | Kind::Macvtap(mode) => !matches!(mode, Mode::Passthru),
+        Kind::Vlan(_) | Kind::ServiceVlan => upper.mac != link.mac,
+        Kind::Ipvlan | Kind::Other => false,
+    };
+    !matches!(link.kind, Kind::Vlan(_))
+        && network
+            .links()
+            .filter(|(_, upper)| upper.up && has_mac_of_its_own(upper))
+            .any(|(_, upper)| below(upper).any(|lower| lower == place))
 }

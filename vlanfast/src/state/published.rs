@@ -18,8 +18,18 @@ pub struct Published {
     pub maps: Vec<MapFill>,
     /// By `vlanfast_common::Source`.
     pub sources: [SourceStatus; 2],
-    /// The hooks, `ingress` and `egress`, and how each is attached: `tcx`, `xdp-native`, …
-    pub hooks: Vec<(&'static str, &'static str)>,
+    pub hooks: Vec<Hook>,
+}
+
+/// A hook that is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// `ingress` or `egress`.
+    pub hook: &'static str,
+    /// `tcx`, `xdp-native`, …
+    pub mode: &'static str,
+    /// Of ingress, why in that mode; else empty.
+    pub reason: &'static str,
 }
 
 /// How full a map is.

@@ -12,14 +12,21 @@ use aya::{
 };
 use vlanfast_common::{Direction, IngressReason, LAYOUT, Settings};
 
-use super::{Kind, filter, kind, name, program_id, remove::take_off, tc_type};
-use crate::datapath::{
-    choose::{Choice, Ingress},
-    device::Trunk,
-    kernel, load,
-    netlink::Netlink,
-    pins::{self, MAPS, Pins},
-    tables::{self, Maps},
+use super::{
+    Kind, filter, kind, name, program_id,
+    remove::{strip_tags, take_off},
+    tc_type,
+};
+use crate::{
+    datapath::{
+        choose::{Choice, Ingress},
+        device::Trunk,
+        ethtool, kernel, load,
+        netlink::Netlink,
+        pins::{self, MAPS, Pins},
+        tables::{self, Maps},
+    },
+    error::Error,
 };
 
 /// Attaches both hooks, or replaces what is attached. What it did before an error is pinned, and
@@ -45,14 +52,16 @@ pub async fn attach(
     };
     let add_clsact = tc == Kind::Clsact && !netlink.has_clsact(trunk.ifindex).await?;
     // Noted before it is done: a crash in between leaves a note too many, which harms nobody.
-    let mut settings = Settings {
-        layout: LAYOUT,
-        ifindex: trunk.ifindex,
-        ingress_reason: choice.reason as u32,
-        made_clsact: (add_clsact || old.made_clsact != 0).into(),
-        ..maps.settings()?
-    };
-    maps.set_settings(&settings)?;
+    maps.note(|settings| {
+        *settings = Settings {
+            layout: LAYOUT,
+            ifindex: trunk.ifindex,
+            ingress_reason: choice.reason as u32,
+            made_clsact: (add_clsact || old.made_clsact != 0).into(),
+            managed_offload: (choice.keep_tags || old.managed_offload != 0).into(),
+            ..*settings
+        }
+    })?;
     for name in MAPS {
         let map = ebpf
             .map(name)
@@ -79,24 +88,57 @@ pub async fn attach(
         pins,
     };
     hooks.put(Direction::Tx, tc).await?;
-    let ingress = match choice.ingress {
-        Ingress::Tc => tc,
-        Ingress::XdpNative => Kind::XdpNative,
-        Ingress::XdpGeneric => Kind::XdpGeneric,
-    };
-    match hooks.put(Direction::Rx, ingress).await {
-        Err(error) if choice.reason == IngressReason::Suitable => {
-            hooks.put(Direction::Rx, tc).await?;
-            settings.ingress_reason = IngressReason::NoNativeXdp as u32;
-            maps.set_settings(&Settings {
-                heartbeat: maps.settings()?.heartbeat,
-                ..settings
-            })?;
-            notes.push(format!("{error:#}; using TC instead"));
+    // After egress: a crash finds the device again by what is attached to it.
+    let refused = match keep_tags(trunk, choice, &mut notes) {
+        Err(error) => Err((error, IngressReason::StripsTags)),
+        Ok(()) => {
+            let ingress = match choice.ingress {
+                Ingress::Tc => tc,
+                Ingress::XdpNative => Kind::XdpNative,
+                Ingress::XdpGeneric => Kind::XdpGeneric,
+            };
+            let put = hooks.put(Direction::Rx, ingress).await;
+            put.map_err(|error| (error, IngressReason::NoNativeXdp))
         }
-        result => result?,
+    };
+    let fell_back = match refused {
+        Err((error, reason)) if choice.reason == IngressReason::Suitable => {
+            hooks.put(Direction::Rx, tc).await?;
+            maps.note(|settings| settings.ingress_reason = reason as u32)?;
+            notes.push(format!("{error:#}; using TC instead"));
+            true
+        }
+        Err((error, _)) => return Err(error),
+        Ok(()) => false,
+    };
+    if (fell_back || choice.ingress == Ingress::Tc) && maps.settings()?.managed_offload != 0 {
+        match strip_tags(&trunk.name) {
+            Ok(()) => maps.note(|settings| settings.managed_offload = 0)?,
+            // TC does without; detaching tries again.
+            Err(error) => notes.push(format!("{error:#}")),
+        }
     }
     Ok(notes)
+}
+
+/// Turns `rx-vlan-offload` off where that was chosen.
+fn keep_tags(trunk: &Trunk, choice: Choice, notes: &mut Vec<String>) -> anyhow::Result<()> {
+    let name = &trunk.name;
+    let refused = |why| Error::KeepsOffload {
+        trunk: name.clone(),
+        why,
+    };
+    if choice.keep_tags && ethtool::set_strips_tags(name, false).map_err(refused)? {
+        let peer = match trunk.kind.as_deref() {
+            Some("veth") => "; its peer has to leave them there as well (txvlan off)",
+            _ => "",
+        };
+        notes.push(format!(
+            "turned rx-vlan-offload of {name} off, so that XDP sees the tags{peer}; detaching turns it \
+             on again"
+        ));
+    }
+    Ok(())
 }
 
 /// Loads the programs that a choice needs. Before anything changes: those that the kernel refuses leave
@@ -117,6 +159,7 @@ fn remembered(choice: Choice, old: &Settings) -> Choice {
         IngressReason::Suitable if refused => Choice {
             ingress: Ingress::Tc,
             reason: IngressReason::NoNativeXdp,
+            keep_tags: false,
         },
         _ => choice,
     }
@@ -278,11 +321,12 @@ mod tests {
         let xdp = |reason| Choice {
             ingress: Ingress::XdpNative,
             reason,
+            keep_tags: true,
         };
         let again = remembered(xdp(IngressReason::Suitable), &refused);
         assert_eq!(
-            (again.ingress, again.reason),
-            (Ingress::Tc, IngressReason::NoNativeXdp)
+            (again.ingress, again.reason, again.keep_tags),
+            (Ingress::Tc, IngressReason::NoNativeXdp, false)
         );
         for (choice, old) in [
             (xdp(IngressReason::Asked), refused),

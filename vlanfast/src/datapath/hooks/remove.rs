@@ -9,8 +9,8 @@ use aya::programs::{
 };
 use vlanfast_common::Direction;
 
-use super::{HOOKS, filter, name, tc_type};
-use crate::datapath::{kernel, netlink::Netlink, pins::Pins, tables};
+use super::{filter, name, owner, tc_type};
+use crate::datapath::{ethtool, kernel, netlink::Netlink, pins::Pins, tables};
 
 /// Takes everything of ours off the trunk and removes the pins. Goes on where one step fails, so
 /// that as little as possible is left, and reports the first failure.
@@ -26,10 +26,15 @@ pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
             .map(|link| link.header.index),
         ifindex => Some(ifindex),
     };
-    let mut first = Ok(());
-    for hook in HOOKS {
-        first = first.and(take_off(netlink, ifindex, pins, hook).await);
-    }
+    // Asked while both hooks show it: an index alone does not say that the device is this one.
+    let keeps_tags = match settings.managed_offload {
+        0 => Ok(None),
+        _ => owner(netlink, pins).await,
+    };
+    let mut first = take_off(netlink, ifindex, pins, Direction::Rx).await;
+    // XDP would miss the tags; and should this be the last that we do, egress still shows whose it is.
+    first = first.and(keeps_tags.and_then(|device| device.map_or(Ok(()), |it| strip_tags(&it))));
+    first = first.and(take_off(netlink, ifindex, pins, Direction::Tx).await);
     if let Some(ifindex) = ifindex
         && settings.made_clsact != 0
         // A device that is gone took it along; and a crash may have come after the note, before the deed.
@@ -38,6 +43,17 @@ pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
         first = first.and(netlink.remove_clsact_if_empty(ifindex).await);
     }
     first.and(pins.remove())
+}
+
+/// Turns `rx-vlan-offload` on again.
+pub fn strip_tags(device: &str) -> anyhow::Result<()> {
+    ethtool::set_strips_tags(device, true)
+        .map(drop)
+        .with_context(|| {
+            format!(
+                "failed to turn rx-vlan-offload of {device} on again; run `ethtool -K {device} rxvlan on`"
+            )
+        })
 }
 
 /// Takes what is ours off one hook, however it is attached.

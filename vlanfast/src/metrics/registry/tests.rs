@@ -3,7 +3,10 @@
 use vlanfast_common::{EndpointKey, Mac, SourceStatus, Tally, Vid};
 
 use super::*;
-use crate::state::{names::Names, published::MapFill};
+use crate::state::{
+    names::Names,
+    published::{Hook, MapFill},
+};
 
 fn published() -> Published {
     let vid = Vid::from_tci(10);
@@ -17,6 +20,7 @@ fn published() -> Published {
         last_success,
         ..SourceStatus::default()
     };
+    let hook = |hook, mode, reason| Hook { hook, mode, reason };
     let key = |last| EndpointKey::new(vid, Mac([2, 0, 0, 0, 0, last]));
     let parents = [(Vid::UNTAGGED, "eth0".into()), (vid, "eth0.10".into())];
     let endpoints = [(key(1), names), (key(2), Names::default())];
@@ -34,7 +38,10 @@ fn published() -> Published {
             source(SourceState::Ok, 1_700_000_000),
             source(SourceState::Off, 0),
         ],
-        hooks: vec![("ingress", "xdp-native"), ("egress", "tcx")],
+        hooks: vec![
+            hook("ingress", "tcx", "no-native-xdp"),
+            hook("egress", "tcx", ""),
+        ],
     }
 }
 
@@ -152,8 +159,8 @@ fn maps_sources_and_hooks_are_shown() {
         r#"vlanfast_map_left_out{trunk="eth0",map="ENDPOINTS"} 3"#,
         r#"vlanfast_source_up{source="netlink"} 1"#,
         r#"vlanfast_sync_last_success_timestamp_seconds{source="netlink"} 1700000000"#,
-        r#"vlanfast_attached{trunk="eth0",hook="ingress",mode="xdp-native"} 1"#,
-        r#"vlanfast_attached{trunk="eth0",hook="egress",mode="tcx"} 1"#,
+        r#"vlanfast_attached{trunk="eth0",hook="ingress",mode="tcx",reason="no-native-xdp"} 1"#,
+        r#"vlanfast_attached{trunk="eth0",hook="egress",mode="tcx",reason=""} 1"#,
     ];
     let shown: Vec<_> = ["map", "source", "sync", "attached"]
         .iter()

@@ -19,7 +19,7 @@ use self::{
     events::{Dirty, Events},
     mounts::Mounts,
 };
-use crate::state::snapshot::{Ifindex, Link, Network, Nsid};
+use crate::state::snapshot::{Ifindex, Kind, Link, Namespace, Network, Nsid, Place};
 
 /// More changed devices of one namespace than this, and reading all of it is cheaper.
 const ONE_BY_ONE: usize = 64;
@@ -44,6 +44,8 @@ pub struct Netlink {
     dirty: Dirty,
     /// Namespaces to read once more, when there is time.
     again: BTreeSet<Nsid>,
+    /// Devices to read once more, because those on top of them have changed.
+    below: BTreeSet<Place>,
     network: Network,
     /// What was read last is not what was there before.
     differs: bool,
@@ -62,6 +64,7 @@ impl Netlink {
                 ..Dirty::default()
             },
             again: BTreeSet::new(),
+            below: BTreeSet::new(),
             network: Network::default(),
             differs: false,
         })
@@ -99,7 +102,7 @@ impl Netlink {
             .drain(&mut self.dirty)
             .context("failed to read netlink events")?;
         let dirty = std::mem::take(&mut self.dirty);
-        let result = self.read(&dirty);
+        let result = self.read(&dirty).and_then(|()| self.read_below());
         if result.is_err() {
             self.dirty.all = true;
         }
@@ -149,7 +152,10 @@ impl Netlink {
     }
 
     fn forget(&mut self, nsid: Nsid) {
-        self.differs |= self.network.namespaces.remove(&nsid).is_some();
+        if let Some(old) = self.network.namespaces.remove(&nsid) {
+            self.below.extend(lowers(&old));
+            self.differs = true;
+        }
         self.again.remove(&nsid);
     }
 
@@ -174,9 +180,12 @@ impl Netlink {
                 if !read.whole {
                     self.again.insert(nsid);
                 }
-                let old = self.network.namespaces.get(&nsid);
-                self.differs |= old != Some(&read.namespace);
-                self.network.namespaces.insert(nsid, read.namespace);
+                let old = self.network.namespaces.insert(nsid, read.namespace);
+                let new = self.network.namespaces.get(&nsid);
+                if old.as_ref() != new {
+                    self.below.extend(old.iter().chain(new).flat_map(lowers));
+                    self.differs = true;
+                }
             }
             None => self.forget(nsid),
         }
@@ -189,30 +198,51 @@ impl Netlink {
             return Ok(());
         };
         let (link, addresses) = read.unzip();
-        self.differs |= namespace.links.get(&ifindex) != link.as_ref()
-            || namespace.addresses.get(&ifindex) != addresses.as_ref();
-        let (new, old) = match (link, addresses) {
+        let old = namespace.links.get(&ifindex);
+        if old != link.as_ref() {
+            self.below
+                .extend(old.into_iter().chain(&link).filter_map(lower));
+            self.differs = true;
+        }
+        self.differs |= namespace.addresses.get(&ifindex) != addresses.as_ref();
+        match (link, addresses) {
             (Some(link), Some(addresses)) => {
+                namespace.links.insert(ifindex, link);
                 namespace.addresses.insert(ifindex, addresses);
-                let new = promiscuity(&link);
-                (new, namespace.links.insert(ifindex, link))
             }
             _ => {
+                namespace.links.remove(&ifindex);
                 namespace.addresses.remove(&ifindex);
-                (0, namespace.links.remove(&ifindex))
             }
-        };
-        // The device below is in promiscuous mode for this one, and the kernel says nothing of it while
-        // someone else keeps it there.
-        match old {
-            Some(old) if promiscuity(&old) != new => old
-                .lower
-                .map_or(Ok(()), |(nsid, lower)| self.read_link(nsid, lower)),
-            _ => Ok(()),
         }
+        Ok(())
+    }
+
+    /// Reads the devices below those that have changed: what is asked of them, promiscuous mode say, the
+    /// kernel does not always tell in an event of their own.
+    fn read_below(&mut self) -> anyhow::Result<()> {
+        let mut all = std::mem::take(&mut self.below);
+        let mut tops: Vec<_> = all.iter().copied().collect();
+        while let Some(top) = tops.pop() {
+            let below = self.network.find(top).and_then(|(_, link)| lower(link));
+            tops.extend(below.filter(|below| all.insert(*below)));
+        }
+        for (nsid, ifindex) in all {
+            self.read_link(nsid, ifindex)?;
+        }
+        self.below.clear();
+        Ok(())
     }
 }
 
-const fn promiscuity(link: &Link) -> u32 {
-    link.promiscuity.count
+/// The device of which one asks something; the peer of a veth is none.
+fn lower(link: &Link) -> Option<Place> {
+    match link.kind {
+        Kind::Other | Kind::Ipvlan => None,
+        Kind::Vlan(_) | Kind::ServiceVlan | Kind::Macvlan(_) | Kind::Macvtap(_) => link.lower,
+    }
+}
+
+fn lowers(namespace: &Namespace) -> impl Iterator<Item = Place> {
+    namespace.links.values().filter_map(lower)
 }

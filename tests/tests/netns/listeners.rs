@@ -1,0 +1,143 @@
+//! Who takes or reads frames without an entry in the tables: `status` says so, and nothing is shed that
+//! they may want. On the trunk itself; `sync.rs` of level `vm` has the same on VLANs.
+
+use std::{thread, time::Duration};
+
+use vlanfast_tests::{
+    capture::Packets,
+    program::{Attached, vlanfast},
+    require,
+    residue::Residue,
+    sync::{attach, container, endpoint, eventually, listeners},
+    topology::{Netns, Wire},
+};
+
+/// How long something that must not come is waited for.
+const QUIET: Duration = Duration::from_millis(300);
+
+fn warnings(attached: &Attached) -> String {
+    attached.status().unwrap()["warnings"].to_string()
+}
+
+/// Makes a macvlan or macvtap on the trunk.
+fn upper(wire: &Wire, name: &str, kind: &str) {
+    let trunk = &wire.trunk;
+    wire.host
+        .run(&format!(
+            "ip link add link {trunk} name {name} type {kind} && ip link set {name} up"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn those_who_take_what_nobody_sees_are_shown() {
+    require!("takers", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let (host, trunk) = (&wire.host, &wire.trunk);
+    let attached = attach(&wire, &["--shed", "mac"]);
+    listeners(&attached, 0, &[]);
+    for (kind, expected) in [
+        ("macvlan mode passthru", &["greedy"][..]),
+        ("macvlan mode source", &["greedy"]),
+        ("macvtap mode passthru", &["greedy", "guests"]),
+        ("macvtap mode bridge", &["guests"]),
+        ("macvlan mode vepa", &[]),
+    ] {
+        upper(&wire, "mv0", kind);
+        eventually(kind, &attached, |endpoints| {
+            endpoint(endpoints, "mv0").is_some()
+        });
+        listeners(&attached, 0, expected);
+        host.run("ip link del mv0").unwrap();
+        listeners(&attached, 0, &[]);
+    }
+    assert_eq!(warnings(&attached), "[]");
+    host.run(&format!(
+        "ip link add br0 type bridge && ip link set {trunk} master br0 && ip link set br0 up"
+    ))
+    .unwrap();
+    listeners(&attached, 0, &["port"]);
+    assert!(warnings(&attached).contains("nothing is shed"));
+    let text = vlanfast(host, &["status", trunk]).unwrap().stdout;
+    let line = format!("{trunk}, 0 endpoints; not steered, no storm limit, not shed: a port of");
+    assert!(text.contains(&line), "{text}");
+    host.run(&format!("ip link set {trunk} nomaster")).unwrap();
+    listeners(&attached, 0, &[]);
+    assert_eq!(warnings(&attached), "[]");
+    attached.stop().unwrap();
+}
+
+#[test]
+fn a_capture_is_told_from_promiscuous_mode_by_hand_and_from_those_of_containers() {
+    require!("capture", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    wire.keep_tags().unwrap();
+    let (host, trunk) = (&wire.host, &wire.trunk);
+    let attached = attach(&wire, &["--ingress", "xdp", "--shed", "vlan"]);
+    let inside = container(&wire, "mv0", "192.0.2.10");
+    eventually("the endpoint", &attached, |endpoints| endpoints.len() == 1);
+
+    let capture = |netns: &Netns, device: &str| {
+        let socket = Packets::open(&netns.path(), device, true).unwrap();
+        socket.promiscuous().unwrap()
+    };
+    let on_the_trunk = capture(host, trunk);
+    listeners(&attached, 0, &["promiscuous"]);
+    assert!(warnings(&attached).contains("does not see what is shed"));
+    // Those of the container come and go under it, and explain none of it.
+    let inside_too = capture(&inside, "mv0");
+    thread::sleep(QUIET);
+    listeners(&attached, 0, &["promiscuous"]);
+    drop(on_the_trunk);
+    // The kernel says nothing of that: the trunk stays promiscuous, for the container.
+    drop(inside_too);
+    listeners(&attached, 0, &[]);
+
+    let inside_alone = capture(&inside, "mv0");
+    thread::sleep(QUIET);
+    listeners(&attached, 0, &[]);
+    drop(inside_alone);
+    host.run(&format!("ip link set {trunk} promisc on"))
+        .unwrap();
+    thread::sleep(QUIET);
+    listeners(&attached, 0, &[]);
+    assert_eq!(warnings(&attached), "[]");
+    attached.stop().unwrap();
+}
+
+#[test]
+fn shedding_is_refused_where_the_trunk_has_takers_that_nobody_sees() {
+    require!("shed", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let (host, trunk) = (&wire.host, &wire.trunk);
+    host.run(&format!(
+        "ip link add br0 type bridge && ip link set {trunk} master br0"
+    ))
+    .unwrap();
+    let before = Residue::of(host, trunk).unwrap();
+    for shed in ["vlan", "mac"] {
+        let ended = vlanfast(host, &["attach", trunk, "--metrics", "off", "--shed", shed]).unwrap();
+        let text = &ended.stderr;
+        assert_eq!(ended.code, Some(4), "{text}");
+        assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+        for word in ["--shed", trunk, "a port of a bridge", "leave it out"] {
+            assert!(text.contains(word), "no '{word}' in: {text}");
+        }
+    }
+    before.wait_until_as_before(host, trunk).unwrap();
+    // What was attached stays, and is taken over by who does not shed.
+    attach(&wire, &[]).kill().unwrap();
+    let ended = vlanfast(
+        host,
+        &["attach", trunk, "--metrics", "off", "--shed", "mac"],
+    )
+    .unwrap();
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    let attached = attach(&wire, &["--dry-run", "--storm-limit", "7"]);
+    let policy = attached.status().unwrap()["policy"].clone();
+    let expected =
+        serde_json::json!({"steer": true, "storm_limit": 7, "shed": "off", "dry_run": true});
+    assert_eq!(policy, expected);
+    attached.stop().unwrap();
+    before.wait_until_as_before(host, trunk).unwrap();
+}
