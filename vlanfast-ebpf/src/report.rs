@@ -18,10 +18,11 @@ pub fn report(
     wire: Wire,
     verdict: Verdict,
 ) {
-    // Once, before anything that is reported goes to memory for it.
     if !level_enabled(Level::Debug) {
         return;
     }
+    // Copies, made behind that check: what is reported is taken the address of, and so goes to memory.
+    let Wire { packets, bytes } = wire;
     let direction = match direction {
         Direction::Rx => "rx",
         Direction::Tx => "tx",
@@ -57,8 +58,8 @@ pub fn report(
             direction,
             vlan,
             number,
-            wire.packets,
-            wire.bytes
+            packets,
+            bytes
         );
     }
 }
