@@ -65,6 +65,8 @@ impl World {
         }
         world.taker(0, TRUNK, Endpoint::HOST, &["192.0.2.1", "fe80::a"])?;
         world.taker(10, PARENT, Endpoint::HOST, &["10.0.10.250"])?;
+        // As everywhere: a VLAN device takes what is for the trunk's MAC.
+        world.taker(10, TRUNK, Endpoint::HOST, &[])?;
         world.taker(10, TWICE, Endpoint::CONFLICT, &[])?;
         for vid in [0, 10, PORT, GUESTS] {
             world.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
@@ -127,8 +129,12 @@ impl Tables for World {
         self.policy.storm_limit
     }
 
-    fn shed(&self) -> Shed {
-        Shed::from_number(self.policy.shed)
+    fn sheds_vlans(&self) -> bool {
+        self.policy.shed >= Shed::Vlan as u32
+    }
+
+    fn sheds_macs(&self) -> bool {
+        self.policy.shed >= Shed::Mac as u32
     }
 
     fn parent(&self, vid: Vid) -> Parent {

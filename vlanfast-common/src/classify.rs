@@ -3,7 +3,7 @@
 
 use crate::{
     Bucket, Cast, Direction, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey,
-    Parent, Reason, Settings, Shed, Sought, Verdict, Vid, sought,
+    Parent, Reason, Settings, Sought, Verdict, Vid, sought,
 };
 
 /// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
@@ -14,7 +14,11 @@ pub trait Tables {
     /// In frames/s for each VLAN; 0 for none.
     fn storm_limit(&self) -> u32;
 
-    fn shed(&self) -> Shed;
+    /// See [`Shed::Vlan`](crate::Shed::Vlan); on as well where the next one is.
+    fn sheds_vlans(&self) -> bool;
+
+    /// See [`Shed::Mac`](crate::Shed::Mac).
+    fn sheds_macs(&self) -> bool;
 
     /// The device for a VLAN; the trunk itself for VID 0.
     fn parent(&self, vid: Vid) -> Parent;
@@ -31,7 +35,16 @@ pub trait Tables {
     fn now(&self) -> u64;
 }
 
-/// Decides over a frame. What leaves is passed.
+/// Where layer 2 ends at the latest: behind two tags. No frame on a wire is as short.
+pub const HEAD: usize = 22;
+
+/// Whether a frame is passed whatever is in the tables: the common case, and what leaves.
+#[inline(always)]
+pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -> bool {
+    direction == Direction::Tx || headers.cast == Cast::Unicast && !tables.sheds_vlans()
+}
+
+/// Decides over a frame.
 #[inline(always)]
 pub fn classify(
     frame: &impl Frame,
@@ -42,10 +55,10 @@ pub fn classify(
     let Some(vid) = headers.vlan.vid() else {
         return Verdict::Pass;
     };
-    if direction == Direction::Tx {
+    if is_plain(headers, direction, tables) || frame.len() < HEAD {
         return Verdict::Pass;
     }
-    if tables.shed() != Shed::Off
+    if tables.sheds_vlans()
         && let Some(reason) = shed(frame, headers, vid, tables)
     {
         return Verdict::Drop(reason);
@@ -65,19 +78,15 @@ fn shed(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -
         let sure = vid != Vid::UNTAGGED && !trunk.has(Parent::LISTENERS);
         return (sure && trust(tables).is_some()).then_some(Reason::ShedVlan);
     }
-    if tables.shed() != Shed::Mac
+    if !tables.sheds_macs()
         || headers.cast != Cast::Unicast
         || parent.ifindex == 0
         || parent.has(Parent::LISTENERS)
     {
         return None;
     }
-    let mac = Mac(frame.read(0)?);
-    // A VLAN device takes what is for the trunk's own MAC, whatever its own is.
-    let taker = [vid, Vid::UNTAGGED]
-        .iter()
-        .any(|vid| tables.endpoint(EndpointKey::new(*vid, mac)).is_some());
-    if taker || trust(tables)?.incomplete & Settings::ENDPOINTS != 0 {
+    let key = EndpointKey::new(vid, Mac(frame.read(0)?));
+    if tables.endpoint(key).is_some() || trust(tables)?.incomplete & Settings::ENDPOINTS != 0 {
         return None;
     }
     Some(Reason::ShedMac)

@@ -13,6 +13,31 @@ pub struct Headers {
     pub network: usize,
 }
 
+impl Headers {
+    /// In one number, as a BPF function takes them.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        let cast = (self.cast as u64) << 40;
+        let network = (self.network as u64) << 32;
+        cast | network | (self.protocol.0 as u64) << 16 | self.vlan.0 as u64
+    }
+
+    /// The other way round.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self {
+            vlan: Vlan(bits as u16),
+            cast: match bits >> 40 {
+                0 => Cast::Unicast,
+                1 => Cast::Multicast,
+                _ => Cast::Broadcast,
+            },
+            protocol: Protocol((bits >> 16) as u16),
+            network: (bits >> 32 & 0xff) as usize,
+        }
+    }
+}
+
 /// To which VLAN of the trunk a frame belongs; its number is the key of the map `COUNTERS`.
 ///
 /// One number and not an enum with a payload: where LLVM leaves a payload undefined, the verifier

@@ -26,8 +26,12 @@ impl Tables for Uniform {
         self.policy.storm_limit
     }
 
-    fn shed(&self) -> Shed {
-        Shed::from_number(self.policy.shed)
+    fn sheds_vlans(&self) -> bool {
+        self.policy.shed >= Shed::Vlan as u32
+    }
+
+    fn sheds_macs(&self) -> bool {
+        self.policy.shed >= Shed::Mac as u32
     }
 
     fn parent(&self, _vid: Vid) -> Parent {

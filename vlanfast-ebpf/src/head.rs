@@ -1,9 +1,6 @@
 //! The start of a frame, read straight from memory.
 
-use vlanfast_common::{Frame, Segments, Tag};
-
-/// Where layer 2 ends at the latest: behind two tags.
-pub const HEAD: usize = 22;
+use vlanfast_common::{Frame, HEAD, Segments, Tag};
 
 /// A frame whose first [`HEAD`] bytes were checked at once, and are read without another check.
 pub struct Head<'a, F> {

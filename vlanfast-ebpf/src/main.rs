@@ -13,59 +13,110 @@ mod xdp;
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::{__sk_buff, xdp_md},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use head::Head;
-use vlanfast_common::{Direction, Frame, Headers, Verdict, classify, parse, wire};
+use tables::Maps;
+use vlanfast_common::{Direction, Frame, HEAD, Headers, Verdict, classify, is_plain, parse, wire};
 
 /// Ingress, before the kernel has made an skb of the frame.
 #[xdp]
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     let frame = xdp::XdpFrame::new(&ctx);
-    xdp::act(&ctx, decide(&ctx, &frame, frame.head(), Direction::Rx))
+    let headers = headers(&frame, frame.head());
+    match is_plain(&headers, Direction::Rx, &Maps) {
+        true => finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass),
+        false => consider_xdp(ctx.ctx, headers.to_bits()),
+    }
 }
 
 /// Ingress, where XDP is not to be had.
 #[classifier]
 pub fn vlanfast_rx(ctx: TcContext) -> i32 {
     let frame = tc::SkbFrame::new(&ctx);
-    tc::act(&ctx, decide(&ctx, &frame, frame.head(), Direction::Rx))
+    let headers = headers(&frame, frame.head());
+    match is_plain(&headers, Direction::Rx, &Maps) {
+        true => finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass),
+        false => consider_rx(ctx.skb.skb, headers.to_bits()),
+    }
 }
 
 /// Egress.
 #[classifier]
 pub fn vlanfast_tx(ctx: TcContext) -> i32 {
     let frame = tc::SkbFrame::new(&ctx);
-    tc::act(&ctx, decide(&ctx, &frame, frame.head(), Direction::Tx))
+    let headers = headers(&frame, frame.head());
+    finish(&ctx, &frame, &headers, Direction::Tx, Verdict::Pass)
 }
 
+// What is not plain is a BPF function of its own, so that whatever it needs of registers and stack is
+// nothing to those frames that are. It takes a number, because the verifier does not follow structures.
+
+#[inline(never)]
+fn consider_xdp(ctx: *mut xdp_md, headers: u64) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let headers = Headers::from_bits(headers);
+    let frame = xdp::XdpFrame::new(&ctx);
+    let verdict = consider(frame.head(), &headers);
+    finish(&ctx, &frame, &headers, Direction::Rx, verdict)
+}
+
+#[inline(never)]
+fn consider_rx(skb: *mut __sk_buff, headers: u64) -> i32 {
+    let ctx = TcContext::new(skb);
+    let headers = Headers::from_bits(headers);
+    if tc::SkbFrame::new(&ctx).head().is_none() {
+        // Some drivers leave no more than the addresses in one piece with the skb.
+        let _ = ctx.pull_data(HEAD as u32);
+    }
+    let frame = tc::SkbFrame::new(&ctx);
+    let verdict = consider(frame.head(), &headers);
+    finish(&ctx, &frame, &headers, Direction::Rx, verdict)
+}
+
+/// Twice in the object, so that the common case is one check and no helper.
 #[inline(always)]
-fn decide<F: Frame>(
-    ctx: &impl EbpfContext,
-    frame: &F,
-    head: Option<Head<'_, F>>,
-    direction: Direction,
-) -> Verdict {
-    // Twice in the object, so that the common case is one check and no helper.
-    let (headers, verdict) = match head {
-        Some(head) => classified(&head, direction),
-        None => classified(frame, direction),
-    };
-    let wire = wire(frame, &headers);
-    count::count(direction, &headers, wire, verdict);
-    report::report(ctx, direction, &headers, wire, verdict);
-    match tables::is_dry_run() {
-        true => Verdict::Pass,
-        false => verdict,
+fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
+    match head {
+        Some(head) => parse(&head),
+        None => parse(frame),
     }
 }
 
 #[inline(always)]
-fn classified(frame: &impl Frame, direction: Direction) -> (Headers, Verdict) {
-    let headers = parse(frame);
-    let verdict = classify(frame, &headers, direction, &tables::Maps);
-    (headers, verdict)
+fn consider<F: Frame>(head: Option<Head<'_, F>>, headers: &Headers) -> Verdict {
+    match head {
+        Some(head) => classify(&head, headers, Direction::Rx, &Maps),
+        None => Verdict::Pass,
+    }
+}
+
+/// Counts, and carries out what was decided.
+#[inline(always)]
+fn finish<C: Hook>(
+    ctx: &C,
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+    verdict: Verdict,
+) -> C::Action {
+    let wire = wire(frame, headers);
+    count::count(direction, headers, wire, verdict);
+    report::report(ctx, direction, headers, wire, verdict);
+    match tables::is_dry_run() {
+        true => ctx.act(Verdict::Pass),
+        false => ctx.act(verdict),
+    }
+}
+
+/// A hook's way to carry out a verdict.
+trait Hook: EbpfContext {
+    /// What its programs return.
+    type Action;
+
+    fn act(&self, verdict: Verdict) -> Self::Action;
 }
 
 /// The helpers that we call are for GPL-compatible programs only.

@@ -43,8 +43,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn shed(&self) -> Shed {
-        Shed::from_number(SHED.load())
+    fn sheds_vlans(&self) -> bool {
+        SHED.load() >= Shed::Vlan as u32
+    }
+
+    #[inline(always)]
+    fn sheds_macs(&self) -> bool {
+        SHED.load() >= Shed::Mac as u32
     }
 
     #[inline(always)]

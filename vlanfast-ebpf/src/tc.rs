@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use vlanfast_common::{Frame, Segments, Tag, Verdict};
 
-use crate::head::Head;
+use crate::{Hook, head::Head};
 
 pub struct SkbFrame<'a> {
     ctx: &'a TcContext,
@@ -62,21 +62,25 @@ impl Frame for SkbFrame<'_> {
     }
 }
 
-/// Passing is `TC_ACT_UNSPEC`: whatever else is attached to the hook has its turn, then the kernel's own
-/// path.
-#[inline(always)]
-pub fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
-    match verdict {
-        Verdict::Pass | Verdict::Disputed => TC_ACT_UNSPEC,
-        Verdict::Steer { mac } => {
-            // One that can't be written stays a broadcast, and reaches its taker as such.
-            if ctx.store(0, &mac.0, 0).is_ok() {
-                // What it would be if it had come with that MAC.
-                let _ = ctx.change_type(PACKET_HOST);
+impl Hook for TcContext {
+    type Action = i32;
+
+    /// Passing is `TC_ACT_UNSPEC`: whatever else is attached to the hook has its turn, then the kernel's own
+    /// path.
+    #[inline(always)]
+    fn act(&self, verdict: Verdict) -> i32 {
+        match verdict {
+            Verdict::Pass | Verdict::Disputed => TC_ACT_UNSPEC,
+            Verdict::Steer { mac } => {
+                // One that can't be written stays a broadcast, and reaches its taker as such.
+                if self.store(0, &mac.0, 0).is_ok() {
+                    // What it would be if it had come with that MAC.
+                    let _ = self.change_type(PACKET_HOST);
+                }
+                TC_ACT_UNSPEC
             }
-            TC_ACT_UNSPEC
+            Verdict::Drop(_) => TC_ACT_SHOT,
         }
-        Verdict::Drop(_) => TC_ACT_SHOT,
     }
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use vlanfast_common::{Frame, Mac, Segments, Tag, Verdict};
 
-use crate::head::Head;
+use crate::{Hook, head::Head};
 
 pub struct XdpFrame<'a> {
     ctx: &'a XdpContext,
@@ -45,8 +45,7 @@ impl Frame for XdpFrame<'_> {
         let mut bytes = [0; N];
         let to = bytes.as_mut_ptr().cast();
         // SAFETY: the context is the kernel's, and the buffer has the length.
-        let result =
-            unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to, N as u32) };
+        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to, N as u32) };
         (result == 0).then_some(bytes)
     }
 
@@ -63,16 +62,20 @@ impl Frame for XdpFrame<'_> {
     }
 }
 
-#[inline(always)]
-pub fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
-    match verdict {
-        Verdict::Pass | Verdict::Disputed => xdp_action::XDP_PASS,
-        Verdict::Steer { mac: Mac(mut mac) } => {
-            let from = mac.as_mut_ptr().cast();
-            // SAFETY: as in `read`. A frame that can't be written stays a broadcast.
-            unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, from, mac.len() as u32) };
-            xdp_action::XDP_PASS
+impl Hook for XdpContext {
+    type Action = u32;
+
+    #[inline(always)]
+    fn act(&self, verdict: Verdict) -> u32 {
+        match verdict {
+            Verdict::Pass | Verdict::Disputed => xdp_action::XDP_PASS,
+            Verdict::Steer { mac: Mac(mut mac) } => {
+                let from = mac.as_mut_ptr().cast();
+                // SAFETY: as in `read`. A frame that can't be written stays a broadcast.
+                unsafe { bpf_xdp_store_bytes(self.ctx, 0, from, mac.len() as u32) };
+                xdp_action::XDP_PASS
+            }
+            Verdict::Drop(_) => xdp_action::XDP_DROP,
         }
-        Verdict::Drop(_) => xdp_action::XDP_DROP,
     }
 }

@@ -95,6 +95,11 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
             if !is_passed_through(&desired.tables, vid, link, place) {
                 add(&mut desired.tables, vid, link, endpoint);
             }
+            // A VLAN device takes what is for the trunk's MAC, whatever its own is (`vlan_do_receive`).
+            if let Some((_, trunk)) = network.find(trunk) {
+                let key = EndpointKey::new(vid, trunk.mac);
+                desired.tables.endpoints.entry(key).or_insert(endpoint);
+            }
             neighbors(
                 &mut desired.tables,
                 vid,
