@@ -2,6 +2,13 @@
 
 /// An Ethernet frame as a hook sees it: bytes from the destination MAC on, without FCS.
 pub trait Frame {
+    /// See [`Frame::whole`].
+    type Whole: Frame;
+
+    /// The frame for reads behind layer 2, whose offsets depend on what it holds. Another than this one
+    /// where this one's reads of layer 2 are made without a check.
+    fn whole(&self) -> &Self::Whole;
+
     /// The bytes in memory, in wire order. A tag that was stripped is not among them.
     fn len(&self) -> usize;
 
@@ -71,6 +78,12 @@ impl<'a> Bytes<'a> {
 }
 
 impl Frame for Bytes<'_> {
+    type Whole = Self;
+
+    fn whole(&self) -> &Self {
+        self
+    }
+
     fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -15,6 +15,7 @@ pub enum Sought {
 /// Finds it; `None` for what concerns everyone, and for what can't be read.
 #[inline(always)]
 pub fn sought(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<Sought> {
+    let frame = frame.whole();
     match (headers.cast, headers.protocol) {
         (Cast::Broadcast, Protocol::ARP) => arp(frame, headers, vid),
         (Cast::Broadcast, Protocol::IPV4) => dhcp(frame, headers),

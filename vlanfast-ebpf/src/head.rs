@@ -18,6 +18,13 @@ impl<'a, F> Head<'a, F> {
 }
 
 impl<F: Frame> Frame for Head<'_, F> {
+    type Whole = F;
+
+    #[inline(always)]
+    fn whole(&self) -> &F {
+        self.frame
+    }
+
     #[inline(always)]
     fn len(&self) -> usize {
         self.frame.len()

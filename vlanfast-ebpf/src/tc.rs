@@ -37,6 +37,13 @@ impl<'a> SkbFrame<'a> {
 }
 
 impl Frame for SkbFrame<'_> {
+    type Whole = Self;
+
+    #[inline(always)]
+    fn whole(&self) -> &Self {
+        self
+    }
+
     #[inline(always)]
     fn len(&self) -> usize {
         self.ctx.len() as usize

@@ -36,6 +36,13 @@ impl<'a> XdpFrame<'a> {
 }
 
 impl Frame for XdpFrame<'_> {
+    type Whole = Self;
+
+    #[inline(always)]
+    fn whole(&self) -> &Self {
+        self
+    }
+
     #[inline(always)]
     fn len(&self) -> usize {
         self.end - self.data
