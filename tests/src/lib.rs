@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod crash;
+pub mod daemon;
 pub mod decisions;
 pub mod docker;
 pub mod messages;

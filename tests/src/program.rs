@@ -64,7 +64,7 @@ pub fn end(command: &mut Command) -> Result<Ended> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .context("failed to start vlanfast")?;
+        .with_context(|| format!("failed to start {:?}", command.get_program()))?;
     Ok(Ended {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -37,9 +37,9 @@ impl Netns {
         let netns = Self { name };
         // No address of its own means no traffic but the test's.
         netns.run(
-            "for conf in all default; do echo 1 >/proc/sys/net/ipv6/conf/$conf/disable_ipv6; done",
+            "for conf in all default; do echo 1 >/proc/sys/net/ipv6/conf/$conf/disable_ipv6; done; \
+             ip link set lo up",
         )?;
-        netns.run("ip link set lo up")?;
         Ok(netns)
     }
 

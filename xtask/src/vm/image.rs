@@ -98,8 +98,10 @@ fn base(root: &Path, guest_stamp: &str, kernel: &KernelDir, name: &str) -> Resul
     ] {
         stage.mkdir(dir)?;
     }
-    stage.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n", 0o644)?;
-    stage.write("etc/group", "root:x:0:\ndocker:x:1:\n", 0o644)?;
+    // avahi-daemon gives its directory to a user of its own, even where it stays root.
+    let users = "root:x:0:0:root:/root:/bin/sh\navahi:x:2:2::/:/bin/false\n";
+    stage.write("etc/passwd", users, 0o644)?;
+    stage.write("etc/group", "root:x:0:\ndocker:x:1:\navahi:x:2:\n", 0o644)?;
     stage.write("etc/hosts", "127.0.0.1 localhost\n", 0o644)?;
     let busybox = stage.dir.join("usr/bin/busybox");
     // Debian leaves these to install scripts.

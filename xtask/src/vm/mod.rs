@@ -105,8 +105,8 @@ pub struct Outcome {
 
 /// Runs a job in a fresh guest and hands every line of its console to `on_line` as it comes.
 ///
-/// The guest has 2 CPUs, 4 GB, iproute2, ping, traceroute, ethtool, bpftool, tcpdump, Docker and
-/// Prometheus; busybox is everything else. Its network:
+/// The guest has 2 CPUs, 4 GB, iproute2, ping, arping, ndisc6, traceroute, ethtool, bpftool, tcpdump,
+/// dnsmasq, avahi, keepalived, Docker and Prometheus; busybox is everything else. Its network:
 ///
 /// - `eth0` (52:54:00:00:00:0a) and `eth1` (52:54:00:00:00:0b) are two virtio NICs joined by a wire
 ///   inside QEMU, both down: a trunk with a real driver, and what is behind it.

@@ -11,14 +11,21 @@ use crate::sh;
 
 /// What the guest's user side is made of; apt adds what these depend on.
 const GUEST: &[&str] = &[
+    "avahi-daemon",
     "busybox-static",
     "bpftool",
     // busybox's shell runs its own `ip` and `ping` whatever the PATH says.
     "dash",
+    "dnsmasq-base",
     "docker.io",
     "ethtool",
     "iproute2",
+    // Not busybox's applet: the tests speak of what it prints.
+    "iputils-arping",
     "iputils-ping",
+    // By way of libsnmp it needs libperl, but none of the language.
+    "keepalived",
+    "ndisc6",
     // For the benchmark: its datapath is the kernel's, and `ovs-dpctl` alone sets that up.
     "openvswitch-switch",
     "prometheus",
@@ -36,6 +43,7 @@ const PRUNE: &[&str] = &[
     "usr/bin/containerd-shim-runc-v1",
     "usr/bin/containerd-stress",
     "usr/bin/ctr",
+    "usr/bin/dbus-*",
     "usr/bin/dnet",
     "usr/bin/dpkg*",
     "usr/bin/perl*",
@@ -44,7 +52,6 @@ const PRUNE: &[&str] = &[
     "usr/lib/python3*",
     "usr/lib/systemd",
     "usr/lib/x86_64-linux-gnu/gconv",
-    "usr/lib/x86_64-linux-gnu/libperl*",
     "usr/lib/x86_64-linux-gnu/perl*",
     "usr/sbin/ovrouter",
     "usr/share",
