@@ -22,7 +22,7 @@ use report::{Count, Tracker};
 /// Seconds for one test program; under TCG the tutorial takes a few minutes.
 const PROGRAM_TIMEOUT: u64 = 2400;
 const VM_TARGETS: &[&str] = &[
-    "kernel", "netns", "trunk", "sync", "life", "scale", "tutorial", "metrics",
+    "kernel", "netns", "trunk", "storm", "sync", "life", "scale", "tutorial", "metrics",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
