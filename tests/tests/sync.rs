@@ -7,11 +7,12 @@ use std::{
 
 use serde_json::Value;
 use vlanfast_tests::{
+    capture::Packets,
     docker::Docker,
     program::{Attached, vlanfast},
     require,
     require::in_the_lab,
-    sync::{endpoint, eventually},
+    sync::{endpoint, eventually, listeners},
     topology::{Netns, Wire, run, unique},
 };
 
@@ -101,6 +102,60 @@ fn the_vlan_is_read_from_the_device_and_followed() {
     ]);
     assert_eq!(status["vlans"], expected);
     attached.stop().unwrap();
+}
+
+#[test]
+fn a_vlan_with_takers_that_nobody_sees_is_shown_and_no_other() {
+    in_the_lab!("listeners");
+    let wire = Wire::veth().unwrap();
+    let (host, trunk) = (&wire.host, &wire.trunk);
+    for vid in [10, 20, 40, 50] {
+        wire.vlan(vid).unwrap();
+    }
+    let attached = attach(host, trunk);
+    let inside = Netns::new().unwrap();
+    let make = |line: &str| host.run(&line.replace("TRUNK", trunk)).unwrap();
+    make("ip link add br0 type bridge && ip link set TRUNK.10 master br0 && ip link set br0 up");
+    listeners(&attached, 10, &["port"]);
+    make(&format!(
+        "ip link add link TRUNK.20 name ipv20 type ipvlan && ip link set ipv20 netns {}",
+        inside.name
+    ));
+    listeners(&attached, 20, &["ipvlan"]);
+    // A VLAN of its own, for which the host has no device.
+    macvlan(host, trunk, "mv0", &inside, "");
+    inside
+        .run("ip link add link mv0 name mv0.30 type vlan id 30 && ip link set mv0.30 up")
+        .unwrap();
+    listeners(&attached, 30, &["nested"]);
+    let text = vlanfast(host, &["status", trunk]).unwrap().stdout;
+    assert!(
+        text.contains("no device here, 0 endpoints; not steered"),
+        "{text}"
+    );
+    // The four, this one, and the trunk itself, which has an endpoint.
+    let vlans = attached.status().unwrap()["vlans"].clone();
+    assert_eq!(vlans.as_array().unwrap().len(), 6, "{vlans}");
+    // On the trunk, which has to be promiscuous too, it is no capture.
+    let capture = Packets::open(&host.path(), &format!("{trunk}.40"), true).unwrap();
+    let capture = capture.promiscuous().unwrap();
+    listeners(&attached, 40, &["promiscuous"]);
+    make("ip link add link TRUNK.50 name tap50 type macvtap mode bridge && ip link set tap50 up");
+    listeners(&attached, 50, &["guests"]);
+    listeners(&attached, 0, &[]);
+    drop(capture);
+    make("ip link del tap50 && ip link set TRUNK.10 nomaster");
+    drop(inside);
+    for vid in [0, 10, 20, 30, 40, 50] {
+        listeners(&attached, vid, &[]);
+    }
+    // On the trunk itself.
+    make("ip link add link TRUNK name ipv0 type ipvlan");
+    listeners(&attached, 0, &["ipvlan"]);
+    let refused = ["attach", trunk, "--metrics", "off", "--shed", "vlan"];
+    attached.stop().unwrap();
+    let refused = vlanfast(host, &refused).unwrap();
+    assert_eq!(refused.code, Some(4), "{refused:?}");
 }
 
 #[test]

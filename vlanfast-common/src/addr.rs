@@ -40,6 +40,20 @@ impl Mac {
     /// The broadcast address.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
+    /// In the low 48 bits of a number, the first byte lowest.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// The other way round; what is above is ignored.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        let [a, b, c, d, e, f, _, _] = bits.to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
     /// The I/G bit: a group address, broadcast included.
     #[inline(always)]
     pub const fn is_group(self) -> bool {

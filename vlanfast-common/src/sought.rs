@@ -45,20 +45,25 @@ fn solicitation(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<Sough
     /// ff02::1:ff00:0/104 (RFC 4291 clause 2.7.1), and its MACs (RFC 2464 clause 7).
     const GROUP: [u8; 13] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
     const GROUP_MAC: [u8; 3] = [0x33, 0x33, 0xff];
-    let packet: [u8; 64] = frame.read(headers.network)?;
+    let network = headers.network;
+    let [version, .., length_high, length_low, next_header, hop_limit] =
+        frame.read::<8>(network)?;
+    let length = u16::from_be_bytes([length_high, length_low]);
+    if version >> 4 != 6 || length < 24 || next_header != ICMPV6 || hop_limit != 255 {
+        return None;
+    }
+    if frame.read(network + 40)? != SOLICITATION {
+        return None;
+    }
+    let target: [u8; 16] = frame.read(network + 48)?;
+    let group: [u8; 16] = frame.read(network + 24)?;
     let mac: [u8; 6] = frame.read(0)?;
-    let length = u16::from_be_bytes(part(&packet, 4));
-    let [next_header, hop_limit] = part(&packet, 6);
-    let target: [u8; 16] = part(&packet, 48);
     let low: [u8; 3] = part(&target, 13);
-    let is_whole = packet[0] >> 4 == 6 && length >= 24 && hop_limit == 255;
-    let is_solicitation = next_header == ICMPV6 && part(&packet, 40) == SOLICITATION;
-    let is_to_its_group = part(&packet, 24) == GROUP
-        && part(&packet, 37) == low
+    let is_to_its_group = part(&group, 0) == GROUP
+        && part(&group, 13) == low
         && part(&mac, 0) == GROUP_MAC
         && part(&mac, 3) == low;
-    (is_whole && is_solicitation && is_to_its_group)
-        .then(|| Sought::Address(NeighborKey::ipv6(vid, target)))
+    is_to_its_group.then(|| Sought::Address(NeighborKey::ipv6(vid, target)))
 }
 
 /// A DHCP reply (RFC 2131 clauses 2 and 4.1) that is broadcast because its client has no address yet. Not
@@ -70,11 +75,18 @@ fn dhcp(frame: &impl Frame, headers: &Headers) -> Option<Sought> {
     const PORTS: [u8; 4] = [0, 67, 0, 68];
     /// BOOTREPLY, Ethernet, addresses of 6 bytes.
     const REPLY: [u8; 3] = [2, 1, 6];
-    let packet: [u8; 62] = frame.read(headers.network)?;
-    let fragment = u16::from_be_bytes(part(&packet, 6)) & 0x3fff;
-    let is_ip = packet[0] == 0x45 && fragment == 0 && part(&packet, 16) == [0xff; 4];
-    let is_reply = packet[9] == UDP && part(&packet, 20) == PORTS && part(&packet, 28) == REPLY;
-    (is_ip && is_reply).then(|| Sought::Mac(Mac(part(&packet, 56))))
+    let network = headers.network;
+    let ip: [u8; 20] = frame.read(network)?;
+    let fragment = u16::from_be_bytes(part(&ip, 6)) & 0x3fff;
+    if ip[0] != 0x45 || fragment != 0 || ip[9] != UDP || part(&ip, 16) != [0xff; 4] {
+        return None;
+    }
+    if frame.read(network + 20)? != PORTS || frame.read(network + 28)? != REPLY {
+        return None;
+    }
+    frame
+        .read(network + 56)
+        .map(|client| Sought::Mac(Mac(client)))
 }
 
 /// `N` bytes of a packet, at a place that the packet has.

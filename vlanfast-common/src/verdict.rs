@@ -15,6 +15,34 @@ pub enum Verdict {
     Drop(Reason),
 }
 
+impl Verdict {
+    /// In one number, as a BPF function returns it: the kind above the 48 bits of a MAC. Passing is 0.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        match self {
+            Self::Pass => 0,
+            Self::Disputed => 1 << 48,
+            Self::Steer { mac } => 2 << 48 | mac.to_bits(),
+            Self::Drop(reason) => (3 + reason as u64) << 48,
+        }
+    }
+
+    /// The other way round.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        match bits >> 48 {
+            1 => Self::Disputed,
+            2 => Self::Steer {
+                mac: Mac::from_bits(bits),
+            },
+            3 => Self::Drop(Reason::Storm),
+            4 => Self::Drop(Reason::ShedVlan),
+            5 => Self::Drop(Reason::ShedMac),
+            _ => Self::Pass,
+        }
+    }
+}
+
 /// Why a frame is dropped; the number is the place in [`Counters`](crate::Counters).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]

@@ -4,8 +4,8 @@ use std::thread;
 
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use vlanfast_common::{
-    Bucket, Bytes, Cast, Direction, Endpoint, Neighbor, Parent, Policy, Reason, Settings, Uniform,
-    Verdict, classify, parse,
+    Bucket, Bytes, Cast, Direction, Endpoint, Headers, Mac, Neighbor, Parent, Policy, Reason,
+    Settings, Uniform, Verdict, classify, parse,
 };
 
 /// ARP, IPv4 or IPv6 behind a tag or not, with the bytes that matter likely to be right.
@@ -225,4 +225,25 @@ fn cpus_that_share_a_bucket_share_its_rate() {
         (20_000..=20_000 + 100 + 8 * 8).contains(&admitted),
         "{admitted}"
     );
+}
+
+#[test]
+fn verdicts_and_headers_survive_as_numbers() {
+    let mac = Mac([0x02, 0x42, 0x0a, 0x00, 0xff, 0x01]);
+    let reasons = Reason::ALL.map(Verdict::Drop);
+    for verdict in [Verdict::Pass, Verdict::Disputed, Verdict::Steer { mac }]
+        .into_iter()
+        .chain(reasons)
+    {
+        assert_eq!(Verdict::from_bits(verdict.to_bits()), verdict);
+    }
+    for bytes in [
+        &[0xff; 60][..],
+        &[0; 13],
+        &[0x01; 60],
+        &[[2; 12].as_slice(), &[0x81, 0, 0xef, 0xfe, 0x86, 0xdd]].concat(),
+    ] {
+        let headers = parse(&Bytes::new(bytes));
+        assert_eq!(Headers::from_bits(headers.to_bits()), headers);
+    }
 }

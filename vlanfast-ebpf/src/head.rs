@@ -1,5 +1,6 @@
 //! The start of a frame, read straight from memory.
 
+use aya_ebpf::cty::{c_long, c_void};
 use vlanfast_common::{Frame, HEAD, Segments, Tag};
 
 /// A frame whose first [`HEAD`] bytes were checked at once, and are read without another check.
@@ -62,4 +63,16 @@ pub unsafe fn load<const N: usize>(address: usize, even: bool) -> [u8; N] {
         pair.copy_from_slice(&word.to_ne_bytes());
     }
     bytes
+}
+
+/// A buffer that `fill` has filled, if it says 0. Aligned, so that LLVM compares words in it, and does not
+/// spread single bytes over registers and stack.
+#[inline(always)]
+pub fn filled<const N: usize>(fill: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<[u8; N]> {
+    #[repr(C, align(8))]
+    struct Aligned<T>(T);
+
+    let mut buffer = Aligned([0; N]);
+    let result = fill((&raw mut buffer).cast(), N as u32);
+    (result == 0).then_some(buffer.0)
 }

@@ -12,7 +12,6 @@ mod tc;
 mod xdp;
 
 use aya_ebpf::{
-    EbpfContext,
     bindings::{__sk_buff, xdp_md},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
@@ -26,54 +25,97 @@ use vlanfast_common::{Direction, Frame, HEAD, Headers, Verdict, classify, is_pla
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     let frame = xdp::XdpFrame::new(&ctx);
     let headers = headers(&frame, frame.head());
-    match is_plain(&headers, Direction::Rx, &Maps) {
-        true => finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass),
-        false => consider_xdp(ctx.ctx, headers.to_bits()),
+    if !is_plain(&headers, Direction::Rx, &Maps) {
+        let verdict = decide_xdp(ctx.ctx, headers.to_bits());
+        return finish_xdp(ctx.ctx, headers.to_bits(), verdict);
     }
+    if report::is_on() {
+        report_xdp(ctx.ctx, headers.to_bits(), Verdict::Pass.to_bits());
+    }
+    finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass)
 }
 
 /// Ingress, where XDP is not to be had.
 #[classifier]
 pub fn vlanfast_rx(ctx: TcContext) -> i32 {
-    let frame = tc::SkbFrame::new(&ctx);
-    let headers = headers(&frame, frame.head());
-    match is_plain(&headers, Direction::Rx, &Maps) {
-        true => finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass),
-        false => consider_rx(ctx.skb.skb, headers.to_bits()),
-    }
+    skb(&ctx, Direction::Rx)
 }
 
 /// Egress.
 #[classifier]
 pub fn vlanfast_tx(ctx: TcContext) -> i32 {
-    let frame = tc::SkbFrame::new(&ctx);
-    let headers = headers(&frame, frame.head());
-    finish(&ctx, &frame, &headers, Direction::Tx, Verdict::Pass)
+    skb(&ctx, Direction::Tx)
 }
 
-// What is not plain is a BPF function of its own, so that whatever it needs of registers and stack is
-// nothing to those frames that are. It takes a number, because the verifier does not follow structures.
+#[inline(always)]
+fn skb(ctx: &TcContext, direction: Direction) -> i32 {
+    let frame = tc::SkbFrame::new(ctx);
+    let headers = headers(&frame, frame.head());
+    if !is_plain(&headers, direction, &Maps) {
+        let verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
+        return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
+    }
+    if report::is_on() {
+        let verdict = Verdict::Pass.to_bits();
+        report_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
+    }
+    finish(ctx, &frame, &headers, direction, Verdict::Pass)
+}
+
+// What is not plain goes through BPF functions of its own, so that whatever it needs of registers and stack
+// is nothing to those frames that are. Several, one after the other, because a chain of calls has 512 bytes
+// of stack. They take and return numbers, because the verifier does not follow structures.
 
 #[inline(never)]
-fn consider_xdp(ctx: *mut xdp_md, headers: u64) -> u32 {
+fn decide_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
-    let headers = Headers::from_bits(headers);
+    decide(xdp::XdpFrame::new(&ctx).head(), headers, Direction::Rx)
+}
+
+#[inline(never)]
+fn finish_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) -> u32 {
+    if report::is_on() {
+        report_xdp(ctx, headers, verdict);
+    }
+    let ctx = XdpContext::new(ctx);
     let frame = xdp::XdpFrame::new(&ctx);
-    let verdict = consider(frame.head(), &headers);
+    let (headers, verdict) = (Headers::from_bits(headers), Verdict::from_bits(verdict));
     finish(&ctx, &frame, &headers, Direction::Rx, verdict)
 }
 
 #[inline(never)]
-fn consider_rx(skb: *mut __sk_buff, headers: u64) -> i32 {
+fn report_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) {
+    let ctx = XdpContext::new(ctx);
+    let frame = xdp::XdpFrame::new(&ctx);
+    report::report(&ctx, &frame, Direction::Rx, headers, verdict);
+}
+
+#[inline(never)]
+fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
     let ctx = TcContext::new(skb);
-    let headers = Headers::from_bits(headers);
     if tc::SkbFrame::new(&ctx).head().is_none() {
         // Some drivers leave no more than the addresses in one piece with the skb.
         let _ = ctx.pull_data(HEAD as u32);
     }
+    decide(tc::SkbFrame::new(&ctx).head(), headers, direction)
+}
+
+#[inline(never)]
+fn finish_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direction) -> i32 {
+    if report::is_on() {
+        report_skb(skb, headers, verdict, direction);
+    }
+    let ctx = TcContext::new(skb);
     let frame = tc::SkbFrame::new(&ctx);
-    let verdict = consider(frame.head(), &headers);
-    finish(&ctx, &frame, &headers, Direction::Rx, verdict)
+    let (headers, verdict) = (Headers::from_bits(headers), Verdict::from_bits(verdict));
+    finish(&ctx, &frame, &headers, direction, verdict)
+}
+
+#[inline(never)]
+fn report_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direction) {
+    let ctx = TcContext::new(skb);
+    let frame = tc::SkbFrame::new(&ctx);
+    report::report(&ctx, &frame, direction, headers, verdict);
 }
 
 /// Twice in the object, so that the common case is one check and no helper.
@@ -86,11 +128,13 @@ fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
 }
 
 #[inline(always)]
-fn consider<F: Frame>(head: Option<Head<'_, F>>, headers: &Headers) -> Verdict {
-    match head {
-        Some(head) => classify(&head, headers, Direction::Rx, &Maps),
+fn decide<F: Frame>(head: Option<Head<'_, F>>, headers: u64, direction: Direction) -> u64 {
+    let headers = Headers::from_bits(headers);
+    let verdict = match head {
+        Some(head) => classify(&head, &headers, direction, &Maps),
         None => Verdict::Pass,
-    }
+    };
+    verdict.to_bits()
 }
 
 /// Counts, and carries out what was decided.
@@ -104,7 +148,6 @@ fn finish<C: Hook>(
 ) -> C::Action {
     let wire = wire(frame, headers);
     count::count(direction, headers, wire, verdict);
-    report::report(ctx, direction, headers, wire, verdict);
     match tables::is_dry_run() {
         true => ctx.act(Verdict::Pass),
         false => ctx.act(verdict),
@@ -112,7 +155,7 @@ fn finish<C: Hook>(
 }
 
 /// A hook's way to carry out a verdict.
-trait Hook: EbpfContext {
+trait Hook {
     /// What its programs return.
     type Action;
 

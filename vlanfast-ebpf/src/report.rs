@@ -7,22 +7,25 @@ use aya_log_ebpf::{
     macro_support::{Level, level_enabled},
     trace,
 };
-use vlanfast_common::{Direction, Headers, Protocol, Verdict, Wire};
+use vlanfast_common::{Direction, Frame, Headers, Protocol, Verdict, Wire, wire};
+
+/// Whether anything is wanted.
+#[inline(always)]
+pub fn is_on() -> bool {
+    level_enabled(Level::Debug)
+}
 
 /// `-v`: frames that are passed without being read to the end, steered or dropped. `-vv`: every frame.
 #[inline(always)]
 pub fn report(
     ctx: &impl EbpfContext,
+    frame: &impl Frame,
     direction: Direction,
-    headers: &Headers,
-    wire: Wire,
-    verdict: Verdict,
+    headers: u64,
+    verdict: u64,
 ) {
-    if !level_enabled(Level::Debug) {
-        return;
-    }
-    // Copies, made behind that check: what is reported is taken the address of, and so goes to memory.
-    let Wire { packets, bytes } = wire;
+    let (headers, verdict) = (Headers::from_bits(headers), Verdict::from_bits(verdict));
+    let Wire { packets, bytes } = wire(frame, &headers);
     let direction = match direction {
         Direction::Rx => "rx",
         Direction::Tx => "tx",
@@ -54,12 +57,7 @@ pub fn report(
     } else {
         trace!(
             ctx,
-            "{} vlan {}: type {:x}, {} packets, {} bytes",
-            direction,
-            vlan,
-            number,
-            packets,
-            bytes
+            "{} vlan {}: type {:x}, {} packets, {} bytes", direction, vlan, number, packets, bytes
         );
     }
 }

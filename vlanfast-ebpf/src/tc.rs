@@ -2,11 +2,15 @@
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::bpf_skb_load_bytes,
     programs::TcContext,
 };
 use vlanfast_common::{Frame, Segments, Tag, Verdict};
 
-use crate::{Hook, head::Head};
+use crate::{
+    Hook,
+    head::{self, Head},
+};
 
 pub struct SkbFrame<'a> {
     ctx: &'a TcContext,
@@ -41,7 +45,9 @@ impl Frame for SkbFrame<'_> {
     /// By a helper: behind the linear part, or at an offset that depends on the packet.
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.ctx.load(offset).ok()
+        let skb = self.ctx.skb.skb.cast();
+        // SAFETY: the context is the kernel's, and the buffer has the length.
+        head::filled(|to, length| unsafe { bpf_skb_load_bytes(skb, offset as u32, to, length) })
     }
 
     /// The kernel moves an outer tag into metadata before TC ingress; on egress it is there until

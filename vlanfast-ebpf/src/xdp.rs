@@ -7,7 +7,10 @@ use aya_ebpf::{
 };
 use vlanfast_common::{Frame, Mac, Segments, Tag, Verdict};
 
-use crate::{Hook, head::Head};
+use crate::{
+    Hook,
+    head::{self, Head},
+};
 
 pub struct XdpFrame<'a> {
     ctx: &'a XdpContext,
@@ -42,11 +45,9 @@ impl Frame for XdpFrame<'_> {
     /// LLVM does not keep to the form in which the verifier follows such a bound.
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
-        let to = bytes.as_mut_ptr().cast();
+        let ctx = self.ctx.ctx;
         // SAFETY: the context is the kernel's, and the buffer has the length.
-        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to, N as u32) };
-        (result == 0).then_some(bytes)
+        head::filled(|to, length| unsafe { bpf_xdp_load_bytes(ctx, offset as u32, to, length) })
     }
 
     /// XDP sees no metadata: the loader takes this hook only where tags stay in the bytes.

@@ -64,7 +64,7 @@ fn tags_are_left_to_xdp_for_as_long_as_it_is_attached() {
     }
     // XDP on a software device is for those who ask for it.
     let attached = attach(&wire, &["--manage-offloads"]);
-    assert_eq!(attached.kind("ingress").unwrap(), "tcx");
+    assert_eq!(attached.status().unwrap()["ingress"]["chosen"], "tc");
     assert!(!managed(&attached) && strips(&wire));
     attached.stop().unwrap();
 }
@@ -99,11 +99,13 @@ fn whoever_comes_after_a_crash_turns_it_on_again_unless_xdp_goes_on() {
 
     // Under another name, and gone.
     attach(&wire, &MANAGED).kill().unwrap();
-    host.run(&format!("ip link set {trunk} name elsewhere"))
-        .unwrap();
+    let rename = |from: &str, to: &str| {
+        let line = format!("ip link set {from} down && ip link set {from} name {to} up");
+        host.run(&line).unwrap();
+    };
+    rename(trunk, "elsewhere");
     detach(host, "elsewhere").unwrap();
-    host.run(&format!("ip link set elsewhere name {trunk}"))
-        .unwrap();
+    rename("elsewhere", trunk);
     before.wait_until_as_before(host, trunk).unwrap();
     attach(&wire, &MANAGED).kill().unwrap();
     host.run(&format!("ip link del {trunk}")).unwrap();
