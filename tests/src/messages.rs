@@ -26,10 +26,20 @@ pub fn group(target: [u8; 16]) -> ([u8; 16], [u8; 6]) {
     (address, [0x33, 0x33, 0xff, a, b, c])
 }
 
-/// An ICMPv6 message behind an IPv6 header with a payload length and a hop limit.
+/// An ICMPv6 message behind an IPv6 header with a payload length and a hop limit. Its checksum is right, so
+/// that the kernel answers where it should.
 pub fn icmpv6(length: u8, hops: u8, from: [u8; 16], to: [u8; 16], message: &[u8]) -> Vec<u8> {
     let header = [0x86, 0xdd, 0x60, 0, 0, 0, 0, length, 58, hops];
-    [&header[..], &from, &to, message].concat()
+    let mut message = message.to_vec();
+    // RFC 4443 clause 2.3, over the pseudo-header of RFC 8200 clause 8.1.
+    let pseudo = [&from[..], &to, &[0, 0, 0, length, 0, 0, 0, 58], &message].concat();
+    let words = pseudo.chunks(2);
+    let sum = words.fold(0u32, |sum, word| {
+        sum + u32::from(word[0]) * 256 + u32::from(*word.get(1).unwrap_or(&0))
+    });
+    let folded = (sum & 0xffff) + (sum >> 16);
+    message[2..4].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    [&header[..], &from, &to, &message].concat()
 }
 
 /// The body of a neighbour solicitation or advertisement, with the sender's MAC as an option.

@@ -94,20 +94,26 @@ pub const WIRE: &str = "wire";
 impl Wire {
     /// A veth pair, up, without addresses. No offloads that would make one frame of several.
     pub fn veth() -> Result<Self> {
-        Self::veth_in(Netns::new()?)
+        Self::veth_in(Netns::new()?, 1)
+    }
+
+    /// The same with a number of queues each way.
+    pub fn veth_with_queues(queues: u32) -> Result<Self> {
+        Self::veth_in(Netns::new()?, queues)
     }
 
     /// The same with the trunk in the namespace where the test began: Docker works there.
     pub fn here() -> Result<Self> {
-        Self::veth_in(Netns::here()?)
+        Self::veth_in(Netns::here()?, 1)
     }
 
-    fn veth_in(host: Netns) -> Result<Self> {
+    fn veth_in(host: Netns, queues: u32) -> Result<Self> {
         let (router, trunk) = (Netns::new()?, unique());
         let (h, r) = (&host.name, &router.name);
+        let queues = format!("numrxqueues {queues} numtxqueues {queues}");
         run(&format!(
-            "ip link add {trunk} netns {h} address 02:00:00:00:00:0a type veth \
-             peer name {WIRE} netns {r} address 02:00:00:00:00:0b"
+            "ip link add {trunk} netns {h} address 02:00:00:00:00:0a {queues} type veth \
+             peer name {WIRE} netns {r} address 02:00:00:00:00:0b {queues}"
         ))?;
         let wire = Self {
             host,
@@ -183,6 +189,12 @@ impl Wire {
             .run(&format!("ethtool -K {} rxvlan off", self.trunk))?;
         self.router.run(&format!("ethtool -K {WIRE} txvlan off"))?;
         Ok(())
+    }
+
+    /// The same wire, with that done.
+    pub fn keeping_tags(self) -> Result<Self> {
+        self.keep_tags()?;
+        Ok(self)
     }
 }
 

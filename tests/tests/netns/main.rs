@@ -9,5 +9,6 @@ mod listeners;
 mod offloads;
 mod refusals;
 mod service;
+mod storm;
 mod sync;
 mod tables;

@@ -1,0 +1,105 @@
+//! `--shed` on live trunks.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    capture::Packets,
+    messages::{NOBODY, SENDER, arp},
+    packet::{BROADCAST, frame, tag},
+    scene::{Decisions, Scene, Taker},
+    topology::{WIRE, Wire},
+};
+
+/// A VLAN for which the host has no device.
+const ELSEWHERE: u16 = 99;
+
+/// An ARP request by unicast, which whoever takes it answers.
+fn to(mac: [u8; 6], taker: &Taker) -> Vec<u8> {
+    frame(mac, &arp(1, SENDER, taker.address), 60)
+}
+
+/// What has to arrive, arrives: the takers answer.
+fn takers_answer(scene: &Scene) -> Result<u64> {
+    let mut ears = scene.listen()?;
+    let takers = scene.takers.iter().chain([&scene.host]);
+    for taker in takers.clone() {
+        scene.send(&to(taker.mac, taker), 2)?;
+        ears.answers(taker, 2)?;
+    }
+    Ok(2 * takers.count() as u64)
+}
+
+/// A capture on the trunk, as tcpdump opens it.
+fn capture(scene: &Scene) -> Result<Packets> {
+    Packets::open(&scene.wire.host.path(), &scene.wire.trunk, true)?.promiscuous()
+}
+
+/// That a capture on the trunk has seen of some frames what is left where it reads.
+fn is_shed_from(
+    capture: &Packets,
+    scene: &Scene,
+    count: usize,
+    is_one: impl Fn(&[u8]) -> bool,
+) -> Result<()> {
+    let frames = capture.incoming()?;
+    let seen = frames.iter().filter(|frame| is_one(frame)).count();
+    let expected = if scene.is_before_captures() { 0 } else { count };
+    ensure!(
+        seen == expected,
+        "a capture sees {seen} frames instead of {expected}"
+    );
+    Ok(())
+}
+
+pub fn frames_of_vlans_without_a_device_are_shed(
+    wire: Wire,
+    vid: u16,
+    ingress: &'static str,
+) -> Result<()> {
+    let scene = Scene::new(wire, vid, ingress, 2)?;
+    let attached = scene.attach(&["--shed", "vlan"])?;
+    let on_the_trunk = capture(&scene)?;
+    let tagged = Packets::open(&scene.wire.router.path(), WIRE, false)?;
+    for mac in [BROADCAST, scene.host.mac, NOBODY] {
+        let rest = [&tag(0, ELSEWHERE)[..], &[0x88, 0xb5, 0x53]].concat();
+        let frame = frame(mac, &rest, 64);
+        (0..5).try_for_each(|_| tagged.send(&frame))?;
+    }
+    // A VLAN's own nobody is no VLAN without a device.
+    scene.send(&to(NOBODY, &scene.host), 3)?;
+    let pass = takers_answer(&scene)? + 3;
+    scene.counted(Decisions {
+        pass,
+        ..Decisions::default()
+    })?;
+    let shed = Decisions::of(&scene.wire, ELSEWHERE)?;
+    let expected = Decisions {
+        shed_vlan: 15,
+        ..Decisions::default()
+    };
+    ensure!(shed == expected, "{shed:?}");
+    // Packet sockets show a frame without its tag.
+    is_shed_from(&on_the_trunk, &scene, 15, |frame| {
+        frame[12..15] == [0x88, 0xb5, 0x53]
+    })?;
+    attached.stop()
+}
+
+pub fn frames_for_a_mac_that_nobody_has_are_shed(
+    wire: Wire,
+    vid: u16,
+    ingress: &'static str,
+) -> Result<()> {
+    let scene = Scene::new(wire, vid, ingress, 2)?;
+    let attached = scene.attach(&["--shed", "mac"])?;
+    let on_the_trunk = capture(&scene)?;
+    scene.send(&to(NOBODY, &scene.host), 5)?;
+    let pass = takers_answer(&scene)?;
+    scene.counted(Decisions {
+        pass,
+        shed_mac: 5,
+        ..Decisions::default()
+    })?;
+    is_shed_from(&on_the_trunk, &scene, 5, |frame| frame[..6] == NOBODY)?;
+    attached.stop()
+}

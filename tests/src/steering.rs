@@ -1,0 +1,253 @@
+//! Steering on live trunks, and when it must not be. Every public function is a test of its own over one
+//! kind of device; [`live_tests`](crate::live_tests) makes tests of them, of those of [`storm`](crate::storm)
+//! and of those of [`shedding`](crate::shedding).
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+
+use crate::{
+    messages::{ABSENT, MDNS, SENDER, advertisement, arp, mdns6, udp},
+    packet::{BROADCAST, frame},
+    scene::{Decisions, Heard, Scene, Taker, request, solicit},
+    topology::Wire,
+};
+
+/// How long a heartbeat is good for, as README has it.
+const VALIDITY: Duration = Duration::from_secs(3);
+
+/// Makes a test of every scenario: over a kind of [`Wire`], on a VLAN, with a way to read ingress. Where a
+/// condition does not hold, they can't run, for a reason.
+#[macro_export]
+macro_rules! live_tests {
+    ($kind:ident: $wire:expr, $vid:expr, $ingress:expr, if $condition:expr, $reason:expr) => {
+        $crate::live_tests!($kind: $wire, $vid, $ingress, if $condition, $reason;
+            steering::what_seeks_one_taker_reaches_that_one_alone
+            storm::a_storm_is_cut_off_and_everyone_here_answers_all_the_same
+            steering::what_is_switched_off_is_not_done
+            shedding::frames_of_vlans_without_a_device_are_shed
+            shedding::frames_for_a_mac_that_nobody_has_are_shed
+            steering::a_process_that_is_killed_or_hangs_leaves_every_frame_alone
+            steering::a_dry_run_counts_and_everyone_hears
+            steering::a_disputed_address_is_asked_for_by_broadcast
+        );
+    };
+    ($kind:ident: $wire:expr, $vid:expr, $ingress:expr, if $condition:expr, $reason:expr; $($module:ident::$test:ident)*) => {
+        mod $kind {
+            #[allow(unused_imports, reason = "what the kind is made of")]
+            use super::*;
+            $(
+                #[test]
+                fn $test() {
+                    $crate::require!(stringify!($kind, $test), $condition, $reason);
+                    $crate::$module::$test($wire.unwrap(), $vid, $ingress).unwrap();
+                }
+            )*
+        }
+    };
+}
+
+/// What one of some containers hears, and all the others.
+fn only(container: usize, of: &Scene, heard: Heard) -> Vec<Heard> {
+    let mut all = vec![Heard::NOTHING; of.takers.len()];
+    all[container] = heard;
+    all
+}
+
+fn everyone(of: &Scene, heard: Heard) -> Vec<Heard> {
+    vec![heard; of.takers.len()]
+}
+
+/// Sends both ways to ask for a taker, `times` times each, and waits until they were heard and answered.
+fn asked(scene: &Scene, taker: &Taker, times: u64, expected: &[Heard]) -> Result<()> {
+    let mut ears = scene.listen()?;
+    for frame in [request(taker.address), solicit(taker.address6)] {
+        scene.send(&frame, times)?;
+        ears.have_heard(&frame, expected)?;
+    }
+    ears.answers(taker, times)?;
+    ears.advertisements(taker, times)
+}
+
+pub fn what_seeks_one_taker_reaches_that_one_alone(
+    wire: Wire,
+    vid: u16,
+    ingress: &'static str,
+) -> Result<()> {
+    let scene = Scene::new(wire, vid, ingress, 3)?;
+    let attached = scene.attach(&[])?;
+    let mut expected = Decisions::default();
+    for (number, taker) in scene.takers.iter().enumerate() {
+        asked(&scene, taker, 3, &only(number, &scene, Heard::alone(3)))?;
+        expected.steer += 6;
+    }
+    asked(&scene, &scene.host, 3, &everyone(&scene, Heard::NOTHING))?;
+    expected.steer += 6;
+    scene.counted(expected)?;
+
+    let mut ears = scene.listen()?;
+    let to_everyone = [
+        frame(BROADCAST, &arp(1, SENDER, SENDER), 60),
+        frame(BROADCAST, &arp(2, SENDER, scene.takers[0].address), 60),
+        frame(
+            [1, 0, 0x5e, 0, 0, 0xfb],
+            &udp(0x45, 0, [224, 0, 0, 251], MDNS, &[0; 40]),
+            60,
+        ),
+        frame([0x33, 0x33, 0, 0, 0, 0xfb], &mdns6(), 60),
+        frame([0x33, 0x33, 0, 0, 0, 1], &advertisement(), 60),
+    ];
+    for frame in &to_everyone {
+        scene.send(frame, 1)?;
+        ears.have_heard(frame, &everyone(&scene, Heard::by_group(1)))?;
+        expected.pass += 1;
+    }
+    scene.counted(expected)?;
+    attached.stop()
+}
+
+pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static str) -> Result<()> {
+    let scene = Scene::new(wire, vid, ingress, 2)?;
+    let attached = scene.attach(&["--steer", "off", "--storm-limit", "1"])?;
+    for taker in scene.takers.iter().chain([&scene.host]) {
+        asked(&scene, taker, 3, &everyone(&scene, Heard::by_group(3)))?;
+    }
+    let mut expected = Decisions::default();
+    expected.pass = 18;
+    scene.counted(expected)?;
+    attached.stop()?;
+
+    // Its counters are gone with it.
+    let attached = scene.attach(&["--storm-limit", "0"])?;
+    let mut ears = scene.listen()?;
+    let absent = request(ABSENT);
+    scene.send(&absent, 300)?;
+    ears.have_heard(&absent, &everyone(&scene, Heard::by_group(300)))?;
+    expected.pass = 300;
+    scene.counted(expected)?;
+    attached.stop()
+}
+
+/// That everything reaches everyone, as without vlanfast.
+fn everyone_hears(scene: &Scene) -> Result<()> {
+    let before = Decisions::of(&scene.wire, scene.vid)?;
+    let taker = &scene.takers[0];
+    asked(scene, taker, 3, &everyone(scene, Heard::by_group(3)))?;
+    let mut ears = scene.listen()?;
+    scene.send(&request(ABSENT), 20)?;
+    ears.have_heard(&request(ABSENT), &everyone(scene, Heard::by_group(20)))?;
+    let expected = Decisions {
+        pass: before.pass + 26,
+        ..before
+    };
+    scene.counted(expected)
+}
+
+pub fn a_process_that_is_killed_or_hangs_leaves_every_frame_alone(
+    wire: Wire,
+    vid: u16,
+    ingress: &'static str,
+) -> Result<()> {
+    let scene = Scene::new(wire, vid, ingress, 2)?;
+    let taker = scene.takers[0];
+    let alone = only(0, &scene, Heard::alone(1));
+    let attached = scene.attach(&["--storm-limit", "1"])?;
+    asked(&scene, &taker, 1, &alone)?;
+
+    kill(attached.pid(), Signal::SIGSTOP)?;
+    thread::sleep(VALIDITY + Duration::from_millis(200));
+    everyone_hears(&scene)?;
+    kill(attached.pid(), Signal::SIGCONT)?;
+    let before = Decisions::of(&scene.wire, scene.vid)?;
+    let start = Instant::now();
+    while Decisions::of(&scene.wire, scene.vid)?.steer == before.steer {
+        ensure!(
+            start.elapsed() < Duration::from_secs(20),
+            "it goes on, and nothing is steered"
+        );
+        thread::sleep(Duration::from_millis(100));
+        scene.send(&request(taker.address), 1)?;
+    }
+
+    attached.kill()?;
+    thread::sleep(VALIDITY + Duration::from_millis(200));
+    everyone_hears(&scene)?;
+    let attached = scene.attach(&["--storm-limit", "1"])?;
+    asked(&scene, &taker, 1, &alone)?;
+    attached.stop()
+}
+
+pub fn a_dry_run_counts_and_everyone_hears(
+    wire: Wire,
+    vid: u16,
+    ingress: &'static str,
+) -> Result<()> {
+    let scene = Scene::new(wire, vid, ingress, 2)?;
+    let attached = scene.attach(&["--dry-run", "--storm-limit", "1"])?;
+    let by_group = everyone(&scene, Heard::by_group(3));
+    asked(&scene, &scene.takers[0], 3, &by_group)?;
+    let mut ears = scene.listen()?;
+    scene.send(&request(ABSENT), 20)?;
+    ears.have_heard(&request(ABSENT), &everyone(&scene, Heard::by_group(20)))?;
+    let found = Decisions::of(&scene.wire, scene.vid)?;
+    // One passes, and one more each second.
+    ensure!((1..=10).contains(&found.pass), "{found:?}");
+    let expected = Decisions {
+        pass: found.pass,
+        steer: 6,
+        storm: 20 - found.pass,
+        ..Decisions::default()
+    };
+    scene.counted(expected)?;
+    attached.stop()
+}
+
+pub fn a_disputed_address_is_asked_for_by_broadcast(
+    wire: Wire,
+    vid: u16,
+    ingress: &'static str,
+) -> Result<()> {
+    let mut scene = Scene::new(wire, vid, ingress, 2)?;
+    let first = scene.takers[0];
+    let second = Taker {
+        mac: [2, 0, 0, 0, 1, 9],
+        ..first
+    };
+    scene.add(second)?;
+    let attached = scene.attach(&[])?;
+    let in_conflict = |attached: &crate::program::Attached| -> Result<usize> {
+        let endpoints = attached.endpoints()?;
+        Ok(endpoints
+            .iter()
+            .filter(|row| row["conflict"] == true)
+            .count())
+    };
+    ensure!(in_conflict(&attached)? > 0, "{:?}", attached.endpoints()?);
+    let mut ears = scene.listen()?;
+    let mut expected = Decisions::default();
+    for frame in [request(first.address), solicit(first.address6)] {
+        scene.send(&frame, 3)?;
+        ears.have_heard(&frame, &everyone(&scene, Heard::by_group(3)))?;
+        expected.pass += 3;
+        expected.disputed += 3;
+    }
+    for taker in [first, second] {
+        ears.answers(&taker, 3)?;
+        ears.advertisements(&taker, 3)?;
+    }
+    scene.counted(expected)?;
+
+    // One gives way.
+    scene.run(0, "ip addr flush dev eth0")?;
+    crate::sync::eventually("peace", &attached, |endpoints| {
+        endpoints.iter().all(|row| row["conflict"] == false)
+    });
+    asked(&scene, &second, 3, &only(2, &scene, Heard::alone(3)))?;
+    expected.steer += 6;
+    scene.counted(expected)?;
+    attached.stop()
+}

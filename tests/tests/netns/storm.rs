@@ -1,0 +1,24 @@
+//! Steering, the storm limit and shedding on the trunk itself, for untagged frames, by every way to read
+//! ingress; `storm.rs` of level `vm` has the same on a VLAN.
+
+use vlanfast_tests::{live_tests, topology::Wire};
+
+fn veth() -> anyhow::Result<Wire> {
+    Wire::veth()?.keeping_tags()
+}
+
+fn queues() -> anyhow::Result<Wire> {
+    Wire::veth_with_queues(2)?.keeping_tags()
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+live_tests!(tc: Wire::veth(), 0, "tc", if is_root(), "needs root");
+live_tests!(xdp: veth(), 0, "xdp", if is_root(), "needs root");
+live_tests!(xdp_generic: veth(), 0, "xdp-generic", if is_root(), "needs root");
+live_tests!(
+    xdp_by_queues: queues(), 0, "xdp", if is_root(), "needs root";
+    storm::a_storm_that_comes_in_by_several_queues_is_cut_off_as_one
+);

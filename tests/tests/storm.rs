@@ -1,0 +1,12 @@
+//! Level `vm`: steering, the storm limit and shedding on a VLAN with a device of its own, whose tags TC finds
+//! in metadata, and XDP in the bytes.
+
+use vlanfast_tests::{live_tests, require::in_the_lab, topology::Wire};
+
+fn veth() -> anyhow::Result<Wire> {
+    Wire::veth()?.keeping_tags()
+}
+
+live_tests!(tags_in_metadata: Wire::veth(), 10, "tc", if in_the_lab(), "needs the lab's virtual machine");
+live_tests!(tags_in_bytes: veth(), 10, "xdp", if in_the_lab(), "needs the lab's virtual machine");
+live_tests!(virtio: Wire::virtio(), 10, "auto", if in_the_lab(), "needs the lab's virtual machine");
