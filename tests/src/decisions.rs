@@ -260,6 +260,16 @@ pub fn over_the_limit() -> Vec<Decided> {
             &arp(1, SENDER, TAKER),
             STEERED,
         ),
+        sent(
+            "for an address on another device",
+            &arp(1, SENDER, [10, 0, 10, 77]),
+            Pass,
+        ),
+        sent(
+            "for an address whose device is down",
+            &arp(1, SENDER, [10, 0, 10, 78]),
+            Pass,
+        ),
         sent("gratuitous ARP", &arp(1, ABSENT, ABSENT), Pass),
         sent("ARP reply", &arp(2, SENDER, ABSENT), Pass),
         sent(
@@ -309,7 +319,14 @@ pub fn shedding() -> Vec<Decided> {
         ),
         named("a VLAN inside a container", NOBODY, NESTED, &ip, Pass),
         named("nobody's MAC", NOBODY, 10, &ip, mac),
-        raw("nobody's MAC, untagged", NOBODY, &ip, mac),
+        raw("nobody's MAC, untagged", NOBODY, &ip, Pass),
+        named(
+            "nobody's MAC behind two tags",
+            NOBODY,
+            10,
+            &[&tag(0, 100)[..], &ip].concat(),
+            Pass,
+        ),
         named("a container's MAC", CONTAINER, 10, &ip, Pass),
         named("the parent's MAC", PARENT, 10, &ip, Pass),
         named("the trunk's MAC on a VLAN", TRUNK, 10, &ip, Pass),

@@ -71,6 +71,14 @@ impl World {
         for vid in [0, 10, PORT, GUESTS] {
             world.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
         }
+        let elsewhere = NeighborKey::new(Vid::UNTAGGED, "10.0.10.77".parse()?).anywhere();
+        world.neighbors.insert(elsewhere, Neighbor::default());
+        let down = NeighborKey::new(Vid::from_tci(10), "10.0.10.78".parse()?);
+        let neighbor = Neighbor {
+            mac: CONTAINER,
+            flags: Neighbor::DOWN,
+        };
+        world.neighbors.insert(down, neighbor);
         let disputed = NeighborKey::new(Vid::from_tci(10), "10.0.10.66".parse()?);
         let neighbor = Neighbor {
             mac: CONTAINER,

@@ -72,24 +72,30 @@ pub fn classify(
 /// Why nobody takes a frame, if that is sure.
 #[inline(always)]
 fn shed(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Option<Reason> {
+    // What looks untagged may have had a tag that the hook was not shown.
+    if vid == Vid::UNTAGGED {
+        return None;
+    }
     let parent = tables.parent(vid);
-    if parent == Parent::default() {
-        let trunk = tables.parent(Vid::UNTAGGED);
-        let sure = vid != Vid::UNTAGGED && !trunk.has(Parent::LISTENERS);
-        return (sure && trust(tables).is_some()).then_some(Reason::ShedVlan);
-    }
-    if !tables.sheds_macs()
-        || headers.cast != Cast::Unicast
-        || parent.ifindex == 0
-        || parent.has(Parent::LISTENERS)
-    {
-        return None;
-    }
-    let key = EndpointKey::new(vid, Mac(frame.read(0)?));
-    if tables.endpoint(key).is_some() || trust(tables)?.incomplete & Settings::ENDPOINTS != 0 {
-        return None;
-    }
-    Some(Reason::ShedMac)
+    let (reason, missing) = if parent == Parent::default() {
+        if tables.parent(Vid::UNTAGGED).has(Parent::TAGGED) {
+            return None;
+        }
+        (Reason::ShedVlan, 0)
+    } else {
+        let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
+        // The takers of stacked VLANs are none of the tables'.
+        if !is_for_one || parent.has(Parent::ALONE) || headers.protocol.is_stacked() {
+            return None;
+        }
+        let key = EndpointKey::new(vid, Mac(frame.read(0)?));
+        if parent.ifindex == 0 || tables.endpoint(key).is_some() {
+            return None;
+        }
+        (Reason::ShedMac, Settings::ENDPOINTS)
+    };
+    let trust = trust(tables)?;
+    (trust.incomplete & (missing | Settings::CHANGING) == 0).then_some(reason)
 }
 
 /// A frame to a group: to the one that it seeks, if that is known; within the limit to all, if it is not.
@@ -108,7 +114,9 @@ fn group(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) 
     let taker = match sought {
         Sought::Address(key) => match tables.neighbor(key) {
             Some(taker) if taker.has(Neighbor::CONFLICT) => return Verdict::Disputed,
+            Some(taker) if taker.has(Neighbor::DOWN) => return Verdict::Pass,
             Some(taker) => Mac(taker.mac),
+            None if tables.neighbor(key.anywhere()).is_some() => return Verdict::Pass,
             None => return limit(parent, vid, tables),
         },
         Sought::Mac(mac) => match tables.endpoint(EndpointKey::new(vid, mac)) {
@@ -127,10 +135,14 @@ fn steer(frame: &impl Frame, vid: Vid, taker: Mac, tables: &impl Tables) -> Verd
     };
     // Our own frame comes back, from a switch that reflects it: macvlan goes by its sender.
     let is_ours = tables.endpoint(EndpointKey::new(vid, source)).is_some();
-    if !tables.steers() || is_ours || trust(tables).is_none() {
+    if !tables.steers() || is_ours {
         return Verdict::Pass;
     }
-    Verdict::Steer { mac: taker }
+    match trust(tables) {
+        // Where one of ours may be missing, that is not sure.
+        Some(trust) if trust.incomplete & Settings::ENDPOINTS == 0 => Verdict::Steer { mac: taker },
+        _ => Verdict::Pass,
+    }
 }
 
 /// A frame that asks for an absent host.
@@ -143,7 +155,8 @@ fn limit(parent: Parent, vid: Vid, tables: &impl Tables) -> Verdict {
     let (Some(bucket), Some(trust)) = (tables.bucket(vid), trust(tables)) else {
         return Verdict::Pass;
     };
-    if trust.incomplete & Settings::NEIGHBORS != 0 || bucket.admit(trust.now, rate) {
+    let incomplete = trust.incomplete & (Settings::NEIGHBORS | Settings::CHANGING);
+    if incomplete != 0 || bucket.admit(trust.now, rate) {
         return Verdict::Pass;
     }
     Verdict::Drop(Reason::Storm)

@@ -32,6 +32,8 @@ impl Settings {
     pub const ENDPOINTS: u32 = 1;
     /// An address may be missing from `NEIGHBORS`.
     pub const NEIGHBORS: u32 = 2;
+    /// Something has changed, and the tables follow within milliseconds: until then nothing is dropped.
+    pub const CHANGING: u32 = 4;
 }
 
 const _: () = assert!(size_of::<Settings>() == 64);

@@ -44,6 +44,9 @@ impl Parent {
 
     /// There are takers that the tables can't have: nothing is shed.
     pub const LISTENERS: u32 = Self::PORT | Self::IPVLAN | Self::GREEDY | Self::NESTED;
+    /// On the trunk itself: there are takers of tagged frames that the tables can't have. A guest's VLANs are
+    /// its own.
+    pub const TAGGED: u32 = Self::LISTENERS | Self::GUESTS;
     /// Nothing is steered.
     pub const ALONE: u32 = Self::LISTENERS | Self::PROMISCUOUS;
     /// There may be addresses that the tables can't have: no storm limit.
@@ -118,13 +121,16 @@ impl Endpoint {
 pub struct NeighborKey {
     /// In the order of the wire; an IPv4 address takes the first four bytes, and the rest is 0.
     pub address: [u8; 16],
-    /// The VID; 0 for untagged traffic.
+    /// The VID; 0 for untagged traffic; [`NeighborKey::ANYWHERE`].
     pub vid: u16,
     /// 4 or 6.
     pub version: u16,
 }
 
 impl NeighborKey {
+    /// In place of a VID.
+    pub const ANYWHERE: u16 = 4096;
+
     pub const fn new(vid: Vid, address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => Self::ipv4(vid, address.octets()),
@@ -150,6 +156,16 @@ impl NeighborKey {
         }
     }
 
+    /// The key of an address that a namespace with a taker has on another device: Linux answers for those
+    /// too, on whichever VLAN it is asked.
+    #[inline(always)]
+    pub const fn anywhere(self) -> Self {
+        Self {
+            vid: Self::ANYWHERE,
+            ..self
+        }
+    }
+
     pub fn address(&self) -> IpAddr {
         let [a, b, c, d, ..] = self.address;
         match self.version {
@@ -169,6 +185,8 @@ pub struct Neighbor {
 }
 
 impl Neighbor {
+    /// Its device is down: nobody answers, or another device does.
+    pub const DOWN: u16 = 2;
     /// Another device of the VLAN has the same address, or the same MAC as its owner.
     pub const CONFLICT: u16 = 1;
 

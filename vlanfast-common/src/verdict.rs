@@ -7,7 +7,8 @@ use crate::Mac;
 pub enum Verdict {
     /// The kernel's own path: 8021q, then macvlan.
     Pass,
-    /// The same, for everyone: the address that is asked for is claimed by two takers.
+    /// The same, for everyone: the address that is asked for is claimed by two takers. Counted whatever is
+    /// switched on, heartbeat or not.
     Disputed,
     /// The only taker's MAC becomes the destination, and the kernel's own path leads to that one alone.
     Steer { mac: Mac },
@@ -35,6 +36,7 @@ impl Verdict {
             2 => Self::Steer {
                 mac: Mac::from_bits(bits),
             },
+            // As `to_bits` has it, by the numbers of `Reason`.
             3 => Self::Drop(Reason::Storm),
             4 => Self::Drop(Reason::ShedVlan),
             5 => Self::Drop(Reason::ShedMac),

@@ -41,6 +41,12 @@ pub enum Error {
     ListenedTo { trunk: String, listeners: String },
 
     #[error(
+        "--shed mac is refused: {trunk} is a {kind}, and takes frames for the MACs of its ports as well; \
+         use --shed vlan"
+    )]
+    TakesForPorts { trunk: String, kind: String },
+
+    #[error(
         "the XDP hook of {trunk} belongs to {owner}: detach that first (`ip link set dev {trunk} \
          xdp off` if it is nobody's any more), or use --ingress tc"
     )]
@@ -82,6 +88,7 @@ impl Error {
             | Self::TrunkGone { .. }
             | Self::StripsTags { .. }
             | Self::KeepsOffload { .. }
+            | Self::TakesForPorts { .. }
             | Self::ListenedTo { .. } => 4,
             Self::HookTaken { .. } => 5,
             Self::Kernel { .. } => 6,

@@ -9,12 +9,12 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
-use vlanfast_common::{Parent, Source, SourceState, SourceStatus, Status, Vid};
+use vlanfast_common::{Parent, Settings, Source, SourceState, SourceStatus, Status, Vid};
 
 use crate::{
     clock,
     datapath::{
-        self, hooks,
+        self, ethtool, hooks,
         pins::{ENDPOINTS, NEIGHBORS, Pins, VLANS},
         tables::Maps,
     },
@@ -56,6 +56,9 @@ pub struct Reconciler {
     hooks: Vec<Hook>,
     /// The programs that read these maps are at work.
     attached: bool,
+    /// Which tables lack something, as [`Settings::incomplete`] has it.
+    incomplete: u32,
+    tags_hidden: bool,
     truth: Truth,
     publish: watch::Sender<Option<Arc<Published>>>,
 }
@@ -99,6 +102,8 @@ impl Reconciler {
             behind: false,
             hooks: vec![],
             attached: false,
+            incomplete: 0,
+            tags_hidden: false,
             truth: Truth::default(),
             publish: watch::Sender::default(),
         };
@@ -124,7 +129,9 @@ impl Reconciler {
     ) -> anyhow::Result<watch::Receiver<Option<Arc<Published>>>> {
         self.hooks = hooks::attached(kernel, &self.pins).await?;
         self.attached = true;
-        self.round()?;
+        // Attaching may have taken seconds.
+        self.behind = true;
+        self.follow()?;
         Ok(self.publish.subscribe())
     }
 
@@ -141,6 +148,11 @@ impl Reconciler {
                 heard = self.netlink.changed() => {
                     heard.context("failed to listen to netlink events")?;
                     self.truth.doubt();
+                    // Whoever is new must not lose what comes for it before it is in the tables.
+                    let changing = |settings: &mut Settings| settings.incomplete |= Settings::CHANGING;
+                    if let Err(error) = self.maps.note(changing) {
+                        log::warn!("{error:#}");
+                    }
                     sleep(SETTLE).await;
                 }
                 Ok(()) = self.docker.changed() => self.behind = true,
@@ -153,6 +165,7 @@ impl Reconciler {
                 }
             }
             match self.follow() {
+                Ok(()) if self.hides_tags() => self.truth.doubt(),
                 Ok(()) => self.truth.restore(),
                 Err(error) if is_gone(&error) => return Err(error),
                 Err(error) => {
@@ -165,6 +178,21 @@ impl Reconciler {
         }
     }
 
+    /// Whether somebody has turned on what keeps XDP from seeing tags: then tables by VLAN mean nothing.
+    fn hides_tags(&mut self) -> bool {
+        let trunk = &self.pins.trunk;
+        let by_xdp = self.hooks.iter().any(|hook| hook.mode.starts_with("xdp"));
+        let hides = by_xdp && ethtool::strips_tags(trunk).unwrap_or(false);
+        if hides && !self.tags_hidden {
+            log::warn!(
+                "{trunk} strips VLAN tags before XDP sees them, since somebody has turned rx-vlan-offload on: \
+                 every frame is passed until `ethtool -K {trunk} rxvlan off`"
+            );
+        }
+        self.tags_hidden = hides;
+        hides
+    }
+
     /// From what the sources show by now to what is in the maps.
     fn follow(&mut self) -> anyhow::Result<()> {
         let differs = self.netlink.refresh()?;
@@ -174,8 +202,15 @@ impl Reconciler {
             reserved: 0,
         };
         match differs || self.behind {
-            true => self.round(),
-            false => self.report_sources(),
+            true => self.round()?,
+            false => self.report_sources()?,
+        }
+        // The programs of a process that was there before share the note, and have tables of their own.
+        match self.attached {
+            true => self
+                .maps
+                .note(|settings| settings.incomplete = self.incomplete),
+            false => Ok(()),
         }
     }
 
@@ -233,11 +268,7 @@ impl Reconciler {
             Err(_) => self.installed = self.maps.read()?,
         }
         applied?;
-        // The programs of a process that was there before share the note, and have tables of their own.
-        if self.attached {
-            self.maps
-                .note(|settings| settings.incomplete = incomplete)?;
-        }
+        self.incomplete = incomplete;
         self.behind = !named;
         self.report(desired, &plan)
     }

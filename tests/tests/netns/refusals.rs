@@ -257,7 +257,7 @@ fn a_kernel_that_is_too_old_or_without_bpf_is_named() {
             Ok(())
         });
     }
-    refused(&end(&mut old).unwrap(), 6, &["2.6.", "too old", "5.15"]);
+    refused(&end(&mut old).unwrap(), 6, &["2.6.", "too old", "5.18"]);
 
     let mut without = attach();
     let filter = without_bpf();

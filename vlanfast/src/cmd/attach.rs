@@ -142,8 +142,17 @@ impl Ready {
             endpoints: args.max_endpoints,
             neighbors: 4 * args.max_endpoints,
         };
-        let level = messages::level(args.verbose);
         let policy = args.policy();
+        if let Some(kind @ ("bond" | "team")) = trunk.kind.as_deref()
+            && policy.shed == Shed::Mac as u32
+        {
+            return Err(Error::TakesForPorts {
+                trunk: trunk.name.clone(),
+                kind: kind.to_owned(),
+            }
+            .into());
+        }
+        let level = messages::level(args.verbose);
         let (mut ebpf, maps) = load::adopt(pins, capacity, &policy, level)?;
         hooks::prepare(&mut ebpf, choice)?;
         let messages = Messages::open(&mut ebpf, args.verbose)?;
@@ -151,10 +160,10 @@ impl Ready {
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
         let reconciler = Reconciler::fill(pins.clone(), trunk, tables, names)?;
-        if policy.shed != Shed::Off as u32 && reconciler.untagged().has(Parent::LISTENERS) {
+        if policy.shed != Shed::Off as u32 && reconciler.untagged().has(Parent::TAGGED) {
             return Err(Error::ListenedTo {
                 trunk: pins.trunk.clone(),
-                listeners: listeners::words(reconciler.untagged(), Parent::LISTENERS),
+                listeners: listeners::words(reconciler.untagged(), Parent::TAGGED),
             }
             .into());
         }
@@ -177,12 +186,12 @@ impl Ready {
     ) -> anyhow::Result<Attached> {
         let pins = self.reconciler.pins();
         let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
-        maps.note(|settings| settings.policy = self.policy)?;
         for note in hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await? {
             eprintln!("note: {note}");
         }
-        self.maps.beat(VALIDITY)?;
+        self.maps.note(|settings| settings.policy = self.policy)?;
         let published = self.reconciler.publish(netlink).await?;
+        self.maps.beat(VALIDITY)?;
         let pins = self.reconciler.pins();
         let counters = CounterMap::open(pins)?;
         let read = move || counters.read_all();

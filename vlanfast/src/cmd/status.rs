@@ -301,10 +301,11 @@ fn warnings(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec<
         return vec![];
     }
     let mut warnings = vec![];
-    if untagged.has(Parent::LISTENERS) {
+    if untagged.has(Parent::TAGGED) {
         warnings.push(format!(
-            "nothing is shed: there are takers on {trunk} that vlanfast can't see ({})",
-            words(untagged, Parent::LISTENERS)
+            "VLANs without a device here are not shed: there are takers on {trunk} that vlanfast can't see \
+             ({})",
+            words(untagged, Parent::TAGGED)
         ));
     } else if untagged.has(Parent::PROMISCUOUS) && chosen == "xdp" && policy.dry_run == 0 {
         warnings.push(format!(
@@ -345,7 +346,7 @@ fn without(parent: Parent, policy: Policy) -> Option<String> {
     let features = [
         (policy.steer != 0, Parent::ALONE, "not steered"),
         (policy.storm_limit != 0, Parent::UNLIMITED, "no storm limit"),
-        (policy.shed != 0, Parent::LISTENERS, "not shed"),
+        (policy.shed == Shed::Mac as u32, Parent::ALONE, "not shed"),
     ];
     let off = features
         .into_iter()

@@ -20,7 +20,7 @@ use super::pins::BPFFS;
 use crate::error::Error;
 
 /// The oldest kernel that we test for. tcx came with 6.6; before, TC means clsact.
-const OLDEST: (u32, u32) = (5, 15);
+const OLDEST: (u32, u32) = (5, 18);
 
 /// `enum bpf_cmd` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -38,7 +38,7 @@ pub fn check() -> anyhow::Result<()> {
     if version(&release) < OLDEST {
         return Err(lacks(
             format!("Linux {release} is too old"),
-            "vlanfast needs 5.15 or newer",
+            "vlanfast needs 5.18 or newer",
         ));
     }
     // No such command: EINVAL or EPERM from a kernel that has the call, ENOSYS from one that hasn't.

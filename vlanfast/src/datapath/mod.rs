@@ -3,7 +3,7 @@
 pub mod choose;
 pub mod counters;
 pub mod device;
-mod ethtool;
+pub mod ethtool;
 pub mod hooks;
 mod kernel;
 pub mod load;

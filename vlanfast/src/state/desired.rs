@@ -48,6 +48,7 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
     let mut desired = Desired::default();
     let trunk = (Nsid::Own, trunk);
     let parents = parents(network, trunk, &mut desired);
+    let mut takers: BTreeSet<Place> = parents.keys().copied().collect();
     for (&nsid, namespace) in &network.namespaces {
         for (&ifindex, link) in &namespace.links {
             let Some((mode, flags)) = macvlan(link.kind) else {
@@ -64,6 +65,7 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
                 mode: mode as u16,
                 flags,
             };
+            takers.insert((nsid, ifindex));
             add(&mut desired.tables, vid, link, endpoint);
             let addresses = namespace.addresses.get(&ifindex);
             neighbors(&mut desired.tables, vid, link, addresses);
@@ -122,6 +124,7 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
     for (vid, flags) in listeners::flags(network, &parents) {
         desired.tables.vlans.entry(vid).or_default().flags |= flags;
     }
+    elsewhere(network, &takers, &mut desired.tables);
     dispute(&mut desired.tables);
     desired
 }
@@ -208,21 +211,50 @@ fn add(tables: &mut Tables, vid: Vid, link: &Link, endpoint: Endpoint) {
         .or_insert(endpoint);
 }
 
-/// Adds a taker's addresses. Where another has one of them already, that stays, and is marked.
+/// Adds a taker's addresses. Where another that is up has one of them already, that stays, and is marked.
 fn neighbors(tables: &mut Tables, vid: Vid, link: &Link, addresses: Option<&Vec<IpAddr>>) {
+    let neighbor = Neighbor {
+        mac: link.mac.0,
+        flags: if link.up { 0 } else { Neighbor::DOWN },
+    };
     for &address in addresses.into_iter().flatten() {
-        let neighbor = Neighbor {
-            mac: link.mac.0,
-            flags: 0,
-        };
-        tables
+        let first = tables
             .neighbors
             .entry(NeighborKey::new(vid, address))
-            .and_modify(|first| {
-                if first.mac != link.mac.0 {
-                    first.flags |= Neighbor::CONFLICT;
-                }
-            })
             .or_insert(neighbor);
+        if first.has(Neighbor::DOWN) {
+            *first = neighbor;
+        } else if first.mac != neighbor.mac && link.up {
+            first.flags |= Neighbor::CONFLICT;
+        }
+    }
+}
+
+/// Adds what else is answered for: Linux knows the addresses of a namespace on all of its devices
+/// (`arp_ignore` 0).
+fn elsewhere(network: &Network, takers: &BTreeSet<Place>, tables: &mut Tables) {
+    let namespaces: BTreeSet<Nsid> = takers.iter().map(|(nsid, _)| *nsid).collect();
+    for nsid in namespaces {
+        let Some(namespace) = network.namespaces.get(&nsid) else {
+            continue;
+        };
+        let others = namespace
+            .addresses
+            .iter()
+            .filter(|(ifindex, _)| !takers.contains(&(nsid, **ifindex)));
+        for address in others.flat_map(|(_, addresses)| addresses) {
+            if !is_of_one_device(*address) {
+                let key = NeighborKey::new(Vid::UNTAGGED, *address).anywhere();
+                tables.neighbors.entry(key).or_default();
+            }
+        }
+    }
+}
+
+/// Loopback and link-local addresses mean nothing on another device.
+const fn is_of_one_device(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
     }
 }

@@ -110,6 +110,10 @@ pub fn flags(network: &Network, parents: &BTreeMap<Place, Vid>) -> BTreeMap<Vid,
                 mark(nested, Parent::NESTED);
             }
             (Kind::Ipvlan, Some(&vid)) => mark(vid, Parent::IPVLAN),
+            // It takes what is priority-tagged, and its addresses are none of the trunk's.
+            (Kind::Vlan(Vid::UNTAGGED), None) if is_on_the_trunk(link, parents) => {
+                mark(Vid::UNTAGGED, Parent::NESTED);
+            }
             _ => {}
         }
     }
@@ -133,6 +137,11 @@ pub fn flags(network: &Network, parents: &BTreeMap<Place, Vid>) -> BTreeMap<Vid,
         }
     }
     flags
+}
+
+fn is_on_the_trunk(link: &Link, parents: &BTreeMap<Place, Vid>) -> bool {
+    let below = link.lower.and_then(|lower| parents.get(&lower));
+    below == Some(&Vid::UNTAGGED)
 }
 
 /// What a device on top of a parent means for the VLAN.
