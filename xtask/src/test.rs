@@ -1,5 +1,6 @@
 //! `cargo xtask test`: runs the four levels of tests and counts what passed, failed and was skipped.
 
+mod bracket;
 mod build;
 mod report;
 
@@ -17,12 +18,21 @@ use anyhow::{Context, Result, bail};
 
 use crate::vm::{self, End, Job, Kernel};
 use crate::{ebpf, setup, sh};
+use bracket::{Bracket, bracket};
 use report::{Count, Tracker};
 
 /// Seconds for one test program; under TCG the tutorial takes a few minutes.
 const PROGRAM_TIMEOUT: u64 = 2400;
 const VM_TARGETS: &[&str] = &[
-    "kernel", "netns", "trunk", "sync", "life", "scale", "tutorial", "metrics",
+    "kernel",
+    "netns",
+    "trunk",
+    "protocols",
+    "sync",
+    "life",
+    "scale",
+    "tutorial",
+    "metrics",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -363,36 +373,4 @@ fn vm_script(args: &Args) -> String {
     }
     // The brackets carry the verdicts.
     script + "exit 0\n"
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Bracket<'a> {
-    Begin(&'a str),
-    End(i32),
-}
-
-fn bracket(line: &str) -> Option<Bracket<'_>> {
-    // Not at the start: a test that was killed leaves an unfinished line.
-    let (_, text) = line.split_once("@@ ")?;
-    if let Some(name) = text.strip_prefix("begin ") {
-        return Some(Bracket::Begin(name.trim_end()));
-    }
-    let (_, rc) = text.strip_prefix("end ")?.split_once(" rc=")?;
-    Some(Bracket::End(rc.trim_end().parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn brackets_are_read_past_noise() {
-        assert_eq!(bracket("@@ begin kernel"), Some(Bracket::Begin("kernel")));
-        assert_eq!(
-            bracket("test x ... @@ end kernel rc=143"),
-            Some(Bracket::End(143))
-        );
-        assert_eq!(bracket("@@ guest done rc=0"), None);
-        assert_eq!(bracket("@@ end kernel rc=x"), None);
-    }
 }

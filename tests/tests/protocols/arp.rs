@@ -1,0 +1,218 @@
+//! ARP (RFC 826), duplicate detection and announcements (RFC 5227), as `arping` does them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+
+use crate::{
+    alike, in_the_lab,
+    lan::{
+        Known, Lan, STATIONS,
+        Station::{self, A, B, C, Elsewhere, Host, Router},
+        at_once, moment,
+    },
+};
+
+/// What `arping` ended with, and who answered.
+#[derive(Debug, PartialEq, Eq)]
+struct Answers {
+    code: Option<i32>,
+    from: BTreeSet<Station>,
+}
+
+fn arping(lan: &Lan, from: Station, options: &str, address: &str) -> Result<Answers> {
+    let ended = lan.end(from, &format!("arping {options} -I $DEV {address}"))?;
+    // `Unicast reply from 192.0.2.11 [02:00:00:00:00:0A]  0.712ms`
+    let macs = ended.stdout.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(" reply from ")?;
+        Some(rest.split_once('[')?.1.split_once(']')?.0)
+    });
+    Ok(Answers {
+        code: ended.code,
+        from: macs.map(|mac| lan.owner(mac)).collect::<Result<_>>()?,
+    })
+}
+
+/// Two answers, or three seconds; every question a broadcast.
+const ASK: &str = "-b -c 2 -w 3";
+/// Whether an address is taken; its sender has none yet.
+const PROBE: &str = "-D -c 2 -w 2";
+
+#[test]
+fn arping_is_answered_by_whoever_has_the_address() {
+    in_the_lab!("arping");
+    let outcome = alike(|lan| {
+        // Linux answers for every address that it has, wherever that is.
+        lan.run(C, "ip addr add 192.0.2.70/32 dev lo").unwrap();
+        // Nothing keeps two from having one address, and both answer.
+        lan.run(A, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
+        lan.run(B, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
+        moment();
+        let of = |station: Station| station.ipv4();
+        let asked = [
+            (Router, of(A)),
+            (Router, of(B)),
+            (Router, of(C)),
+            (Router, of(Host)),
+            (Router, of(Elsewhere)),
+            (Router, "192.0.2.70".into()),
+            (Router, "192.0.2.71".into()),
+            (A, of(Router)),
+            (A, of(B)),
+            (A, of(Elsewhere)),
+            (Host, of(Router)),
+        ];
+        at_once(asked, |(from, address)| {
+            arping(lan, from, ASK, &address).unwrap().from
+        })
+    });
+    let expected = [
+        vec![A],
+        vec![B],
+        vec![C],
+        vec![Host],
+        vec![],
+        vec![C],
+        vec![A, B],
+        vec![Router],
+        vec![B],
+        vec![],
+        vec![Router],
+    ];
+    assert_eq!(outcome, expected.map(BTreeSet::from_iter));
+}
+
+#[test]
+fn arping_detects_an_address_that_is_taken() {
+    in_the_lab!("arping -D");
+    let outcome = alike(|lan| {
+        let probed = [
+            (Router, A),
+            (Router, Host),
+            (Router, Elsewhere),
+            (Host, Router),
+            (A, B),
+            (A, Router),
+            (A, Elsewhere),
+        ];
+        at_once(probed, |(from, whose)| {
+            arping(lan, from, PROBE, &whose.ipv4()).unwrap()
+        })
+    });
+    let answers = |code, from: &[Station]| Answers {
+        code: Some(code),
+        from: from.iter().copied().collect(),
+    };
+    let (taken, free) = (|by| answers(1, &[by]), || answers(0, &[]));
+    let expected = [
+        taken(A),
+        taken(Host),
+        free(),
+        taken(Router),
+        taken(B),
+        taken(Router),
+        free(),
+    ];
+    assert_eq!(outcome, expected);
+}
+
+/// An address moves from one container to another, and away altogether.
+#[test]
+fn an_address_that_moves_is_found_where_it_is() {
+    in_the_lab!("moves");
+    let outcome = alike(|lan| {
+        let add = "ip addr add 192.0.2.80/24 dev $DEV";
+        let del = "ip addr del 192.0.2.80/24 dev $DEV";
+        let steps: [&[(Station, &str)]; 5] = [
+            &[(A, add)],
+            &[(A, del), (B, add)],
+            &[(B, del), (Router, add)],
+            // The old owner's device is down, and its address still on it.
+            &[
+                (Router, del),
+                (B, add),
+                (B, "ip link set $DEV down"),
+                (C, add),
+            ],
+            &[(C, del)],
+        ];
+        steps.map(|step| {
+            for (station, line) in step {
+                lan.run(*station, line).unwrap();
+            }
+            moment();
+            // Each of them has it at times.
+            at_once([Router, A], |from| {
+                arping(lan, from, ASK, "192.0.2.80").unwrap().from
+            })
+        })
+    });
+    let both = |station| [BTreeSet::from([station]), BTreeSet::from([station])];
+    let expected = [
+        [BTreeSet::from([A]), BTreeSet::new()],
+        both(B),
+        [BTreeSet::new(), BTreeSet::from([Router])],
+        both(C),
+        [BTreeSet::new(), BTreeSet::new()],
+    ];
+    assert_eq!(outcome, expected);
+}
+
+/// The router gets another MAC, as when another router takes over, and says so: whoever knew it takes
+/// the new one without a question of its own, and who did not, learns nothing.
+#[test]
+fn a_gratuitous_arp_reaches_all_that_know_the_address() {
+    in_the_lab!("arping -U, -A");
+    let outcome = alike(|lan| {
+        let address = Router.ipv4();
+        let know = [Host, A, B];
+        for station in know {
+            assert!(lan.pings(station, &address).unwrap(), "{station:?}");
+        }
+        // A request and a reply (RFC 5227, 3): receivers must take both.
+        [("-U", "02:00:00:00:00:f1"), ("-A", "02:00:00:00:00:f2")].map(|(how, mac)| {
+            lan.run(Router, &format!("ip link set $DEV address {mac}"))
+                .unwrap();
+            let announce = format!("arping {how} -c 1 -I $DEV {address}");
+            lan.run(Router, &announce).unwrap();
+            moment();
+            let mut known = BTreeMap::new();
+            for station in STATIONS {
+                known.insert(station, lan.known(station, &address).unwrap());
+            }
+            let reached = know.map(|station| lan.pings(station, &address).unwrap());
+            (known, reached)
+        })
+    });
+    for (known, reached) in outcome {
+        for station in [Host, A, B] {
+            assert_eq!(known[&station], Some(Known::At(Router)), "{station:?}");
+        }
+        assert_eq!(known[&C], None);
+        assert_eq!(reached, [true; 3]);
+    }
+}
+
+/// The same from a container: its neighbours hear it from macvlan, and the router over the wire.
+#[test]
+fn a_containers_gratuitous_arp_reaches_the_router_and_its_neighbours() {
+    in_the_lab!("arping -U from a container");
+    let outcome = alike(|lan| {
+        let address = A.ipv4();
+        for station in [Router, B, C] {
+            assert!(lan.pings(station, &address).unwrap(), "{station:?}");
+        }
+        lan.run(A, "ip link set $DEV address 02:00:00:00:00:f3")
+            .unwrap();
+        // vlanfast hears of the new MAC before anybody asks for it.
+        moment();
+        lan.run(A, &format!("arping -U -c 1 -I $DEV {address}"))
+            .unwrap();
+        moment();
+        let known = [Router, B, C].map(|station| lan.known(station, &address).unwrap());
+        lan.run(Router, "ip neigh flush all dev $DEV").unwrap();
+        let reached = [Router, B, C].map(|station| lan.pings(station, &address).unwrap());
+        (known, reached)
+    });
+    assert_eq!(outcome, ([Some(Known::At(A)); 3], [true; 3]));
+}

@@ -1,0 +1,79 @@
+//! DHCPv4 (RFC 2131): busybox's client in containers, dnsmasq at the router.
+
+use std::fs;
+
+use vlanfast_tests::daemon::Daemon;
+
+use crate::{
+    alike, in_the_lab,
+    lan::{
+        Known, Lan,
+        Station::{self, A, B, C, Router},
+    },
+};
+
+/// What the client runs whenever something happened to its lease.
+const SCRIPT: &str = "#!/bin/sh\n\
+    [ \"$1\" = bound ] && ip addr add \"$ip/24\" dev \"$interface\" && echo \"bound to $ip\"\n";
+
+/// Gets a lease with the client's own frames; with `broadcast` it asks the server to broadcast the
+/// replies, as those must that can't receive unicast before they have an address.
+fn lease(lan: &Lan, station: Station, script: &str, broadcast: bool) -> Option<String> {
+    let flag = if broadcast { "-B" } else { "" };
+    let line = format!("busybox udhcpc -i $DEV -f -q -n -t 5 -T 3 -s {script} {flag}");
+    let ended = lan.end(station, &line).unwrap();
+    let address = ended
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("bound to "));
+    address.filter(|_| ended.code == Some(0)).map(str::to_owned)
+}
+
+#[test]
+fn a_dhcp_client_gets_its_lease() {
+    in_the_lab!("DHCP");
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script");
+    fs::write(&script, SCRIPT).unwrap();
+    let script = script.to_str().unwrap();
+    let outcome = alike(|lan| {
+        let mut line = "chmod +x $SCRIPT; exec dnsmasq --no-daemon --user=root \
+             --conf-file=/dev/null --port=0 --leasefile-ro --no-ping --interface=wire.10 \
+             --dhcp-authoritative --dhcp-range=192.0.2.100,192.0.2.110"
+            .replace("$SCRIPT", script);
+        for (station, address) in [(A, "192.0.2.101"), (B, "192.0.2.102")] {
+            line += &format!(" --dhcp-host={},{address}", lan.mac(station).unwrap());
+            lan.run(station, "ip -4 addr flush dev $DEV").unwrap();
+        }
+        let _server = Daemon::start(lan.netns(Router), &line, "", "DHCP, IP range").unwrap();
+        let leases = [(A, false), (B, true)].map(|(station, broadcast)| {
+            let address = lease(lan, station, script, broadcast);
+            let reached = lan.pings(station, &Router.ipv4()).unwrap();
+            (address, reached)
+        });
+        // Whoever has an address from the server is there for the others.
+        let found = ["192.0.2.101", "192.0.2.102"].map(|address| {
+            let reached = lan.pings(C, address).unwrap() && lan.pings(Router, address).unwrap();
+            (reached, lan.known(Router, address).unwrap())
+        });
+        // Both ask anew at once, as after a power failure.
+        let again = std::thread::scope(|scope| {
+            let ask = |(station, broadcast)| {
+                lan.run(station, "ip -4 addr flush dev $DEV").unwrap();
+                scope.spawn(move || lease(lan, station, script, broadcast))
+            };
+            [(A, true), (B, false)]
+                .map(ask)
+                .map(|one| one.join().unwrap())
+        });
+        (leases, found, again)
+    });
+    let (a, b) = ("192.0.2.101".to_owned(), "192.0.2.102".to_owned());
+    let (leases, found, again) = outcome;
+    assert_eq!(leases, [(Some(a.clone()), true), (Some(b.clone()), true)]);
+    assert_eq!(
+        found,
+        [A, B].map(|station| (true, Some(Known::At(station))))
+    );
+    assert_eq!(again, [Some(a), Some(b)]);
+}

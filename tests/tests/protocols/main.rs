@@ -1,0 +1,49 @@
+//! Level `vm`: real protocols, spoken by the programs that people use, between a router, a Docker host
+//! and its containers. Each scenario runs without vlanfast and with it, and must come out the same.
+
+mod arp;
+mod dhcp;
+mod lan;
+mod mdns;
+mod ndp;
+mod neighbours;
+mod vrrp;
+
+use std::fmt::Debug;
+
+use lan::Lan;
+use vlanfast_tests::{program::Attached, topology::Wire};
+
+/// Leaves the test where it is not in the lab.
+macro_rules! in_the_lab {
+    ($test:expr) => {
+        vlanfast_tests::require!(
+            $test,
+            vlanfast_tests::require::in_the_lab(),
+            "needs the lab's virtual machine"
+        );
+    };
+}
+pub(crate) use in_the_lab;
+
+/// Plays a scenario on a fresh LAN without vlanfast, then with it by TC and by native XDP, and gives
+/// the outcome, which was the same each time.
+fn alike<T: Debug + PartialEq>(scenario: impl Fn(&Lan) -> T) -> T {
+    let without = scenario(&Lan::new(Wire::veth().unwrap()).unwrap());
+    for (wire, ingress) in [
+        (Wire::veth as fn() -> _, "tc"),
+        // Native XDP as a NIC's driver has it.
+        (Wire::virtio, "xdp"),
+    ] {
+        let lan = Lan::new(wire().unwrap()).unwrap();
+        let trunk = &lan.wire.trunk;
+        let attached = Attached::start(&lan.wire.host, trunk, &["--ingress", ingress]).unwrap();
+        let with = scenario(&lan);
+        attached.stop().unwrap();
+        assert_eq!(
+            with, without,
+            "left: with --ingress {ingress}; right: without"
+        );
+    }
+    without
+}

@@ -1,0 +1,82 @@
+//! Multicast DNS (RFC 6762): an avahi at each of router and containers.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use vlanfast_tests::daemon::Daemon;
+
+use crate::{
+    alike, in_the_lab,
+    lan::{
+        Lan,
+        Station::{self, A, B, Router},
+    },
+};
+
+fn name(station: Station) -> String {
+    format!("{station:?}").to_lowercase()
+}
+
+/// Starts avahi-daemon as it is, but for D-Bus, which the lab has not.
+fn avahi(lan: &Lan, station: Station) -> Result<Daemon> {
+    let (name, device) = (name(station), lan.device(station));
+    let config = format!(
+        "[server]\nhost-name={name}\nallow-interfaces={device}\nenable-dbus=no\n\
+         [wide-area]\nenable-wide-area=no\n"
+    );
+    // Its directory has one place only: there each gets one of its own.
+    let line = "mkdir -p /run/avahi-daemon; exec unshare --mount sh -c \
+                'mount -t tmpfs tmpfs /run/avahi-daemon && exec avahi-daemon --file=$DIR/config \
+                 --no-drop-root --no-chroot --no-rlimits'";
+    Daemon::start(lan.netns(station), line, &config, "Server startup complete")
+}
+
+/// What an avahi answers to a name, by the socket that it has for the C library's resolver.
+fn resolve(avahi: &Daemon, name: &str, family: &str) -> Result<Option<String>> {
+    let path = format!("/proc/{}/root/run/avahi-daemon/socket", avahi.pid());
+    let mut socket =
+        UnixStream::connect(&path).with_context(|| format!("failed to open {path}"))?;
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+    writeln!(socket, "RESOLVE-HOSTNAME-{family} {name}.local")?;
+    let mut answer = String::new();
+    BufReader::new(socket).read_line(&mut answer)?;
+    // `+ 2 0 router.local 192.0.2.1`, or `-15 Timeout reached`
+    let mut words = answer.split_whitespace();
+    let found = words.next() == Some("+");
+    Ok(words.last().filter(|_| found).map(str::to_owned))
+}
+
+#[test]
+fn avahi_finds_its_neighbours_by_name() {
+    in_the_lab!("mDNS");
+    let outcome = alike(|lan| {
+        let stations = [Router, A, B];
+        let daemons = stations.map(|station| avahi(lan, station).unwrap());
+        let mut found = BTreeMap::new();
+        for (asker, daemon) in stations.iter().zip(&daemons) {
+            for other in stations.iter().filter(|other| *other != asker) {
+                for family in ["IPV4", "IPV6"] {
+                    let answer = resolve(daemon, &name(*other), family).unwrap();
+                    found.insert((*asker, *other, family), answer);
+                }
+            }
+        }
+        let nobody = resolve(&daemons[0], "nobody", "IPV4").unwrap();
+        (found, nobody)
+    });
+    let (found, nobody) = outcome;
+    assert_eq!(found.len(), 12);
+    for ((asker, other, family), answer) in found {
+        let address = match family {
+            "IPV4" => other.ipv4(),
+            _ => other.ipv6(),
+        };
+        assert_eq!(answer, Some(address), "{asker:?} asks for {other:?}");
+    }
+    assert_eq!(nobody, None);
+}

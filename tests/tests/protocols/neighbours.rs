@@ -1,0 +1,78 @@
+//! What everybody knows of everybody after the same traffic.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    alike, in_the_lab,
+    lan::{
+        Known, Lan, STATIONS,
+        Station::{self, A, B, C, Elsewhere, Host, Router},
+        at_once, moment,
+    },
+};
+
+type Tables = BTreeMap<(Station, String), Option<Known>>;
+
+/// The tables of all, as far as they are about the addresses that the test itself uses: those of
+/// link-local ones depend on when the kernel probes a neighbour.
+fn tables(lan: &Lan) -> Tables {
+    let mut tables = Tables::new();
+    for observer in STATIONS {
+        let known = lan.neighbours(observer).unwrap();
+        for other in STATIONS.into_iter().chain([Elsewhere]) {
+            for address in [other.ipv4(), other.ipv6()] {
+                let entry = known.get(&address).copied();
+                tables.insert((observer, address), entry);
+            }
+        }
+    }
+    tables
+}
+
+#[test]
+fn neighbour_tables_are_the_same_after_the_same_traffic() {
+    in_the_lab!("neighbour tables");
+    let (outcome, tables) = alike(|lan| {
+        let pairs = [
+            (Router, A),
+            (B, Router),
+            (Router, Host),
+            (A, B),
+            (C, B),
+            // These fail: macvlan keeps them apart, and there is nobody.
+            (Host, C),
+            (Router, Elsewhere),
+            (A, Elsewhere),
+        ];
+        let outcome = at_once(pairs, |(from, to)| {
+            [to.ipv4(), to.ipv6()].map(|address| lan.pings(from, &address).unwrap())
+        });
+        // Unanswered questions get no further.
+        moment();
+        (outcome, tables(lan))
+    });
+    let mut expected = [[true; 2]; 8];
+    expected[5..].fill([false; 2]);
+    assert_eq!(outcome, expected);
+    let entry = |observer, address: String| tables[&(observer, address)];
+    // Both ends of an exchange learn of each other, and nobody else does.
+    for (one, other) in [(Router, A), (B, Router), (Router, Host), (A, B), (C, B)] {
+        for (observer, whose) in [(one, other), (other, one)] {
+            for address in [whose.ipv4(), whose.ipv6()] {
+                let found = entry(observer, address);
+                assert_eq!(found, Some(Known::At(whose)), "{observer:?} of {whose:?}");
+            }
+        }
+    }
+    for observer in [Router, A] {
+        for address in [Elsewhere.ipv4(), Elsewhere.ipv6()] {
+            assert_eq!(
+                entry(observer, address),
+                Some(Known::Failed),
+                "{observer:?}"
+            );
+        }
+    }
+    assert_eq!(entry(Router, C.ipv4()), None);
+    assert_eq!(entry(C, Router.ipv6()), None);
+}

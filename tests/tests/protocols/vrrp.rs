@@ -1,0 +1,199 @@
+//! VRRP (RFC 5798) by keepalived: one virtual address, whose owner changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use vlanfast_tests::daemon::Daemon;
+
+use crate::{
+    alike, in_the_lab,
+    lan::{
+        Known, Lan,
+        Station::{self, A, B, C, Host, Router},
+        eventually, moment,
+    },
+};
+
+const VIRTUAL: &str = "192.0.2.200";
+
+fn keepalived(lan: &Lan, station: Station, priority: u8) -> Result<Daemon> {
+    let device = lan.device(station);
+    let config = format!(
+        "vrrp_instance lab {{\n interface {device}\n virtual_router_id 7\n priority {priority}\n \
+         advert_int 1\n garp_master_delay 1\n virtual_ipaddress {{\n {VIRTUAL}/24\n }}\n}}\n"
+    );
+    let line = "exec keepalived --vrrp --dont-fork --log-console --no-syslog --log-detail \
+                --use-file $DIR/config --pid $DIR/pid --vrrp_pid $DIR/vrrp";
+    Daemon::start(lan.netns(station), line, &config, "Entering BACKUP STATE")
+}
+
+/// Whether a station's device is up and has the virtual address.
+fn is_master(lan: &Lan, station: Station) -> Result<bool> {
+    Ok(lan
+        .run(station, "ip -4 addr show dev $DEV up")?
+        .contains(VIRTUAL))
+}
+
+/// Waits until `station` is master, and gives all who are by then.
+fn masters(lan: &Lan, pair: [Station; 2], station: Station) -> BTreeSet<Station> {
+    eventually(20, || is_master(lan, station)).unwrap();
+    moment();
+    let is_master = |one: &Station| is_master(lan, *one).unwrap();
+    pair.into_iter().filter(is_master).collect()
+}
+
+/// What a new master says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    Advertisement,
+    GratuitousArp,
+}
+
+/// Listens to what is for all: advertisements, and ARP that names one address twice.
+fn listen(lan: &Lan, observer: Station) -> Result<Daemon> {
+    let line = format!(
+        "exec tcpdump -l -n -e -Z root -Q in -i {} \
+         'ip proto 112 or (arp and ether broadcast and arp[14:4] = arp[24:4])'",
+        lan.device(observer)
+    );
+    Daemon::start(lan.netns(observer), &line, "", "listening on")
+}
+
+/// What of it came from one station.
+fn heard(lan: &Lan, ear: &Daemon, from: Station) -> Result<BTreeSet<Word>> {
+    let mac = lan.mac(from)?;
+    let said = ear.said();
+    // `12:00:00.000000 02:00:00:00:00:0b > 01:00:5e:00:00:12, ethertype IPv4 …`
+    let theirs = |line: &&str| line.split_whitespace().nth(1) == Some(&mac);
+    let word = |line: &str| match line.contains("ethertype ARP") {
+        true => Word::GratuitousArp,
+        false => Word::Advertisement,
+    };
+    Ok(said.lines().filter(theirs).map(word).collect())
+}
+
+/// What is so after one of the pair has become master.
+#[derive(Debug, PartialEq, Eq)]
+struct Phase {
+    masters: BTreeSet<Station>,
+    /// From the new master, by observer.
+    heard: BTreeMap<Station, BTreeSet<Word>>,
+    /// What observers know of the virtual address before they ask anew.
+    known: BTreeMap<Station, Option<Known>>,
+    /// Whether their pings to it are answered, both before and after they forget where it is.
+    reached: BTreeMap<Station, [bool; 2]>,
+}
+
+/// Lets `master` become it by `change`, while `observers` look on.
+fn phase(
+    lan: &Lan,
+    pair: [Station; 2],
+    master: Station,
+    observers: &[Station],
+    change: impl FnOnce(),
+) -> Phase {
+    let ears: Vec<_> = observers
+        .iter()
+        .map(|observer| (*observer, listen(lan, *observer).unwrap()))
+        .collect();
+    change();
+    let masters = masters(lan, pair, master);
+    let heard = ears
+        .iter()
+        .map(|(observer, ear)| (*observer, heard(lan, ear, master).unwrap()))
+        .collect();
+    drop(ears);
+    let mut phase = Phase {
+        masters,
+        heard,
+        known: BTreeMap::new(),
+        reached: BTreeMap::new(),
+    };
+    for observer in observers {
+        let known = lan.known(*observer, VIRTUAL).unwrap();
+        phase.known.insert(*observer, known);
+        let before = lan.pings(*observer, VIRTUAL).unwrap();
+        lan.run(*observer, "ip neigh flush dev $DEV").unwrap();
+        let after = lan.pings(*observer, VIRTUAL).unwrap();
+        phase.reached.insert(*observer, [before, after]);
+    }
+    phase
+}
+
+/// A pair of which the first is preferred: it is master, dies, and comes back.
+fn take_over(
+    lan: &Lan,
+    pair: [Station; 2],
+    observers: &[Station],
+    die: &str,
+    live: &str,
+) -> [Phase; 3] {
+    let [first, second] = pair;
+    let mut daemons = Vec::new();
+    let start = |station, priority| keepalived(lan, station, priority).unwrap();
+    let begin = phase(lan, pair, first, observers, || {
+        daemons.push(start(first, 150));
+        eventually(20, || is_master(lan, first)).unwrap();
+        daemons.insert(0, start(second, 100));
+    });
+    let death = phase(lan, pair, second, observers, || {
+        // Without a last word, as when its machine goes.
+        daemons.pop();
+        lan.run(first, die).unwrap();
+    });
+    let back = phase(lan, pair, first, observers, || {
+        lan.run(first, live).unwrap();
+        daemons.push(start(first, 150));
+    });
+    [begin, death, back]
+}
+
+/// Whether observers saw what VRRP promises: one master, of whom they hear, and whom they reach.
+fn assert_master(phase: &Phase, master: Station, observers: &[Station]) {
+    assert_eq!(phase.masters, [master].into());
+    for observer in observers {
+        let heard = &phase.heard[observer];
+        let both = BTreeSet::from([Word::Advertisement, Word::GratuitousArp]);
+        assert_eq!(*heard, both, "{observer:?} of {master:?}");
+        assert_eq!(phase.reached[observer], [true; 2], "{observer:?}");
+    }
+}
+
+/// Whether observers followed to the new master by what it said alone.
+fn assert_followed(phase: &Phase, master: Station, observers: &[Station]) {
+    for observer in observers {
+        let known = phase.known[observer];
+        assert_eq!(known, Some(Known::At(master)), "{observer:?}");
+    }
+}
+
+#[test]
+fn a_container_takes_over_from_the_router_and_back() {
+    in_the_lab!("VRRP with the router");
+    let [begin, death, back] = alike(|lan| {
+        let die = format!("ip addr del {VIRTUAL}/24 dev $DEV");
+        take_over(lan, [Router, A], &[Host, B, C], &die, "true")
+    });
+    assert_master(&begin, Router, &[Host, B, C]);
+    // Not the host: macvlan keeps it and its containers apart.
+    assert_master(&death, A, &[B, C]);
+    assert_followed(&death, A, &[B, C]);
+    assert_master(&back, Router, &[Host, B, C]);
+    assert_followed(&back, Router, &[Host, B, C]);
+}
+
+#[test]
+fn a_container_takes_over_from_another_and_back() {
+    in_the_lab!("VRRP between containers");
+    let observers = [Router, C];
+    let [begin, death, back] = alike(|lan| {
+        // It leaves the address behind, on a device that is down.
+        let live = format!("ip addr del {VIRTUAL}/24 dev $DEV; ip link set $DEV up");
+        take_over(lan, [A, B], &observers, "ip link set $DEV down", &live)
+    });
+    assert_master(&begin, A, &observers);
+    for (phase, master) in [(death, B), (back, A)] {
+        assert_master(&phase, master, &observers);
+        assert_followed(&phase, master, &observers);
+    }
+}
