@@ -155,8 +155,7 @@ fn limit(parent: Parent, vid: Vid, tables: &impl Tables) -> Verdict {
     let (Some(bucket), Some(trust)) = (tables.bucket(vid), trust(tables)) else {
         return Verdict::Pass;
     };
-    let incomplete = trust.incomplete & (Settings::NEIGHBORS | Settings::CHANGING);
-    if incomplete != 0 || bucket.admit(trust.now, rate) {
+    if trust.incomplete & Settings::NEIGHBORS != 0 || bucket.admit(trust.now, rate) {
         return Verdict::Pass;
     }
     Verdict::Drop(Reason::Storm)

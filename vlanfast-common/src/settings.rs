@@ -32,7 +32,7 @@ impl Settings {
     pub const ENDPOINTS: u32 = 1;
     /// An address may be missing from `NEIGHBORS`.
     pub const NEIGHBORS: u32 = 2;
-    /// Something has changed, and the tables follow within milliseconds: until then nothing is dropped.
+    /// Something has changed, and the tables follow within milliseconds: until then nothing is shed.
     pub const CHANGING: u32 = 4;
 }
 

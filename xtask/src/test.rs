@@ -27,7 +27,6 @@ const VM_TARGETS: &[&str] = &[
     "kernel",
     "netns",
     "trunk",
-    "storm",
     "protocols",
     "sync",
     "life",

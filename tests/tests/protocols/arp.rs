@@ -9,7 +9,7 @@ use crate::{
     lan::{
         Known, Lan, STATIONS,
         Station::{self, A, B, C, Elsewhere, Host, Router},
-        moment,
+        at_once, moment,
     },
 };
 
@@ -49,7 +49,7 @@ fn arping_is_answered_by_whoever_has_the_address() {
         lan.run(B, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
         moment();
         let of = |station: Station| station.ipv4();
-        [
+        let asked = [
             (Router, of(A)),
             (Router, of(B)),
             (Router, of(C)),
@@ -61,10 +61,9 @@ fn arping_is_answered_by_whoever_has_the_address() {
             (A, of(B)),
             (A, of(Elsewhere)),
             (Host, of(Router)),
-        ]
-        .map(|(from, address)| {
-            let answers = arping(lan, from, ASK, &address).unwrap();
-            ((from, address), answers.from)
+        ];
+        at_once(asked, |(from, address)| {
+            arping(lan, from, ASK, &address).unwrap().from
         })
     });
     let expected = [
@@ -80,15 +79,14 @@ fn arping_is_answered_by_whoever_has_the_address() {
         vec![],
         vec![Router],
     ];
-    let from = outcome.map(|(_, from)| from);
-    assert_eq!(from, expected.map(BTreeSet::from_iter));
+    assert_eq!(outcome, expected.map(BTreeSet::from_iter));
 }
 
 #[test]
 fn arping_detects_an_address_that_is_taken() {
     in_the_lab!("arping -D");
     let outcome = alike(|lan| {
-        [
+        let probed = [
             (Router, A),
             (Router, Host),
             (Router, Elsewhere),
@@ -96,8 +94,10 @@ fn arping_detects_an_address_that_is_taken() {
             (A, B),
             (A, Router),
             (A, Elsewhere),
-        ]
-        .map(|(from, whose)| arping(lan, from, PROBE, &whose.ipv4()).unwrap())
+        ];
+        at_once(probed, |(from, whose)| {
+            arping(lan, from, PROBE, &whose.ipv4()).unwrap()
+        })
     });
     let answers = |code, from: &[Station]| Answers {
         code: Some(code),
@@ -141,9 +141,10 @@ fn an_address_that_moves_is_found_where_it_is() {
                 lan.run(*station, line).unwrap();
             }
             moment();
-            let seen = |from| arping(lan, from, ASK, "192.0.2.80").unwrap().from;
-            // One of them has it at times.
-            [seen(Router), seen(A)]
+            // Each of them has it at times.
+            at_once([Router, A], |from| {
+                arping(lan, from, ASK, "192.0.2.80").unwrap().from
+            })
         })
     });
     let both = |station| [BTreeSet::from([station]), BTreeSet::from([station])];

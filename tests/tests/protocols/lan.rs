@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::Ipv6Addr,
+    panic::resume_unwind,
     thread,
     time::{Duration, Instant},
 };
@@ -234,6 +235,18 @@ pub fn eventually(seconds: u64, holds: impl Fn() -> Result<bool>) -> Result<bool
         thread::sleep(Duration::from_millis(200));
     }
     Ok(true)
+}
+
+/// Does work for each at once: most of it is waiting for who does not answer.
+pub fn at_once<T: Send, R: Send, const N: usize>(
+    each: [T; N],
+    work: impl Fn(T) -> R + Sync,
+) -> [R; N] {
+    let work = &work;
+    thread::scope(|scope| {
+        each.map(|one| scope.spawn(move || work(one)))
+            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// Time for vlanfast to hear of a change, and for frames to arrive.

@@ -13,7 +13,7 @@ use crate::{
     lan::{
         Lan,
         Station::{self, A, B, C, Elsewhere, Host, Router},
-        eventually, moment,
+        at_once, eventually, moment,
     },
 };
 
@@ -38,7 +38,7 @@ fn ndisc6(lan: &Lan, from: Station, address: &str) -> Result<BTreeSet<Station>> 
 fn a_neighbour_solicitation_is_answered_by_whoever_has_the_address() {
     in_the_lab!("ndisc6");
     let outcome = alike(|lan| {
-        [
+        let asked = [
             (Router, A),
             (Router, B),
             (Router, C),
@@ -48,8 +48,10 @@ fn a_neighbour_solicitation_is_answered_by_whoever_has_the_address() {
             (A, Router),
             (A, B),
             (A, Elsewhere),
-        ]
-        .map(|(from, whose)| ndisc6(lan, from, &whose.ipv6()).unwrap())
+        ];
+        at_once(asked, |(from, whose)| {
+            ndisc6(lan, from, &whose.ipv6()).unwrap()
+        })
     });
     let expected = [
         vec![A],

@@ -7,7 +7,7 @@ use crate::{
     lan::{
         Known, Lan, STATIONS,
         Station::{self, A, B, C, Elsewhere, Host, Router},
-        moment,
+        at_once, moment,
     },
 };
 
@@ -39,12 +39,12 @@ fn neighbour_tables_are_the_same_after_the_same_traffic() {
             (Router, Host),
             (A, B),
             (C, B),
-            // These two fail: macvlan keeps them apart, and there is nobody.
+            // These fail: macvlan keeps them apart, and there is nobody.
             (Host, C),
             (Router, Elsewhere),
             (A, Elsewhere),
         ];
-        let outcome = pairs.map(|(from, to)| {
+        let outcome = at_once(pairs, |(from, to)| {
             [to.ipv4(), to.ipv6()].map(|address| lan.pings(from, &address).unwrap())
         });
         // Unanswered questions get no further.
