@@ -1,9 +1,13 @@
 //! Many containers on the VLAN of a site.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    io::Write,
+    net::{Ipv4Addr, Ipv6Addr},
+    process::{Command, Stdio},
+};
 
-use anyhow::Result;
-use vlanfast_tests::topology::{self, run};
+use anyhow::{Context, Result, ensure};
+use vlanfast_tests::topology;
 
 use crate::{
     frame::{ROUTER_IPV6, VID},
@@ -19,9 +23,34 @@ pub struct Crowd {
 impl Crowd {
     /// Adds containers to a site until it has `size`.
     pub fn new(site: &Site, size: usize) -> Result<Self> {
+        let crowd = Self::gather(site, size)?;
+        for number in 1..size {
+            batch(&crowd.name(site, number), &up(number))?;
+        }
+        settle();
+        Ok(crowd)
+    }
+
+    /// The same, and all have an IPv6 address too.
+    pub fn with_ipv6(site: &Site, size: usize) -> Result<Self> {
+        let crowd = Self::gather(site, size)?;
+        site.container.run(
+            "ip link set eth0 addrgenmode none && echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6",
+        )?;
+        batch(&site.container.name, &ipv6(0))?;
+        for number in 1..size {
+            batch(&crowd.name(site, number), &(up(number) + &ipv6(number)))?;
+        }
+        // They report their groups twice, within seconds: no answers to anybody.
+        (0..10).for_each(|_| settle());
+        Ok(crowd)
+    }
+
+    /// Devices in namespaces, not up yet.
+    fn gather(site: &Site, size: usize) -> Result<Self> {
         let namespaces = topology::Crowd::new(size - 1)?;
         let crowd = Self { size, namespaces };
-        let (host, parent) = (&site.wire.host.name, site.parent());
+        let parent = site.parent();
         let links = (1..size).map(|number| {
             let (mac, name) = (mac(number), crowd.name(site, number));
             format!(
@@ -29,43 +58,8 @@ impl Crowd {
                  link set eth0 netns {name}\n"
             )
         });
-        batch(host, &links.collect::<String>())?;
-        for number in 1..size {
-            // IPv6 would have something of its own to say.
-            batch(
-                crowd.name(site, number),
-                &format!(
-                    "link set eth0 addrgenmode none\n\
-                     addr add {}/16 dev eth0\n\
-                     link set eth0 up\n",
-                    Ipv4Addr::from(address(number))
-                ),
-            )?;
-        }
-        settle();
+        batch(&site.wire.host.name, &links.collect::<String>())?;
         Ok(crowd)
-    }
-
-    /// Gives each an IPv6 address too, at once, and a way to the router that needs no solicitation.
-    pub fn add_ipv6(&self, site: &Site) -> Result<()> {
-        let router = Ipv6Addr::from(ROUTER_IPV6);
-        site.container.run(
-            "ip link set eth0 addrgenmode none && echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6",
-        )?;
-        for number in 0..self.size {
-            batch(
-                self.name(site, number),
-                &format!(
-                    "addr add {}/64 dev eth0 nodad\n\
-                     neigh add {router} lladdr {} dev eth0 nud permanent\n",
-                    Ipv6Addr::from(address_ipv6(number)),
-                    text(ROUTER_MAC)
-                ),
-            )?;
-        }
-        // They report their groups twice, within seconds: no answers to anybody.
-        (0..10).for_each(|_| settle());
-        Ok(())
     }
 
     fn name(&self, site: &Site, number: usize) -> String {
@@ -76,10 +70,40 @@ impl Crowd {
     }
 }
 
+/// Commands that give a container its address, and no other: IPv6 would have something of its own to say.
+fn up(number: usize) -> String {
+    format!(
+        "link set eth0 addrgenmode none\n\
+         addr add {}/16 dev eth0\n\
+         link set eth0 up\n",
+        Ipv4Addr::from(address(number))
+    )
+}
+
+/// Commands that give it one of IPv6 at once, and a way to the router that needs no solicitation.
+fn ipv6(number: usize) -> String {
+    format!(
+        "addr add {}/64 dev eth0 nodad\n\
+         neigh add {} lladdr {} dev eth0 nud permanent\n",
+        Ipv6Addr::from(address_ipv6(number)),
+        Ipv6Addr::from(ROUTER_IPV6),
+        text(ROUTER_MAC)
+    )
+}
+
 /// Runs many commands of `ip` in one process.
-fn batch(netns: impl AsRef<str>, commands: &str) -> Result<()> {
-    let netns = netns.as_ref();
-    run(&format!("ip -n {netns} -batch - <<END\n{commands}END")).map(drop)
+fn batch(netns: &str, commands: &str) -> Result<()> {
+    let mut child = Command::new("ip")
+        .args(["-n", netns, "-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("failed to start ip")?;
+    let mut stdin = child.stdin.take().context("stdin is piped")?;
+    stdin.write_all(commands.as_bytes())?;
+    drop(stdin);
+    let status = child.wait()?;
+    ensure!(status.success(), "ip -batch failed: {status}");
+    Ok(())
 }
 
 /// The addresses of the container with a number; of 0, those that it has.

@@ -54,10 +54,6 @@ impl Bench {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    // On the lab's one CPU. On a machine that others use, it would take forever.
-    if !args.native {
-        measure::run_last()?;
-    }
     let mut bench = Bench {
         generator: Generator::new()?,
         effort: Effort::new(args.quick, args.native),

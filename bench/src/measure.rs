@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +11,9 @@ pub struct Effort {
     rounds: usize,
     native: bool,
 }
+
+/// Rounds that fill caches and pools, and are not counted.
+const WARM_UP: usize = 3;
 
 /// Frames of a round, in bursts of what a NAPI poll takes.
 pub const FRAMES: u32 = 1024;
@@ -26,23 +29,38 @@ impl Effort {
         }
     }
 
-    /// How many there are, with the one that is not counted.
+    /// How many there are, with those that are not counted.
     pub const fn rounds(self) -> u32 {
-        self.rounds as u32 + 1
+        (WARM_UP + self.rounds) as u32
     }
 
-    /// A third of the rounds, for what is long.
-    pub const fn less(self) -> Self {
+    /// Four times as many rounds, for what is short and differs much from one to the next.
+    pub const fn more(self) -> Self {
         Self {
-            rounds: self.rounds / 3,
+            rounds: self.rounds * 4,
             ..self
         }
     }
 
-    /// The median over the rounds (natively the least) of the nanoseconds that `round` takes, which under `-icount` are
-    /// instructions, for each of its `units`. The first round fills caches, and pools, and is not counted.
+    /// A third of the rounds, for what is long; at least one that is neither the cheapest nor the dearest.
+    pub fn less(self) -> Self {
+        Self {
+            rounds: (self.rounds / 3).max(3),
+            ..self
+        }
+    }
+
+    /// The nanoseconds that `round` takes, which under `-icount` are instructions, for each of its `units`.
+    ///
+    /// The mean over the rounds, because what the kernel puts off in one (freeing by RCU) it does in
+    /// another; but without the cheapest and the dearest tenth, which a timer or a worker of something
+    /// else has met. Natively the least: what else a real machine does can only add to a round.
     pub fn cost(&self, units: u32, mut round: impl FnMut() -> Result<()>) -> Result<f64> {
-        round()?;
+        // On a machine that others use, it would take forever.
+        let _last = (!self.native).then(Last::enter).transpose()?;
+        for _ in 0..WARM_UP {
+            round()?;
+        }
         let mut costs = Vec::with_capacity(self.rounds);
         for _ in 0..self.rounds {
             let start = Instant::now();
@@ -50,46 +68,38 @@ impl Effort {
             costs.push(start.elapsed().as_nanos() as f64 / f64::from(units));
         }
         costs.sort_by(f64::total_cmp);
-        // What else a real machine does can only add to a round.
-        let place = if self.native { 0 } else { self.rounds / 2 };
-        costs
-            .get(place)
-            .copied()
-            .context("there is at least one round")
+        let tenth = self.rounds.div_ceil(10);
+        let counted = match self.native {
+            true => &costs[..1],
+            false => &costs[tenth..self.rounds - tenth],
+        };
+        Ok(counted.iter().sum::<f64>() / counted.len() as f64)
     }
 }
 
-/// Lets everything else run first: whatever the kernel hands to a worker for our frames is done before
-/// we go on, and so within the round that caused it. For the one CPU of the lab.
-pub fn run_last() -> Result<()> {
-    policy(libc::SCHED_IDLE)
-}
+/// While this lives, everything else runs first: whatever the kernel hands to a worker for our frames, and
+/// whoever reads them, is done before we go on, and so within the round that caused it. For the one CPU of
+/// the lab.
+///
+/// Whom we start inherits it: nobody is started in a round.
+struct Last(());
 
-/// Competes for the CPU as everybody does, until this is dropped.
-pub struct Priority {
-    before: i32,
-}
-
-impl Priority {
-    pub fn normal() -> Result<Self> {
-        // SAFETY: a system call without pointers.
-        let before = unsafe { libc::sched_getscheduler(0) };
-        policy(libc::SCHED_OTHER)?;
-        Ok(Self { before })
+impl Last {
+    fn enter() -> Result<Self> {
+        policy(libc::SCHED_IDLE)?;
+        Ok(Self(()))
     }
 }
 
-impl Drop for Priority {
+impl Drop for Last {
     fn drop(&mut self) {
-        policy(self.before).expect("what was allowed once is allowed again");
+        policy(libc::SCHED_OTHER).expect("one may leave SCHED_IDLE");
     }
 }
 
 fn policy(policy: i32) -> Result<()> {
     // SAFETY: all zeroes is a valid value.
     let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    // Our children are none of this.
-    let policy = policy | libc::SCHED_RESET_ON_FORK;
     // SAFETY: a pointer to a value that lives as long as the call.
     let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
     ensure!(

@@ -14,7 +14,7 @@ use vlanfast_tests::{
 use crate::{
     crowd::{self, Crowd},
     frame::{ROUTER_IPV6, arp_request, solicitation},
-    measure::{BURST, Priority},
+    measure::BURST,
     site::Site,
 };
 
@@ -68,8 +68,6 @@ impl Storm {
         let socket = Packets::open(&site.wire.router.path(), WIRE, false)?;
         let mut absent = self.absent.iter().cycle();
         let mut present = self.present.iter().cycle();
-        // A storm does not wait for its victims.
-        let priority = Priority::normal()?;
         let (mut sent, mut probes) = (0, 0);
         let start = Instant::now();
         while start.elapsed().as_secs_f64() < seconds {
@@ -85,7 +83,6 @@ impl Storm {
             }
             sleep(Duration::from_micros(50));
         }
-        drop(priority);
         sleep(Duration::from_secs(1));
         drop(socket);
         let answered = answers()? - before;

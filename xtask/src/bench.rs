@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures in the lab, and writes down what it found.
 
 mod chart;
+mod compare;
 mod figures;
 mod page;
 mod tables;
@@ -31,6 +32,9 @@ pub struct Args {
     /// One table alone, printed and not written; may be given several times
     #[arg(long, value_name = "TABLE")]
     only: Vec<String>,
+    /// Fail if a figure in instructions differs by more than 1 % from this JSON of an earlier run
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
 }
 
 pub fn bench(args: &Args) -> Result<()> {
@@ -38,6 +42,8 @@ pub fn bench(args: &Args) -> Result<()> {
     let tables = tables::chosen(&args.only)?;
     setup::ensure(Need::Build)?;
     setup::ensure(Need::Lab)?;
+    // Before it is written anew: it may be the page's own.
+    let earlier = args.compare.as_deref().map(compare::read).transpose()?;
     let programs = Programs::build()?;
     let mut figures = Figures::default();
     let (native, lab): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.native);
@@ -58,7 +64,7 @@ pub fn bench(args: &Args) -> Result<()> {
         println!("written to docs/benchmarks.md and docs/benchmarks.json");
     }
     step(started, "done");
-    Ok(())
+    earlier.map_or(Ok(()), |earlier| compare::compare(&earlier, &figures))
 }
 
 /// What runs in the guest.
@@ -139,8 +145,10 @@ fn measure(
     if kernel != Kernel::V6_12 {
         flags += "--baseline ";
     }
+    // Programs lie at the same addresses each time, which also spares the emulator work.
     let script = format!(
-        "export VLANFAST_BIN=/lab/bin/vlanfast BENCH_OBJECT=/lab/bench.o \n\
+        "echo 0 >/proc/sys/kernel/randomize_va_space \n\
+         export VLANFAST_BIN=/lab/bin/vlanfast BENCH_OBJECT=/lab/bench.o \n\
          echo \"@@ kernel $(uname -r)\"\n\
          /lab/bin/vlanfast-bench {flags}{} 2>&1\n",
         tables

@@ -37,8 +37,7 @@ pub fn solicitations(bench: &mut Bench) -> Result<()> {
         let row = format!("{}, {}", contender.name(), containers(size));
         report::step(&format!("ns-answered: {row}"));
         let site = contender.build()?;
-        let crowd = Crowd::new(&site, size)?;
-        crowd.add_ipv6(&site)?;
+        let crowd = Crowd::with_ipv6(&site, size)?;
         let storm = Storm::solicitations(VID, &crowd);
         let share = storm.rage(&site, RATE, bench.storm())?;
         report::figure("ns-answered", &row, &column(RATE), 100.0 * share);

@@ -12,7 +12,7 @@ use vlanfast_tests::{
     topology::{Netns, WIRE, Wire},
 };
 
-use crate::{Bench, contender::Contender, measure::FRAMES, report};
+use crate::{Bench, contender::Contender, measure::FRAMES, report, site::settle};
 
 const TABLE: &str = "between";
 
@@ -29,6 +29,7 @@ pub fn between(bench: &mut Bench) -> Result<()> {
                 Some(Attached::start(&wire.host, &wire.trunk, &arguments)?)
             }
         };
+        settle();
         let who = contender.name();
         for (row, from, to, address) in [
             ("within one VLAN", &a, &b, [10, 0, 10, 3]),
@@ -36,6 +37,9 @@ pub fn between(bench: &mut Bench) -> Result<()> {
         ] {
             report::step(&format!("{TABLE}: {who}: {row}"));
             let (near, far) = pair(from, to, address.into())?;
+            for netns in [from, to, &wire.router] {
+                freeze(netns)?;
+            }
             let there = bench.effort.cost(FRAMES, || one_way(&near, &far))?;
             let back = bench.effort.cost(FRAMES, || round_trip(&near, &far))?;
             report::figure(TABLE, row, &format!("round trip, {who}"), back);
@@ -82,6 +86,16 @@ fn pair(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<(UdpSocket, UdpSo
     near.set_nonblocking(true)?;
     far.set_nonblocking(true)?;
     Ok((near, far))
+}
+
+/// Makes the neighbours that a namespace has found permanent: the way to one that the kernel doubts is
+/// longer, and when it begins to is chance.
+fn freeze(netns: &Netns) -> Result<()> {
+    netns.run(
+        "ip neigh show nud all | while read address _ device _ mac _; do \
+         case $mac in *:*) ip neigh change $address lladdr $mac dev $device nud permanent;; esac; done",
+    )?;
+    Ok(())
 }
 
 fn one_way(near: &UdpSocket, far: &UdpSocket) -> Result<()> {

@@ -44,9 +44,14 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
             ("into the container", router, container, CONTAINER),
             ("out of the container", container, router, ROUTER),
         ] {
-            let cost = transfer(bench.effort, from, to, address.into())
-                .with_context(|| format!("failed to send {column}"))?;
-            report::figure(TABLE, row, column, cost);
+            // One connection in some dozens is dearer by a few percent, throughout.
+            let mut costs = [0.0; 3];
+            for cost in &mut costs {
+                *cost = transfer(bench.effort.less(), from, to, address.into())
+                    .with_context(|| format!("failed to send {column}"))?;
+            }
+            costs.sort_by(f64::total_cmp);
+            report::figure(TABLE, row, column, costs[1]);
         }
     }
     Ok(())

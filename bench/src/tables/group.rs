@@ -7,12 +7,10 @@ use crate::{
     contender::Contender,
     crowd::Crowd,
     frame::{CONTAINER, VID, arp_request},
+    measure::FRAMES,
     place::Inside,
     report,
 };
-
-/// Requests of a round: macvlan queues 1,000, and its worker may have its turn only after them all.
-const REQUESTS: u32 = 512;
 
 /// For a host that does not exist.
 pub fn cost(bench: &mut Bench) -> Result<()> {
@@ -37,7 +35,7 @@ fn requests(
     contenders: &[Contender],
     target: [u8; 4],
 ) -> Result<()> {
-    let own = bench.generator.own_cost(bench.effort, REQUESTS)?;
+    let own = bench.generator.own_cost(bench.effort, FRAMES)?;
     for contender in bench.rows(contenders) {
         let row = contender.name();
         for size in bench.crowds() {
@@ -48,14 +46,16 @@ fn requests(
                 .generator
                 .aim(&site.wire.router, arp_request(VID, target))?;
             let _inside = Inside::enter(&site.wire.router)?;
-            // Each round is `size` times the work.
+            // Each round is `size` times the work, and in a short one it matters more when RCU frees.
             let effort = match size {
-                ..=16 => bench.effort,
-                _ => bench.effort.less(),
+                1 => bench.effort.more(),
+                16 => bench.effort,
+                64 => bench.effort.less(),
+                _ => bench.effort.less().less(),
             };
             let before = site.received()?;
-            let cost = effort.cost(REQUESTS, || bench.generator.inject(REQUESTS))?;
-            let sent = u64::from(effort.rounds() * REQUESTS);
+            let cost = effort.cost(FRAMES, || bench.generator.inject(FRAMES))?;
+            let sent = u64::from(effort.rounds() * FRAMES);
             match site.received()? - before {
                 arrived if arrived < sent && !contender.limits() => {
                     // What is dropped on its way is cheap: no figure to compare with.

@@ -3,20 +3,19 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::mpsc::{self, Sender},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use vlanfast_tests::{capture::in_netns, topology::Netns};
 
 use crate::{
     Bench,
     contender::Contender,
     frame::{CONTAINER, Fate, PORT, ROUTER, VID, datagram},
+    generator::Generator,
     measure::{Effort, FRAMES},
     place::Inside,
     report,
@@ -35,55 +34,43 @@ pub fn to_container(bench: &mut Bench) -> Result<()> {
     for contender in bench.rows(&Contender::WAYS) {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
-        let site = contender
-            .build()
-            .with_context(|| format!("failed to set up: {row}"))?;
-        let device = to_device(bench, &site)?;
+        let generator = &mut bench.generator;
+        let [device, socket] = contender.measured(bench.effort, |site, effort| {
+            Ok([
+                to_device(generator, effort, site)?,
+                to_socket(generator, effort, site)?,
+            ])
+        })?;
         report::figure(table, row, "to the device", device - own);
-        let socket = to_socket(bench, &site)?;
         report::figure(table, row, "to a socket's reader", socket - own);
     }
     Ok(())
 }
 
-fn to_device(bench: &mut Bench, site: &Site) -> Result<f64> {
-    bench
-        .generator
-        .aim(&site.wire.router, datagram(site.mac, VID, Fate::Dropped))?;
+fn to_device(generator: &mut Generator, effort: Effort, site: &Site) -> Result<f64> {
+    generator.aim(&site.wire.router, datagram(site.mac, VID, Fate::Dropped))?;
     let before = site.received()?;
     let cost = {
         let _inside = Inside::enter(&site.wire.router)?;
-        bench
-            .effort
-            .cost(FRAMES, || bench.generator.inject(FRAMES))?
+        effort.cost(FRAMES, || generator.inject(FRAMES))?
     };
-    let sent = u64::from(bench.effort.rounds() * FRAMES);
+    let sent = u64::from(effort.rounds() * FRAMES);
     site.check(before, sent)?;
     Ok(cost)
 }
 
-fn to_socket(bench: &mut Bench, site: &Site) -> Result<f64> {
+fn to_socket(generator: &mut Generator, effort: Effort, site: &Site) -> Result<f64> {
     let frame = datagram(site.mac, VID, Fate::Read);
-    bench.generator.aim(&site.wire.router, frame)?;
-    let (effort, read) = (bench.effort, Arc::new(AtomicU32::new(0)));
-    let reader = reader(&site.container, effort.rounds() * FRAMES, Arc::clone(&read))?;
+    generator.aim(&site.wire.router, frame)?;
+    let (tell, told) = mpsc::channel();
+    let reader = reader(&site.container, effort.rounds(), tell)?;
     let cost = {
         let _inside = Inside::enter(&site.wire.router)?;
-        let mut sent = 0;
         effort.cost(FRAMES, || {
-            bench.generator.inject(FRAMES)?;
-            sent += FRAMES;
-            // It takes precedence over us, so it is done as soon as it has been woken.
-            for _ in 0..1000 {
-                if read.load(Ordering::Acquire) == sent {
-                    return Ok(());
-                }
-                thread::yield_now();
-            }
-            bail!(
-                "{} of {sent} datagrams were read",
-                read.load(Ordering::Acquire)
-            )
+            generator.inject(FRAMES)?;
+            // Not in a loop: it would run, and count, whenever the scheduler gives us the reader's turn.
+            let all = told.recv_timeout(Duration::from_secs(1));
+            all.context("not every datagram was read")
         })?
     };
     let ended = reader.join();
@@ -91,8 +78,8 @@ fn to_socket(bench: &mut Bench, site: &Site) -> Result<f64> {
     Ok(cost)
 }
 
-/// Reads datagrams in the container until it has had `all` of them, which wakes it once for a burst.
-fn reader(container: &Netns, all: u32, count: Arc<AtomicU32>) -> Result<JoinHandle<Result<()>>> {
+/// Reads datagrams in the container, which wakes it once for a burst, and tells the end of each round.
+fn reader(container: &Netns, rounds: u32, tell: Sender<()>) -> Result<JoinHandle<Result<()>>> {
     let address = SocketAddr::from((CONTAINER, PORT));
     let socket = in_netns(&container.path(), move || {
         UdpSocket::bind(address).with_context(|| format!("failed to bind to {address}"))
@@ -115,11 +102,13 @@ fn reader(container: &Netns, all: u32, count: Arc<AtomicU32>) -> Result<JoinHand
         std::io::Error::last_os_error()
     );
     Ok(thread::spawn(move || {
-        for number in 1..=all {
-            socket
-                .recv(&mut [0; 64])
-                .context("failed to read a datagram")?;
-            count.store(number, Ordering::Release);
+        for _ in 0..rounds {
+            for _ in 0..FRAMES {
+                socket
+                    .recv(&mut [0; 64])
+                    .context("failed to read a datagram")?;
+            }
+            tell.send(()).context("nobody waits for the reader")?;
         }
         Ok(())
     }))
@@ -132,10 +121,9 @@ pub fn to_wire(bench: &mut Bench) -> Result<()> {
     for contender in bench.rows(&Contender::BUT_XDP) {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
-        let site = contender
-            .build()
-            .with_context(|| format!("failed to set up: {row}"))?;
-        let cost = sending(bench.effort, &site.container)?;
+        let [cost] = contender.measured(bench.effort, |site, effort| {
+            Ok([sending(effort, &site.container)?])
+        })?;
         report::figure(table, row, "to the wire", cost - own);
     }
     Ok(())

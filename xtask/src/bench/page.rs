@@ -63,10 +63,16 @@ Written by `cargo xtask bench`; do not edit. The same figures for programs:
 [benchmarks.json](benchmarks.json).
 
 The unit is *instructions*: Debian's kernel runs in QEMU with `-icount`, whose clock counts one
-nanosecond for each instruction of the guest, in the kernel and outside. So the figures repeat to
-within 1 % on any machine, and differences of a few instructions are real. They say how much work there
+nanosecond for each instruction of the guest, in the kernel and outside. So two runs, on any machine,
+agree within 1 % on every figure in instructions, most within 0.1 %; `cargo xtask bench --compare FILE`
+names those that differ by more from an earlier run's JSON. They say how much work there
 is, and not how long it takes: cache misses, branch prediction and the speed of single instructions are
-not in them, nor is what a NIC does. A figure is the median over rounds of 1,024 packets.
+not in them, nor is what a NIC does. A figure is the mean over rounds of 1,024 packets, without the
+cheapest and the dearest tenth of the rounds. Of a bridge, it is the mean of 16: each hashes with a secret
+of its own.
+
+Not instructions, and not that exact, are shares in percent (a storm is chaos, and a share is of one), what
+is measured on this machine's own kernel, and the daemon's memory and start.
 
     router: wire ══ trunk :host: trunk.10 ── macvlan ── eth0 :container
 

@@ -31,6 +31,11 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// Whether the same work gives the same number again.
+    pub const fn is_instructions(self) -> bool {
+        matches!(self, Self::Instructions | Self::Times)
+    }
+
     /// The word on the axis of a picture.
     pub const fn name(self) -> &'static str {
         match self {
