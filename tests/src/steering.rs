@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
 
 use crate::{
     messages::{ABSENT, MDNS, SENDER, advertisement, arp, mdns6, udp},
     packet::{BROADCAST, frame},
     scene::{Decisions, Heard, Scene, Taker, request, solicit},
+    sync::eventually,
     topology::Wire,
 };
 
@@ -116,9 +118,11 @@ pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static 
     for taker in scene.takers.iter().chain([&scene.host]) {
         asked(&scene, taker, 3, &everyone(&scene, Heard::by_group(3)))?;
     }
-    let mut expected = Decisions::default();
-    expected.pass = 18;
-    scene.counted(expected)?;
+    let passed = |pass| Decisions {
+        pass,
+        ..Decisions::default()
+    };
+    scene.counted(passed(18))?;
     attached.stop()?;
 
     // Its counters are gone with it.
@@ -127,8 +131,7 @@ pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static 
     let absent = request(ABSENT);
     scene.send(&absent, 300)?;
     ears.have_heard(&absent, &everyone(&scene, Heard::by_group(300)))?;
-    expected.pass = 300;
-    scene.counted(expected)?;
+    scene.counted(passed(300))?;
     attached.stop()
 }
 
@@ -219,14 +222,10 @@ pub fn a_disputed_address_is_asked_for_by_broadcast(
     };
     scene.add(second)?;
     let attached = scene.attach(&[])?;
-    let in_conflict = |attached: &crate::program::Attached| -> Result<usize> {
-        let endpoints = attached.endpoints()?;
-        Ok(endpoints
-            .iter()
-            .filter(|row| row["conflict"] == true)
-            .count())
-    };
-    ensure!(in_conflict(&attached)? > 0, "{:?}", attached.endpoints()?);
+    let is_in_conflict = |row: &Value| row["conflict"] == true;
+    eventually("conflict", &attached, |endpoints| {
+        endpoints.iter().any(is_in_conflict)
+    });
     let mut ears = scene.listen()?;
     let mut expected = Decisions::default();
     for frame in [request(first.address), solicit(first.address6)] {
@@ -243,8 +242,8 @@ pub fn a_disputed_address_is_asked_for_by_broadcast(
 
     // One gives way.
     scene.run(0, "ip addr flush dev eth0")?;
-    crate::sync::eventually("peace", &attached, |endpoints| {
-        endpoints.iter().all(|row| row["conflict"] == false)
+    eventually("peace", &attached, |endpoints| {
+        !endpoints.iter().any(is_in_conflict)
     });
     asked(&scene, &second, 3, &only(2, &scene, Heard::alone(3)))?;
     expected.steer += 6;

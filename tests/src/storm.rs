@@ -166,9 +166,13 @@ fn storms(scene: &Scene, prepared: fn(Packets) -> Result<Packets>) -> Result<()>
         0 => solicit(scene.takers[wanted(number)].address6),
         _ => solicit(ABSENT6),
     };
+    type Frames<'a> = &'a (dyn Fn(u64) -> Vec<u8> + Sync);
+    let both: [(Frames, _, _); 2] = [
+        (&by_arp, "ARP", [0x08, 0x06]),
+        (&by_solicitation, "ND", [0x86, 0xdd]),
+    ];
     let mut before = Decisions::default();
-    let frames: [&(dyn Fn(u64) -> Vec<u8> + Sync); 2] = [&by_arp, &by_solicitation];
-    for (frame, name, kind) in [(frames[0], "ARP", [8, 6]), (frames[1], "ND", [0x86, 0xdd])] {
+    for (frame, name, kind) in both {
         let mut ears = scene.listen()?;
         let sockets = (0..storm.senders).map(|_| scene.sender().and_then(prepared));
         let sent = storm.rage(sockets.collect::<Result<_>>()?, frame)?;
