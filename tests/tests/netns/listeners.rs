@@ -57,7 +57,7 @@ fn those_who_take_what_nobody_sees_are_shown() {
     ))
     .unwrap();
     listeners(&attached, 0, &["port"]);
-    assert!(warnings(&attached).contains("nothing is shed"));
+    assert!(warnings(&attached).contains("VLANs without a device here are not shed"));
     let text = vlanfast(host, &["status", trunk]).unwrap().stdout;
     let line = format!("{trunk}, 0 endpoints; not steered, no storm limit, not shed: a port of");
     assert!(text.contains(&line), "{text}");
