@@ -155,7 +155,8 @@ pub const ALL: &[Table] = &[
         title: "Frames for nobody here, on this machine",
         about: "The same on the kernel and the CPU of the machine that wrote this page, in frames/s. \
                 The fastest of the rounds, because other work runs there. Compare rows, not machines; \
-                the generator's own time is subtracted.",
+                the generator's own time is subtracted. The MAC is asked for untagged, and there nothing is \
+                shed.",
         unit: Unit::Rate,
         native: true,
         ..TABLE
