@@ -27,6 +27,7 @@ const VM_TARGETS: &[&str] = &[
     "kernel",
     "netns",
     "trunk",
+    "storm",
     "protocols",
     "sync",
     "life",
