@@ -82,7 +82,8 @@ fn status_lists_the_vlan_devices_by_vid_and_not_by_name() {
     let attached = Attached::start(&wire.host, trunk, &[]).unwrap();
     let vlans = &attached.status().unwrap()["vlans"];
     let expected = serde_json::json!([
-        {"vlan": 20, "parent": "vlan7", "endpoints": 0}, {"vlan": 30, "parent": "uplink", "endpoints": 0},
+        {"vlan": 20, "parent": "vlan7", "endpoints": 0, "listeners": []},
+        {"vlan": 30, "parent": "uplink", "endpoints": 0, "listeners": []},
     ]);
     assert_eq!(*vlans, expected);
     attached.stop().unwrap();
