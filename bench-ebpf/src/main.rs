@@ -51,6 +51,12 @@ pub fn empty_xdp(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
+/// What it costs to be rid of a frame by XDP.
+#[xdp]
+pub fn drop_xdp(_: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
 /// What any TC program costs.
 #[classifier]
 pub fn empty_tc(_: TcContext) -> i32 {

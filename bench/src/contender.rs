@@ -28,6 +28,8 @@ pub enum Contender {
     /// Programs that do nothing, where vlanfast has its own: the least that it could cost.
     EmptyTc,
     EmptyXdp,
+    /// It drops everything: the least that shedding could cost.
+    DroppingXdp,
     /// They are on another device: what a host pays for having any TC program anywhere.
     TcElsewhere,
     /// ipvlan in mode L2 in place of macvlan.
@@ -83,6 +85,7 @@ impl Contender {
             Self::XdpShedding => "vlanfast, XDP, shedding",
             Self::EmptyTc => "empty TC programs",
             Self::EmptyXdp => "an empty XDP program",
+            Self::DroppingXdp => "an XDP program that only drops",
             Self::TcElsewhere => "empty TC programs elsewhere",
             Self::Ipvlan => "ipvlan L2",
             Self::Bridge => "bridge + veth",
@@ -177,7 +180,8 @@ impl Contender {
                 site.attach_empty_tc(&trunk)
             }
             Self::TcElsewhere => site.attach_empty_tc("lo"),
-            Self::EmptyXdp => site.attach_empty_xdp(),
+            Self::EmptyXdp => site.attach_xdp("empty_xdp"),
+            Self::DroppingXdp => site.attach_xdp("drop_xdp"),
             _ => Ok(()),
         }
     }

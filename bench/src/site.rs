@@ -86,12 +86,12 @@ impl Site {
         Ok(())
     }
 
-    pub fn attach_empty_xdp(&mut self) -> Result<()> {
+    pub fn attach_xdp(&mut self, name: &str) -> Result<()> {
         let mut ebpf = generator::load()?;
         self.wire.keep_tags()?;
         let program: &mut Xdp = ebpf
-            .program_mut("empty_xdp")
-            .context("no program empty_xdp")?
+            .program_mut(name)
+            .with_context(|| format!("no program {name}"))?
             .try_into()?;
         program.load()?;
         let _inside = Inside::enter(&self.wire.host)?;

@@ -12,12 +12,13 @@ use crate::{
     site::TRUNK_MAC,
 };
 
-const CONTENDERS: [Contender; 5] = [
+const CONTENDERS: [Contender; 6] = [
     Contender::Kernel,
     Contender::Tc,
     Contender::Xdp,
     Contender::TcShedding,
     Contender::XdpShedding,
+    Contender::DroppingXdp,
 ];
 
 /// A VLAN without a device.

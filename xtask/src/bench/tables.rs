@@ -146,7 +146,9 @@ pub const ALL: &[Table] = &[
         title: "Frames for nobody here",
         about: "Instructions for a 64-byte frame of a VLAN that has no device, and for one of a VLAN that \
                 has, but with a destination MAC that is nobody's. *Shedding*: with `--shed mac`, which drops \
-                both. Otherwise vlanfast passes both, and the kernel drops them.",
+                both. Otherwise vlanfast passes both, and the kernel drops them. What only drops shows how much \
+                of each figure is the veth's: it hands the frame on before any program sees it, which is \
+                the driver's part on a NIC.",
         picture: Some("a VLAN that nobody has"),
         ..TABLE
     },
