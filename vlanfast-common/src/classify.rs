@@ -31,18 +31,12 @@ pub trait Tables {
 
     fn settings(&self) -> Option<&Settings>;
 
-    /// In nanoseconds, by the clock of [`Settings::heartbeat`].
+    /// In nanoseconds, by the clock of [`Settings::heartbeat`], to about 10 ms.
     fn now(&self) -> u64;
 }
 
 /// Where layer 2 ends at the latest: behind two tags. No frame on a wire is as short.
 pub const HEAD: usize = 22;
-
-/// Whether a frame is passed whatever is in the tables: the common case, and what leaves.
-#[inline(always)]
-pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -> bool {
-    direction == Direction::Tx || headers.cast == Cast::Unicast && !tables.sheds_vlans()
-}
 
 /// Decides over a frame.
 #[inline(always)]
@@ -52,30 +46,36 @@ pub fn classify(
     direction: Direction,
     tables: &impl Tables,
 ) -> Verdict {
-    let Some(vid) = headers.vlan.vid() else {
-        return Verdict::Pass;
-    };
-    if is_plain(headers, direction, tables) || frame.len() < HEAD {
-        return Verdict::Pass;
+    match screen(frame, headers, direction, tables) {
+        Some(verdict) => verdict,
+        None => group(frame, headers, tables),
+    }
+}
+
+/// The part of a decision over all frames but those that came in for a group.
+#[inline(always)]
+pub fn screen(
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+    tables: &impl Tables,
+) -> Option<Verdict> {
+    if direction == Direction::Tx {
+        return Some(Verdict::Pass);
     }
     if tables.sheds_vlans()
-        && let Some(reason) = shed(frame, headers, vid, tables)
+        && let Some(reason) = shed(frame, headers, tables)
     {
-        return Verdict::Drop(reason);
+        return Some(Verdict::Drop(reason));
     }
-    match headers.cast {
-        Cast::Unicast => Verdict::Pass,
-        Cast::Broadcast | Cast::Multicast => group(frame, headers, vid, tables),
-    }
+    (headers.cast == Cast::Unicast).then_some(Verdict::Pass)
 }
 
 /// Why nobody takes a frame, if that is sure.
 #[inline(always)]
-fn shed(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Option<Reason> {
+fn shed(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Option<Reason> {
     // What looks untagged may have had a tag that the hook was not shown.
-    if vid == Vid::UNTAGGED {
-        return None;
-    }
+    let vid = headers.vlan.vid().filter(|vid| *vid != Vid::UNTAGGED)?;
     let parent = tables.parent(vid);
     let (reason, missing) = if parent == Parent::default() {
         if tables.parent(Vid::UNTAGGED).has(Parent::TAGGED) {
@@ -98,10 +98,14 @@ fn shed(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -
     (trust.incomplete & (missing | Settings::CHANGING) == 0).then_some(reason)
 }
 
-/// A frame to a group: to the one that it seeks, if that is known; within the limit to all, if it is not.
+/// The part over frames to a group: to the one that it seeks, if that is known; within the limit to all, if it
+/// is not.
 #[inline(always)]
-fn group(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
-    if !tables.steers() && tables.storm_limit() == 0 {
+pub fn group(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Verdict {
+    let Some(vid) = headers.vlan.vid() else {
+        return Verdict::Pass;
+    };
+    if !tables.steers() && tables.storm_limit() == 0 || frame.len() < HEAD {
         return Verdict::Pass;
     }
     let Some(sought) = sought(frame, headers, vid) else {
@@ -116,8 +120,7 @@ fn group(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) 
             Some(taker) if taker.has(Neighbor::CONFLICT) => return Verdict::Disputed,
             Some(taker) if taker.has(Neighbor::DOWN) => return Verdict::Pass,
             Some(taker) => Mac(taker.mac),
-            None if tables.neighbor(key.anywhere()).is_some() => return Verdict::Pass,
-            None => return limit(parent, vid, tables),
+            None => return limit(key, parent, vid, tables),
         },
         Sought::Mac(mac) => match tables.endpoint(EndpointKey::new(vid, mac)) {
             Some(taker) if taker.has(Endpoint::CONFLICT) => return Verdict::Disputed,
@@ -147,9 +150,9 @@ fn steer(frame: &impl Frame, vid: Vid, taker: Mac, tables: &impl Tables) -> Verd
 
 /// A frame that asks for an absent host.
 #[inline(always)]
-fn limit(parent: Parent, vid: Vid, tables: &impl Tables) -> Verdict {
+fn limit(key: NeighborKey, parent: Parent, vid: Vid, tables: &impl Tables) -> Verdict {
     let rate = tables.storm_limit();
-    if rate == 0 || parent.has(Parent::UNLIMITED) {
+    if rate == 0 || parent.has(Parent::UNLIMITED) || tables.neighbor(key.anywhere()).is_some() {
         return Verdict::Pass;
     }
     let (Some(bucket), Some(trust)) = (tables.bucket(vid), trust(tables)) else {
@@ -168,7 +171,7 @@ struct Trust {
     incomplete: u32,
 }
 
-/// Looks at the heartbeat: last, because the clock costs more than all of the tables.
+/// Looks at the heartbeat: last, because most verdicts need no clock.
 #[inline(always)]
 fn trust(tables: &impl Tables) -> Option<Trust> {
     let settings = tables.settings()?;

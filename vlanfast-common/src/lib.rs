@@ -23,7 +23,7 @@ mod verdict;
 mod wire;
 
 pub use addr::{Mac, Vid};
-pub use classify::{HEAD, Tables, classify, is_plain};
+pub use classify::{HEAD, Tables, classify, group, screen};
 pub use counters::{Counters, Direction, Tally};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};

@@ -6,9 +6,8 @@
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Until when the tables count as true, in nanoseconds of CLOCK_MONOTONIC, which is what
-    /// `bpf_ktime_get_ns` reads. The loader moves it forward every second; past it, every verdict is
-    /// `Pass`.
+    /// Until when the tables count as true, in nanoseconds of CLOCK_MONOTONIC. The loader moves it
+    /// forward every second; past it, every frame is passed.
     pub heartbeat: u64,
     /// [`LAYOUT`](crate::LAYOUT) of the loader that wrote it.
     pub layout: u32,

@@ -18,21 +18,21 @@ use aya_ebpf::{
 };
 use head::Head;
 use tables::Maps;
-use vlanfast_common::{Direction, Frame, HEAD, Headers, Verdict, classify, is_plain, parse, wire};
+use vlanfast_common::{Direction, Frame, HEAD, Headers, Verdict, group, parse, screen, wire};
 
 /// Ingress, before the kernel has made an skb of the frame.
 #[xdp]
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     let frame = xdp::XdpFrame::new(&ctx);
-    let headers = headers(&frame, frame.head());
-    if !is_plain(&headers, Direction::Rx, &Maps) {
-        let verdict = decide_xdp(ctx.ctx, headers.to_bits());
+    let (headers, verdict) = begin(&frame, frame.head(), Direction::Rx);
+    let Some(verdict) = verdict else {
+        let verdict = group_xdp(ctx.ctx, headers.to_bits());
         return finish_xdp(ctx.ctx, headers.to_bits(), verdict);
-    }
+    };
     if report::is_on() {
-        report_xdp(ctx.ctx, headers.to_bits(), Verdict::Pass.to_bits());
+        report_xdp(ctx.ctx, headers.to_bits(), verdict.to_bits());
     }
-    finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass)
+    finish(&ctx, &frame, &headers, Direction::Rx, verdict)
 }
 
 /// Ingress, where XDP is not to be had.
@@ -50,26 +50,25 @@ pub fn vlanfast_tx(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn skb(ctx: &TcContext, direction: Direction) -> i32 {
     let frame = tc::SkbFrame::new(ctx);
-    let headers = headers(&frame, frame.head());
-    if !is_plain(&headers, direction, &Maps) {
-        let verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
+    let (headers, verdict) = begin(&frame, frame.head(), direction);
+    let Some(verdict) = verdict else {
+        let verdict = group_skb(ctx.skb.skb, headers.to_bits());
         return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
-    }
+    };
     if report::is_on() {
-        let verdict = Verdict::Pass.to_bits();
-        report_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
+        report_skb(ctx.skb.skb, headers.to_bits(), verdict.to_bits(), direction);
     }
-    finish(ctx, &frame, &headers, direction, Verdict::Pass)
+    finish(ctx, &frame, &headers, direction, verdict)
 }
 
-// What is not plain goes through BPF functions of its own, so that whatever it needs of registers and stack
-// is nothing to those frames that are. Several, one after the other, because a chain of calls has 512 bytes
+// Frames to a group go through BPF functions of their own, so that whatever they need of registers and stack
+// is nothing to all others. Several, one after the other, because a chain of calls has 512 bytes
 // of stack. They take and return numbers, because the verifier does not follow structures.
 
 #[inline(never)]
-fn decide_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
+fn group_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
-    decide(xdp::XdpFrame::new(&ctx).head(), headers, Direction::Rx)
+    decide(xdp::XdpFrame::new(&ctx).head(), headers)
 }
 
 #[inline(never)]
@@ -91,13 +90,13 @@ fn report_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) {
 }
 
 #[inline(never)]
-fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
+fn group_skb(skb: *mut __sk_buff, headers: u64) -> u64 {
     let ctx = TcContext::new(skb);
     if tc::SkbFrame::new(&ctx).head().is_none() {
         // Some drivers leave no more than the addresses in one piece with the skb.
         let _ = ctx.pull_data(HEAD as u32);
     }
-    decide(tc::SkbFrame::new(&ctx).head(), headers, direction)
+    decide(tc::SkbFrame::new(&ctx).head(), headers)
 }
 
 #[inline(never)]
@@ -118,20 +117,31 @@ fn report_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direct
     report::report(&ctx, &frame, direction, headers, verdict);
 }
 
-/// Twice in the object, so that the common case is one check and no helper.
+/// Reads a frame, and decides over most. Twice in the object, so that the common case is one check and no
+/// helper.
 #[inline(always)]
-fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
+fn begin<F: Frame>(
+    frame: &F,
+    head: Option<Head<'_, F>>,
+    direction: Direction,
+) -> (Headers, Option<Verdict>) {
     match head {
-        Some(head) => parse(&head),
-        None => parse(frame),
+        Some(head) => {
+            let headers = parse(&head);
+            (headers, screen(&head, &headers, direction, &Maps))
+        }
+        None => {
+            let headers = parse(frame);
+            (headers, screen(frame, &headers, direction, &Maps))
+        }
     }
 }
 
 #[inline(always)]
-fn decide<F: Frame>(head: Option<Head<'_, F>>, headers: u64, direction: Direction) -> u64 {
+fn decide<F: Frame>(head: Option<Head<'_, F>>, headers: u64) -> u64 {
     let headers = Headers::from_bits(headers);
     let verdict = match head {
-        Some(head) => classify(&head, &headers, direction, &Maps),
+        Some(head) => group(&head, &headers, &Maps),
         None => Verdict::Pass,
     };
     verdict.to_bits()

@@ -59,7 +59,7 @@ pub struct AttachArgs {
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub storm_limit: u32,
 
-    /// What to drop because nobody here takes it; refused where somebody unknown listens
+    /// What to drop because nobody here takes it; refused where others listen on the trunk
     #[arg(long, value_enum, default_value_t = Shedding::Off)]
     pub shed: Shedding,
 
@@ -84,7 +84,7 @@ pub struct AttachArgs {
     #[arg(long, value_name = "ADDR:PORT|off", default_value_t = Metrics::default())]
     pub metrics: Metrics,
 
-    /// Show messages of the BPF programs: -v frames passed unread, -vv every frame
+    /// Show messages of the BPF programs: -v frames steered, dropped or passed unread, -vv all
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 }

@@ -19,7 +19,8 @@ use vlanfast_common::Direction;
 use super::pins::BPFFS;
 use crate::error::Error;
 
-/// The oldest kernel that we test for. tcx came with 6.6; before, TC means clsact.
+/// The oldest kernel that has every helper we call: `bpf_xdp_load_bytes`. tcx came with 6.6; before, TC means
+/// clsact.
 const OLDEST: (u32, u32) = (5, 18);
 
 /// `enum bpf_cmd` of the kernel's `include/uapi/linux/bpf.h`.
