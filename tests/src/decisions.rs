@@ -9,6 +9,10 @@ use crate::{
     world::{CONTAINER, GUESTS, NESTED, PARENT, PORT, TRUNK, TWICE},
 };
 
+mod egress;
+
+pub use egress::reflecting;
+
 /// A frame and what becomes of it.
 #[derive(Clone, Debug)]
 pub struct Decided {

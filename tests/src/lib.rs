@@ -1,6 +1,7 @@
 //! What the tests that need root share. They touch nothing but namespaces, devices and pins that
 //! they made themselves, under names of their own.
 
+pub mod access;
 pub mod capture;
 pub mod crash;
 pub mod daemon;

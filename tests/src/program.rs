@@ -175,6 +175,13 @@ impl Attached {
         Ok((rx, tx))
     }
 
+    /// The row of a VLAN in `counters --json`.
+    pub fn row(&self, vid: u16) -> Result<Value> {
+        let vlan = vid.to_string();
+        let rows = self.json(&["counters", &self.trunk, "--vlan", &vlan, "--json"])?;
+        Ok(rows[0].clone())
+    }
+
     /// `endpoints --json` by another process.
     pub fn endpoints(&self) -> Result<Vec<Value>> {
         let rows = self.json(&["endpoints", &self.trunk, "--docker", "off", "--json"])?;

@@ -103,7 +103,7 @@ pub fn bulk(wire: &Wire, end: &Netns, ingress: &str) -> Result<()> {
 }
 
 /// Sends [`BULK`] bytes over TCP.
-fn transfer(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
+pub fn transfer(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
     let listener = in_netns(&to.path(), move || Ok(TcpListener::bind((address, 5001))?))?;
     let reader = thread::spawn(move || -> Result<u64> {
         Ok(io::copy(&mut listener.accept()?.0, &mut io::sink())?)

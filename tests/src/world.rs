@@ -17,6 +17,8 @@ pub const CONTAINER: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
 pub const TRUNK: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
 /// The MAC of a VLAN device that has one of its own.
 pub const PARENT: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
+/// Another container's on VLAN 10.
+pub const SIBLING: [u8; 6] = [0x02, 0, 0, 0, 1, 3];
 /// A MAC that two containers have.
 pub const TWICE: [u8; 6] = [0x02, 0, 0, 0, 1, 9];
 
@@ -54,19 +56,26 @@ impl World {
     pub fn new(policy: Policy) -> Result<Self> {
         let mut world = Self::nobody(policy);
         for (vid, ifindex, flags) in [
-            (0, 2, Parent::UP),
-            (10, 3, Parent::UP),
-            (PORT, 4, Parent::UP | Parent::PORT),
-            (GUESTS, 5, Parent::UP | Parent::GUESTS),
+            // Numbers that no device has.
+            (0, 1_000_002, Parent::UP),
+            (10, 1_000_003, Parent::UP | Parent::HOST_ACCESS),
+            (PORT, 1_000_004, Parent::UP | Parent::PORT),
+            (GUESTS, 1_000_005, Parent::UP | Parent::GUESTS),
             (NESTED, 0, Parent::NESTED),
         ] {
-            let parent = Parent { ifindex, flags };
+            let parent = Parent {
+                ifindex,
+                flags,
+                mac: if vid == 0 { TRUNK } else { PARENT },
+                reserved: 0,
+            };
             world.vlans.insert(Vid::from_tci(vid), parent);
         }
         world.taker(0, TRUNK, Endpoint::HOST, &["192.0.2.1", "fe80::a"])?;
         world.taker(10, PARENT, Endpoint::HOST, &["10.0.10.250"])?;
         // As everywhere: a VLAN device takes what is for the trunk's MAC.
         world.taker(10, TRUNK, Endpoint::HOST, &[])?;
+        world.taker(10, SIBLING, 0, &["10.0.10.3"])?;
         world.taker(10, TWICE, Endpoint::CONFLICT, &[])?;
         for vid in [0, 10, PORT, GUESTS] {
             world.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
@@ -143,6 +152,10 @@ impl Tables for World {
 
     fn sheds_macs(&self) -> bool {
         self.policy.shed >= Shed::Mac as u32
+    }
+
+    fn gives_host_access(&self) -> bool {
+        self.policy.host_access != 0
     }
 
     fn parent(&self, vid: Vid) -> Parent {

@@ -13,7 +13,7 @@ use vlanfast_common::{
     Bytes, Counters, Direction, Policy, Settings, Verdict, Vlan, classify, parse, wire,
 };
 use vlanfast_tests::{
-    decisions::{Decided, over_the_limit, shedding, steering},
+    decisions::{Decided, over_the_limit, reflecting, shedding, steering},
     packet::{self, Named, Row, corpus},
     require,
     world::World,
@@ -59,7 +59,11 @@ fn by_host(world: &World, frame: &[u8], direction: Direction) -> (Verdict, Count
     let verdict = classify(&bytes, &headers, direction, world);
     let mut counters = Counters::default();
     let wire = wire(&bytes, &headers);
-    counters.add(direction, headers.cast, wire, verdict);
+    let done = match world.policy.dry_run {
+        0 => verdict,
+        _ => Verdict::Pass,
+    };
+    counters.add(direction, headers.cast, wire, verdict, done);
     (verdict, BTreeMap::from([(headers.vlan.key(), counters)]))
 }
 
@@ -104,9 +108,16 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
     const XDP_PASS: u32 = 2;
     const TC_ACT_UNSPEC: u32 = -1i32 as u32;
     const TC_ACT_SHOT: u32 = 2;
+    const TC_ACT_REDIRECT: u32 = 7;
     let mut left = frame.to_vec();
     if let Verdict::Steer { mac } = verdict {
         left[..6].copy_from_slice(&mac.0);
+    }
+    if let Verdict::Reflect { mac } = verdict {
+        // Without its tag, which is among the bytes here.
+        left.drain(12..16);
+        left[..6].copy_from_slice(&mac.0);
+        return (TC_ACT_REDIRECT, left);
     }
     let code = match (program == load::XDP, verdict) {
         (true, Verdict::Drop(_)) => XDP_DROP,
@@ -160,6 +171,8 @@ const STEERING: Policy = Policy {
     storm_limit: 1,
     shed: 0,
     dry_run: 0,
+    host_access: 0,
+    reserved: [0; 3],
 };
 
 /// Everything is switched on.
@@ -171,34 +184,44 @@ const ALL: Policy = Policy {
 /// Runs frames through both ingress programs: the host, the kernel and the expectation must agree on the
 /// verdict, on what is counted and on every byte. `before` goes first.
 fn decides(frames: &[Decided], before: Option<&Decided>, world: impl Fn() -> World) {
-    require!("decisions", nix::unistd::geteuid().is_root(), "needs root");
     for program in [load::XDP, load::RX] {
-        for frame in frames {
-            let name = frame.name;
-            let world = world();
-            let mut loaded = Loaded::new(program, &world);
-            let mut counted_before = Counted::new();
-            if let Some(before) = before {
-                let (verdict, counted) = by_host(&world, &before.bytes, Direction::Rx);
-                assert_eq!(verdict, before.verdict, "{}, by the host", before.name);
-                assert_eq!(loaded.run(&before.bytes).2, counted);
-                counted_before = counted;
-            }
-            let (verdict, mut expected) = by_host(&world, &frame.bytes, Direction::Rx);
-            assert_eq!(verdict, frame.verdict, "{name}, by the host");
-            for (key, before) in counted_before {
-                expected.entry(key).or_default().merge(&before);
-            }
-            let (code, left, counted) = loaded.run(&frame.bytes);
-            let done = match world.policy.dry_run {
-                0 => verdict,
-                _ => Verdict::Pass,
-            };
-            let (expected_code, expected_frame) = carried_out(program, done, &frame.bytes);
-            assert_eq!(code, expected_code, "{program}: {name}");
-            assert_eq!(left, expected_frame, "{program}: {name}");
-            assert_eq!(counted, expected, "{program}: {name}");
+        decides_at((program, Direction::Rx), frames, before, &world);
+    }
+}
+
+/// The same for one program.
+fn decides_at(
+    (program, direction): (&'static str, Direction),
+    frames: &[Decided],
+    before: Option<&Decided>,
+    world: impl Fn() -> World,
+) {
+    require!("decisions", nix::unistd::geteuid().is_root(), "needs root");
+    for frame in frames {
+        let name = frame.name;
+        let world = world();
+        let mut loaded = Loaded::new(program, &world);
+        let mut counted_before = Counted::new();
+        if let Some(before) = before {
+            let (verdict, counted) = by_host(&world, &before.bytes, direction);
+            assert_eq!(verdict, before.verdict, "{}, by the host", before.name);
+            assert_eq!(loaded.run(&before.bytes).2, counted);
+            counted_before = counted;
         }
+        let (verdict, mut expected) = by_host(&world, &frame.bytes, direction);
+        assert_eq!(verdict, frame.verdict, "{name}, by the host");
+        for (key, before) in counted_before {
+            expected.entry(key).or_default().merge(&before);
+        }
+        let (code, left, counted) = loaded.run(&frame.bytes);
+        let done = match world.policy.dry_run {
+            0 => verdict,
+            _ => Verdict::Pass,
+        };
+        let (expected_code, expected_frame) = carried_out(program, done, &frame.bytes);
+        assert_eq!(code, expected_code, "{program}: {name}");
+        assert_eq!(left, expected_frame, "{program}: {name}");
+        assert_eq!(counted, expected, "{program}: {name}");
     }
 }
 
@@ -241,6 +264,27 @@ fn a_storm_is_cut_off_at_its_limit() {
 #[test]
 fn frames_for_nobody_here_are_shed() {
     decides(&shedding(), None, || World::new(ALL).unwrap());
+}
+
+#[test]
+fn what_leaves_for_this_host_comes_in_again() {
+    let policy = Policy {
+        host_access: 1,
+        ..ALL
+    };
+    let egress = (load::TX, Direction::Tx);
+    decides_at(egress, &reflecting(), None, || World::new(policy).unwrap());
+    let passed = |frame| Decided {
+        verdict: Verdict::Pass,
+        ..frame
+    };
+    let frames: Vec<_> = reflecting().into_iter().map(passed).collect();
+    decides_at(egress, &frames, None, || World::new(ALL).unwrap());
+    decides_at(egress, &frames, None, || {
+        let mut world = World::new(policy).unwrap();
+        world.settings.heartbeat = 1;
+        world
+    });
 }
 
 #[test]

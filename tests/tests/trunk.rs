@@ -2,6 +2,7 @@
 //! whose driver has native XDP.
 
 use vlanfast_tests::{
+    access::Lan,
     capture::{Packets, Sniffer},
     packet::{BROADCAST, MULTICAST, frame},
     program::{Attached, vlanfast},
@@ -175,4 +176,31 @@ fn a_bulk_transfer_to_a_container_is_exact_through_native_xdp() {
 fn a_bulk_transfer_to_a_container_is_exact_through_generic_xdp() {
     in_the_lab!("bulk virtio xdp-generic");
     bulk_to_a_container(&Wire::virtio().unwrap(), "xdp-generic");
+}
+
+/// Over VLAN 10, where tags travel as metadata.
+fn host_access(wire: &Wire, ingress: &str, modes: &[&str]) {
+    wire.vlan(10).unwrap();
+    for mode in modes {
+        let lan = Lan::new(wire, 10, mode).unwrap();
+        let arguments = ["--host-access", "10", "--ingress", ingress];
+        let attached = Attached::start(&wire.host, &wire.trunk, &arguments).unwrap();
+        lan.talks(&attached, 100).unwrap();
+        lan.announces().unwrap();
+        lan.detects_no_duplicates().unwrap();
+        attached.stop().unwrap();
+        lan.leave().unwrap();
+    }
+}
+
+#[test]
+fn host_and_container_of_a_vlan_reach_each_other() {
+    in_the_lab!("host access");
+    host_access(&Wire::veth().unwrap(), "tc", &["bridge", "private", "vepa"]);
+}
+
+#[test]
+fn host_and_container_behind_virtio_reach_each_other() {
+    in_the_lab!("host access, virtio");
+    host_access(&Wire::virtio().unwrap(), "xdp", &["bridge"]);
 }

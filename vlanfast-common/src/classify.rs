@@ -1,9 +1,12 @@
 //! What becomes of a frame: from its headers and the tables to a [`Verdict`]. Whatever is not understood,
 //! not known or not sure is passed.
 
+mod egress;
+mod ingress;
+
 use crate::{
-    Bucket, Cast, Direction, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey,
-    Parent, Reason, Settings, Sought, Verdict, Vid, sought,
+    Bucket, Direction, Endpoint, EndpointKey, Frame, Headers, Neighbor, NeighborKey, Parent,
+    Settings, Verdict, Vid,
 };
 
 /// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
@@ -19,6 +22,9 @@ pub trait Tables {
 
     /// See [`Shed::Mac`](crate::Shed::Mac).
     fn sheds_macs(&self) -> bool;
+
+    /// Whether [`Parent::HOST_ACCESS`] can be set anywhere.
+    fn gives_host_access(&self) -> bool;
 
     /// The device for a VLAN; the trunk itself for VID 0.
     fn parent(&self, vid: Vid) -> Parent;
@@ -48,11 +54,11 @@ pub fn classify(
 ) -> Verdict {
     match screen(frame, headers, direction, tables) {
         Some(verdict) => verdict,
-        None => group(frame, headers, tables),
+        None => consider(frame, headers, direction, tables),
     }
 }
 
-/// The part of a decision over all frames but those that came in for a group.
+/// The short part of a decision, which is enough for most frames.
 #[inline(always)]
 pub fn screen(
     frame: &impl Frame,
@@ -60,108 +66,27 @@ pub fn screen(
     direction: Direction,
     tables: &impl Tables,
 ) -> Option<Verdict> {
-    if direction == Direction::Tx {
-        return Some(Verdict::Pass);
-    }
-    if tables.sheds_vlans()
-        && let Some(reason) = shed(frame, headers, tables)
-    {
-        return Some(Verdict::Drop(reason));
-    }
-    (headers.cast == Cast::Unicast).then_some(Verdict::Pass)
-}
-
-/// Why nobody takes a frame, if that is sure.
-#[inline(always)]
-fn shed(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Option<Reason> {
-    // What looks untagged may have had a tag that the hook was not shown.
-    let vid = headers.vlan.vid().filter(|vid| *vid != Vid::UNTAGGED)?;
-    let parent = tables.parent(vid);
-    let (reason, missing) = if parent == Parent::default() {
-        if tables.parent(Vid::UNTAGGED).has(Parent::TAGGED) {
-            return None;
-        }
-        (Reason::ShedVlan, 0)
-    } else {
-        let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
-        // The takers of stacked VLANs are none of the tables'.
-        if !is_for_one || parent.has(Parent::ALONE) || headers.protocol.is_stacked() {
-            return None;
-        }
-        let key = EndpointKey::new(vid, Mac(frame.read(0)?));
-        if parent.ifindex == 0 || tables.endpoint(key).is_some() {
-            return None;
-        }
-        (Reason::ShedMac, Settings::ENDPOINTS)
-    };
-    let trust = trust(tables)?;
-    (trust.incomplete & (missing | Settings::CHANGING) == 0).then_some(reason)
-}
-
-/// The part over frames to a group: to the one that it seeks, if that is known; within the limit to all, if it
-/// is not.
-#[inline(always)]
-pub fn group(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Verdict {
-    let Some(vid) = headers.vlan.vid() else {
-        return Verdict::Pass;
-    };
-    if !tables.steers() && tables.storm_limit() == 0 || frame.len() < HEAD {
-        return Verdict::Pass;
-    }
-    let Some(sought) = sought(frame, headers, vid) else {
-        return Verdict::Pass;
-    };
-    let parent = tables.parent(vid);
-    if parent.ifindex == 0 || parent.has(Parent::ALONE) {
-        return Verdict::Pass;
-    }
-    let taker = match sought {
-        Sought::Address(key) => match tables.neighbor(key) {
-            Some(taker) if taker.has(Neighbor::CONFLICT) => return Verdict::Disputed,
-            Some(taker) if taker.has(Neighbor::DOWN) => return Verdict::Pass,
-            Some(taker) => Mac(taker.mac),
-            None => return limit(key, parent, vid, tables),
-        },
-        Sought::Mac(mac) => match tables.endpoint(EndpointKey::new(vid, mac)) {
-            Some(taker) if taker.has(Endpoint::CONFLICT) => return Verdict::Disputed,
-            Some(_) => mac,
-            None => return Verdict::Pass,
-        },
-    };
-    steer(frame, vid, taker, tables)
-}
-
-#[inline(always)]
-fn steer(frame: &impl Frame, vid: Vid, taker: Mac, tables: &impl Tables) -> Verdict {
-    let Some(source) = frame.read(6).map(Mac) else {
-        return Verdict::Pass;
-    };
-    // Our own frame comes back, from a switch that reflects it: macvlan goes by its sender.
-    let is_ours = tables.endpoint(EndpointKey::new(vid, source)).is_some();
-    if !tables.steers() || is_ours {
-        return Verdict::Pass;
-    }
-    match trust(tables) {
-        // Where one of ours may be missing, that is not sure.
-        Some(trust) if trust.incomplete & Settings::ENDPOINTS == 0 => Verdict::Steer { mac: taker },
-        _ => Verdict::Pass,
+    match direction {
+        Direction::Rx => ingress::screen(frame, headers, tables),
+        Direction::Tx => (!tables.gives_host_access()).then_some(Verdict::Pass),
     }
 }
 
-/// A frame that asks for an absent host.
+/// The long part, over the frames for which the short one is not enough.
 #[inline(always)]
-fn limit(key: NeighborKey, parent: Parent, vid: Vid, tables: &impl Tables) -> Verdict {
-    let rate = tables.storm_limit();
-    if rate == 0 || parent.has(Parent::UNLIMITED) || tables.neighbor(key.anywhere()).is_some() {
-        return Verdict::Pass;
-    }
-    let (Some(bucket), Some(trust)) = (tables.bucket(vid), trust(tables)) else {
+pub fn consider(
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+    tables: &impl Tables,
+) -> Verdict {
+    let Some(vid) = headers.vlan.vid().filter(|_| frame.len() >= HEAD) else {
         return Verdict::Pass;
     };
-    if trust.incomplete & Settings::NEIGHBORS != 0 || bucket.admit(trust.now, rate) {
-        return Verdict::Pass;
+    match direction {
+        Direction::Rx => ingress::group(frame, headers, vid, tables),
+        Direction::Tx => egress::classify(frame, headers, vid, tables),
     }
-    Verdict::Drop(Reason::Storm)
 }
 
 /// That the tables are kept true.

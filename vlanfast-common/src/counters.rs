@@ -20,7 +20,9 @@ pub struct Counters {
     pub disputed: u64,
     /// Packets that came in and were dropped, by [`Reason`].
     pub dropped: [u64; Reason::ALL.len()],
-    pub reserved: [u64; 3],
+    /// Packets that were to leave and are for this host: they are not on the wire, and not in `tx`.
+    pub reflected: u64,
+    pub reserved: [u64; 2],
     #[cfg(feature = "next-layout")]
     pub next: u64,
 }
@@ -84,8 +86,8 @@ impl Counters {
                 let pass = all.saturating_sub(self.steered + drop);
                 [("pass", pass), ("steer", self.steered), ("drop", drop)]
             }
-            // The verdicts that would not pass come with the features that give them.
-            Direction::Tx => [("pass", all), ("reflect", 0), ("shortcut", 0)],
+            // What is reflected does not leave. The shortcut comes with the feature that takes it.
+            Direction::Tx => [("pass", all), ("reflect", self.reflected), ("shortcut", 0)],
         }
     }
 
@@ -94,12 +96,22 @@ impl Counters {
         Reason::ALL.map(|reason| (reason.name(), self.dropped[reason as usize]))
     }
 
-    /// Counts one frame.
+    /// Counts one frame; `done` is what was made of the verdict over it.
     #[inline(always)]
-    pub const fn add(&mut self, direction: Direction, cast: Cast, wire: Wire, verdict: Verdict) {
-        self.side(direction).add(cast, wire);
+    pub const fn add(
+        &mut self,
+        direction: Direction,
+        cast: Cast,
+        wire: Wire,
+        verdict: Verdict,
+        done: Verdict,
+    ) {
+        if !matches!(done, Verdict::Reflect { .. } | Verdict::Again) {
+            self.side(direction).add(cast, wire);
+        }
         match verdict {
-            Verdict::Pass => {}
+            Verdict::Pass | Verdict::Again | Verdict::Copy { .. } => {}
+            Verdict::Reflect { .. } => self.reflected += wire.packets,
             Verdict::Disputed => self.disputed += wire.packets,
             Verdict::Steer { .. } => self.steered += wire.packets,
             Verdict::Drop(reason) => self.dropped[reason as usize] += wire.packets,
@@ -112,6 +124,7 @@ impl Counters {
         self.tx.merge(&other.tx);
         self.steered += other.steered;
         self.disputed += other.disputed;
+        self.reflected += other.reflected;
         for (sum, part) in self.dropped.iter_mut().zip(other.dropped) {
             *sum += part;
         }

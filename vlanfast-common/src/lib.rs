@@ -23,14 +23,14 @@ mod verdict;
 mod wire;
 
 pub use addr::{Mac, Vid};
-pub use classify::{HEAD, Tables, classify, group, screen};
+pub use classify::{HEAD, Tables, classify, consider, screen};
 pub use counters::{Counters, Direction, Tally};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
 pub use settings::{
     IngressReason, Policy, Settings, Shed, Source, SourceState, SourceStatus, Status,
 };
-pub use sought::{Sought, sought};
+pub use sought::{Sought, announces, sought};
 pub use storm::Bucket;
 pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent};
 pub use uniform::Uniform;

@@ -23,7 +23,6 @@ pub struct Settings {
     pub incomplete: u32,
     /// The [`Policy`](crate::Policy) that the programs were loaded with, for `status`.
     pub policy: Policy,
-    pub reserved: [u32; 4],
 }
 
 impl Settings {
@@ -37,7 +36,7 @@ impl Settings {
 
 const _: () = assert!(size_of::<Settings>() == 64);
 
-/// What is switched on. 16 bytes, host byte order.
+/// What is switched on. 32 bytes, host byte order.
 ///
 /// Constant for a loaded program, which has no code for what is off.
 #[repr(C)]
@@ -51,6 +50,9 @@ pub struct Policy {
     pub shed: u32,
     /// 1: decide and count, and change no packet.
     pub dry_run: u32,
+    /// 1: there are VLANs with [`Parent::HOST_ACCESS`](crate::Parent::HOST_ACCESS), or may be.
+    pub host_access: u32,
+    pub reserved: [u32; 3],
 }
 
 /// Which frames are dropped because nobody here takes them.
@@ -86,7 +88,7 @@ impl Shed {
     }
 }
 
-const _: () = assert!(size_of::<Policy>() == 16);
+const _: () = assert!(size_of::<Policy>() == 32);
 
 /// The single value of the array `STATUS`: what the loader knows and the tables do not show. 64 bytes,
 /// host byte order. The datapath does not read it.

@@ -90,6 +90,35 @@ fn dhcp(frame: &impl Frame, headers: &Headers) -> Option<Sought> {
         .map(|client| Sought::Mac(Mac(client)))
 }
 
+/// Whether a group frame tells everyone of its sender's address: gratuitous ARP (RFC 5227 clause 3) or a
+/// neighbour advertisement (RFC 4861 clause 4.4).
+#[inline(always)]
+pub fn announces(frame: &impl Frame, headers: &Headers) -> bool {
+    match (headers.cast, headers.protocol) {
+        (Cast::Broadcast, Protocol::ARP) => is_gratuitous(frame, headers),
+        (Cast::Multicast, Protocol::IPV6) => is_advertisement(frame, headers),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn is_gratuitous(frame: &impl Frame, headers: &Headers) -> bool {
+    let Some(packet) = frame.read::<28>(headers.network) else {
+        return false;
+    };
+    // A request or a reply.
+    let is_arp = part(&packet, 0) == [0, 1, 8, 0, 6, 4, 0] && matches!(packet[7], 1 | 2);
+    is_arp && part::<4>(&packet, 14) == part(&packet, 24)
+}
+
+#[inline(always)]
+fn is_advertisement(frame: &impl Frame, headers: &Headers) -> bool {
+    let Some(packet) = frame.read::<42>(headers.network) else {
+        return false;
+    };
+    packet[0] >> 4 == 6 && part(&packet, 6) == [58, 255] && part(&packet, 40) == [136, 0]
+}
+
 /// `N` bytes of a packet, at a place that the packet has.
 #[inline(always)]
 fn part<const N: usize>(packet: &[u8], offset: usize) -> [u8; N] {

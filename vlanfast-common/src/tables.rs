@@ -12,13 +12,16 @@ pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 3 } else { 2 };
 
 /// A value of the array `VLANS`, whose key is the VID: the device that the host has for the VLAN.
 ///
-/// 8 bytes. Ifindex 0 is no device, whatever the flags say. The key 0 stands for the trunk itself.
+/// 16 bytes. Ifindex 0 is no device, whatever the flags say. The key 0 stands for the trunk itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parent {
     /// In the trunk's namespace.
     pub ifindex: u32,
     pub flags: u32,
+    /// The device's own, in the order of the wire.
+    pub mac: [u8; 6],
+    pub reserved: u16,
 }
 
 impl Parent {
@@ -41,6 +44,8 @@ impl Parent {
     /// A macvtap is on it, or a macvlan with a bridge on top: virtual machines, say, whose addresses
     /// nobody sees from outside.
     pub const GUESTS: u32 = 1 << 6;
+    /// The host and its containers on the VLAN reach each other.
+    pub const HOST_ACCESS: u32 = 1 << 7;
 
     /// There are takers that the tables can't have: nothing is shed.
     pub const LISTENERS: u32 = Self::PORT | Self::IPVLAN | Self::GREEDY | Self::NESTED;
@@ -195,7 +200,7 @@ impl Neighbor {
     }
 }
 
-const _: () = assert!(size_of::<Parent>() == 8);
+const _: () = assert!(size_of::<Parent>() == 16);
 const _: () = assert!(size_of::<EndpointKey>() == 8);
 const _: () = assert!(size_of::<Endpoint>() == 16);
 const _: () = assert!(size_of::<NeighborKey>() == 20);

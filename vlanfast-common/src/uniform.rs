@@ -34,6 +34,10 @@ impl Tables for Uniform {
         self.policy.shed >= Shed::Mac as u32
     }
 
+    fn gives_host_access(&self) -> bool {
+        self.policy.host_access != 0
+    }
+
     fn parent(&self, _vid: Vid) -> Parent {
         self.parent
     }

@@ -10,8 +10,15 @@ pub enum Verdict {
     /// The same, for everyone: the address that is asked for is claimed by two takers. Counted whatever is
     /// switched on, heartbeat or not.
     Disputed,
+    /// The same: it was reflected, and comes in a second time. It was never on the wire.
+    Again,
     /// The only taker's MAC becomes the destination, and the kernel's own path leads to that one alone.
     Steer { mac: Mac },
+    /// It is for this host, for whoever has the MAC, and goes to the device of its VLAN as if it came in
+    /// there: to the host itself, or by macvlan to a container.
+    Reflect { mac: Mac },
+    /// It is for everyone, on the wire and here: passed, and a copy is reflected.
+    Copy { mac: Mac },
     /// It ends here.
     Drop(Reason),
 }
@@ -25,6 +32,9 @@ impl Verdict {
             Self::Disputed => 1 << 48,
             Self::Steer { mac } => 2 << 48 | mac.to_bits(),
             Self::Drop(reason) => (3 + reason as u64) << 48,
+            Self::Again => 6 << 48,
+            Self::Reflect { mac } => 7 << 48 | mac.to_bits(),
+            Self::Copy { mac } => 8 << 48 | mac.to_bits(),
         }
     }
 
@@ -40,6 +50,13 @@ impl Verdict {
             3 => Self::Drop(Reason::Storm),
             4 => Self::Drop(Reason::ShedVlan),
             5 => Self::Drop(Reason::ShedMac),
+            6 => Self::Again,
+            7 => Self::Reflect {
+                mac: Mac::from_bits(bits),
+            },
+            8 => Self::Copy {
+                mac: Mac::from_bits(bits),
+            },
             _ => Self::Pass,
         }
     }

@@ -76,14 +76,18 @@ fn tables() -> impl Strategy<Value = Uniform> {
                     steer,
                     storm_limit,
                     shed,
-                    dry_run: 0,
+                    ..Policy::default()
                 },
                 settings: Settings {
                     heartbeat: if alive { 2_000 } else { 1_000 },
                     incomplete,
                     ..Settings::default()
                 },
-                parent: Parent { ifindex, flags },
+                parent: Parent {
+                    ifindex,
+                    flags,
+                    ..Parent::default()
+                },
                 endpoint: has_endpoint.then_some(Endpoint {
                     flags: endpoint,
                     ..Endpoint::default()
@@ -231,9 +235,16 @@ fn cpus_that_share_a_bucket_share_its_rate() {
 fn verdicts_and_headers_survive_as_numbers() {
     let mac = Mac([0x02, 0x42, 0x0a, 0x00, 0xff, 0x01]);
     let reasons = Reason::ALL.map(Verdict::Drop);
-    for verdict in [Verdict::Pass, Verdict::Disputed, Verdict::Steer { mac }]
-        .into_iter()
-        .chain(reasons)
+    for verdict in [
+        Verdict::Pass,
+        Verdict::Disputed,
+        Verdict::Again,
+        Verdict::Steer { mac },
+        Verdict::Reflect { mac },
+        Verdict::Copy { mac },
+    ]
+    .into_iter()
+    .chain(reasons)
     {
         assert_eq!(Verdict::from_bits(verdict.to_bits()), verdict);
     }

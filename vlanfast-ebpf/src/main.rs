@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use head::Head;
 use tables::Maps;
-use vlanfast_common::{Direction, Frame, HEAD, Headers, Verdict, group, parse, screen, wire};
+use vlanfast_common::{Direction, Frame, HEAD, Headers, Verdict, consider, parse, screen, wire};
 
 /// Ingress, before the kernel has made an skb of the frame.
 #[xdp]
@@ -26,7 +26,7 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     let frame = xdp::XdpFrame::new(&ctx);
     let (headers, verdict) = begin(&frame, frame.head(), Direction::Rx);
     let Some(verdict) = verdict else {
-        let verdict = group_xdp(ctx.ctx, headers.to_bits());
+        let verdict = consider_xdp(ctx.ctx, headers.to_bits());
         return finish_xdp(ctx.ctx, headers.to_bits(), verdict);
     };
     if report::is_on() {
@@ -52,7 +52,7 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
     let frame = tc::SkbFrame::new(ctx);
     let (headers, verdict) = begin(&frame, frame.head(), direction);
     let Some(verdict) = verdict else {
-        let verdict = group_skb(ctx.skb.skb, headers.to_bits());
+        let verdict = consider_skb(ctx.skb.skb, headers.to_bits(), direction);
         return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
     };
     if report::is_on() {
@@ -61,14 +61,14 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
     finish(ctx, &frame, &headers, direction, verdict)
 }
 
-// Frames to a group go through BPF functions of their own, so that whatever they need of registers and stack
-// is nothing to all others. Several, one after the other, because a chain of calls has 512 bytes
-// of stack. They take and return numbers, because the verifier does not follow structures.
+// The long part of a decision is in BPF functions of its own, so that whatever it needs of registers and stack
+// is nothing to the frames that do without. Several, one after the other, because a chain of calls has 512
+// bytes of stack. They take and return numbers, because the verifier does not follow structures.
 
 #[inline(never)]
-fn group_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
+fn consider_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
-    decide(xdp::XdpFrame::new(&ctx).head(), headers)
+    decide(xdp::XdpFrame::new(&ctx).head(), headers, Direction::Rx)
 }
 
 #[inline(never)]
@@ -90,13 +90,13 @@ fn report_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) {
 }
 
 #[inline(never)]
-fn group_skb(skb: *mut __sk_buff, headers: u64) -> u64 {
+fn consider_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
     let ctx = TcContext::new(skb);
     if tc::SkbFrame::new(&ctx).head().is_none() {
         // Some drivers leave no more than the addresses in one piece with the skb.
         let _ = ctx.pull_data(HEAD as u32);
     }
-    decide(tc::SkbFrame::new(&ctx).head(), headers)
+    decide(tc::SkbFrame::new(&ctx).head(), headers, direction)
 }
 
 #[inline(never)]
@@ -138,10 +138,10 @@ fn begin<F: Frame>(
 }
 
 #[inline(always)]
-fn decide<F: Frame>(head: Option<Head<'_, F>>, headers: u64) -> u64 {
+fn decide<F: Frame>(head: Option<Head<'_, F>>, headers: u64, direction: Direction) -> u64 {
     let headers = Headers::from_bits(headers);
     let verdict = match head {
-        Some(head) => group(&head, &headers, &Maps),
+        Some(head) => consider(&head, &headers, direction, &Maps),
         None => Verdict::Pass,
     };
     verdict.to_bits()
@@ -157,11 +157,12 @@ fn finish<C: Hook>(
     verdict: Verdict,
 ) -> C::Action {
     let wire = wire(frame, headers);
-    count::count(direction, headers, wire, verdict);
-    match tables::is_dry_run() {
-        true => ctx.act(Verdict::Pass),
-        false => ctx.act(verdict),
-    }
+    let done = match tables::is_dry_run() {
+        true => Verdict::Pass,
+        false => verdict,
+    };
+    count::count(direction, headers, wire, verdict, done);
+    ctx.act(headers, done)
 }
 
 /// A hook's way to carry out a verdict.
@@ -169,7 +170,7 @@ trait Hook {
     /// What its programs return.
     type Action;
 
-    fn act(&self, verdict: Verdict) -> Self::Action;
+    fn act(&self, headers: &Headers, verdict: Verdict) -> Self::Action;
 }
 
 /// The helpers that we call are for GPL-compatible programs only.

@@ -22,6 +22,9 @@ static SHED: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static DRY_RUN: Global<u32> = Global::new(0);
 
+#[unsafe(no_mangle)]
+static HOST_ACCESS: Global<u32> = Global::new(0);
+
 /// Whether decisions are counted and not carried out.
 #[inline(always)]
 pub fn is_dry_run() -> bool {
@@ -50,6 +53,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn sheds_macs(&self) -> bool {
         SHED.load() >= Shed::Mac as u32
+    }
+
+    #[inline(always)]
+    fn gives_host_access(&self) -> bool {
+        HOST_ACCESS.load() != 0
     }
 
     #[inline(always)]

@@ -1,15 +1,17 @@
 //! What TC offers of a frame, and how it carries out a verdict.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::bpf_skb_load_bytes,
+    EbpfContext,
+    bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push},
     programs::TcContext,
 };
-use vlanfast_common::{Frame, Segments, Tag, Verdict};
+use vlanfast_common::{Frame, Headers, Mac, Segments, Tables, Tag, Verdict};
 
 use crate::{
     Hook,
     head::{self, Head},
+    tables::Maps,
 };
 
 pub struct SkbFrame<'a> {
@@ -81,9 +83,9 @@ impl Hook for TcContext {
     /// Passing is `TC_ACT_UNSPEC`: whatever else is attached to the hook has its turn, then the kernel's own
     /// path.
     #[inline(always)]
-    fn act(&self, verdict: Verdict) -> i32 {
+    fn act(&self, headers: &Headers, verdict: Verdict) -> i32 {
         match verdict {
-            Verdict::Pass | Verdict::Disputed => TC_ACT_UNSPEC,
+            Verdict::Pass | Verdict::Disputed | Verdict::Again => TC_ACT_UNSPEC,
             Verdict::Steer { mac } => {
                 // One that can't be written stays a broadcast, and reaches its taker as such.
                 if self.store(0, &mac.0, 0).is_ok() {
@@ -92,6 +94,8 @@ impl Hook for TcContext {
                 }
                 TC_ACT_UNSPEC
             }
+            Verdict::Reflect { mac } => reflect(self, device(headers), mac),
+            Verdict::Copy { mac } => copy(self, device(headers), mac),
             Verdict::Drop(_) => TC_ACT_SHOT,
         }
     }
@@ -99,3 +103,63 @@ impl Hook for TcContext {
 
 /// `include/uapi/linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
+
+/// The device of a frame's VLAN; 0 where it has gone since.
+#[inline(always)]
+fn device(headers: &Headers) -> u32 {
+    headers.vlan.vid().map_or(0, |vid| Maps.parent(vid).ifindex)
+}
+
+/// Takes the tag off, and has the kernel receive the frame at the device of its VLAN.
+#[inline(always)]
+fn reflect(ctx: &TcContext, device: u32, mac: Mac) -> i32 {
+    if device == 0 {
+        return TC_ACT_UNSPEC;
+    }
+    if !pop(ctx) || ctx.store(0, &mac.0, 0).is_err() {
+        return TC_ACT_SHOT;
+    }
+    // As what comes from the wire: a mark is its sender's, and macvlan would keep it.
+    ctx.set_mark(0);
+    // SAFETY: no pointers.
+    unsafe { bpf_redirect(device, BPF_F_INGRESS.into()) as i32 }
+}
+
+/// The same with a copy, which the frame itself has to look like while it is made.
+#[inline(always)]
+fn copy(ctx: &TcContext, device: u32, to: Mac) -> i32 {
+    let frame = SkbFrame::new(ctx);
+    let tag = frame.tag;
+    // SAFETY: the context is the kernel's for as long as the program runs.
+    let mark = unsafe { (*ctx.skb.skb).mark };
+    let (Some(mac), Some(kind)) = (frame.read::<6>(0), frame.read::<2>(12)) else {
+        return TC_ACT_UNSPEC;
+    };
+    // A tag in the bytes is that of a packet socket on the trunk, which addresses the wire.
+    if tag.is_none() && Tag::is_tpid(u16::from_be_bytes(kind)) || !pop(ctx) {
+        return TC_ACT_UNSPEC;
+    }
+    if ctx.store(0, &to.0, 0).is_ok() {
+        ctx.set_mark(0);
+        let _ = ctx.clone_redirect(device, BPF_F_INGRESS.into());
+        ctx.set_mark(mark);
+        let _ = ctx.store(0, &mac, 0);
+    }
+    match tag {
+        // Without it, it would be on another VLAN.
+        Some(tag) if !push(ctx, tag) => TC_ACT_SHOT,
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+#[inline(always)]
+fn pop(ctx: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's.
+    unsafe { bpf_skb_vlan_pop(ctx.as_ptr().cast()) == 0 }
+}
+
+#[inline(always)]
+fn push(ctx: &TcContext, tag: Tag) -> bool {
+    // SAFETY: the context is the kernel's.
+    unsafe { bpf_skb_vlan_push(ctx.as_ptr().cast(), tag.tpid.to_be(), tag.tci) == 0 }
+}

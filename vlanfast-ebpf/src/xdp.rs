@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
-use vlanfast_common::{Frame, Mac, Segments, Tag, Verdict};
+use vlanfast_common::{Frame, Headers, Mac, Segments, Tag, Verdict};
 
 use crate::{
     Hook,
@@ -74,9 +74,11 @@ impl Hook for XdpContext {
     type Action = u32;
 
     #[inline(always)]
-    fn act(&self, verdict: Verdict) -> u32 {
+    fn act(&self, _headers: &Headers, verdict: Verdict) -> u32 {
         match verdict {
-            Verdict::Pass | Verdict::Disputed => xdp_action::XDP_PASS,
+            Verdict::Pass | Verdict::Disputed | Verdict::Again => xdp_action::XDP_PASS,
+            // Of egress.
+            Verdict::Reflect { .. } | Verdict::Copy { .. } => xdp_action::XDP_PASS,
             Verdict::Steer { mac: Mac(mut mac) } => {
                 let from = mac.as_mut_ptr().cast();
                 // SAFETY: as in `read`. A frame that can't be written stays a broadcast.

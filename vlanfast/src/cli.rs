@@ -9,7 +9,7 @@ use std::{
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vlanfast_common::{Policy, Shed};
 
-use crate::source::docker::Wish;
+use crate::{source::docker::Wish, state::vids::Vids};
 
 /// VLAN-aware eBPF fast path for Docker macvlan containers on an 802.1Q trunk.
 #[derive(Parser)]
@@ -62,6 +62,10 @@ pub struct AttachArgs {
     /// What to drop because nobody here takes it; refused where others listen on the trunk
     #[arg(long, value_enum, default_value_t = Shedding::Off)]
     pub shed: Shedding,
+
+    /// VLANs on which this host and its containers reach each other
+    #[arg(long, value_name = "VID,…|all|off", default_value_t = Vids::Off)]
+    pub host_access: Vids,
 
     /// Decide and count, and change no packet
     #[arg(long)]
@@ -170,6 +174,8 @@ impl AttachArgs {
             storm_limit: self.storm_limit,
             shed: shed as u32,
             dry_run: self.dry_run.into(),
+            host_access: (self.host_access != Vids::Off).into(),
+            reserved: [0; 3],
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::{
         plan::{Capacity, Plan, plan},
         published::{Hook, MapFill, Published},
         snapshot::Ifindex,
+        vids::Vids,
     },
 };
 
@@ -46,6 +47,7 @@ pub struct Reconciler {
     maps: Maps,
     pins: Pins,
     trunk: Ifindex,
+    host_access: Vids,
     capacity: Capacity,
     /// What is in the maps.
     installed: Tables,
@@ -87,6 +89,7 @@ impl Reconciler {
     pub fn fill(
         pins: Pins,
         trunk: Ifindex,
+        host_access: Vids,
         maps: Maps,
         docker: watch::Receiver<docker::State>,
     ) -> anyhow::Result<Self> {
@@ -97,6 +100,7 @@ impl Reconciler {
             maps,
             pins,
             trunk,
+            host_access,
             installed: Tables::default(),
             netlink_status: SourceStatus::default(),
             behind: false,
@@ -248,7 +252,12 @@ impl Reconciler {
     }
 
     fn round(&mut self) -> anyhow::Result<()> {
-        let desired = desired(self.netlink.network(), self.trunk);
+        let mut desired = desired(self.netlink.network(), self.trunk);
+        for (&vid, parent) in &mut desired.tables.vlans {
+            if self.host_access.contains(vid) {
+                parent.flags |= Parent::HOST_ACCESS;
+            }
+        }
         let Some(name) = desired.parents.get(&Vid::UNTAGGED) else {
             return Err(Error::TrunkGone {
                 trunk: self.pins.trunk.clone(),

@@ -201,6 +201,7 @@ fn each_has_a_flag_a_name_and_words_of_its_own() {
     let every = Parent {
         ifindex: 0,
         flags: u32::MAX,
+        ..Parent::default()
     };
     let names: Vec<_> = Listener::of(every).map(Listener::name).collect();
     let expected = [
@@ -215,6 +216,7 @@ fn each_has_a_flag_a_name_and_words_of_its_own() {
     let up = Parent {
         ifindex: 3,
         flags: Parent::UP,
+        ..Parent::default()
     };
     assert_eq!(Listener::of(up).count(), 0);
 }

@@ -33,7 +33,15 @@ fn tables() -> impl Strategy<Value = Tables> {
     all.prop_map(|(vlans, endpoints, addresses)| Tables {
         vlans: vlans
             .into_iter()
-            .map(|(number, ifindex)| (vid(number), Parent { ifindex, flags: 0 }))
+            .map(|(number, ifindex)| {
+                (
+                    vid(number),
+                    Parent {
+                        ifindex,
+                        ..Parent::default()
+                    },
+                )
+            })
             .collect(),
         endpoints: endpoints
             .into_iter()

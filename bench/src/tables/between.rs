@@ -14,43 +14,120 @@ use vlanfast_tests::{
 
 use crate::{Bench, contender::Contender, measure::FRAMES, report, site::settle};
 
-const TABLE: &str = "between";
+const WITH_AND_WITHOUT: [Contender; 3] =
+    [Contender::Kernel, Contender::Tc, Contender::TcHostAccess];
 
 pub fn between(bench: &mut Bench) -> Result<()> {
-    let wire = Wire::veth()?;
-    crate::generator::prepare(&wire)?;
-    let (a, b, c) = (end(&wire, 10, 2)?, end(&wire, 10, 3)?, end(&wire, 20, 2)?);
-    wire.router.run("echo 1 >/proc/sys/net/ipv4/ip_forward")?;
-    for contender in bench.rows(&[Contender::Kernel, Contender::Tc]) {
-        let _attached = match contender {
-            Contender::Kernel => None,
-            _ => {
-                let arguments = ["--ingress", "tc", "--docker", "off", "--metrics", "off"];
-                Some(Attached::start(&wire.host, &wire.trunk, &arguments)?)
-            }
-        };
-        settle();
+    let table = "between";
+    let house = House::new()?;
+    for contender in bench.rows(&WITH_AND_WITHOUT) {
+        let _attached = house.attach(contender)?;
         let who = contender.name();
         for (row, from, to, address) in [
-            ("within one VLAN", &a, &b, [10, 0, 10, 3]),
-            ("between two VLANs, by the router", &a, &c, [10, 0, 20, 2]),
+            ("within one VLAN", &house.a, &house.b, [10, 0, 10, 3]),
+            (
+                "between two VLANs, by the router",
+                &house.a,
+                &house.c,
+                [10, 0, 20, 2],
+            ),
+            (HOST_AND_CONTAINER, house.host(), &house.a, [10, 0, 10, 2]),
         ] {
-            report::step(&format!("{TABLE}: {who}: {row}"));
-            let (near, far) = pair(from, to, address.into())?;
-            for netns in [from, to, &wire.router] {
-                freeze(netns)?;
+            let columns = [format!("round trip, {who}"), format!("one packet, {who}")];
+            if row == HOST_AND_CONTAINER && contender != Contender::TcHostAccess {
+                columns
+                    .iter()
+                    .for_each(|column| report::none(table, row, column, "no way"));
+                continue;
             }
+            report::step(&format!("{table}: {who}: {row}"));
+            let (near, far) = pair(from, to, address.into())?;
+            house.freeze()?;
             let there = bench.effort.cost(FRAMES, || one_way(&near, &far))?;
             let back = bench.effort.cost(FRAMES, || round_trip(&near, &far))?;
-            report::figure(TABLE, row, &format!("round trip, {who}"), back);
-            report::figure(TABLE, row, &format!("one packet, {who}"), there);
-        }
-        let row = "between host and container";
-        for column in ["round trip", "one packet"] {
-            report::none(TABLE, row, &format!("{column}, {who}"), "no way");
+            report::figure(table, row, &columns[0], back);
+            report::figure(table, row, &columns[1], there);
         }
     }
     Ok(())
+}
+
+pub fn bulk(bench: &mut Bench) -> Result<()> {
+    let table = "between-bulk";
+    let house = House::new()?;
+    for contender in bench.rows(&[Contender::Kernel, Contender::TcHostAccess]) {
+        let _attached = house.attach(contender)?;
+        let column = contender.name();
+        for (row, from, to, address) in [
+            ("container to container", &house.a, &house.b, [10, 0, 10, 3]),
+            ("host to container", house.host(), &house.a, [10, 0, 10, 2]),
+            ("container to host", &house.a, house.host(), HOST),
+        ] {
+            if contender == Contender::Kernel && row != "container to container" {
+                report::none(table, row, column, "no way");
+                continue;
+            }
+            report::step(&format!("{table}: {column}: {row}"));
+            let cost = super::bulk::median(bench.effort, from, to, address.into())?;
+            report::figure(table, row, column, cost);
+        }
+    }
+    Ok(())
+}
+
+/// The host's address on VLAN 10.
+const HOST: [u8; 4] = [10, 0, 10, 250];
+const HOST_AND_CONTAINER: &str = "between host and container";
+
+/// A host with two containers on VLAN 10 and one on VLAN 20, and the router between the VLANs.
+struct House {
+    wire: Wire,
+    a: Netns,
+    b: Netns,
+    c: Netns,
+}
+
+impl House {
+    fn new() -> Result<Self> {
+        let wire = Wire::veth()?;
+        crate::generator::prepare(&wire)?;
+        let (a, b, c) = (end(&wire, 10, 2)?, end(&wire, 10, 3)?, end(&wire, 20, 2)?);
+        wire.router.run("echo 1 >/proc/sys/net/ipv4/ip_forward")?;
+        let [one, two, three, four] = HOST;
+        wire.host.run(&format!(
+            "ip addr add {one}.{two}.{three}.{four}/24 dev {}.10",
+            wire.trunk
+        ))?;
+        Ok(Self { wire, a, b, c })
+    }
+
+    fn host(&self) -> &Netns {
+        &self.wire.host
+    }
+
+    fn attach(&self, contender: Contender) -> Result<Option<Attached>> {
+        let mut arguments = vec!["--ingress", "tc", "--docker", "off", "--metrics", "off"];
+        match contender {
+            Contender::Kernel => return Ok(None),
+            Contender::TcHostAccess => arguments.extend(["--host-access", "all"]),
+            _ => {}
+        }
+        let attached = Attached::start(&self.wire.host, &self.wire.trunk, &arguments)?;
+        settle();
+        Ok(Some(attached))
+    }
+
+    fn freeze(&self) -> Result<()> {
+        [
+            &self.a,
+            &self.b,
+            &self.c,
+            &self.wire.host,
+            &self.wire.router,
+        ]
+        .into_iter()
+        .try_for_each(freeze)
+    }
 }
 
 /// A container, and the VLAN's devices where they are missing yet.

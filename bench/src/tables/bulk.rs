@@ -44,20 +44,25 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
             ("into the container", router, container, CONTAINER),
             ("out of the container", container, router, ROUTER),
         ] {
-            // One connection in some dozens is dearer by a few percent, throughout.
-            let mut costs = [0.0; 3];
-            for cost in &mut costs {
-                *cost = transfer(bench.effort.less(), from, to, address.into())
-                    .with_context(|| format!("failed to send {column}"))?;
-            }
-            costs.sort_by(f64::total_cmp);
-            report::figure(TABLE, row, column, costs[1]);
+            let cost = median(bench.effort, from, to, address.into())
+                .with_context(|| format!("failed to send {column}"))?;
+            report::figure(TABLE, row, column, cost);
         }
     }
     Ok(())
 }
 
-/// Instructions per megabyte. Sender and receiver take turns on one thread, so that what runs when does
+/// Instructions per megabyte, by three connections: one in some dozens is dearer by a few percent, throughout.
+pub fn median(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<f64> {
+    let mut costs = [0.0; 3];
+    for cost in &mut costs {
+        *cost = transfer(effort.less(), from, to, address)?;
+    }
+    costs.sort_by(f64::total_cmp);
+    Ok(costs[1])
+}
+
+/// Instructions per megabyte of one. Sender and receiver take turns on one thread, so that what runs when does
 /// not depend on a scheduler.
 fn transfer(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<f64> {
     let listener = in_netns(&to.path(), move || {

@@ -27,6 +27,7 @@ pub const ALL: &[Table] = &[
     ("unwanted", unwanted::unwanted),
     ("unwanted-native", unwanted::natively),
     ("between", between::between),
+    ("between-bulk", between::bulk),
     ("programs", size::programs),
     ("daemon", size::daemon),
 ];

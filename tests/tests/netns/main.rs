@@ -1,6 +1,7 @@
 //! Level `netns`: live trunks on veth pairs in namespaces of their own, on the running kernel. No
 //! 8021q is needed: frames come with their tags from packet sockets.
 
+mod access;
 mod adopt;
 mod exactness;
 mod hardship;

@@ -39,6 +39,7 @@ fn tables(numbers: &[u8]) -> Tables {
             Parent {
                 ifindex: 3,
                 flags: Parent::UP,
+                ..Parent::default()
             },
         )]),
         ..Tables::default()

@@ -159,7 +159,8 @@ impl Ready {
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
-        let reconciler = Reconciler::fill(pins.clone(), trunk, tables, names)?;
+        let reconciler =
+            Reconciler::fill(pins.clone(), trunk, args.host_access.clone(), tables, names)?;
         if policy.shed != Shed::Off as u32 && reconciler.untagged().has(Parent::TAGGED) {
             return Err(Error::ListenedTo {
                 trunk: pins.trunk.clone(),

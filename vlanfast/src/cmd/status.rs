@@ -91,6 +91,7 @@ struct PolicyRow {
     storm_limit: u32,
     shed: &'static str,
     dry_run: bool,
+    host_access: bool,
 }
 
 #[derive(Serialize)]
@@ -100,6 +101,8 @@ struct Vlan {
     parent: Option<String>,
     endpoints: usize,
     listeners: Vec<&'static str>,
+    /// The host and its containers on it reach each other.
+    host_access: bool,
     /// What of the policy does not concern it, and why.
     #[serde(skip)]
     without: Option<String>,
@@ -291,6 +294,7 @@ impl From<Policy> for PolicyRow {
             storm_limit: policy.storm_limit,
             shed: Shed::from_number(policy.shed).name(),
             dry_run: policy.dry_run != 0,
+            host_access: policy.host_access != 0,
         }
     }
 }
@@ -334,6 +338,7 @@ fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, String>) -> 
         parent: (parent.ifindex != 0).then(|| name(parent.ifindex)),
         endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),
         listeners: Listener::of(parent).map(Listener::name).collect(),
+        host_access: parent.has(Parent::HOST_ACCESS),
         without: without(parent, policy),
     };
     let rows = tables.vlans.iter().map(row);

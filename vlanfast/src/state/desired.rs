@@ -115,6 +115,8 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
                 let parent = Parent {
                     ifindex: place.1.0,
                     flags,
+                    mac: link.mac.0,
+                    reserved: 0,
                 };
                 desired.tables.vlans.insert(vid, parent);
             }

@@ -6,3 +6,4 @@ pub mod names;
 pub mod plan;
 pub mod published;
 pub mod snapshot;
+pub mod vids;

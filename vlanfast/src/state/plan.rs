@@ -160,7 +160,7 @@ mod tests {
                 Vid::from_tci(10),
                 Parent {
                     ifindex: 3,
-                    flags: 0,
+                    ..Parent::default()
                 },
             )]),
             ..Tables::default()

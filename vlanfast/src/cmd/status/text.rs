@@ -36,6 +36,7 @@ pub fn text(status: &Status) -> String {
         storm_limit,
         shed,
         dry_run,
+        host_access,
     } = status.policy;
     let limit = match storm_limit {
         0 => "off".into(),
@@ -48,6 +49,11 @@ pub fn text(status: &Status) -> String {
     );
     row("policy", "storm limit".into(), limit);
     row("policy", "shed".into(), shed.into());
+    let on_some = match host_access {
+        true => "on, for the VLANs that say so",
+        false => "off",
+    };
+    row("policy", "host access".into(), on_some.into());
     if dry_run {
         let how = "decides and counts, and changes no packet";
         row("policy", "dry run".into(), how.into());
@@ -58,12 +64,17 @@ pub fn text(status: &Status) -> String {
             1 => "1 endpoint".into(),
             number => format!("{number} endpoints"),
         };
+        let access = if vlan.host_access {
+            ", host access"
+        } else {
+            ""
+        };
         let without = vlan.without.as_ref();
         let without = without.map_or_else(String::new, |without| format!("; {without}"));
         row(
             "vlan",
             vlan.vlan.to_string(),
-            format!("{parent}, {endpoints}{without}"),
+            format!("{parent}, {endpoints}{access}{without}"),
         );
     }
     for map in &status.maps {

@@ -1,0 +1,51 @@
+//! The host reaches its containers, with macvlans on the trunk itself; `trunk.rs` of level `vm` has the same
+//! on VLANs.
+
+use std::{thread, time::Duration};
+
+use vlanfast_tests::{access::Lan, program::Attached, require, topology::Wire};
+
+#[test]
+fn host_and_container_reach_each_other_in_every_mode() {
+    require!("access", nix::unistd::geteuid().is_root(), "needs root");
+    for (mode, ingress) in [
+        ("bridge", "tc"),
+        ("private", "xdp"),
+        ("vepa", "xdp-generic"),
+    ] {
+        let wire = Wire::veth().unwrap();
+        wire.keep_tags().unwrap();
+        let lan = Lan::new(&wire, 0, mode).unwrap();
+        let arguments = ["--host-access", "all", "--ingress", ingress];
+        let attached = Attached::start(&wire.host, &wire.trunk, &arguments).unwrap();
+        lan.talks(&attached, 1000).unwrap();
+        lan.announces().unwrap();
+        lan.detects_no_duplicates().unwrap();
+        attached.stop().unwrap();
+    }
+}
+
+#[test]
+fn without_the_switch_or_a_heartbeat_they_do_not() {
+    require!("no access", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let lan = Lan::new(&wire, 0, "bridge").unwrap();
+    let start = |access: &str| {
+        let arguments = ["--host-access", access];
+        Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()
+    };
+    for access in ["off", "10,20"] {
+        let attached = start(access);
+        assert_eq!(lan.reaches().unwrap(), [false; 2], "{access}");
+        attached.stop().unwrap();
+    }
+    let attached = start("0");
+    assert_eq!(lan.reaches().unwrap(), [true; 2]);
+    attached.kill().unwrap();
+    // The heartbeat is good for 3 s.
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(lan.reaches().unwrap(), [false; 2]);
+    let attached = start("0");
+    assert_eq!(lan.reaches().unwrap(), [true; 2]);
+    attached.stop().unwrap();
+}

@@ -1,0 +1,72 @@
+//! What leaves, and is for this host: a macvlan and the host below it do not hear each other otherwise.
+
+use super::{Tables, trust};
+use crate::{
+    Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, Parent, Sought, Verdict, Vid,
+    announces, sought,
+};
+
+#[inline(always)]
+pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+    let parent = tables.parent(vid);
+    if parent.ifindex == 0 || !parent.has(Parent::UP) || !parent.has(Parent::HOST_ACCESS) {
+        return Verdict::Pass;
+    }
+    let (Some(destination), Some(source)) = (frame.read(0).map(Mac), frame.read(6).map(Mac)) else {
+        return Verdict::Pass;
+    };
+    let taker = match headers.cast {
+        Cast::Unicast => destination,
+        Cast::Broadcast | Cast::Multicast => match sought(frame, headers, vid) {
+            Some(Sought::Mac(mac)) => mac,
+            Some(Sought::Address(key)) => match tables.neighbor(key) {
+                Some(taker) if !taker.has(Neighbor::CONFLICT) => Mac(taker.mac),
+                _ => return Verdict::Pass,
+            },
+            None if announces(frame, headers) => {
+                return copy(parent, destination, source, vid, tables);
+            }
+            None => return Verdict::Pass,
+        },
+    };
+    // Most of what leaves is for the wire, and this is the one question that it is asked.
+    let Some(taker_is_host) = is_host(taker, vid, tables) else {
+        return Verdict::Pass;
+    };
+    // Container to container is as the mode of the macvlan has it.
+    match is_host(source, vid, tables) {
+        Some(source_is_host) if source_is_host != taker_is_host && trust(tables).is_some() => {
+            Verdict::Reflect {
+                // The device goes by its own MAC, also for those that it takes besides (the trunk's).
+                mac: if taker_is_host {
+                    Mac(parent.mac)
+                } else {
+                    taker
+                },
+            }
+        }
+        _ => Verdict::Pass,
+    }
+}
+
+/// An announcement: of the host's to all containers, of a container's to the host alone, because the other
+/// containers have heard it, or shall not.
+#[inline(always)]
+fn copy(parent: Parent, destination: Mac, source: Mac, vid: Vid, tables: &impl Tables) -> Verdict {
+    let mac = match is_host(source, vid, tables) {
+        Some(true) => destination,
+        Some(false) => Mac(parent.mac),
+        None => return Verdict::Pass,
+    };
+    if trust(tables).is_none() {
+        return Verdict::Pass;
+    }
+    Verdict::Copy { mac }
+}
+
+/// Whether a taker of the VLAN is the host itself; `None` if it is none, or if two have the MAC.
+#[inline(always)]
+fn is_host(mac: Mac, vid: Vid, tables: &impl Tables) -> Option<bool> {
+    let endpoint = tables.endpoint(EndpointKey::new(vid, mac))?;
+    (!endpoint.has(Endpoint::CONFLICT)).then(|| endpoint.has(Endpoint::HOST))
+}

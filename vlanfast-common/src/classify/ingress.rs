@@ -1,0 +1,120 @@
+//! What comes in: steered, limited or shed.
+
+use super::{Tables, trust};
+use crate::{
+    Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey, Parent, Reason,
+    Settings, Sought, Verdict, Vid, Vlan, sought,
+};
+
+/// Over all frames but those for a group.
+#[inline(always)]
+pub fn screen(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Option<Verdict> {
+    if tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED && is_again(frame, tables) {
+        return Some(Verdict::Again);
+    }
+    if tables.sheds_vlans()
+        && let Some(reason) = shed(frame, headers, tables)
+    {
+        return Some(Verdict::Drop(reason));
+    }
+    (headers.cast == Cast::Unicast).then_some(Verdict::Pass)
+}
+
+/// Whether egress has reflected this frame to the trunk itself: no one on the wire has its sender.
+#[inline(always)]
+fn is_again(frame: &impl Frame, tables: &impl Tables) -> bool {
+    let Some(source) = frame.read(6).map(Mac) else {
+        return false;
+    };
+    let key = EndpointKey::new(Vid::UNTAGGED, source);
+    tables.parent(Vid::UNTAGGED).has(Parent::HOST_ACCESS) && tables.endpoint(key).is_some()
+}
+
+/// Why nobody takes a frame, if that is sure.
+#[inline(always)]
+fn shed(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Option<Reason> {
+    // What looks untagged may have had a tag that the hook was not shown.
+    let vid = headers.vlan.vid().filter(|vid| *vid != Vid::UNTAGGED)?;
+    let parent = tables.parent(vid);
+    let (reason, missing) = if parent == Parent::default() {
+        if tables.parent(Vid::UNTAGGED).has(Parent::TAGGED) {
+            return None;
+        }
+        (Reason::ShedVlan, 0)
+    } else {
+        let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
+        // The takers of stacked VLANs are none of the tables'.
+        if !is_for_one || parent.has(Parent::ALONE) || headers.protocol.is_stacked() {
+            return None;
+        }
+        let key = EndpointKey::new(vid, Mac(frame.read(0)?));
+        if parent.ifindex == 0 || tables.endpoint(key).is_some() {
+            return None;
+        }
+        (Reason::ShedMac, Settings::ENDPOINTS)
+    };
+    let trust = trust(tables)?;
+    (trust.incomplete & (missing | Settings::CHANGING) == 0).then_some(reason)
+}
+
+/// A frame to a group: to the one that it seeks, if that is known; within the limit to all, if it is not.
+#[inline(always)]
+pub fn group(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+    if !tables.steers() && tables.storm_limit() == 0 {
+        return Verdict::Pass;
+    }
+    let Some(sought) = sought(frame, headers, vid) else {
+        return Verdict::Pass;
+    };
+    let parent = tables.parent(vid);
+    if parent.ifindex == 0 || parent.has(Parent::ALONE) {
+        return Verdict::Pass;
+    }
+    let taker = match sought {
+        Sought::Address(key) => match tables.neighbor(key) {
+            Some(taker) if taker.has(Neighbor::CONFLICT) => return Verdict::Disputed,
+            Some(taker) if taker.has(Neighbor::DOWN) => return Verdict::Pass,
+            Some(taker) => Mac(taker.mac),
+            None => return limit(key, parent, vid, tables),
+        },
+        Sought::Mac(mac) => match tables.endpoint(EndpointKey::new(vid, mac)) {
+            Some(taker) if taker.has(Endpoint::CONFLICT) => return Verdict::Disputed,
+            Some(_) => mac,
+            None => return Verdict::Pass,
+        },
+    };
+    steer(frame, vid, taker, tables)
+}
+
+#[inline(always)]
+fn steer(frame: &impl Frame, vid: Vid, taker: Mac, tables: &impl Tables) -> Verdict {
+    let Some(source) = frame.read(6).map(Mac) else {
+        return Verdict::Pass;
+    };
+    // Our own frame comes back, from a switch that reflects it: macvlan goes by its sender.
+    let is_ours = tables.endpoint(EndpointKey::new(vid, source)).is_some();
+    if !tables.steers() || is_ours {
+        return Verdict::Pass;
+    }
+    match trust(tables) {
+        // Where one of ours may be missing, that is not sure.
+        Some(trust) if trust.incomplete & Settings::ENDPOINTS == 0 => Verdict::Steer { mac: taker },
+        _ => Verdict::Pass,
+    }
+}
+
+/// A frame that asks for an absent host.
+#[inline(always)]
+fn limit(key: NeighborKey, parent: Parent, vid: Vid, tables: &impl Tables) -> Verdict {
+    let rate = tables.storm_limit();
+    if rate == 0 || parent.has(Parent::UNLIMITED) || tables.neighbor(key.anywhere()).is_some() {
+        return Verdict::Pass;
+    }
+    let (Some(bucket), Some(trust)) = (tables.bucket(vid), trust(tables)) else {
+        return Verdict::Pass;
+    };
+    if trust.incomplete & Settings::NEIGHBORS != 0 || bucket.admit(trust.now, rate) {
+        return Verdict::Pass;
+    }
+    Verdict::Drop(Reason::Storm)
+}

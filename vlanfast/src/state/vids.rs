@@ -1,0 +1,79 @@
+//! A choice of VLANs, as a flag names them.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use vlanfast_common::Vid;
+
+/// Which VLANs something is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Vids {
+    #[default]
+    Off,
+    /// Every VLAN that the host has a device for, and untagged traffic.
+    All,
+    Only(BTreeSet<Vid>),
+}
+
+impl Vids {
+    pub fn contains(&self, vid: Vid) -> bool {
+        match self {
+            Self::Off => false,
+            Self::All => true,
+            Self::Only(vids) => vids.contains(&vid),
+        }
+    }
+}
+
+impl FromStr for Vids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => return Ok(Self::Off),
+            "all" => return Ok(Self::All),
+            _ => {}
+        }
+        let vid = |text: &str| match text.parse() {
+            Ok(number @ 0..=4094) => Ok(Vid::from_tci(number)),
+            _ => Err(format!(
+                "'{text}' is no VLAN: expected off, all, or numbers from 0 (untagged) to 4094 like 10,20"
+            )),
+        };
+        text.split(',')
+            .map(vid)
+            .collect::<Result<_, _>>()
+            .map(Self::Only)
+    }
+}
+
+impl fmt::Display for Vids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.pad("off"),
+            Self::All => f.pad("all"),
+            Self::Only(vids) => {
+                let vids: Vec<_> = vids.iter().map(Vid::to_string).collect();
+                f.pad(&vids.join(","))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vlans_are_named_by_their_numbers() {
+        for text in ["off", "all", "10", "0,10,4094"] {
+            assert_eq!(text.parse::<Vids>().unwrap().to_string(), text);
+        }
+        for text in ["", "10,", "4095", "-1", "ten", "eth0.10"] {
+            let error = text.parse::<Vids>().unwrap_err();
+            assert!(error.contains("is no VLAN"), "{error}");
+        }
+        let some: Vids = "20,10".parse().unwrap();
+        assert!(some.contains(Vid::from_tci(10)) && !some.contains(Vid::from_tci(30)));
+        assert!(Vids::All.contains(Vid::UNTAGGED) && !Vids::Off.contains(Vid::UNTAGGED));
+    }
+}
