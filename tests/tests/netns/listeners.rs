@@ -135,8 +135,9 @@ fn shedding_is_refused_where_the_trunk_has_takers_that_nobody_sees() {
     assert_eq!(ended.code, Some(4), "{ended:?}");
     let attached = attach(&wire, &["--dry-run", "--storm-limit", "7"]);
     let policy = attached.status().unwrap()["policy"].clone();
-    let expected =
-        serde_json::json!({"steer": true, "storm_limit": 7, "shed": "off", "dry_run": true});
+    let expected = serde_json::json!({
+        "steer": true, "storm_limit": 7, "shed": "off", "dry_run": true, "host_access": false,
+    });
     assert_eq!(policy, expected);
     attached.stop().unwrap();
     before.wait_until_as_before(host, trunk).unwrap();
