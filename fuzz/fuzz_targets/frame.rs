@@ -3,12 +3,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use vlanfast_common::{
-    Bytes, Direction, Endpoint, Neighbor, Parent, Policy, Segments, Settings, Tag, Uniform, Vlan,
-    classify, parse, wire,
+    Bytes, Direction, Endpoint, Hop, Neighbor, Parent, Policy, Route, Segments, Settings, Tag,
+    Uniform, Verdict, Vlan, classify, parse, wire,
 };
 
-fuzz_target!(|input: (u8, u16, u32, u32, &[u8])| {
-    let (metadata, tci, count, size, bytes) = input;
+fuzz_target!(|input: (u8, u8, u16, u32, u32, &[u8])| {
+    let (metadata, switches, tci, count, size, bytes) = input;
     let tpid = if metadata & 2 == 0 {
         Tag::C_TAG
     } else {
@@ -31,7 +31,9 @@ fuzz_target!(|input: (u8, u16, u32, u32, &[u8])| {
             steer: 1,
             storm_limit: 1,
             shed: (metadata >> 3 & 3).into(),
-            dry_run: 0,
+            host_access: (switches & 1).into(),
+            shortcut: (switches >> 1 & 1).into(),
+            ..Policy::default()
         },
         settings: Settings {
             heartbeat: 1,
@@ -39,14 +41,23 @@ fuzz_target!(|input: (u8, u16, u32, u32, &[u8])| {
         },
         parent: Parent {
             ifindex: (metadata >> 5 & 1).into(),
-            flags: 0,
+            flags: Parent::UP | Parent::HOST_ACCESS,
+            mtu: 1500,
+            ..Parent::default()
         },
         endpoint: (metadata & 64 != 0).then_some(Endpoint::default()),
         neighbor: (metadata & 128 != 0).then_some(Neighbor::default()),
+        route: (switches & 4 != 0).then_some(Route::default()),
         ..Uniform::default()
     };
     for direction in Direction::ALL {
-        classify(&frame, &headers, direction, &tables);
+        let verdict = classify(&frame, &headers, direction, &tables);
+        if let Verdict::Shortcut { .. } = verdict {
+            let hop = Hop::of(&headers).expect("it is IP");
+            let at = headers.network + hop.offset();
+            let word = bytes[at..].first_chunk().expect("it has a header");
+            hop.take(*word);
+        }
     }
     assert!(wire(&frame, &headers).packets >= 1);
 });

@@ -10,8 +10,10 @@ use crate::{
 };
 
 mod egress;
+mod shortcut;
 
 pub use egress::reflecting;
+pub use shortcut::shortcutting;
 
 /// A frame and what becomes of it.
 #[derive(Clone, Debug)]

@@ -58,6 +58,17 @@ pub fn udp(head: u8, fragment: u8, to: [u8; 4], ports: [u8; 4], payload: &[u8]) 
     [&ip[..], &SENDER, &to, &options, &ports, &[0; 4], payload].concat()
 }
 
+/// The header checksum of an IPv4 packet (RFC 791 clause 3.1), whatever is in its place.
+pub fn ipv4_checksum(packet: &[u8]) -> [u8; 2] {
+    let words = packet[..20].chunks(2).enumerate();
+    let sum: u32 = words
+        .filter(|(place, _)| *place != 5)
+        .map(|(_, word)| u32::from(word[0]) * 256 + u32::from(word[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (!((folded & 0xffff) + (folded >> 16)) as u16).to_be_bytes()
+}
+
 /// A DHCP message for a client, as long as one is at least.
 pub fn dhcp(operation: u8, client: [u8; 6]) -> Vec<u8> {
     let mut message = [&[operation, 1, 6, 0][..], &[0; 24], &client].concat();

@@ -15,13 +15,14 @@ use crate::{program::is_pinned, topology::Netns};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Residue(BTreeSet<String>);
 
-const MAPS: [&str; 8] = [
+const MAPS: [&str; 9] = [
     "COUNTERS",
     "SETTINGS",
     "STATUS",
     "VLANS",
     "ENDPOINTS",
     "NEIGHBORS",
+    "ROUTES",
     "BUCKETS",
     "AYA_LOGS",
 ];

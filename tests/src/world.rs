@@ -9,8 +9,8 @@ use aya::{
     maps::{Array, HashMap},
 };
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Settings, Shed,
-    Tables, Vid,
+    Bucket, Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Route, Settings,
+    Shed, Tables, Vid,
 };
 
 pub const CONTAINER: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
@@ -36,6 +36,7 @@ pub struct World {
     vlans: BTreeMap<Vid, Parent>,
     endpoints: BTreeMap<EndpointKey, Endpoint>,
     neighbors: BTreeMap<NeighborKey, Neighbor>,
+    routes: BTreeMap<NeighborKey, Route>,
     bucket: Bucket,
 }
 
@@ -67,7 +68,7 @@ impl World {
                 ifindex,
                 flags,
                 mac: if vid == 0 { TRUNK } else { PARENT },
-                reserved: 0,
+                mtu: 1500,
             };
             world.vlans.insert(Vid::from_tci(vid), parent);
         }
@@ -94,6 +95,21 @@ impl World {
             flags: Neighbor::CONFLICT,
         };
         world.neighbors.insert(disputed, neighbor);
+        for address in ["10.0.30.2", "fd00:30::2"] {
+            let route = Route {
+                mac: CONTAINER,
+                vid: GUESTS,
+            };
+            let key = NeighborKey::new(Vid::from_tci(10), address.parse()?);
+            world.routes.insert(key, route);
+        }
+        // Its device has gone.
+        let nowhere = NeighborKey::new(Vid::from_tci(10), "10.0.40.2".parse()?);
+        let route = Route {
+            mac: CONTAINER,
+            vid: NESTED,
+        };
+        world.routes.insert(nowhere, route);
         Ok(world)
     }
 
@@ -132,6 +148,12 @@ impl World {
         for (key, neighbor) in &self.neighbors {
             neighbors.insert(key, neighbor, 0)?;
         }
+        if self.policy.shortcut != 0 {
+            let mut routes = HashMap::<_, NeighborKey, Route>::try_from(map("ROUTES")?)?;
+            for (key, route) in &self.routes {
+                routes.insert(key, route, 0)?;
+            }
+        }
         Array::<_, Settings>::try_from(map("SETTINGS")?)?.set(0, self.settings, 0)?;
         Ok(())
     }
@@ -158,6 +180,10 @@ impl Tables for World {
         self.policy.host_access != 0
     }
 
+    fn takes_shortcuts(&self) -> bool {
+        self.policy.shortcut != 0
+    }
+
     fn parent(&self, vid: Vid) -> Parent {
         self.vlans.get(&vid).copied().unwrap_or_default()
     }
@@ -168,6 +194,10 @@ impl Tables for World {
 
     fn neighbor(&self, key: NeighborKey) -> Option<Neighbor> {
         self.neighbors.get(&key).copied()
+    }
+
+    fn route(&self, key: NeighborKey) -> Option<Route> {
+        self.routes.get(&key).copied()
     }
 
     fn bucket(&self, _vid: Vid) -> Option<&Bucket> {

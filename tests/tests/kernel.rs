@@ -13,10 +13,11 @@ use vlanfast_common::{
     Bytes, Counters, Direction, Policy, Settings, Verdict, Vlan, classify, parse, wire,
 };
 use vlanfast_tests::{
-    decisions::{Decided, over_the_limit, reflecting, shedding, steering},
+    decisions::{Decided, over_the_limit, reflecting, shedding, shortcutting, steering},
+    messages::ipv4_checksum,
     packet::{self, Named, Row, corpus},
     require,
-    world::World,
+    world::{PARENT, World},
 };
 
 /// The counters' key that a row of the corpus stands for, by the documented numbers.
@@ -119,6 +120,13 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
         left[..6].copy_from_slice(&mac.0);
         return (TC_ACT_REDIRECT, left);
     }
+    if let Verdict::Shortcut { mac, .. } = verdict {
+        left.drain(12..16);
+        left[..6].copy_from_slice(&mac.0);
+        left[6..12].copy_from_slice(&PARENT);
+        forward(&mut left[14..]);
+        return (TC_ACT_REDIRECT, left);
+    }
     let code = match (program == load::XDP, verdict) {
         (true, Verdict::Drop(_)) => XDP_DROP,
         (true, _) => XDP_PASS,
@@ -126,6 +134,18 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
         (false, _) => TC_ACT_UNSPEC,
     };
     (code, left)
+}
+
+/// Makes of a packet what a router does, with its checksum computed from scratch.
+fn forward(packet: &mut [u8]) {
+    match packet[0] >> 4 {
+        4 => {
+            packet[8] -= 1;
+            let checksum = ipv4_checksum(packet);
+            packet[10..12].copy_from_slice(&checksum);
+        }
+        _ => packet[7] -= 1,
+    }
 }
 
 /// Runs the whole corpus through one program.
@@ -172,7 +192,8 @@ const STEERING: Policy = Policy {
     shed: 0,
     dry_run: 0,
     host_access: 0,
-    reserved: [0; 3],
+    shortcut: 0,
+    reserved: [0; 2],
 };
 
 /// Everything is switched on.
@@ -285,6 +306,38 @@ fn what_leaves_for_this_host_comes_in_again() {
         world.settings.heartbeat = 1;
         world
     });
+}
+
+#[test]
+fn what_the_router_would_bring_back_takes_the_shortcut() {
+    let policy = Policy { shortcut: 1, ..ALL };
+    let both = Policy {
+        host_access: 1,
+        ..policy
+    };
+    let egress = (load::TX, Direction::Tx);
+    for policy in [policy, both] {
+        decides_at(egress, &shortcutting(), None, || {
+            World::new(policy).unwrap()
+        });
+    }
+    decides_at(egress, &reflecting(), None, || World::new(both).unwrap());
+    let passed = |frame| Decided {
+        verdict: Verdict::Pass,
+        ..frame
+    };
+    let frames: Vec<_> = shortcutting().into_iter().map(passed).collect();
+    decides_at(egress, &frames, None, || World::new(ALL).unwrap());
+    decides_at(egress, &frames, None, || {
+        let mut world = World::new(policy).unwrap();
+        world.settings.heartbeat = 1;
+        world
+    });
+    let dry = Policy {
+        dry_run: 1,
+        ..policy
+    };
+    decides_at(egress, &shortcutting(), None, || World::new(dry).unwrap());
 }
 
 #[test]

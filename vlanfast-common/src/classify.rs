@@ -5,7 +5,7 @@ mod egress;
 mod ingress;
 
 use crate::{
-    Bucket, Direction, Endpoint, EndpointKey, Frame, Headers, Neighbor, NeighborKey, Parent,
+    Bucket, Direction, Endpoint, EndpointKey, Frame, Headers, Neighbor, NeighborKey, Parent, Route,
     Settings, Verdict, Vid,
 };
 
@@ -26,12 +26,17 @@ pub trait Tables {
     /// Whether [`Parent::HOST_ACCESS`] can be set anywhere.
     fn gives_host_access(&self) -> bool;
 
+    /// Whether there can be a [`Tables::route`].
+    fn takes_shortcuts(&self) -> bool;
+
     /// The device for a VLAN; the trunk itself for VID 0.
     fn parent(&self, vid: Vid) -> Parent;
 
     fn endpoint(&self, key: EndpointKey) -> Option<Endpoint>;
 
     fn neighbor(&self, key: NeighborKey) -> Option<Neighbor>;
+
+    fn route(&self, key: NeighborKey) -> Option<Route>;
 
     fn bucket(&self, vid: Vid) -> Option<&Bucket>;
 
@@ -68,7 +73,10 @@ pub fn screen(
 ) -> Option<Verdict> {
     match direction {
         Direction::Rx => ingress::screen(frame, headers, tables),
-        Direction::Tx => (!tables.gives_host_access()).then_some(Verdict::Pass),
+        Direction::Tx => {
+            let is_left_alone = !tables.gives_host_access() && !tables.takes_shortcuts();
+            is_left_alone.then_some(Verdict::Pass)
+        }
     }
 }
 

@@ -22,7 +22,9 @@ pub struct Counters {
     pub dropped: [u64; Reason::ALL.len()],
     /// Packets that were to leave and are for this host: they are not on the wire, and not in `tx`.
     pub reflected: u64,
-    pub reserved: [u64; 2],
+    /// Packets that were to leave for the router and took the shortcut: the same.
+    pub shortcut: u64,
+    pub reserved: u64,
     #[cfg(feature = "next-layout")]
     pub next: u64,
 }
@@ -86,8 +88,12 @@ impl Counters {
                 let pass = all.saturating_sub(self.steered + drop);
                 [("pass", pass), ("steer", self.steered), ("drop", drop)]
             }
-            // What is reflected does not leave. The shortcut comes with the feature that takes it.
-            Direction::Tx => [("pass", all), ("reflect", self.reflected), ("shortcut", 0)],
+            // What is reflected or takes the shortcut does not leave.
+            Direction::Tx => [
+                ("pass", all),
+                ("reflect", self.reflected),
+                ("shortcut", self.shortcut),
+            ],
         }
     }
 
@@ -106,12 +112,16 @@ impl Counters {
         verdict: Verdict,
         done: Verdict,
     ) {
-        if !matches!(done, Verdict::Reflect { .. } | Verdict::Again) {
+        if !matches!(
+            done,
+            Verdict::Reflect { .. } | Verdict::Shortcut { .. } | Verdict::Again
+        ) {
             self.side(direction).add(cast, wire);
         }
         match verdict {
             Verdict::Pass | Verdict::Again | Verdict::Copy { .. } => {}
             Verdict::Reflect { .. } => self.reflected += wire.packets,
+            Verdict::Shortcut { .. } => self.shortcut += wire.packets,
             Verdict::Disputed => self.disputed += wire.packets,
             Verdict::Steer { .. } => self.steered += wire.packets,
             Verdict::Drop(reason) => self.dropped[reason as usize] += wire.packets,
@@ -125,6 +135,7 @@ impl Counters {
         self.steered += other.steered;
         self.disputed += other.disputed;
         self.reflected += other.reflected;
+        self.shortcut += other.shortcut;
         for (sum, part) in self.dropped.iter_mut().zip(other.dropped) {
             *sum += part;
         }

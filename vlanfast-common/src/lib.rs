@@ -14,6 +14,7 @@ mod classify;
 mod counters;
 mod frame;
 mod parse;
+mod routed;
 mod settings;
 mod sought;
 mod storm;
@@ -27,12 +28,13 @@ pub use classify::{HEAD, Tables, classify, consider, screen};
 pub use counters::{Counters, Direction, Tally};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
+pub use routed::{Hop, destination, fits};
 pub use settings::{
     IngressReason, Policy, Settings, Shed, Source, SourceState, SourceStatus, Status,
 };
 pub use sought::{Sought, announces, sought};
 pub use storm::Bucket;
-pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent};
+pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent, Route};
 pub use uniform::Uniform;
 pub use verdict::{Reason, Verdict};
 pub use wire::{Wire, wire};

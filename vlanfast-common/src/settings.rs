@@ -52,7 +52,9 @@ pub struct Policy {
     pub dry_run: u32,
     /// 1: there are VLANs with [`Parent::HOST_ACCESS`](crate::Parent::HOST_ACCESS), or may be.
     pub host_access: u32,
-    pub reserved: [u32; 3],
+    /// 1: what is in `ROUTES` takes the shortcut.
+    pub shortcut: u32,
+    pub reserved: [u32; 2],
 }
 
 /// Which frames are dropped because nobody here takes them.
@@ -105,7 +107,9 @@ pub struct Status {
     pub service_parents: u32,
     /// macvlans on devices that the trunk carries in more than one tag.
     pub stacked: u32,
-    pub reserved: [u32; 4],
+    /// Routes that found no room in the map.
+    pub routes_left_out: u32,
+    pub reserved: [u32; 3],
 }
 
 /// What one source of state is up to. 16 bytes.

@@ -21,7 +21,8 @@ pub struct Parent {
     pub flags: u32,
     /// The device's own, in the order of the wire.
     pub mac: [u8; 6],
-    pub reserved: u16,
+    /// The device's, in bytes from the network header on; no more than fits.
+    pub mtu: u16,
 }
 
 impl Parent {
@@ -200,15 +201,27 @@ impl Neighbor {
     }
 }
 
+/// A value of the hash `ROUTES`: the taker on another VLAN of the address that a [`NeighborKey`] names on the
+/// sender's. 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// The taker's, in the order of the wire.
+    pub mac: [u8; 6],
+    /// The VLAN it is on; 0 for untagged traffic.
+    pub vid: u16,
+}
+
 const _: () = assert!(size_of::<Parent>() == 16);
 const _: () = assert!(size_of::<EndpointKey>() == 8);
 const _: () = assert!(size_of::<Endpoint>() == 16);
 const _: () = assert!(size_of::<NeighborKey>() == 20);
 const _: () = assert!(size_of::<Neighbor>() == 8);
+const _: () = assert!(size_of::<Route>() == 8);
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent};
+    use super::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route};
 
     // SAFETY: `repr(C)`, numbers and bytes alone, and the sizes above leave no room for padding.
     unsafe impl aya::Pod for Parent {}
@@ -220,4 +233,6 @@ mod pod {
     unsafe impl aya::Pod for NeighborKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Neighbor {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Route {}
 }

@@ -1,8 +1,8 @@
 //! Tables that answer every question alike: what property tests and fuzzers hand in.
 
 use crate::{
-    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Policy, Settings, Shed, Tables,
-    Vid,
+    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Policy, Route, Settings, Shed,
+    Tables, Vid,
 };
 
 /// The same answer whatever the key.
@@ -13,6 +13,7 @@ pub struct Uniform {
     pub parent: Parent,
     pub endpoint: Option<Endpoint>,
     pub neighbor: Option<Neighbor>,
+    pub route: Option<Route>,
     pub bucket: Bucket,
     pub now: u64,
 }
@@ -38,6 +39,10 @@ impl Tables for Uniform {
         self.policy.host_access != 0
     }
 
+    fn takes_shortcuts(&self) -> bool {
+        self.policy.shortcut != 0
+    }
+
     fn parent(&self, _vid: Vid) -> Parent {
         self.parent
     }
@@ -48,6 +53,10 @@ impl Tables for Uniform {
 
     fn neighbor(&self, _key: NeighborKey) -> Option<Neighbor> {
         self.neighbor
+    }
+
+    fn route(&self, _key: NeighborKey) -> Option<Route> {
+        self.route
     }
 
     fn bucket(&self, _vid: Vid) -> Option<&Bucket> {

@@ -1,6 +1,6 @@
 //! What a hook does with a frame.
 
-use crate::Mac;
+use crate::{Mac, Vid};
 
 /// A decision over a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,47 +19,56 @@ pub enum Verdict {
     Reflect { mac: Mac },
     /// It is for everyone, on the wire and here: passed, and a copy is reflected.
     Copy { mac: Mac },
+    /// It is for the router, and its taker is a container of this host on another VLAN, with this MAC: it
+    /// goes to that VLAN's device as if the router had sent it.
+    Shortcut { vid: Vid, mac: Mac },
     /// It ends here.
     Drop(Reason),
 }
 
 impl Verdict {
-    /// In one number, as a BPF function returns it: the kind above the 48 bits of a MAC. Passing is 0.
+    /// In one number, as a BPF function returns it: four bits of kind, twelve of a VID, 48 of a MAC. Passing
+    /// is 0.
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
         match self {
             Self::Pass => 0,
-            Self::Disputed => 1 << 48,
-            Self::Steer { mac } => 2 << 48 | mac.to_bits(),
-            Self::Drop(reason) => (3 + reason as u64) << 48,
-            Self::Again => 6 << 48,
-            Self::Reflect { mac } => 7 << 48 | mac.to_bits(),
-            Self::Copy { mac } => 8 << 48 | mac.to_bits(),
+            Self::Disputed => kind(1),
+            Self::Steer { mac } => kind(2) | mac.to_bits(),
+            Self::Drop(reason) => kind(3 + reason as u64),
+            Self::Again => kind(6),
+            Self::Reflect { mac } => kind(7) | mac.to_bits(),
+            Self::Copy { mac } => kind(8) | mac.to_bits(),
+            Self::Shortcut { vid, mac } => kind(9) | (vid.get() as u64) << 48 | mac.to_bits(),
         }
     }
 
     /// The other way round.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
-        match bits >> 48 {
+        let mac = Mac::from_bits(bits);
+        match bits >> 60 {
             1 => Self::Disputed,
-            2 => Self::Steer {
-                mac: Mac::from_bits(bits),
-            },
+            2 => Self::Steer { mac },
             // As `to_bits` has it, by the numbers of `Reason`.
             3 => Self::Drop(Reason::Storm),
             4 => Self::Drop(Reason::ShedVlan),
             5 => Self::Drop(Reason::ShedMac),
             6 => Self::Again,
-            7 => Self::Reflect {
-                mac: Mac::from_bits(bits),
-            },
-            8 => Self::Copy {
-                mac: Mac::from_bits(bits),
+            7 => Self::Reflect { mac },
+            8 => Self::Copy { mac },
+            9 => Self::Shortcut {
+                vid: Vid::from_tci((bits >> 48) as u16),
+                mac,
             },
             _ => Self::Pass,
         }
     }
+}
+
+#[inline(always)]
+const fn kind(number: u64) -> u64 {
+    number << 60
 }
 
 /// Why a frame is dropped; the number is the place in [`Counters`](crate::Counters).

@@ -65,16 +65,16 @@ fn segmented(
 }
 
 /// The headers that every segment repeats.
-struct Repeated {
+pub struct Repeated {
     /// Where the payload starts.
-    end: usize,
+    pub end: usize,
     /// Bytes of headers in memory that the wire never carries.
     not_sent: usize,
 }
 
 /// Measures the headers up to the payload: IPv4 (RFC 791) or IPv6 (RFC 8200), TCP (RFC 9293) or UDP.
 #[inline(always)]
-fn repeated(frame: &impl Frame, headers: &Headers) -> Option<Repeated> {
+pub fn repeated(frame: &impl Frame, headers: &Headers) -> Option<Repeated> {
     let network = headers.network;
     let (protocol, transport, not_sent) = match headers.protocol {
         Protocol::IPV4 => {

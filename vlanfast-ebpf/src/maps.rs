@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use vlanfast_common::{
-    Bucket, Counters, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Status, Vlan,
+    Bucket, Counters, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Status, Vlan,
 };
 
 #[map]
@@ -23,12 +23,15 @@ pub static STATUS: Array<Status> = Array::with_max_entries(1, 0);
 #[map]
 pub static VLANS: Array<Parent> = Array::with_max_entries(Parent::COUNT, 0);
 
-/// The loader sets the size of this one and the next.
+/// The loader sets the size of the hashes.
 #[map]
 pub static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::with_max_entries(16_384, 0);
 
 #[map]
 pub static NEIGHBORS: HashMap<NeighborKey, Neighbor> = HashMap::with_max_entries(65_536, 0);
+
+#[map]
+pub static ROUTES: HashMap<NeighborKey, Route> = HashMap::with_max_entries(65_536, 0);
 
 /// By VID.
 #[map]

@@ -2,10 +2,10 @@
 
 use aya_ebpf::{Global, helpers::bpf_ktime_get_coarse_ns};
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Shed, Tables, Vid,
+    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Shed, Tables, Vid,
 };
 
-use crate::maps::{BUCKETS, ENDPOINTS, NEIGHBORS, SETTINGS, VLANS};
+use crate::maps::{BUCKETS, ENDPOINTS, NEIGHBORS, ROUTES, SETTINGS, VLANS};
 
 // The fields of a `Policy`, one by one: the verifier knows each for a constant, and removes the code for
 // what is off. The loader sets them.
@@ -24,6 +24,9 @@ static DRY_RUN: Global<u32> = Global::new(0);
 
 #[unsafe(no_mangle)]
 static HOST_ACCESS: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static SHORTCUT: Global<u32> = Global::new(0);
 
 /// Whether decisions are counted and not carried out.
 #[inline(always)]
@@ -61,6 +64,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn takes_shortcuts(&self) -> bool {
+        SHORTCUT.load() != 0
+    }
+
+    #[inline(always)]
     fn parent(&self, vid: Vid) -> Parent {
         let parent = VLANS.get(vid.get().into());
         parent.copied().unwrap_or_default()
@@ -77,6 +85,12 @@ impl Tables for Maps {
     fn neighbor(&self, key: NeighborKey) -> Option<Neighbor> {
         // SAFETY: as above; a value is 8 bytes, which the kernel copies as one.
         unsafe { NEIGHBORS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn route(&self, key: NeighborKey) -> Option<Route> {
+        // SAFETY: as above.
+        unsafe { ROUTES.get(key) }.copied()
     }
 
     #[inline(always)]

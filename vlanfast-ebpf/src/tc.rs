@@ -2,11 +2,11 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push},
     programs::TcContext,
 };
-use vlanfast_common::{Frame, Headers, Mac, Segments, Tables, Tag, Verdict};
+use vlanfast_common::{Frame, Headers, Hop, Mac, Parent, Segments, Tables, Tag, Verdict};
 
 use crate::{
     Hook,
@@ -95,6 +95,7 @@ impl Hook for TcContext {
                 TC_ACT_UNSPEC
             }
             Verdict::Reflect { mac } => reflect(self, device(headers), mac),
+            Verdict::Shortcut { vid, mac } => shortcut(self, headers, Maps.parent(vid), mac),
             Verdict::Copy { mac } => copy(self, device(headers), mac),
             Verdict::Drop(_) => TC_ACT_SHOT,
         }
@@ -150,6 +151,28 @@ fn copy(ctx: &TcContext, device: u32, to: Mac) -> i32 {
         Some(tag) if !push(ctx, tag) => TC_ACT_SHOT,
         _ => TC_ACT_UNSPEC,
     }
+}
+
+/// Does what the router would, and has the kernel receive the packet at the device of the other VLAN.
+#[inline(always)]
+fn shortcut(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
+    let Some(hop) = Hop::of(headers).filter(|_| to.ifindex != 0) else {
+        return TC_ACT_UNSPEC;
+    };
+    let at = headers.network + hop.offset();
+    let Some(bytes) = SkbFrame::new(ctx).read(at) else {
+        return TC_ACT_UNSPEC;
+    };
+    if ctx.store(at, &hop.take(bytes), BPF_F_RECOMPUTE_CSUM.into()).is_err() {
+        return TC_ACT_UNSPEC;
+    }
+    // From here on it is no more what it was, and can't go to the router.
+    if !pop(ctx) || ctx.store(0, &mac.0, 0).is_err() || ctx.store(6, &to.mac, 0).is_err() {
+        return TC_ACT_SHOT;
+    }
+    ctx.set_mark(0);
+    // SAFETY: no pointers.
+    unsafe { bpf_redirect(to.ifindex, BPF_F_INGRESS.into()) as i32 }
 }
 
 #[inline(always)]

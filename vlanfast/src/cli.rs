@@ -9,7 +9,13 @@ use std::{
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vlanfast_common::{Policy, Shed};
 
-use crate::{source::docker::Wish, state::vids::Vids};
+use crate::{
+    source::docker::Wish,
+    state::{
+        vids::{Pair, Vids},
+        wishes::Wishes,
+    },
+};
 
 /// VLAN-aware eBPF fast path for Docker macvlan containers on an 802.1Q trunk.
 #[derive(Parser)]
@@ -66,6 +72,20 @@ pub struct AttachArgs {
     /// VLANs on which this host and its containers reach each other
     #[arg(long, value_name = "VID,…|all|off", default_value_t = Vids::Off)]
     pub host_access: Vids,
+
+    /// Which packets between VLANs of this host do without the router
+    #[arg(long, value_enum, default_value_t = Shortcut::Off)]
+    pub shortcut: Shortcut,
+
+    /// The pairs of VLANs for --shortcut allow
+    #[arg(
+        long,
+        value_name = "VID:VID,…",
+        value_delimiter = ',',
+        required_if_eq("shortcut", "allow"),
+        requires = "shortcut"
+    )]
+    pub shortcut_allow: Vec<Pair>,
 
     /// Decide and count, and change no packet
     #[arg(long)]
@@ -161,6 +181,15 @@ pub enum Shedding {
     Mac,
 }
 
+/// Which packets between VLANs of this host do without the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shortcut {
+    /// None
+    Off,
+    /// Those between the VLANs of --shortcut-allow, whatever the router would do with them
+    Allow,
+}
+
 impl AttachArgs {
     /// What the programs are to do.
     pub fn policy(&self) -> Policy {
@@ -175,7 +204,19 @@ impl AttachArgs {
             shed: shed as u32,
             dry_run: self.dry_run.into(),
             host_access: (self.host_access != Vids::Off).into(),
-            reserved: [0; 3],
+            shortcut: (self.shortcut != Shortcut::Off).into(),
+            reserved: [0; 2],
+        }
+    }
+
+    /// What is wanted for some VLANs.
+    pub fn wishes(&self) -> Wishes {
+        Wishes {
+            host_access: self.host_access.clone(),
+            shortcut: match self.shortcut {
+                Shortcut::Off => vec![],
+                Shortcut::Allow => self.shortcut_allow.clone(),
+            },
         }
     }
 }

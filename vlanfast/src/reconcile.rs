@@ -15,7 +15,7 @@ use crate::{
     clock,
     datapath::{
         self, ethtool, hooks,
-        pins::{ENDPOINTS, NEIGHBORS, Pins, VLANS},
+        pins::{ENDPOINTS, NEIGHBORS, Pins, ROUTES, VLANS},
         tables::Maps,
     },
     error::Error,
@@ -26,7 +26,7 @@ use crate::{
         plan::{Capacity, Plan, plan},
         published::{Hook, MapFill, Published},
         snapshot::Ifindex,
-        vids::Vids,
+        wishes::Wishes,
     },
 };
 
@@ -47,7 +47,7 @@ pub struct Reconciler {
     maps: Maps,
     pins: Pins,
     trunk: Ifindex,
-    host_access: Vids,
+    wishes: Wishes,
     capacity: Capacity,
     /// What is in the maps.
     installed: Tables,
@@ -89,7 +89,7 @@ impl Reconciler {
     pub fn fill(
         pins: Pins,
         trunk: Ifindex,
-        host_access: Vids,
+        wishes: Wishes,
         maps: Maps,
         docker: watch::Receiver<docker::State>,
     ) -> anyhow::Result<Self> {
@@ -100,7 +100,7 @@ impl Reconciler {
             maps,
             pins,
             trunk,
-            host_access,
+            wishes,
             installed: Tables::default(),
             netlink_status: SourceStatus::default(),
             behind: false,
@@ -253,11 +253,7 @@ impl Reconciler {
 
     fn round(&mut self) -> anyhow::Result<()> {
         let mut desired = desired(self.netlink.network(), self.trunk);
-        for (&vid, parent) in &mut desired.tables.vlans {
-            if self.host_access.contains(vid) {
-                parent.flags |= Parent::HOST_ACCESS;
-            }
-        }
+        self.wishes.write(&mut desired.tables);
         let Some(name) = desired.parents.get(&Vid::UNTAGGED) else {
             return Err(Error::TrunkGone {
                 trunk: self.pins.trunk.clone(),
@@ -303,7 +299,8 @@ impl Reconciler {
             neighbors_left_out: plan.neighbors.left_out,
             service_parents: desired.service_parents,
             stacked: desired.stacked,
-            reserved: [0; 4],
+            routes_left_out: plan.routes.left_out,
+            reserved: [0; 3],
         })?;
         let mut endpoints = names(&desired, &docker.docker);
         endpoints.retain(|key, _| self.installed.endpoints.contains_key(key));
@@ -314,7 +311,7 @@ impl Reconciler {
             left_out,
         };
         let installed = &self.installed;
-        let published = Published {
+        let mut published = Published {
             trunk: self.pins.trunk.clone(),
             parents: Arc::new(desired.parents),
             endpoints: Arc::new(endpoints),
@@ -332,10 +329,19 @@ impl Reconciler {
                     self.capacity.neighbors,
                     plan.neighbors.left_out,
                 ),
+                fill(
+                    ROUTES,
+                    installed.routes.len(),
+                    self.capacity.routes,
+                    plan.routes.left_out,
+                ),
             ],
             sources,
             hooks: self.hooks.clone(),
         };
+        if self.wishes.shortcut.is_empty() {
+            published.maps.retain(|fill| fill.map != ROUTES);
+        }
         self.publish.send_replace(Some(Arc::new(published)));
         Ok(())
     }

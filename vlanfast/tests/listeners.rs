@@ -43,6 +43,7 @@ impl Lan {
                 _ => [2, 0, 0, 0, 0, index as u8],
             }),
             up: true,
+            mtu: 1500,
             kind,
             lower: lower.map(|(nsid, index)| (nsid, Ifindex(index))),
             port: false,

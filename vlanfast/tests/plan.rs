@@ -5,7 +5,7 @@ use vlanfast::state::{
     desired::Tables,
     plan::{Capacity, plan},
 };
-use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Route, Vid};
 
 fn vid(number: u16) -> Vid {
     Vid::from_tci(number)
@@ -18,6 +18,7 @@ fn mac(last: u8) -> Mac {
 const PLENTY: Capacity = Capacity {
     endpoints: 100,
     neighbors: 100,
+    routes: 100,
 };
 
 fn tables() -> impl Strategy<Value = Tables> {
@@ -31,6 +32,17 @@ fn tables() -> impl Strategy<Value = Tables> {
         prop::collection::vec(address, few()),
     );
     all.prop_map(|(vlans, endpoints, addresses)| Tables {
+        routes: addresses
+            .iter()
+            .map(|&(number, last, owner)| {
+                let route = Route {
+                    mac: mac(owner).0,
+                    vid: number + 10,
+                };
+                let key = NeighborKey::new(vid(number), [10, 0, 0, last].into());
+                (key, route)
+            })
+            .collect(),
         vlans: vlans
             .into_iter()
             .map(|(number, ifindex)| {
@@ -84,7 +96,7 @@ proptest! {
     fn a_plan_never_overfills_and_leaves_out_just_what_finds_no_room(
         rounds in prop::collection::vec(tables(), 1..5), endpoints in 1..6u32, neighbors in 1..6u32,
     ) {
-        let capacity = Capacity { endpoints, neighbors };
+        let capacity = Capacity { endpoints, neighbors, routes: neighbors };
         let mut held = Tables::default();
         for to in rounds {
             let plan = plan(&held, &to, capacity);

@@ -56,6 +56,7 @@ impl Lan {
             name: name.into(),
             mac: mac(last),
             up: true,
+            mtu: 1500,
             kind,
             lower: lower.map(|(nsid, index)| (nsid, Ifindex(index))),
             port: false,
@@ -347,4 +348,5 @@ fn without_the_trunk_there_is_nothing() {
 const PLENTY: Capacity = Capacity {
     endpoints: 100,
     neighbors: 100,
+    routes: 100,
 };

@@ -14,14 +14,15 @@ use vlanfast::{
     },
 };
 use vlanfast_common::{
-    Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Source, SourceState, Status,
-    Vid,
+    Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Route, Source, SourceState,
+    Status, Vid,
 };
 use vlanfast_tests::{require, topology::unique};
 
 const CAPACITY: Capacity = Capacity {
     endpoints: 4,
     neighbors: 16,
+    routes: 16,
 };
 
 /// Maps that nobody else sees.
@@ -68,6 +69,12 @@ fn tables(numbers: &[u8]) -> Tables {
                 .neighbors
                 .insert(NeighborKey::new(vid, address), neighbor);
         }
+        let route = Route {
+            mac: mac.0,
+            vid: 10,
+        };
+        let key = NeighborKey::new(Vid::from_tci(20), [10, 0, 10, number].into());
+        tables.routes.insert(key, route);
     }
     tables
 }
@@ -95,6 +102,7 @@ fn what_was_planned_is_what_the_kernel_holds() {
         ("VLANS", 1, 4096),
         ("ENDPOINTS", 1, 4),
         ("NEIGHBORS", 2, 16),
+        ("ROUTES", 1, 16),
     ];
     assert_eq!(fills, expected);
 
@@ -118,7 +126,7 @@ fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
         ..Status::default()
     })
     .unwrap();
-    let [_, endpoints, neighbors] = maps.fills().unwrap();
+    let [_, endpoints, neighbors, _] = maps.fills().unwrap();
     assert_eq!((endpoints.entries, endpoints.left_out), (4, 2));
     assert_eq!((neighbors.entries, neighbors.left_out), (12, 0));
 }

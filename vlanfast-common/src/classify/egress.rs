@@ -1,20 +1,62 @@
-//! What leaves, and is for this host: a macvlan and the host below it do not hear each other otherwise.
+//! What leaves, and is for this host: a macvlan and the host below it do not hear each other otherwise, and
+//! VLANs meet at the router alone.
 
 use super::{Tables, trust};
 use crate::{
     Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, Parent, Sought, Verdict, Vid,
-    announces, sought,
+    announces, destination, fits, sought,
 };
 
 #[inline(always)]
 pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+    let (Some(destination), Some(source)) = (frame.read(0).map(Mac), frame.read(6).map(Mac)) else {
+        return Verdict::Pass;
+    };
+    let is_for_one = headers.cast == Cast::Unicast;
+    if tables.takes_shortcuts() && is_for_one {
+        // Nobody here has the MAC: it may be a router's.
+        let key = EndpointKey::new(vid, destination);
+        if tables.endpoint(key).is_none() {
+            return shortcut(frame, headers, vid, tables);
+        }
+    }
+    match tables.gives_host_access() {
+        true => reflect(frame, headers, vid, (destination, source), tables),
+        false => Verdict::Pass,
+    }
+}
+
+/// A packet for a router: where that would send it, if it is to a container of another VLAN.
+#[inline(always)]
+fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+    let Some(route) = destination(frame, headers, vid).and_then(|key| tables.route(key)) else {
+        return Verdict::Pass;
+    };
+    let to = Vid::from_tci(route.vid);
+    let parent = tables.parent(to);
+    let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
+    if !leads_on || !fits(frame, headers, parent.mtu) || trust(tables).is_none() {
+        return Verdict::Pass;
+    }
+    Verdict::Shortcut {
+        vid: to,
+        mac: Mac(route.mac),
+    }
+}
+
+/// Host access: what one side sends to the other.
+#[inline(always)]
+fn reflect(
+    frame: &impl Frame,
+    headers: &Headers,
+    vid: Vid,
+    (destination, source): (Mac, Mac),
+    tables: &impl Tables,
+) -> Verdict {
     let parent = tables.parent(vid);
     if parent.ifindex == 0 || !parent.has(Parent::UP) || !parent.has(Parent::HOST_ACCESS) {
         return Verdict::Pass;
     }
-    let (Some(destination), Some(source)) = (frame.read(0).map(Mac), frame.read(6).map(Mac)) else {
-        return Verdict::Pass;
-    };
     let taker = match headers.cast {
         Cast::Unicast => destination,
         Cast::Broadcast | Cast::Multicast => match sought(frame, headers, vid) {

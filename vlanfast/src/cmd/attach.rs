@@ -12,7 +12,7 @@ use vlanfast_common::{Parent, Policy, Shed};
 use self::messages::Messages;
 use super::status;
 use crate::{
-    cli::{AttachArgs, Metrics, OnExit},
+    cli::{AttachArgs, Metrics, OnExit, Shortcut},
     datapath::{
         check_kernel, choose,
         counters::CounterMap,
@@ -141,6 +141,11 @@ impl Ready {
         let capacity = Capacity {
             endpoints: args.max_endpoints,
             neighbors: 4 * args.max_endpoints,
+            // A hash has room for one at least.
+            routes: match args.shortcut {
+                Shortcut::Off => 1,
+                Shortcut::Allow => 4 * args.max_endpoints,
+            },
         };
         let policy = args.policy();
         if let Some(kind @ ("bond" | "team")) = trunk.kind.as_deref()
@@ -159,8 +164,7 @@ impl Ready {
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
-        let reconciler =
-            Reconciler::fill(pins.clone(), trunk, args.host_access.clone(), tables, names)?;
+        let reconciler = Reconciler::fill(pins.clone(), trunk, args.wishes(), tables, names)?;
         if policy.shed != Shed::Off as u32 && reconciler.untagged().has(Parent::TAGGED) {
             return Err(Error::ListenedTo {
                 trunk: pins.trunk.clone(),

@@ -20,7 +20,7 @@ use crate::{
         device::Trunk,
         hooks::{self, HOOKS, Kind},
         netlink::Netlink,
-        pins::{Holder, Pins, STATUS},
+        pins::{Holder, Pins, ROUTES, STATUS},
         tables::{self, Heartbeat, Maps},
     },
     error::Error,
@@ -92,6 +92,7 @@ struct PolicyRow {
     shed: &'static str,
     dry_run: bool,
     host_access: bool,
+    shortcut: &'static str,
 }
 
 #[derive(Serialize)]
@@ -266,13 +267,20 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
         heartbeat: Heartbeat::of(&settings, tables::now()?).name(),
         pid: pins.holder().and_then(|holder| holder.pid),
         vlans: vlans(&tables, policy, &source::netlink::names()?),
-        maps: maps.fills()?.map(Map::from).into(),
+        maps: fills(&maps, policy)?,
         sources: sources(&said),
         ignored: Ignored {
             service_parents: said.service_parents,
             stacked: said.stacked,
         },
     })
+}
+
+/// How full the tables are that are in use.
+fn fills(maps: &Maps, policy: Policy) -> anyhow::Result<Vec<Map>> {
+    let is_in_use = |fill: &MapFill| fill.map != ROUTES || policy.shortcut != 0;
+    let fills = maps.fills()?.into_iter().filter(is_in_use);
+    Ok(fills.map(Map::from).collect())
 }
 
 /// The device that the pins are of.
@@ -295,6 +303,10 @@ impl From<Policy> for PolicyRow {
             shed: Shed::from_number(policy.shed).name(),
             dry_run: policy.dry_run != 0,
             host_access: policy.host_access != 0,
+            shortcut: match policy.shortcut {
+                0 => "off",
+                _ => "allow",
+            },
         }
     }
 }

@@ -9,7 +9,7 @@ use aya::{
 use vlanfast_common::{Counters, LAYOUT, Policy, Settings, Vlan};
 
 use super::{
-    pins::{COUNTERS, ENDPOINTS, NEIGHBORS, Pins, SETTINGS},
+    pins::{COUNTERS, ENDPOINTS, NEIGHBORS, Pins, ROUTES, SETTINGS},
     tables::{self, Maps},
 };
 use crate::state::plan::Capacity;
@@ -42,7 +42,8 @@ fn loader<'a>(policy: &'a Policy, log_level: &'a u8) -> EbpfLoader<'a> {
         .override_global("STORM_LIMIT", &policy.storm_limit, true)
         .override_global("SHED", &policy.shed, true)
         .override_global("DRY_RUN", &policy.dry_run, true)
-        .override_global("HOST_ACCESS", &policy.host_access, true);
+        .override_global("HOST_ACCESS", &policy.host_access, true)
+        .override_global("SHORTCUT", &policy.shortcut, true);
     loader
 }
 
@@ -58,7 +59,8 @@ pub fn adopt(
     let mut loader = loader(policy, &log_level);
     loader
         .map_max_entries(ENDPOINTS, capacity.endpoints)
-        .map_max_entries(NEIGHBORS, capacity.neighbors);
+        .map_max_entries(NEIGHBORS, capacity.neighbors)
+        .map_max_entries(ROUTES, capacity.routes);
     if fit(pins) {
         // The loader takes whatever is pinned there unseen, so it must have been looked at before.
         for name in [COUNTERS, SETTINGS] {

@@ -31,9 +31,12 @@ pub const STATUS: &str = "STATUS";
 pub const VLANS: &str = "VLANS";
 pub const ENDPOINTS: &str = "ENDPOINTS";
 pub const NEIGHBORS: &str = "NEIGHBORS";
+pub const ROUTES: &str = "ROUTES";
 
 /// The maps that are pinned, in that order: who finds others without `SETTINGS` could not undo them.
-pub const MAPS: [&str; 6] = [SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS];
+pub const MAPS: [&str; 7] = [
+    SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS, ROUTES,
+];
 
 /// How long a lock is tried for: those who only look hold a shared one for a moment.
 const PATIENCE: Duration = Duration::from_millis(100);

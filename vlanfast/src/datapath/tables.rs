@@ -10,10 +10,10 @@ use aya::{
 };
 use nix::time::{ClockId, clock_gettime};
 use vlanfast_common::{
-    Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Status, Vid,
+    Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Status, Vid,
 };
 
-use super::pins::{ENDPOINTS, NEIGHBORS, Pins, SETTINGS, STATUS, VLANS};
+use super::pins::{ENDPOINTS, NEIGHBORS, Pins, ROUTES, SETTINGS, STATUS, VLANS};
 use crate::state::{
     desired::Tables,
     plan::{Capacity, Plan},
@@ -25,6 +25,7 @@ pub struct Maps {
     vlans: Array<MapData, Parent>,
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     neighbors: HashMap<MapData, NeighborKey, Neighbor>,
+    routes: HashMap<MapData, NeighborKey, Route>,
     settings: Array<MapData, Settings>,
     status: Array<MapData, Status>,
 }
@@ -57,6 +58,7 @@ impl Maps {
             vlans: typed(&open, VLANS)?,
             endpoints: typed(&open, ENDPOINTS)?,
             neighbors: typed(&open, NEIGHBORS)?,
+            routes: typed(&open, ROUTES)?,
             settings: typed(&open, SETTINGS)?,
             status: typed(&open, STATUS)?,
         })
@@ -65,6 +67,7 @@ impl Maps {
     /// Carries out a plan. Removals first, so that there is room for what comes, and a key before
     /// what it leads to: an address never leads to an endpoint that is gone.
     pub fn apply(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        remove(&mut self.routes, ROUTES, &plan.routes.remove)?;
         remove(&mut self.neighbors, NEIGHBORS, &plan.neighbors.remove)?;
         remove(&mut self.endpoints, ENDPOINTS, &plan.endpoints.remove)?;
         for &vid in &plan.vlans.remove {
@@ -75,7 +78,8 @@ impl Maps {
             self.set_parent(vid, parent)?;
         }
         put(&mut self.endpoints, ENDPOINTS, &plan.endpoints.put)?;
-        put(&mut self.neighbors, NEIGHBORS, &plan.neighbors.put)
+        put(&mut self.neighbors, NEIGHBORS, &plan.neighbors.put)?;
+        put(&mut self.routes, ROUTES, &plan.routes.put)
     }
 
     fn set_parent(&mut self, vid: Vid, parent: Parent) -> anyhow::Result<()> {
@@ -90,6 +94,7 @@ impl Maps {
             vlans: self.parents()?.collect(),
             endpoints: entries(&self.endpoints, ENDPOINTS)?,
             neighbors: entries(&self.neighbors, NEIGHBORS)?,
+            routes: entries(&self.routes, ROUTES)?,
         })
     }
 
@@ -110,11 +115,12 @@ impl Maps {
         Ok(Capacity {
             endpoints: capacity(&self.endpoints, ENDPOINTS)?,
             neighbors: capacity(&self.neighbors, NEIGHBORS)?,
+            routes: capacity(&self.routes, ROUTES)?,
         })
     }
 
     /// How full each table is.
-    pub fn fills(&self) -> anyhow::Result<[MapFill; 3]> {
+    pub fn fills(&self) -> anyhow::Result<[MapFill; 4]> {
         let capacity = self.capacity()?;
         let status = self.status()?;
         let fill = |map, entries: usize, capacity, left_out| MapFill {
@@ -136,6 +142,12 @@ impl Maps {
                 self.neighbors.keys().count(),
                 capacity.neighbors,
                 status.neighbors_left_out,
+            ),
+            fill(
+                ROUTES,
+                self.routes.keys().count(),
+                capacity.routes,
+                status.routes_left_out,
             ),
         ])
     }

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Vid};
 
 use super::{
     listeners,
@@ -18,6 +18,7 @@ pub struct Tables {
     pub vlans: BTreeMap<Vid, Parent>,
     pub endpoints: BTreeMap<EndpointKey, Endpoint>,
     pub neighbors: BTreeMap<NeighborKey, Neighbor>,
+    pub routes: BTreeMap<NeighborKey, Route>,
 }
 
 /// The contents of the maps, and what people want to see beside them.
@@ -116,7 +117,7 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
                     ifindex: place.1.0,
                     flags,
                     mac: link.mac.0,
-                    reserved: 0,
+                    mtu: link.mtu.try_into().unwrap_or(u16::MAX),
                 };
                 desired.tables.vlans.insert(vid, parent);
             }

@@ -7,3 +7,4 @@ pub mod plan;
 pub mod published;
 pub mod snapshot;
 pub mod vids;
+pub mod wishes;

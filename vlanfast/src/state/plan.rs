@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Settings, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Vid};
 
 use super::desired::Tables;
 
@@ -11,6 +11,7 @@ use super::desired::Tables;
 pub struct Capacity {
     pub endpoints: u32,
     pub neighbors: u32,
+    pub routes: u32,
 }
 
 /// What to do to the maps, removals first.
@@ -19,6 +20,7 @@ pub struct Plan {
     pub vlans: Changes<Vid, Parent>,
     pub endpoints: Changes<EndpointKey, Endpoint>,
     pub neighbors: Changes<NeighborKey, Neighbor>,
+    pub routes: Changes<NeighborKey, Route>,
 }
 
 /// What to do to one map.
@@ -44,7 +46,7 @@ impl<K, V> Default for Changes<K, V> {
 impl Plan {
     /// How many entries are written or removed.
     pub fn len(&self) -> usize {
-        self.vlans.len() + self.endpoints.len() + self.neighbors.len()
+        self.vlans.len() + self.endpoints.len() + self.neighbors.len() + self.routes.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -68,6 +70,7 @@ impl Plan {
         self.vlans.apply_to(&mut tables.vlans);
         self.endpoints.apply_to(&mut tables.endpoints);
         self.neighbors.apply_to(&mut tables.neighbors);
+        self.routes.apply_to(&mut tables.routes);
     }
 }
 
@@ -90,6 +93,7 @@ pub fn plan(installed: &Tables, desired: &Tables, capacity: Capacity) -> Plan {
         vlans: changes(&installed.vlans, &desired.vlans, Parent::COUNT),
         endpoints: changes(&installed.endpoints, &desired.endpoints, capacity.endpoints),
         neighbors: changes(&installed.neighbors, &desired.neighbors, capacity.neighbors),
+        routes: changes(&installed.routes, &desired.routes, capacity.routes),
     }
 }
 
@@ -168,6 +172,7 @@ mod tests {
         let capacity = Capacity {
             endpoints: 1,
             neighbors: 1,
+            routes: 1,
         };
         assert!(plan(&tables, &tables, capacity).is_empty());
         let gone = plan(&tables, &Tables::default(), capacity);

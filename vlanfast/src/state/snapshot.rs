@@ -65,6 +65,7 @@ pub struct Link {
     pub name: String,
     pub mac: Mac,
     pub up: bool,
+    pub mtu: u32,
     pub kind: Kind,
     /// The device below (`IFLA_LINK`), in whichever namespace it is.
     pub lower: Option<Place>,

@@ -33,16 +33,24 @@ impl FromStr for Vids {
             "all" => return Ok(Self::All),
             _ => {}
         }
-        let vid = |text: &str| match text.parse() {
-            Ok(number @ 0..=4094) => Ok(Vid::from_tci(number)),
-            _ => Err(format!(
-                "'{text}' is no VLAN: expected off, all, or numbers from 0 (untagged) to 4094 like 10,20"
-            )),
+        let vid = |text| {
+            number(text).ok_or_else(|| {
+                format!("'{text}' is no VLAN: expected off, all, or numbers {NUMBERS} like 10,20")
+            })
         };
         text.split(',')
             .map(vid)
             .collect::<Result<_, _>>()
             .map(Self::Only)
+    }
+}
+
+const NUMBERS: &str = "from 0 (untagged) to 4094";
+
+fn number(text: &str) -> Option<Vid> {
+    match text.parse() {
+        Ok(number @ 0..=4094) => Some(Vid::from_tci(number)),
+        _ => None,
     }
 }
 
@@ -55,6 +63,25 @@ impl fmt::Display for Vids {
                 let vids: Vec<_> = vids.iter().map(Vid::to_string).collect();
                 f.pad(&vids.join(","))
             }
+        }
+    }
+}
+
+/// Two VLANs, in either order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair(pub Vid, pub Vid);
+
+impl FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let pair = text.split_once(':');
+        let pair = pair.and_then(|(one, other)| Some(Self(number(one)?, number(other)?)));
+        match pair {
+            Some(Self(one, other)) if one != other => Ok(Self(one, other)),
+            _ => Err(format!(
+                "'{text}' is no pair of VLANs: expected two numbers {NUMBERS} like 10:20"
+            )),
         }
     }
 }
@@ -75,5 +102,15 @@ mod tests {
         let some: Vids = "20,10".parse().unwrap();
         assert!(some.contains(Vid::from_tci(10)) && !some.contains(Vid::from_tci(30)));
         assert!(Vids::All.contains(Vid::UNTAGGED) && !Vids::Off.contains(Vid::UNTAGGED));
+    }
+
+    #[test]
+    fn pairs_are_of_two_vlans() {
+        let pair = Pair(Vid::from_tci(10), Vid::UNTAGGED);
+        assert_eq!("10:0".parse(), Ok(pair));
+        for text in ["", "10", "10:", "10:10", "10:4095", "10:20:30", "10-20"] {
+            let error = text.parse::<Pair>().unwrap_err();
+            assert!(error.contains("is no pair of VLANs"), "{error}");
+        }
     }
 }

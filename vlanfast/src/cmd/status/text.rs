@@ -37,6 +37,7 @@ pub fn text(status: &Status) -> String {
         shed,
         dry_run,
         host_access,
+        shortcut,
     } = status.policy;
     let limit = match storm_limit {
         0 => "off".into(),
@@ -54,6 +55,7 @@ pub fn text(status: &Status) -> String {
         false => "off",
     };
     row("policy", "host access".into(), on_some.into());
+    row("policy", "shortcut".into(), shortcut.into());
     if dry_run {
         let how = "decides and counts, and changes no packet";
         row("policy", "dry run".into(), how.into());

@@ -22,7 +22,7 @@ use crate::{
 pub fn link(nsid: Nsid, message: &LinkMessage, stands_for: impl Fn(i32) -> Nsid) -> Link {
     let mut mac = Mac::default();
     let (mut lower, mut lower_nsid) = (None, nsid);
-    let (mut has_master, mut promiscuity) = (false, 0);
+    let (mut has_master, mut promiscuity, mut mtu) = (false, 0, 0);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => {
@@ -32,6 +32,7 @@ pub fn link(nsid: Nsid, message: &LinkMessage, stands_for: impl Fn(i32) -> Nsid)
             // By the ids of our namespace, whichever was asked about (`rtnl_fill_link_netnsid`).
             LinkAttribute::LinkNetNsId(id) => lower_nsid = stands_for(*id),
             LinkAttribute::Controller(_) => has_master = true,
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
             LinkAttribute::Promiscuity(count) => promiscuity = *count,
             _ => {}
         }
@@ -40,6 +41,7 @@ pub fn link(nsid: Nsid, message: &LinkMessage, stands_for: impl Fn(i32) -> Nsid)
         name: name(message),
         mac,
         up: message.header.flags.contains(LinkFlags::Up),
+        mtu,
         kind: kind(message),
         lower: lower.map(|index| (lower_nsid, index)),
         // A VRF is about routes alone, and leaves frames to the device.

@@ -1,0 +1,180 @@
+//! What the user wants for some VLANs, written into the tables that the network gives.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Vid};
+
+use super::{
+    desired::Tables,
+    vids::{Pair, Vids},
+};
+
+/// What is wanted where.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// On these VLANs the host and its containers reach each other.
+    pub host_access: Vids,
+    /// Packets between these VLANs do without the router.
+    pub shortcut: Vec<Pair>,
+}
+
+impl Wishes {
+    pub fn write(&self, tables: &mut Tables) {
+        for (&vid, parent) in &mut tables.vlans {
+            if self.host_access.contains(vid) {
+                parent.flags |= Parent::HOST_ACCESS;
+            }
+        }
+        tables.routes = self.routes(tables);
+    }
+
+    /// Where packets for the containers of another VLAN go, by the VLAN they come from.
+    fn routes(&self, tables: &Tables) -> BTreeMap<NeighborKey, Route> {
+        let mut routes = BTreeMap::<NeighborKey, Option<Route>>::new();
+        let both_ways = self
+            .shortcut
+            .iter()
+            .flat_map(|&Pair(one, other)| [(one, other), (other, one)]);
+        for (from, to) in both_ways {
+            for (key, route) in takers(tables, to) {
+                let key = NeighborKey {
+                    vid: from.get(),
+                    ..key
+                };
+                routes
+                    .entry(key)
+                    .and_modify(|known| {
+                        // The router knows which of two it is.
+                        if *known != Some(route) {
+                            *known = None;
+                        }
+                    })
+                    .or_insert(Some(route));
+            }
+        }
+        let sure = routes.into_iter();
+        sure.filter_map(|(key, route)| Some((key, route?)))
+            .collect()
+    }
+}
+
+/// The containers of a VLAN by the addresses that a router would forward to.
+fn takers(tables: &Tables, vid: Vid) -> impl Iterator<Item = (NeighborKey, Route)> {
+    tables
+        .neighbors
+        .iter()
+        .filter(move |(key, neighbor)| {
+            key.vid == vid.get() && is_certain(tables, key, neighbor) && !is_local(key.address())
+        })
+        .map(move |(&key, neighbor)| {
+            let route = Route {
+                mac: neighbor.mac,
+                vid: vid.get(),
+            };
+            (key, route)
+        })
+}
+
+/// Whether an address leads to one container for sure.
+fn is_certain(tables: &Tables, key: &NeighborKey, neighbor: &Neighbor) -> bool {
+    let endpoint = EndpointKey {
+        vid: key.vid,
+        mac: neighbor.mac,
+    };
+    let endpoint = tables.endpoints.get(&endpoint);
+    let is_container =
+        endpoint.is_some_and(|endpoint| !endpoint.has(Endpoint::HOST | Endpoint::CONFLICT));
+    is_container && !neighbor.has(Neighbor::CONFLICT | Neighbor::DOWN)
+}
+
+/// Whether an address is of one link alone (RFC 3927, RFC 4291 clause 2.5.6).
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vlanfast_common::Mac;
+
+    use super::*;
+
+    fn vid(number: u16) -> Vid {
+        Vid::from_tci(number)
+    }
+
+    /// A taker with an address.
+    fn add(tables: &mut Tables, number: u16, last: u8, address: &str, flags: (u16, u16)) {
+        let mac = [2, 0, 0, 0, 0, last];
+        let endpoint = Endpoint {
+            flags: flags.0,
+            ..Endpoint::default()
+        };
+        let key = EndpointKey::new(vid(number), Mac(mac));
+        tables.endpoints.insert(key, endpoint);
+        let key = NeighborKey::new(vid(number), address.parse().unwrap());
+        let neighbor = Neighbor {
+            mac,
+            flags: flags.1,
+        };
+        tables.neighbors.insert(key, neighbor);
+    }
+
+    fn routes(tables: &mut Tables, pairs: &[&str]) -> Vec<(u16, String, u16, u8)> {
+        let wishes = Wishes {
+            shortcut: pairs.iter().map(|pair| pair.parse().unwrap()).collect(),
+            ..Wishes::default()
+        };
+        wishes.write(tables);
+        let row = |(key, route): (&NeighborKey, &Route)| {
+            (key.vid, key.address().to_string(), route.vid, route.mac[5])
+        };
+        tables.routes.iter().map(row).collect()
+    }
+
+    #[test]
+    fn containers_of_a_pair_are_known_on_the_other_vlan() {
+        let mut tables = Tables::default();
+        add(&mut tables, 10, 1, "10.0.10.2", (0, 0));
+        add(&mut tables, 20, 2, "10.0.20.2", (0, 0));
+        add(&mut tables, 20, 3, "fd00:20::2", (Endpoint::MACVTAP, 0));
+        add(&mut tables, 30, 4, "10.0.30.2", (0, 0));
+        let expected = [
+            (20, "10.0.10.2".into(), 10, 1),
+            (10, "10.0.20.2".into(), 20, 2),
+            (10, "fd00:20::2".into(), 20, 3),
+        ];
+        let mut found = routes(&mut tables, &["10:20"]);
+        found.sort_by_key(|route| route.3);
+        assert_eq!(found, expected);
+        assert_eq!(routes(&mut tables, &["20:10", "10:20"]).len(), 3);
+        assert_eq!(routes(&mut tables, &["10:40"]).len(), 1);
+        assert_eq!(routes(&mut tables, &[]), []);
+    }
+
+    #[test]
+    fn what_is_not_sure_is_the_routers() {
+        let mut tables = Tables::default();
+        add(&mut tables, 20, 1, "10.0.20.1", (Endpoint::HOST, 0));
+        add(&mut tables, 20, 2, "10.0.20.2", (Endpoint::CONFLICT, 0));
+        add(&mut tables, 20, 3, "10.0.20.3", (0, Neighbor::CONFLICT));
+        add(&mut tables, 20, 4, "10.0.20.4", (0, Neighbor::DOWN));
+        add(&mut tables, 20, 5, "169.254.0.5", (0, 0));
+        add(&mut tables, 20, 6, "fe80::6", (0, 0));
+        // On two VLANs, of which 30 sees one alone.
+        add(&mut tables, 20, 7, "10.0.77.7", (0, 0));
+        add(&mut tables, 30, 7, "10.0.77.7", (0, 0));
+        let found = routes(&mut tables, &["10:20", "10:30"]);
+        assert_eq!(found, []);
+        let found = routes(&mut tables, &["30:20"]);
+        assert_eq!(
+            found,
+            [
+                (20, "10.0.77.7".into(), 30, 7),
+                (30, "10.0.77.7".into(), 20, 7)
+            ]
+        );
+    }
+}
