@@ -25,8 +25,6 @@ pub enum Contender {
     /// The same, and what nobody takes is dropped.
     TcShedding,
     XdpShedding,
-    /// The same, and the host and its containers reach each other.
-    TcHostAccess,
     /// Programs that do nothing, where vlanfast has its own: the least that it could cost.
     EmptyTc,
     EmptyXdp,
@@ -85,7 +83,6 @@ impl Contender {
             Self::TcUnlimited => "vlanfast, TC, no limit",
             Self::TcShedding => "vlanfast, TC, shedding",
             Self::XdpShedding => "vlanfast, XDP, shedding",
-            Self::TcHostAccess => "vlanfast, TC, host access",
             Self::EmptyTc => "empty TC programs",
             Self::EmptyXdp => "an empty XDP program",
             Self::DroppingXdp => "an XDP program that only drops",
@@ -178,7 +175,6 @@ impl Contender {
             Self::TcUnlimited => site.attach("tc", &["--storm-limit", "0"]),
             Self::TcShedding => site.attach("tc", &["--shed", "mac"]),
             Self::XdpShedding => site.attach("xdp", &["--shed", "mac"]),
-            Self::TcHostAccess => site.attach("tc", &["--host-access", "all"]),
             Self::EmptyTc => {
                 let trunk = site.wire.trunk.clone();
                 site.attach_empty_tc(&trunk)

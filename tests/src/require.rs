@@ -13,6 +13,18 @@ macro_rules! require {
     };
 }
 
+/// Leaves the test where it is not in the lab.
+#[macro_export]
+macro_rules! in_the_lab {
+    ($test:expr) => {
+        $crate::require!(
+            $test,
+            $crate::require::in_the_lab(),
+            "needs the lab's virtual machine"
+        );
+    };
+}
+
 /// Says that a test was skipped; panics where that is not allowed.
 pub fn skip(test: &str, reason: &str) {
     println!("vlanfast-skip: {test}: {reason}");

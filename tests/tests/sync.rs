@@ -9,19 +9,11 @@ use serde_json::Value;
 use vlanfast_tests::{
     capture::Packets,
     docker::Docker,
+    in_the_lab,
     program::{Attached, vlanfast},
-    require,
-    require::in_the_lab,
     sync::{endpoint, eventually, listeners},
     topology::{Netns, Wire, run, unique},
 };
-
-/// Leaves the test where it is not in the lab.
-macro_rules! in_the_lab {
-    ($test:expr) => {
-        require!($test, in_the_lab(), "needs the lab's virtual machine");
-    };
-}
 
 fn attach(host: &Netns, trunk: &str) -> Attached {
     Attached::start(host, trunk, &["--docker", "off", "--metrics", "off"]).unwrap()

@@ -4,20 +4,13 @@
 use vlanfast_tests::{
     access::Lan,
     capture::{Packets, Sniffer},
+    in_the_lab,
     packet::{BROADCAST, MULTICAST, frame},
     program::{Attached, vlanfast},
-    require,
-    require::{in_the_lab, kernel_at_least},
+    require::kernel_at_least,
     scenario::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
     topology::{WIRE, Wire},
 };
-
-/// Leaves the test where it is not in the lab.
-macro_rules! in_the_lab {
-    ($test:expr) => {
-        require!($test, in_the_lab(), "needs the lab's virtual machine");
-    };
-}
 
 fn tc() -> &'static str {
     if kernel_at_least(6, 6) {

@@ -5,7 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use vlanfast_common::{
-    Bucket, Counters, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Status, Vlan,
+    Bucket, Counters, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings,
+    Status, Vlan,
 };
 
 #[map]

@@ -2,7 +2,8 @@
 
 use aya_ebpf::{Global, helpers::bpf_ktime_get_coarse_ns};
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Shed, Tables, Vid,
+    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Shed, Tables,
+    Vid,
 };
 
 use crate::maps::{BUCKETS, ENDPOINTS, NEIGHBORS, ROUTES, SETTINGS, VLANS};

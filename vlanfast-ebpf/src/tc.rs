@@ -163,7 +163,10 @@ fn shortcut(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
     let Some(bytes) = SkbFrame::new(ctx).read(at) else {
         return TC_ACT_UNSPEC;
     };
-    if ctx.store(at, &hop.take(bytes), BPF_F_RECOMPUTE_CSUM.into()).is_err() {
+    if ctx
+        .store(at, &hop.take(bytes), BPF_F_RECOMPUTE_CSUM.into())
+        .is_err()
+    {
         return TC_ACT_UNSPEC;
     }
     // From here on it is no more what it was, and can't go to the router.

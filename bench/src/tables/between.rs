@@ -12,42 +12,40 @@ use vlanfast_tests::{
     topology::{Netns, WIRE, Wire},
 };
 
-use crate::{Bench, contender::Contender, measure::FRAMES, report, site::settle};
+use crate::{Bench, measure::FRAMES, report, site::settle};
 
-const WITH_AND_WITHOUT: [Contender; 3] =
-    [Contender::Kernel, Contender::Tc, Contender::TcHostAccess];
+/// The kernel alone; vlanfast as it is by default, and with what leads from one end to the other.
+const KERNEL: Option<&[&str]> = None;
+const DEFAULT: Option<&[&str]> = Some(&[]);
+const HOST_ACCESS: Option<&[&str]> = Some(&["--host-access", "all"]);
+const SHORTCUT: Option<&[&str]> = Some(&["--shortcut", "allow", "--shortcut-allow", "10:20"]);
 
 pub fn between(bench: &mut Bench) -> Result<()> {
     let table = "between";
     let house = House::new()?;
-    for contender in bench.rows(&WITH_AND_WITHOUT) {
-        let _attached = house.attach(contender)?;
-        let who = contender.name();
-        for (row, from, to, address) in [
-            ("within one VLAN", &house.a, &house.b, [10, 0, 10, 3]),
-            (
-                "between two VLANs, by the router",
-                &house.a,
-                &house.c,
-                [10, 0, 20, 2],
-            ),
-            (HOST_AND_CONTAINER, house.host(), &house.a, [10, 0, 10, 2]),
-        ] {
-            let columns = [format!("round trip, {who}"), format!("one packet, {who}")];
-            if row == HOST_AND_CONTAINER && contender != Contender::TcHostAccess {
-                columns
-                    .iter()
-                    .for_each(|column| report::none(table, row, column, "no way"));
-                continue;
-            }
-            report::step(&format!("{table}: {who}: {row}"));
-            let (near, far) = pair(from, to, address.into())?;
-            house.freeze()?;
-            let there = bench.effort.cost(FRAMES, || one_way(&near, &far))?;
-            let back = bench.effort.cost(FRAMES, || round_trip(&near, &far))?;
-            report::figure(table, row, &columns[0], back);
-            report::figure(table, row, &columns[1], there);
+    let within = (&house.a, &house.b, [10, 0, 10, 3]);
+    let across = (&house.a, &house.c, [10, 0, 20, 2]);
+    let host = (house.host(), &house.a, [10, 0, 10, 2]);
+    for (row, vlanfast, (from, to, address)) in [
+        ("within one VLAN, kernel alone", KERNEL, within),
+        ("within one VLAN, vlanfast, TC", DEFAULT, within),
+        ("by the router, kernel alone", KERNEL, across),
+        ("by the router, vlanfast, TC", DEFAULT, across),
+        ("by the router, host access on", HOST_ACCESS, across),
+        ("by the shortcut", SHORTCUT, across),
+        ("host to container, host access", HOST_ACCESS, host),
+    ] {
+        if bench.baseline && vlanfast.is_some() {
+            continue;
         }
+        report::step(&format!("{table}: {row}"));
+        let _attached = house.attach(vlanfast)?;
+        let (near, far) = pair(from, to, address.into())?;
+        house.freeze()?;
+        let there = bench.effort.cost(FRAMES, || one_way(&near, &far))?;
+        let back = bench.effort.cost(FRAMES, || round_trip(&near, &far))?;
+        report::figure(table, row, "round trip", back);
+        report::figure(table, row, "one packet", there);
     }
     Ok(())
 }
@@ -55,29 +53,57 @@ pub fn between(bench: &mut Bench) -> Result<()> {
 pub fn bulk(bench: &mut Bench) -> Result<()> {
     let table = "between-bulk";
     let house = House::new()?;
-    for contender in bench.rows(&[Contender::Kernel, Contender::TcHostAccess]) {
-        let _attached = house.attach(contender)?;
-        let column = contender.name();
-        for (row, from, to, address) in [
-            ("container to container", &house.a, &house.b, [10, 0, 10, 3]),
-            ("host to container", house.host(), &house.a, [10, 0, 10, 2]),
-            ("container to host", &house.a, house.host(), HOST),
-        ] {
-            if contender == Contender::Kernel && row != "container to container" {
-                report::none(table, row, column, "no way");
-                continue;
-            }
-            report::step(&format!("{table}: {column}: {row}"));
-            let cost = super::bulk::median(bench.effort, from, to, address.into())?;
-            report::figure(table, row, column, cost);
+    let column = "instructions for a megabyte";
+    for (row, vlanfast, from, to, address) in [
+        (
+            "container to container",
+            KERNEL,
+            &house.a,
+            &house.b,
+            [10, 0, 10, 3],
+        ),
+        (
+            "host to container",
+            HOST_ACCESS,
+            house.host(),
+            &house.a,
+            [10, 0, 10, 2],
+        ),
+        (
+            "container to host",
+            HOST_ACCESS,
+            &house.a,
+            house.host(),
+            HOST,
+        ),
+        (
+            "between two VLANs, by the router",
+            KERNEL,
+            &house.a,
+            &house.c,
+            [10, 0, 20, 2],
+        ),
+        (
+            "between two VLANs, by the shortcut",
+            SHORTCUT,
+            &house.a,
+            &house.c,
+            [10, 0, 20, 2],
+        ),
+    ] {
+        if bench.baseline && vlanfast.is_some() {
+            continue;
         }
+        report::step(&format!("{table}: {row}"));
+        let _attached = house.attach(vlanfast)?;
+        let cost = super::bulk::median(bench.effort, from, to, address.into())?;
+        report::figure(table, row, column, cost);
     }
     Ok(())
 }
 
 /// The host's address on VLAN 10.
 const HOST: [u8; 4] = [10, 0, 10, 250];
-const HOST_AND_CONTAINER: &str = "between host and container";
 
 /// A host with two containers on VLAN 10 and one on VLAN 20, and the router between the VLANs.
 struct House {
@@ -105,13 +131,13 @@ impl House {
         &self.wire.host
     }
 
-    fn attach(&self, contender: Contender) -> Result<Option<Attached>> {
-        let mut arguments = vec!["--ingress", "tc", "--docker", "off", "--metrics", "off"];
-        match contender {
-            Contender::Kernel => return Ok(None),
-            Contender::TcHostAccess => arguments.extend(["--host-access", "all"]),
-            _ => {}
-        }
+    /// With what vlanfast is asked to do besides, where it is there.
+    fn attach(&self, vlanfast: Option<&[&str]>) -> Result<Option<Attached>> {
+        let Some(asked) = vlanfast else {
+            return Ok(None);
+        };
+        let plain = ["--ingress", "tc", "--docker", "off", "--metrics", "off"];
+        let arguments = [&plain[..], asked].concat();
         let attached = Attached::start(&self.wire.host, &self.wire.trunk, &arguments)?;
         settle();
         Ok(Some(attached))

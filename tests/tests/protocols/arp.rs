@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use vlanfast_tests::in_the_lab;
 
 use crate::{
-    alike, in_the_lab,
+    alike,
     lan::{
         Known, Lan, STATIONS,
         Station::{self, A, B, C, Elsewhere, Host, Router},

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use vlanfast_tests::daemon::Daemon;
+use vlanfast_tests::{daemon::Daemon, in_the_lab};
 
 use crate::{
-    alike, in_the_lab,
+    alike,
     lan::{
         Known, Lan,
         Station::{self, A, B, C, Router},

@@ -14,18 +14,6 @@ use std::fmt::Debug;
 use lan::Lan;
 use vlanfast_tests::{program::Attached, topology::Wire};
 
-/// Leaves the test where it is not in the lab.
-macro_rules! in_the_lab {
-    ($test:expr) => {
-        vlanfast_tests::require!(
-            $test,
-            vlanfast_tests::require::in_the_lab(),
-            "needs the lab's virtual machine"
-        );
-    };
-}
-pub(crate) use in_the_lab;
-
 /// Plays a scenario on a fresh LAN without vlanfast, then with it by TC and by native XDP, and gives
 /// the outcome, which was the same each time.
 fn alike<T: Debug + PartialEq>(scenario: impl Fn(&Lan) -> T) -> T {

@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use vlanfast_tests::daemon::Daemon;
+use vlanfast_tests::{daemon::Daemon, in_the_lab};
 
 use crate::{
-    alike, in_the_lab,
+    alike,
     lan::{
         Lan,
         Station::{self, A, B, Router},

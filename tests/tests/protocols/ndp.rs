@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use vlanfast_tests::daemon::Daemon;
+use vlanfast_tests::{daemon::Daemon, in_the_lab};
 
 use crate::{
-    alike, in_the_lab,
+    alike,
     lan::{
         Lan,
         Station::{self, A, B, C, Elsewhere, Host, Router},

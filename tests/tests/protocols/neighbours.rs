@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use vlanfast_tests::in_the_lab;
+
 use crate::{
-    alike, in_the_lab,
+    alike,
     lan::{
         Known, Lan, STATIONS,
         Station::{self, A, B, C, Elsewhere, Host, Router},

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use vlanfast_tests::daemon::Daemon;
+use vlanfast_tests::{daemon::Daemon, in_the_lab};
 
 use crate::{
-    alike, in_the_lab,
+    alike,
     lan::{
         Known, Lan,
         Station::{self, A, B, C, Host, Router},

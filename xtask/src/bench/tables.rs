@@ -168,15 +168,16 @@ pub const ALL: &[Table] = &[
         title: "Between two ends on one host",
         about: "Instructions for a UDP datagram from `send` to `recv`, and for one there and one back. \
                 The router forwards between VLANs in a namespace of its own; there is no wire's delay, \
-                so a real router costs more. Host and container of one VLAN reach each other with \
-                `--host-access` alone; what it costs the others is in its column.",
+                so a real router costs more. *By the shortcut*: `--shortcut allow`. *Host access*: \
+                `--host-access all`, without which host and container do not reach each other.",
         unit: Unit::Times,
         ..TABLE
     },
     Table {
         name: "between-bulk",
         title: "TCP in bulk between two ends on one host",
-        about: "Instructions for a megabyte within one VLAN, sent and read.",
+        about: "Instructions for a megabyte, sent and read. *Container to container* and *by the router*: the \
+                kernel alone; the others by host access or by the shortcut.",
         unit: Unit::Times,
         ..TABLE
     },
