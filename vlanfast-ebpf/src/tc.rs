@@ -170,7 +170,8 @@ fn shortcut(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
         return TC_ACT_UNSPEC;
     }
     // From here on it is no more what it was, and can't go to the router.
-    if !pop(ctx) || ctx.store(0, &mac.0, 0).is_err() || ctx.store(6, &to.mac, 0).is_err() {
+    let addresses = [mac.0, to.mac];
+    if !pop(ctx) || ctx.store(0, &addresses, 0).is_err() {
         return TC_ACT_SHOT;
     }
     ctx.set_mark(0);
