@@ -5,8 +5,8 @@ mod egress;
 mod ingress;
 
 use crate::{
-    Bucket, Direction, Endpoint, EndpointKey, Frame, Headers, Neighbor, NeighborKey, Parent, Route,
-    Settings, Verdict, Vid,
+    Bucket, Cast, Direction, Endpoint, EndpointKey, Frame, Headers, Neighbor, NeighborKey, Parent,
+    Reason, Route, Settings, Verdict, Vid, Vlan,
 };
 
 /// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
@@ -49,6 +49,21 @@ pub trait Tables {
 /// Where layer 2 ends at the latest: behind two tags. No frame on a wire is as short.
 pub const HEAD: usize = 22;
 
+/// Whether a frame is passed whatever is in the tables: the common case.
+#[inline(always)]
+pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -> bool {
+    match direction {
+        // The constants one after the other, so that each is a branch that the verifier removes. What is
+        // reflected to the trunk itself comes in again.
+        Direction::Rx => {
+            headers.cast == Cast::Unicast
+                && !tables.sheds_vlans()
+                && !(tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED)
+        }
+        Direction::Tx => !tables.gives_host_access() && !tables.takes_shortcuts(),
+    }
+}
+
 /// Decides over a frame.
 #[inline(always)]
 pub fn classify(
@@ -57,44 +72,45 @@ pub fn classify(
     direction: Direction,
     tables: &impl Tables,
 ) -> Verdict {
-    match screen(frame, headers, direction, tables) {
-        Some(verdict) => verdict,
-        None => consider(frame, headers, direction, tables),
+    match shed(frame, headers, direction, tables) {
+        Some(reason) => Verdict::Drop(reason),
+        None => decide(frame, headers, direction, tables),
     }
 }
 
-/// The short part of a decision, which is enough for most frames.
+/// The first part: why nobody takes a frame, if that is sure.
 #[inline(always)]
-pub fn screen(
+pub fn shed(
     frame: &impl Frame,
     headers: &Headers,
     direction: Direction,
     tables: &impl Tables,
-) -> Option<Verdict> {
-    match direction {
-        Direction::Rx => ingress::screen(frame, headers, tables),
-        Direction::Tx => {
-            let is_left_alone = !tables.gives_host_access() && !tables.takes_shortcuts();
-            is_left_alone.then_some(Verdict::Pass)
-        }
+) -> Option<Reason> {
+    if direction == Direction::Tx || !tables.sheds_vlans() {
+        return None;
     }
+    ingress::shed(frame, headers, vid(frame, headers)?, tables)
 }
 
-/// The long part, over the frames for which the short one is not enough.
+/// The second part, over frames that somebody may take.
 #[inline(always)]
-pub fn consider(
+pub fn decide(
     frame: &impl Frame,
     headers: &Headers,
     direction: Direction,
     tables: &impl Tables,
 ) -> Verdict {
-    let Some(vid) = headers.vlan.vid().filter(|_| frame.len() >= HEAD) else {
-        return Verdict::Pass;
-    };
-    match direction {
-        Direction::Rx => ingress::group(frame, headers, vid, tables),
-        Direction::Tx => egress::classify(frame, headers, vid, tables),
+    match (vid(frame, headers), direction) {
+        (None, _) => Verdict::Pass,
+        (Some(vid), Direction::Rx) => ingress::classify(frame, headers, vid, tables),
+        (Some(vid), Direction::Tx) => egress::classify(frame, headers, vid, tables),
     }
+}
+
+/// The VLAN of a frame that is whole up to the end of layer 2.
+#[inline(always)]
+fn vid(frame: &impl Frame, headers: &Headers) -> Option<Vid> {
+    headers.vlan.vid().filter(|_| frame.len() >= HEAD)
 }
 
 /// That the tables are kept true.

@@ -24,7 +24,7 @@ mod verdict;
 mod wire;
 
 pub use addr::{Mac, Vid};
-pub use classify::{HEAD, Tables, classify, consider, screen};
+pub use classify::{HEAD, Tables, classify, decide, is_plain, shed};
 pub use counters::{Counters, Direction, Tally};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};

@@ -18,21 +18,29 @@ use aya_ebpf::{
 };
 use head::Head;
 use tables::Maps;
-use vlanfast_common::{Direction, Frame, HEAD, Headers, Verdict, consider, parse, screen, wire};
+use vlanfast_common::{
+    Direction, Frame, HEAD, Headers, Tables, Verdict, decide, is_plain, parse, shed, wire,
+};
 
 /// Ingress, before the kernel has made an skb of the frame.
 #[xdp]
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     let frame = xdp::XdpFrame::new(&ctx);
-    let (headers, verdict) = begin(&frame, frame.head(), Direction::Rx);
-    let Some(verdict) = verdict else {
-        let verdict = consider_xdp(ctx.ctx, headers.to_bits());
+    let headers = headers(&frame, frame.head());
+    if !is_plain(&headers, Direction::Rx, &Maps) {
+        if Maps.sheds_vlans() {
+            let shed = shed_xdp(ctx.ctx, headers.to_bits());
+            if shed != 0 {
+                return shed;
+            }
+        }
+        let verdict = decide_xdp(ctx.ctx, headers.to_bits());
         return finish_xdp(ctx.ctx, headers.to_bits(), verdict);
-    };
-    if report::is_on() {
-        report_xdp(ctx.ctx, headers.to_bits(), verdict.to_bits());
     }
-    finish(&ctx, &frame, &headers, Direction::Rx, verdict)
+    if report::is_on() {
+        report_xdp(ctx.ctx, headers.to_bits(), Verdict::Pass.to_bits());
+    }
+    finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass)
 }
 
 /// Ingress, where XDP is not to be had.
@@ -50,25 +58,51 @@ pub fn vlanfast_tx(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn skb(ctx: &TcContext, direction: Direction) -> i32 {
     let frame = tc::SkbFrame::new(ctx);
-    let (headers, verdict) = begin(&frame, frame.head(), direction);
-    let Some(verdict) = verdict else {
-        let verdict = consider_skb(ctx.skb.skb, headers.to_bits(), direction);
+    let headers = headers(&frame, frame.head());
+    if !is_plain(&headers, direction, &Maps) {
+        if Maps.sheds_vlans() && direction == Direction::Rx {
+            let shed = shed_skb(ctx.skb.skb, headers.to_bits());
+            if shed != 0 {
+                return shed;
+            }
+        }
+        let verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
         return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
-    };
-    if report::is_on() {
-        report_skb(ctx.skb.skb, headers.to_bits(), verdict.to_bits(), direction);
     }
-    finish(ctx, &frame, &headers, direction, verdict)
+    if report::is_on() {
+        let verdict = Verdict::Pass.to_bits();
+        report_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
+    }
+    finish(ctx, &frame, &headers, direction, Verdict::Pass)
 }
 
-// The long part of a decision is in BPF functions of its own, so that whatever it needs of registers and stack
-// is nothing to the frames that do without. Several, one after the other, because a chain of calls has 512
-// bytes of stack. They take and return numbers, because the verifier does not follow structures.
+// What is not plain goes through BPF functions of its own, so that whatever it needs of registers and stack
+// is nothing to those frames that are. Several, one after the other, because a chain of calls has 512 bytes
+// of stack. They take and return numbers, because the verifier does not follow structures.
+
+/// What a hook returns for a frame that is shed; 0 for one that is not, which means nothing else.
+#[inline(never)]
+fn shed_xdp(ctx: *mut xdp_md, headers: u64) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = xdp::XdpFrame::new(&ctx);
+    let headers = Headers::from_bits(headers);
+    let reason = frame
+        .head()
+        .and_then(|head| shed(&head, &headers, Direction::Rx, &Maps));
+    let Some(reason) = reason else {
+        return 0;
+    };
+    let verdict = Verdict::Drop(reason);
+    if report::is_on() {
+        report_xdp(ctx.ctx, headers.to_bits(), verdict.to_bits());
+    }
+    finish(&ctx, &frame, &headers, Direction::Rx, verdict)
+}
 
 #[inline(never)]
-fn consider_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
+fn decide_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
-    decide(xdp::XdpFrame::new(&ctx).head(), headers, Direction::Rx)
+    decide_head(xdp::XdpFrame::new(&ctx).head(), headers, Direction::Rx)
 }
 
 #[inline(never)]
@@ -90,13 +124,32 @@ fn report_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) {
 }
 
 #[inline(never)]
-fn consider_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
+fn shed_skb(skb: *mut __sk_buff, headers: u64) -> i32 {
+    let direction = Direction::Rx;
+    let ctx = TcContext::new(skb);
+    let frame = tc::SkbFrame::new(&ctx);
+    let headers = Headers::from_bits(headers);
+    let reason = frame
+        .head()
+        .and_then(|head| shed(&head, &headers, direction, &Maps));
+    let Some(reason) = reason else {
+        return 0;
+    };
+    let verdict = Verdict::Drop(reason);
+    if report::is_on() {
+        report_skb(skb, headers.to_bits(), verdict.to_bits(), direction);
+    }
+    finish(&ctx, &frame, &headers, direction, verdict)
+}
+
+#[inline(never)]
+fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
     let ctx = TcContext::new(skb);
     if tc::SkbFrame::new(&ctx).head().is_none() {
         // Some drivers leave no more than the addresses in one piece with the skb.
         let _ = ctx.pull_data(HEAD as u32);
     }
-    decide(tc::SkbFrame::new(&ctx).head(), headers, direction)
+    decide_head(tc::SkbFrame::new(&ctx).head(), headers, direction)
 }
 
 #[inline(never)]
@@ -117,31 +170,20 @@ fn report_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direct
     report::report(&ctx, &frame, direction, headers, verdict);
 }
 
-/// Reads a frame, and decides over most. Twice in the object, so that the common case is one check and no
-/// helper.
+/// Twice in the object, so that the common case is one check and no helper.
 #[inline(always)]
-fn begin<F: Frame>(
-    frame: &F,
-    head: Option<Head<'_, F>>,
-    direction: Direction,
-) -> (Headers, Option<Verdict>) {
+fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
     match head {
-        Some(head) => {
-            let headers = parse(&head);
-            (headers, screen(&head, &headers, direction, &Maps))
-        }
-        None => {
-            let headers = parse(frame);
-            (headers, screen(frame, &headers, direction, &Maps))
-        }
+        Some(head) => parse(&head),
+        None => parse(frame),
     }
 }
 
 #[inline(always)]
-fn decide<F: Frame>(head: Option<Head<'_, F>>, headers: u64, direction: Direction) -> u64 {
+fn decide_head<F: Frame>(head: Option<Head<'_, F>>, headers: u64, direction: Direction) -> u64 {
     let headers = Headers::from_bits(headers);
     let verdict = match head {
-        Some(head) => consider(&head, &headers, direction, &Maps),
+        Some(head) => decide(&head, &headers, direction, &Maps),
         None => Verdict::Pass,
     };
     verdict.to_bits()

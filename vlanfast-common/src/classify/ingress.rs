@@ -3,21 +3,18 @@
 use super::{Tables, trust};
 use crate::{
     Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey, Parent, Reason,
-    Settings, Sought, Verdict, Vid, Vlan, sought,
+    Settings, Sought, Verdict, Vid, sought,
 };
 
-/// Over all frames but those for a group.
 #[inline(always)]
-pub fn screen(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Option<Verdict> {
-    if tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED && is_again(frame, tables) {
-        return Some(Verdict::Again);
+pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+    if tables.gives_host_access() && vid == Vid::UNTAGGED && is_again(frame, tables) {
+        return Verdict::Again;
     }
-    if tables.sheds_vlans()
-        && let Some(reason) = shed(frame, headers, tables)
-    {
-        return Some(Verdict::Drop(reason));
+    match headers.cast {
+        Cast::Unicast => Verdict::Pass,
+        Cast::Broadcast | Cast::Multicast => group(frame, headers, vid, tables),
     }
-    (headers.cast == Cast::Unicast).then_some(Verdict::Pass)
 }
 
 /// Whether egress has reflected this frame to the trunk itself: no one on the wire has its sender.
@@ -32,9 +29,16 @@ fn is_again(frame: &impl Frame, tables: &impl Tables) -> bool {
 
 /// Why nobody takes a frame, if that is sure.
 #[inline(always)]
-fn shed(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Option<Reason> {
+pub fn shed(
+    frame: &impl Frame,
+    headers: &Headers,
+    vid: Vid,
+    tables: &impl Tables,
+) -> Option<Reason> {
     // What looks untagged may have had a tag that the hook was not shown.
-    let vid = headers.vlan.vid().filter(|vid| *vid != Vid::UNTAGGED)?;
+    if vid == Vid::UNTAGGED {
+        return None;
+    }
     let parent = tables.parent(vid);
     let (reason, missing) = if parent == Parent::default() {
         if tables.parent(Vid::UNTAGGED).has(Parent::TAGGED) {
@@ -59,7 +63,7 @@ fn shed(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Option<R
 
 /// A frame to a group: to the one that it seeks, if that is known; within the limit to all, if it is not.
 #[inline(always)]
-pub fn group(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+fn group(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
     if !tables.steers() && tables.storm_limit() == 0 {
         return Verdict::Pass;
     }
