@@ -246,13 +246,18 @@ fn decides_at(
     }
 }
 
-/// The same frames where nothing may be decided.
-fn passes(frames: Vec<Decided>, before: Option<&Decided>, world: impl Fn() -> World) {
+/// Frames that are to be passed.
+fn passed(frames: Vec<Decided>) -> Vec<Decided> {
     let passed = |frame| Decided {
         verdict: Verdict::Pass,
         ..frame
     };
-    let frames: Vec<_> = frames.into_iter().map(passed).collect();
+    frames.into_iter().map(passed).collect()
+}
+
+/// The same frames where nothing may be decided.
+fn passes(frames: Vec<Decided>, before: Option<&Decided>, world: impl Fn() -> World) {
+    let frames = passed(frames);
     decides(&frames, before, world);
 }
 
@@ -295,11 +300,7 @@ fn what_leaves_for_this_host_comes_in_again() {
     };
     let egress = (load::TX, Direction::Tx);
     decides_at(egress, &reflecting(), None, || World::new(policy).unwrap());
-    let passed = |frame| Decided {
-        verdict: Verdict::Pass,
-        ..frame
-    };
-    let frames: Vec<_> = reflecting().into_iter().map(passed).collect();
+    let frames = passed(reflecting());
     decides_at(egress, &frames, None, || World::new(ALL).unwrap());
     decides_at(egress, &frames, None, || {
         let mut world = World::new(policy).unwrap();
@@ -322,11 +323,7 @@ fn what_the_router_would_bring_back_takes_the_shortcut() {
         });
     }
     decides_at(egress, &reflecting(), None, || World::new(both).unwrap());
-    let passed = |frame| Decided {
-        verdict: Verdict::Pass,
-        ..frame
-    };
-    let frames: Vec<_> = shortcutting().into_iter().map(passed).collect();
+    let frames = passed(shortcutting());
     decides_at(egress, &frames, None, || World::new(ALL).unwrap());
     decides_at(egress, &frames, None, || {
         let mut world = World::new(policy).unwrap();

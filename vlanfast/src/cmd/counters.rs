@@ -106,7 +106,7 @@ fn side(tally: &Tally) -> Side {
 }
 
 fn table(rows: &[Row]) -> String {
-    const HEAD: [&str; 12] = [
+    const HEAD: [&str; 14] = [
         "trunk",
         "vlan",
         "rx unicast",
@@ -119,6 +119,8 @@ fn table(rows: &[Row]) -> String {
         "multicast",
         "broadcast",
         "bytes",
+        "reflected",
+        "shortcut",
     ];
     let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
     for row in rows {
@@ -128,11 +130,12 @@ fn table(rows: &[Row]) -> String {
             _ => row.tag.to_owned(),
         });
         // The first of the verdicts is to pass.
-        let [_, steered, dropped] = row.verdicts.rx.0.map(|(_, packets)| packets.to_string());
-        for (side, more) in [(&row.rx, vec![steered, dropped]), (&row.tx, vec![])] {
+        for (side, [_, verdicts @ ..]) in
+            [(&row.rx, row.verdicts.rx.0), (&row.tx, row.verdicts.tx.0)]
+        {
             line.extend(side.packets.0.map(|(_, packets)| packets.to_string()));
             line.push(side.bytes.to_string());
-            line.extend(more);
+            line.extend(verdicts.map(|(_, packets)| packets.to_string()));
         }
         lines.push(line);
     }
