@@ -127,6 +127,7 @@ fn report_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) {
 fn shed_skb(skb: *mut __sk_buff, headers: u64) -> i32 {
     let direction = Direction::Rx;
     let ctx = TcContext::new(skb);
+    pull_head(&ctx);
     let frame = tc::SkbFrame::new(&ctx);
     let headers = Headers::from_bits(headers);
     let reason = frame
@@ -145,11 +146,16 @@ fn shed_skb(skb: *mut __sk_buff, headers: u64) -> i32 {
 #[inline(never)]
 fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
     let ctx = TcContext::new(skb);
-    if tc::SkbFrame::new(&ctx).head().is_none() {
-        // Some drivers leave no more than the addresses in one piece with the skb.
+    pull_head(&ctx);
+    decide_head(tc::SkbFrame::new(&ctx).head(), headers, direction)
+}
+
+/// Some drivers leave no more than the addresses in one piece with the skb.
+#[inline(always)]
+fn pull_head(ctx: &TcContext) {
+    if tc::SkbFrame::new(ctx).head().is_none() {
         let _ = ctx.pull_data(HEAD as u32);
     }
-    decide_head(tc::SkbFrame::new(&ctx).head(), headers, direction)
 }
 
 #[inline(never)]
