@@ -21,6 +21,10 @@ pub const PARENT: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
 pub const SIBLING: [u8; 6] = [0x02, 0, 0, 0, 1, 3];
 /// A MAC that two containers have.
 pub const TWICE: [u8; 6] = [0x02, 0, 0, 0, 1, 9];
+/// A macvlan's on VLAN 10 that has no address.
+pub const STANDBY: [u8; 6] = [0, 0, 0x5e, 0, 1, 1];
+/// A macvlan's on VLAN 10 that is in the host's own namespace.
+pub const SHIM: [u8; 6] = [0x02, 0, 0, 0, 1, 0x20];
 
 /// VLANs: two ordinary ones, 0 and 10; one whose device is a bridge's port; one with virtual machines; one
 /// that only a container knows.
@@ -78,6 +82,14 @@ impl World {
         world.taker(10, TRUNK, Endpoint::HOST, &[])?;
         world.taker(10, SIBLING, 0, &["10.0.10.3"])?;
         world.taker(10, TWICE, Endpoint::CONFLICT, &[])?;
+        world.taker(10, STANDBY, Endpoint::SILENT, &[])?;
+        let shim = Endpoint {
+            ifindex: 7,
+            nsid: Endpoint::OWN_NAMESPACE,
+            ..Endpoint::default()
+        };
+        let key = EndpointKey::new(Vid::from_tci(10), Mac(SHIM));
+        world.endpoints.insert(key, shim);
         for vid in [0, 10, PORT, GUESTS] {
             world.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
         }

@@ -115,9 +115,17 @@ impl Endpoint {
     pub const MACVTAP: u16 = 2;
     /// Another device of the VLAN has the same MAC.
     pub const CONFLICT: u16 = 4;
+    /// A macvlan without an address.
+    pub const SILENT: u16 = 8;
 
     pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    /// The host's own, or a macvlan that it has for itself. A virtual machine is another host.
+    #[inline(always)]
+    pub const fn is_of_the_host(&self) -> bool {
+        self.has(Self::HOST) || self.nsid == Self::OWN_NAMESPACE && !self.has(Self::MACVTAP)
     }
 }
 

@@ -17,7 +17,7 @@ pub enum Verdict {
     /// It is for this host, for whoever has the MAC, and goes to the device of its VLAN as if it came in
     /// there: to the host itself, or by macvlan to a container.
     Reflect { mac: Mac },
-    /// It is for everyone, on the wire and here: passed, and a copy is reflected.
+    /// It is for everyone: passed, and a copy is reflected to the side that would not hear it.
     Copy { mac: Mac },
     /// It is for the router, and its taker is a container of this host on another VLAN, with this MAC: it
     /// goes to that VLAN's device as if the router had sent it.

@@ -5,7 +5,7 @@ use std::thread;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use vlanfast_common::{
     Bucket, Bytes, Cast, Direction, Endpoint, Headers, Mac, Neighbor, Parent, Policy, Reason,
-    Settings, Uniform, Verdict, classify, parse,
+    Settings, Uniform, Verdict, Vid, classify, parse,
 };
 
 /// ARP, IPv4 or IPv6 behind a tag or not, with the bytes that matter likely to be right.
@@ -242,6 +242,10 @@ fn verdicts_and_headers_survive_as_numbers() {
         Verdict::Steer { mac },
         Verdict::Reflect { mac },
         Verdict::Copy { mac },
+        Verdict::Shortcut {
+            vid: Vid::from_tci(4094),
+            mac,
+        },
     ]
     .into_iter()
     .chain(reasons)

@@ -136,7 +136,8 @@ fn copy(ctx: &TcContext, device: u32, to: Mac) -> i32 {
     let (Some(mac), Some(kind)) = (frame.read::<6>(0), frame.read::<2>(12)) else {
         return TC_ACT_UNSPEC;
     };
-    // A tag in the bytes is that of a packet socket on the trunk, which addresses the wire.
+    // It would have to be put back into the bytes: a packet socket on the trunk has it there, and a VLAN device
+    // with `reorder_hdr off`.
     if tag.is_none() && Tag::is_tpid(u16::from_be_bytes(kind)) || !pop(ctx) {
         return TC_ACT_UNSPEC;
     }

@@ -6,7 +6,7 @@ use super::{Decided, named};
 use crate::{
     messages::*,
     packet::BROADCAST,
-    world::{CONTAINER, GUESTS, PARENT, SIBLING, TRUNK, TWICE},
+    world::{CONTAINER, GUESTS, PARENT, SHIM, SIBLING, STANDBY, TRUNK, TWICE},
 };
 
 /// By host access, where the frames leave.
@@ -68,11 +68,34 @@ pub fn reflecting() -> Vec<Decided> {
             reflected(CONTAINER),
         ),
         sent(
+            "container to a macvlan of the host",
+            CONTAINER,
+            SHIM,
+            &ip,
+            reflected(SHIM),
+        ),
+        sent(
+            "a macvlan of the host to a container",
+            SHIM,
+            CONTAINER,
+            &ip,
+            reflected(CONTAINER),
+        ),
+        sent("host to its own macvlan", PARENT, SHIM, &ip, Pass),
+        sent("host to a MAC that stands by", PARENT, STANDBY, &ip, Pass),
+        sent(
+            "host asks for an address that is down",
+            PARENT,
+            BROADCAST,
+            &request([10, 0, 10, 78]),
+            Pass,
+        ),
+        sent(
             "host's DHCP reply",
             PARENT,
             BROADCAST,
             &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER)),
-            reflected(CONTAINER),
+            Pass,
         ),
         sent(
             "host's gratuitous ARP",

@@ -17,7 +17,7 @@ pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
         // Nobody here has the MAC: it may be a router's.
         let key = EndpointKey::new(vid, destination);
         if tables.endpoint(key).is_none() {
-            return shortcut(frame, headers, vid, tables);
+            return shortcut(frame, headers, (vid, source), tables);
         }
     }
     match tables.gives_host_access() {
@@ -28,7 +28,12 @@ pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
 
 /// A packet for a router: where that would send it, if it is to a container of another VLAN.
 #[inline(always)]
-fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+fn shortcut(
+    frame: &impl Frame,
+    headers: &Headers,
+    (vid, source): (Vid, Mac),
+    tables: &impl Tables,
+) -> Verdict {
     let Some(route) = destination(frame, headers, vid).and_then(|key| tables.route(key)) else {
         return Verdict::Pass;
     };
@@ -36,6 +41,11 @@ fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Table
     let parent = tables.parent(to);
     let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
     if !leads_on || !fits(frame, headers, parent.mtu) || trust(tables).is_none() {
+        return Verdict::Pass;
+    }
+    // To the host there is no way back but by the router.
+    let sender = tables.endpoint(EndpointKey::new(vid, source));
+    if sender.is_none_or(|sender| sender.has(Endpoint::HOST | Endpoint::CONFLICT)) {
         return Verdict::Pass;
     }
     Verdict::Shortcut {
@@ -60,34 +70,36 @@ fn reflect(
     let taker = match headers.cast {
         Cast::Unicast => destination,
         Cast::Broadcast | Cast::Multicast => match sought(frame, headers, vid) {
-            Some(Sought::Mac(mac)) => mac,
             Some(Sought::Address(key)) => match tables.neighbor(key) {
-                Some(taker) if !taker.has(Neighbor::CONFLICT) => Mac(taker.mac),
+                Some(taker) if !taker.has(Neighbor::CONFLICT | Neighbor::DOWN) => Mac(taker.mac),
                 _ => return Verdict::Pass,
             },
             None if announces(frame, headers) => {
                 return copy(parent, destination, source, vid, tables);
             }
-            None => return Verdict::Pass,
+            // DHCP's servers and clients do not find each other across.
+            None | Some(Sought::Mac(_)) => return Verdict::Pass,
         },
     };
     // Most of what leaves is for the wire, and this is the one question that it is asked.
-    let Some(taker_is_host) = is_host(taker, vid, tables) else {
+    let Some(taken_by) = certain(taker, vid, tables) else {
         return Verdict::Pass;
     };
-    // Container to container is as the mode of the macvlan has it.
-    match is_host(source, vid, tables) {
-        Some(source_is_host) if source_is_host != taker_is_host && trust(tables).is_some() => {
-            Verdict::Reflect {
-                // The device goes by its own MAC, also for those that it takes besides (the trunk's).
-                mac: if taker_is_host {
-                    Mac(parent.mac)
-                } else {
-                    taker
-                },
-            }
-        }
-        _ => Verdict::Pass,
+    let Some(sent_by) = certain(source, vid, tables) else {
+        return Verdict::Pass;
+    };
+    // Container to container is as the mode of the macvlan has it; and a MAC alone, without an address, is one
+    // that stands by for another host's, as keepalived has them.
+    let is_across = taken_by.is_of_the_host() != sent_by.is_of_the_host();
+    if !is_across || taken_by.has(Endpoint::SILENT) || trust(tables).is_none() {
+        return Verdict::Pass;
+    }
+    Verdict::Reflect {
+        // The device goes by its own MAC, also for those that it takes besides (the trunk's).
+        mac: match taken_by.has(Endpoint::HOST) {
+            true => Mac(parent.mac),
+            false => taker,
+        },
     }
 }
 
@@ -95,10 +107,12 @@ fn reflect(
 /// containers have heard it, or shall not.
 #[inline(always)]
 fn copy(parent: Parent, destination: Mac, source: Mac, vid: Vid, tables: &impl Tables) -> Verdict {
-    let mac = match is_host(source, vid, tables) {
-        Some(true) => destination,
-        Some(false) => Mac(parent.mac),
-        None => return Verdict::Pass,
+    let Some(sent_by) = certain(source, vid, tables) else {
+        return Verdict::Pass;
+    };
+    let mac = match sent_by.is_of_the_host() {
+        true => destination,
+        false => Mac(parent.mac),
     };
     if trust(tables).is_none() {
         return Verdict::Pass;
@@ -106,9 +120,9 @@ fn copy(parent: Parent, destination: Mac, source: Mac, vid: Vid, tables: &impl T
     Verdict::Copy { mac }
 }
 
-/// Whether a taker of the VLAN is the host itself; `None` if it is none, or if two have the MAC.
+/// Who has a MAC on a VLAN, unless two have it.
 #[inline(always)]
-fn is_host(mac: Mac, vid: Vid, tables: &impl Tables) -> Option<bool> {
+fn certain(mac: Mac, vid: Vid, tables: &impl Tables) -> Option<Endpoint> {
     let endpoint = tables.endpoint(EndpointKey::new(vid, mac))?;
-    (!endpoint.has(Endpoint::CONFLICT)).then(|| endpoint.has(Endpoint::HOST))
+    (!endpoint.has(Endpoint::CONFLICT)).then_some(endpoint)
 }

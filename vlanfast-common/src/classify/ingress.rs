@@ -17,14 +17,24 @@ pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
     }
 }
 
-/// Whether egress has reflected this frame to the trunk itself: no one on the wire has its sender.
+/// Whether egress has reflected this frame to the trunk itself: by its addresses it is what the host and its
+/// containers say to each other.
 #[inline(always)]
 fn is_again(frame: &impl Frame, tables: &impl Tables) -> bool {
-    let Some(source) = frame.read(6).map(Mac) else {
+    let vid = Vid::UNTAGGED;
+    let (Some(destination), Some(source)) = (frame.read(0).map(Mac), frame.read(6).map(Mac)) else {
         return false;
     };
-    let key = EndpointKey::new(Vid::UNTAGGED, source);
-    tables.parent(Vid::UNTAGGED).has(Parent::HOST_ACCESS) && tables.endpoint(key).is_some()
+    if !tables.parent(vid).has(Parent::HOST_ACCESS) {
+        return false;
+    }
+    let Some(sender) = tables.endpoint(EndpointKey::new(vid, source)) else {
+        return false;
+    };
+    match tables.endpoint(EndpointKey::new(vid, destination)) {
+        Some(taker) => taker.is_of_the_host() != sender.is_of_the_host(),
+        None => sender.is_of_the_host() && destination.is_group(),
+    }
 }
 
 /// Why nobody takes a frame, if that is sure.

@@ -59,16 +59,18 @@ pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
             let Some(&vid) = parents.get(&lower) else {
                 continue;
             };
+            let addresses = namespace.addresses.get(&ifindex);
+            let is_silent = flags & Endpoint::MACVTAP == 0 && addresses.is_none_or(Vec::is_empty);
+            let silent = if is_silent { Endpoint::SILENT } else { 0 };
             let endpoint = Endpoint {
                 ifindex: ifindex.0,
                 nsid: nsid.number(),
                 parent: lower.1.0,
                 mode: mode as u16,
-                flags,
+                flags: flags | silent,
             };
             takers.insert((nsid, ifindex));
             add(&mut desired.tables, vid, link, endpoint);
-            let addresses = namespace.addresses.get(&ifindex);
             neighbors(&mut desired.tables, vid, link, addresses);
             let device = Device {
                 name: link.name.clone(),

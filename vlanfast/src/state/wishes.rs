@@ -1,6 +1,9 @@
 //! What the user wants for some VLANs, written into the tables that the network gives.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Vid};
 
@@ -20,8 +23,13 @@ pub struct Wishes {
 
 impl Wishes {
     pub fn write(&self, tables: &mut Tables) {
+        let is_container =
+            |(_, endpoint): &(&EndpointKey, &Endpoint)| !endpoint.has(Endpoint::HOST);
+        let containers = tables.endpoints.iter().filter(is_container);
+        let with_containers: BTreeSet<u16> = containers.map(|(key, _)| key.vid).collect();
         for (&vid, parent) in &mut tables.vlans {
-            if self.host_access.contains(vid) {
+            let has_both = parent.ifindex != 0 && with_containers.contains(&vid.get());
+            if self.host_access.contains(vid) && has_both && !parent.has(Parent::LISTENERS) {
                 parent.flags |= Parent::HOST_ACCESS;
             }
         }
@@ -176,5 +184,44 @@ mod tests {
                 (30, "10.0.77.7".into(), 20, 7)
             ]
         );
+    }
+
+    #[test]
+    fn host_access_is_for_vlans_of_containers_without_listeners() {
+        let mut tables = Tables::default();
+        for (number, ifindex, flags) in [
+            (10, 3, Parent::UP),
+            (20, 4, Parent::UP | Parent::PORT),
+            (30, 0, Parent::NESTED),
+            (40, 5, Parent::UP),
+            (50, 6, Parent::UP | Parent::PROMISCUOUS),
+        ] {
+            let parent = Parent {
+                ifindex,
+                flags,
+                ..Parent::default()
+            };
+            tables.vlans.insert(vid(number), parent);
+        }
+        for number in [10, 20, 30, 50] {
+            add(&mut tables, number, 2, "10.0.0.2", (0, 0));
+        }
+        add(&mut tables, 40, 3, "10.0.40.1", (Endpoint::HOST, 0));
+        let with_access = |host_access: &str| {
+            let mut tables = tables.clone();
+            let wishes = Wishes {
+                host_access: host_access.parse().unwrap(),
+                ..Wishes::default()
+            };
+            wishes.write(&mut tables);
+            let with = tables
+                .vlans
+                .iter()
+                .filter(|(_, parent)| parent.has(Parent::HOST_ACCESS));
+            with.map(|(vid, _)| vid.get()).collect::<Vec<_>>()
+        };
+        assert_eq!(with_access("all"), [10, 50]);
+        assert_eq!(with_access("10,20"), [10]);
+        assert!(with_access("off").is_empty());
     }
 }
