@@ -76,8 +76,8 @@ fn status_lists_the_vlan_devices_by_vid_and_not_by_name() {
     let attached = Attached::start(&wire.host, trunk, &[]).unwrap();
     let vlans = &attached.status().unwrap()["vlans"];
     let expected = serde_json::json!([
-        {"vlan": 20, "parent": "vlan7", "endpoints": 0, "listeners": []},
-        {"vlan": 30, "parent": "uplink", "endpoints": 0, "listeners": []},
+        {"vlan": 20, "parent": "vlan7", "endpoints": 0, "listeners": [], "host_access": false},
+        {"vlan": 30, "parent": "uplink", "endpoints": 0, "listeners": [], "host_access": false},
     ]);
     assert_eq!(*vlans, expected);
     attached.stop().unwrap();
