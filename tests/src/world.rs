@@ -17,6 +17,8 @@ pub const CONTAINER: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
 pub const TRUNK: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
 /// The MAC of a VLAN device that has one of its own.
 pub const PARENT: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
+/// That of the one for [`GUESTS`].
+pub const FAR_PARENT: [u8; 6] = [0x02, 0, 0, 0, 0, 0x30];
 /// Another container's on VLAN 10.
 pub const SIBLING: [u8; 6] = [0x02, 0, 0, 0, 1, 3];
 /// A MAC that two containers have.
@@ -71,8 +73,12 @@ impl World {
             let parent = Parent {
                 ifindex,
                 flags,
-                mac: if vid == 0 { TRUNK } else { PARENT },
-                mtu: 1500,
+                mac: match vid {
+                    0 => TRUNK,
+                    GUESTS => FAR_PARENT,
+                    _ => PARENT,
+                },
+                mtu: if vid == GUESTS { 1400 } else { 1500 },
             };
             world.vlans.insert(Vid::from_tci(vid), parent);
         }
@@ -114,6 +120,16 @@ impl World {
             };
             let key = NeighborKey::new(Vid::from_tci(10), address.parse()?);
             world.routes.insert(key, route);
+        }
+        for address in ["10.0.10.2", "fd00::1:2"] {
+            let back = Route {
+                mac: CONTAINER,
+                vid: 10,
+            };
+            for vid in [GUESTS, NESTED] {
+                let key = NeighborKey::new(Vid::from_tci(vid), address.parse()?);
+                world.routes.insert(key, back);
+            }
         }
         // Its device has gone.
         let nowhere = NeighborKey::new(Vid::from_tci(10), "10.0.40.2".parse()?);

@@ -17,7 +17,7 @@ use vlanfast_tests::{
     messages::ipv4_checksum,
     packet::{self, Named, Row, corpus},
     require,
-    world::{PARENT, World},
+    world::{FAR_PARENT, World},
 };
 
 /// The counters' key that a row of the corpus stands for, by the documented numbers.
@@ -123,7 +123,7 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
     if let Verdict::Shortcut { mac, .. } = verdict {
         left.drain(12..16);
         left[..6].copy_from_slice(&mac.0);
-        left[6..12].copy_from_slice(&PARENT);
+        left[6..12].copy_from_slice(&FAR_PARENT);
         forward(&mut left[14..]);
         return (TC_ACT_REDIRECT, left);
     }

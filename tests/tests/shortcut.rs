@@ -181,8 +181,10 @@ fn what_is_not_allowed_or_does_not_fit_is_the_routers() {
         said.contains("Frag needed and DF set (mtu = 1400)"),
         "{said}"
     );
+    let before = shortcuts(&attached, 10);
     let said = ping(&house.near, FAR[0], 10, "-M do -s 1372");
     assert!(is_whole(&said), "{said}");
+    assert!(shortcuts(&attached, 10) >= before + 10);
     attached.stop().unwrap();
 }
 

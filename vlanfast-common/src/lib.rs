@@ -28,7 +28,7 @@ pub use classify::{HEAD, Tables, classify, decide, is_plain, shed};
 pub use counters::{Counters, Direction, Tally};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
-pub use routed::{Hop, destination, fits};
+pub use routed::{Hop, ends, fits};
 pub use settings::{
     IngressReason, Policy, Settings, Shed, Source, SourceState, SourceStatus, Status,
 };

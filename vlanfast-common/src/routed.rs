@@ -3,10 +3,10 @@
 
 use crate::{Frame, Headers, NeighborKey, Protocol, Vid, wire::repeated};
 
-/// The destination of a packet that a hop changes in nothing but its TTL or hop limit, on a VLAN; `None` for
-/// whatever else.
+/// Source and destination of a packet that a hop changes in nothing but its TTL or hop limit, as addresses on a
+/// VLAN; `None` for whatever else.
 #[inline(always)]
-pub fn destination(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<NeighborKey> {
+pub fn ends(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<(NeighborKey, NeighborKey)> {
     match headers.protocol {
         Protocol::IPV4 => ipv4(frame, headers, vid),
         Protocol::IPV6 => ipv6(frame, headers, vid),
@@ -15,30 +15,41 @@ pub fn destination(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<Ne
 }
 
 #[inline(always)]
-fn ipv4(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<NeighborKey> {
+fn ipv4(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<(NeighborKey, NeighborKey)> {
     let packet: [u8; 20] = frame.whole().read(headers.network)?;
     let without_options = packet[0] == 0x45;
     // "Don't fragment" alone, or nothing.
     let whole = packet[6] & !0x40 == 0 && packet[7] == 0;
     // RFC 3927 clause 7.
     let link_local = packet[12] == 169 && packet[13] == 254;
+    let source = [packet[12], packet[13], packet[14], packet[15]];
     let destination = [packet[16], packet[17], packet[18], packet[19]];
-    (without_options && whole && !link_local && packet[8] > 1)
-        .then(|| NeighborKey::ipv4(vid, destination))
+    (without_options && whole && !link_local && packet[8] > 1).then(|| {
+        (
+            NeighborKey::ipv4(vid, source),
+            NeighborKey::ipv4(vid, destination),
+        )
+    })
 }
 
 #[inline(always)]
-fn ipv6(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<NeighborKey> {
-    let start: [u8; 10] = frame.whole().read(headers.network)?;
+fn ipv6(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<(NeighborKey, NeighborKey)> {
+    let start: [u8; 8] = frame.whole().read(headers.network)?;
     // TCP, UDP, ICMPv6 and SCTP. Anything else may be an extension header.
     let without_extensions = matches!(start[6], 6 | 17 | 58 | 132);
-    // RFC 4291 clause 2.5.6.
-    let link_local = start[8] == 0xfe && start[9] & 0xc0 == 0x80;
-    if start[0] >> 4 != 6 || !without_extensions || link_local || start[7] <= 1 {
+    if start[0] >> 4 != 6 || !without_extensions || start[7] <= 1 {
         return None;
     }
+    let source: [u8; 16] = frame.whole().read(headers.network + 8)?;
     let destination = frame.whole().read(headers.network + 24)?;
-    Some(NeighborKey::ipv6(vid, destination))
+    // RFC 4291 clause 2.5.6.
+    let link_local = source[0] == 0xfe && source[1] & 0xc0 == 0x80;
+    (!link_local).then(|| {
+        (
+            NeighborKey::ipv6(vid, source),
+            NeighborKey::ipv6(vid, destination),
+        )
+    })
 }
 
 /// Whether what goes out of a buffer fits the MTU of another device.
@@ -64,7 +75,7 @@ pub enum Hop {
 }
 
 impl Hop {
-    /// That of the packets for which there is a [`destination`].
+    /// That of the packets for which there are [`ends`].
     #[inline(always)]
     pub fn of(headers: &Headers) -> Option<Self> {
         match headers.protocol {

@@ -1,7 +1,7 @@
 //! What a router does, for any packet.
 
 use proptest::prelude::*;
-use vlanfast_common::{Bytes, Hop, Segments, Vid, destination, fits, parse};
+use vlanfast_common::{Bytes, Hop, Segments, Vid, ends, fits, parse};
 
 /// The ones' complement sum of an IPv4 header, which is 0xffff where its checksum is right (RFC 1071).
 fn sum(header: &[u8]) -> u16 {
@@ -63,15 +63,15 @@ proptest! {
             let whole = framed(kind, &bytes);
             let frame = Bytes::new(&whole);
             let headers = parse(&frame);
-            if let Some(key) = destination(&frame, &headers, Vid::from_tci(10)) {
-                // The address is in the packet, and the hop leaves one more.
+            if let Some((sender, taker)) = ends(&frame, &headers, Vid::from_tci(10)) {
+                // The addresses are in the packet, and the hop leaves one more.
                 let hop = Hop::of(&headers).unwrap();
                 let at = headers.network + hop.offset();
                 let word: [u8; 4] = whole[at..at + 4].try_into().unwrap();
                 hop.take(word);
-                let length = match key.version { 4 => 4, _ => 16 };
-                let wanted = &key.address[..length];
-                prop_assert!(bytes.windows(length).any(|part| part == wanted));
+                let length = match taker.version { 4 => 4, _ => 16 };
+                let both = [&sender.address[..length], &taker.address[..length]].concat();
+                prop_assert!(bytes.windows(2 * length).any(|part| part == both));
             }
         }
     }

@@ -41,7 +41,7 @@ pub fn shortcutting() -> Vec<Decided> {
         sent("TTL 2", &ipv4(|ip| ip[8] = 2), taken),
         sent("TTL 255", &ipv4(|ip| ip[8] = 255), taken),
         sent("a checksum that carries over", &ipv4(carries_over), taken),
-        sent("as large as fits", &large(1500), taken),
+        sent("as large as fits", &large(1400), taken),
         sent("IPv6", &plain6, taken),
         sent("TCP over IPv6", &ipv6(|ip| ip[6] = 6), taken),
         sent("ICMPv6", &ipv6(|ip| ip[6] = 58), taken),
@@ -55,7 +55,9 @@ pub fn shortcutting() -> Vec<Decided> {
         sent("the first fragment", &ipv4(|ip| ip[6] = 0x20), Pass),
         sent("the last fragment", &ipv4(|ip| ip[7] = 4), Pass),
         sent("from a link-local address", &ipv4(link_local), Pass),
-        sent("too large", &large(1501), Pass),
+        sent("from another's address", &ipv4(|ip| ip[15] = 3), Pass),
+        sent("from nobody's IPv6 address", &ipv6(|ip| ip[23] = 9), Pass),
+        sent("too large", &large(1401), Pass),
         sent("for somewhere else", &ipv4(|ip| ip[18] = 31), Pass),
         sent("for a VLAN that has gone", &ipv4(|ip| ip[18] = 40), Pass),
         sent("IPv4 that ends early", &plain[..12], Pass),
@@ -84,6 +86,7 @@ pub fn shortcutting() -> Vec<Decided> {
 fn ipv4(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut frame = udp(0x45, 0, FAR, [0x30, 0, 0x30, 1], &[0; 12]);
     let packet = &mut frame[2..];
+    packet[12..16].copy_from_slice(&TAKER);
     change(packet);
     let checksum = ipv4_checksum(packet);
     packet[10..12].copy_from_slice(&checksum);

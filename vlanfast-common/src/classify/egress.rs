@@ -3,8 +3,8 @@
 
 use super::{Tables, trust};
 use crate::{
-    Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, Parent, Sought, Verdict, Vid,
-    announces, destination, fits, sought,
+    Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey, Parent, Route,
+    Settings, Sought, Verdict, Vid, announces, ends, fits, sought,
 };
 
 #[inline(always)]
@@ -34,18 +34,32 @@ fn shortcut(
     (vid, source): (Vid, Mac),
     tables: &impl Tables,
 ) -> Verdict {
-    let Some(route) = destination(frame, headers, vid).and_then(|key| tables.route(key)) else {
+    let Some((sender, taker)) = ends(frame, headers, vid) else {
+        return Verdict::Pass;
+    };
+    let Some(route) = tables.route(taker) else {
         return Verdict::Pass;
     };
     let to = Vid::from_tci(route.vid);
     let parent = tables.parent(to);
     let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
-    if !leads_on || !fits(frame, headers, parent.mtu) || trust(tables).is_none() {
+    let trust = trust(tables);
+    // A MAC that is not in the tables because they are full may be the host's.
+    let is_sure = trust.is_some_and(|trust| trust.incomplete & Settings::ENDPOINTS == 0);
+    if !leads_on || !is_sure || !fits(frame, headers, parent.mtu) {
         return Verdict::Pass;
     }
-    // To the host there is no way back but by the router.
-    let sender = tables.endpoint(EndpointKey::new(vid, source));
-    if sender.is_none_or(|sender| sender.has(Endpoint::HOST | Endpoint::CONFLICT)) {
+    // Only if the answer comes back the same way, so that a router sees both or none; which also means that the
+    // sender has the address.
+    let back = NeighborKey {
+        vid: route.vid,
+        ..sender
+    };
+    let way_back = Route {
+        mac: source.0,
+        vid: vid.get(),
+    };
+    if tables.route(back) != Some(way_back) {
         return Verdict::Pass;
     }
     Verdict::Shortcut {

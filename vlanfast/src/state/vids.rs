@@ -78,9 +78,11 @@ impl FromStr for Pair {
         let pair = text.split_once(':');
         let pair = pair.and_then(|(one, other)| Some(Self(number(one)?, number(other)?)));
         match pair {
-            Some(Self(one, other)) if one != other => Ok(Self(one, other)),
+            Some(Self(one, other)) if one != other && ![one, other].contains(&Vid::UNTAGGED) => {
+                Ok(Self(one, other))
+            }
             _ => Err(format!(
-                "'{text}' is no pair of VLANs: expected two numbers {NUMBERS} like 10:20"
+                "'{text}' is no pair of VLANs: expected two numbers from 1 to 4094 like 10:20"
             )),
         }
     }
@@ -106,9 +108,11 @@ mod tests {
 
     #[test]
     fn pairs_are_of_two_vlans() {
-        let pair = Pair(Vid::from_tci(10), Vid::UNTAGGED);
-        assert_eq!("10:0".parse(), Ok(pair));
-        for text in ["", "10", "10:", "10:10", "10:4095", "10:20:30", "10-20"] {
+        let pair = Pair(Vid::from_tci(10), Vid::from_tci(4094));
+        assert_eq!("10:4094".parse(), Ok(pair));
+        for text in [
+            "", "10", "10:", "10:0", "10:10", "10:4095", "10:20:30", "10-20",
+        ] {
             let error = text.parse::<Pair>().unwrap_err();
             assert!(error.contains("is no pair of VLANs"), "{error}");
         }

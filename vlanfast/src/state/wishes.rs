@@ -38,49 +38,40 @@ impl Wishes {
 
     /// Where packets for the containers of another VLAN go, by the VLAN they come from.
     fn routes(&self, tables: &Tables) -> BTreeMap<NeighborKey, Route> {
-        let mut routes = BTreeMap::<NeighborKey, Option<Route>>::new();
-        let both_ways = self
-            .shortcut
-            .iter()
-            .flat_map(|&Pair(one, other)| [(one, other), (other, one)]);
-        for (from, to) in both_ways {
-            for (key, route) in takers(tables, to) {
-                let key = NeighborKey {
-                    vid: from.get(),
-                    ..key
-                };
-                routes
-                    .entry(key)
-                    .and_modify(|known| {
-                        // The router knows which of two it is.
-                        if *known != Some(route) {
-                            *known = None;
-                        }
-                    })
-                    .or_insert(Some(route));
+        let mut senders = BTreeMap::<u16, BTreeSet<u16>>::new();
+        for Pair(one, other) in &self.shortcut {
+            senders.entry(one.get()).or_default().insert(other.get());
+            senders.entry(other.get()).or_default().insert(one.get());
+        }
+        let mut owners = BTreeMap::<IpAddr, usize>::new();
+        if !senders.is_empty() {
+            for key in tables.neighbors.keys() {
+                *owners.entry(key.address()).or_default() += 1;
             }
         }
-        let sure = routes.into_iter();
-        sure.filter_map(|(key, route)| Some((key, route?)))
-            .collect()
-    }
-}
-
-/// The containers of a VLAN by the addresses that a router would forward to.
-fn takers(tables: &Tables, vid: Vid) -> impl Iterator<Item = (NeighborKey, Route)> {
-    tables
-        .neighbors
-        .iter()
-        .filter(move |(key, neighbor)| {
-            key.vid == vid.get() && is_certain(tables, key, neighbor) && !is_local(key.address())
-        })
-        .map(move |(&key, neighbor)| {
+        let is_heard_by_others = |vid: u16| {
+            let parent = tables.vlans.get(&Vid::from_tci(vid));
+            parent.is_some_and(|parent| parent.has(Parent::LISTENERS))
+        };
+        let mut routes = BTreeMap::new();
+        for (key, neighbor) in &tables.neighbors {
+            let address = key.address();
+            // Of an address on two VLANs, the router knows which of them it is.
+            let is_sure = is_certain(tables, key, neighbor) && owners.get(&address) == Some(&1);
+            let Some(from) = senders.get(&key.vid).filter(|_| is_sure) else {
+                continue;
+            };
+            if is_local(address) || is_heard_by_others(key.vid) {
+                continue;
+            }
             let route = Route {
                 mac: neighbor.mac,
-                vid: vid.get(),
+                vid: key.vid,
             };
-            (key, route)
-        })
+            routes.extend(from.iter().map(|&vid| (NeighborKey { vid, ..*key }, route)));
+        }
+        routes
+    }
 }
 
 /// Whether an address leads to one container for sure.
@@ -90,8 +81,8 @@ fn is_certain(tables: &Tables, key: &NeighborKey, neighbor: &Neighbor) -> bool {
         mac: neighbor.mac,
     };
     let endpoint = tables.endpoints.get(&endpoint);
-    let is_container =
-        endpoint.is_some_and(|endpoint| !endpoint.has(Endpoint::HOST | Endpoint::CONFLICT));
+    let is_container = endpoint
+        .is_some_and(|endpoint| !endpoint.is_of_the_host() && !endpoint.has(Endpoint::CONFLICT));
     is_container && !neighbor.has(Neighbor::CONFLICT | Neighbor::DOWN)
 }
 
@@ -171,19 +162,22 @@ mod tests {
         add(&mut tables, 20, 4, "10.0.20.4", (0, Neighbor::DOWN));
         add(&mut tables, 20, 5, "169.254.0.5", (0, 0));
         add(&mut tables, 20, 6, "fe80::6", (0, 0));
-        // On two VLANs, of which 30 sees one alone.
+        // On two VLANs, whichever of them asks.
         add(&mut tables, 20, 7, "10.0.77.7", (0, 0));
         add(&mut tables, 30, 7, "10.0.77.7", (0, 0));
         let found = routes(&mut tables, &["10:20", "10:30"]);
         assert_eq!(found, []);
         let found = routes(&mut tables, &["30:20"]);
-        assert_eq!(
-            found,
-            [
-                (20, "10.0.77.7".into(), 30, 7),
-                (30, "10.0.77.7".into(), 20, 7)
-            ]
-        );
+        assert_eq!(found, []);
+        add(&mut tables, 20, 8, "10.0.20.8", (0, 0));
+        assert_eq!(routes(&mut tables, &["10:20"]).len(), 1);
+        let bridged = Parent {
+            ifindex: 3,
+            flags: Parent::UP | Parent::PORT,
+            ..Parent::default()
+        };
+        tables.vlans.insert(vid(20), bridged);
+        assert_eq!(routes(&mut tables, &["10:20"]), []);
     }
 
     #[test]
