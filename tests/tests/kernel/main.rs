@@ -1,6 +1,8 @@
 //! Level `kernel`: the object that ships, through `BPF_PROG_TEST_RUN`, frame by frame. The kernel,
 //! the host's own run of the same logic, and the corpus must say the same.
 
+mod decisions;
+
 use std::collections::BTreeMap;
 
 use aya::{
@@ -8,12 +10,10 @@ use aya::{
     maps::PerCpuArray,
     programs::{TestRun, TestRunOptions},
 };
+use decisions::{ALL, STEERING};
 use vlanfast::datapath::load;
-use vlanfast_common::{
-    Bytes, Counters, Direction, Policy, Settings, Verdict, Vlan, classify, parse, wire,
-};
+use vlanfast_common::{Bytes, Counters, Direction, Verdict, Vlan, classify, parse, wire};
 use vlanfast_tests::{
-    decisions::{Decided, over_the_limit, reflecting, shedding, shortcutting, steering},
     messages::ipv4_checksum,
     packet::{self, Named, Row, corpus},
     require,
@@ -183,213 +183,6 @@ fn tc_ingress_agrees_with_the_corpus_and_the_host() {
 #[test]
 fn tc_egress_agrees_with_the_corpus_and_the_host() {
     agrees(load::TX, Direction::Tx);
-}
-
-const STEERING: Policy = Policy {
-    steer: 1,
-    // One, so that the second frame is over it.
-    storm_limit: 1,
-    shed: 0,
-    dry_run: 0,
-    host_access: 0,
-    shortcut: 0,
-    reserved: [0; 2],
-};
-
-/// Everything is switched on.
-const ALL: Policy = Policy {
-    shed: 2,
-    ..STEERING
-};
-
-/// Runs frames through both ingress programs: the host, the kernel and the expectation must agree on the
-/// verdict, on what is counted and on every byte. `before` goes first.
-fn decides(frames: &[Decided], before: Option<&Decided>, world: impl Fn() -> World) {
-    for program in [load::XDP, load::RX] {
-        decides_at((program, Direction::Rx), frames, before, &world);
-    }
-}
-
-/// The same for one program.
-fn decides_at(
-    (program, direction): (&'static str, Direction),
-    frames: &[Decided],
-    before: Option<&Decided>,
-    world: impl Fn() -> World,
-) {
-    require!("decisions", nix::unistd::geteuid().is_root(), "needs root");
-    for frame in frames {
-        let name = frame.name;
-        let world = world();
-        let mut loaded = Loaded::new(program, &world);
-        let mut counted_before = Counted::new();
-        if let Some(before) = before {
-            let (verdict, counted) = by_host(&world, &before.bytes, direction);
-            assert_eq!(verdict, before.verdict, "{}, by the host", before.name);
-            assert_eq!(loaded.run(&before.bytes).2, counted);
-            counted_before = counted;
-        }
-        let (verdict, mut expected) = by_host(&world, &frame.bytes, direction);
-        assert_eq!(verdict, frame.verdict, "{name}, by the host");
-        for (key, before) in counted_before {
-            expected.entry(key).or_default().merge(&before);
-        }
-        let (code, left, counted) = loaded.run(&frame.bytes);
-        let done = match world.policy.dry_run {
-            0 => verdict,
-            _ => Verdict::Pass,
-        };
-        let (expected_code, expected_frame) = carried_out(program, done, &frame.bytes);
-        assert_eq!(code, expected_code, "{program}: {name}");
-        assert_eq!(left, expected_frame, "{program}: {name}");
-        assert_eq!(counted, expected, "{program}: {name}");
-    }
-}
-
-/// Frames that are to be passed.
-fn passed(frames: Vec<Decided>) -> Vec<Decided> {
-    let passed = |frame| Decided {
-        verdict: Verdict::Pass,
-        ..frame
-    };
-    frames.into_iter().map(passed).collect()
-}
-
-/// The same frames where nothing may be decided.
-fn passes(frames: Vec<Decided>, before: Option<&Decided>, world: impl Fn() -> World) {
-    let frames = passed(frames);
-    decides(&frames, before, world);
-}
-
-fn absent() -> Decided {
-    let steering = steering();
-    let name = "ARP request for an absent host";
-    steering
-        .into_iter()
-        .find(|frame| frame.name == name)
-        .unwrap()
-}
-
-#[test]
-fn frames_that_seek_one_taker_go_to_that_one() {
-    for policy in [STEERING, ALL] {
-        // With all of it switched on, the frames of a VLAN without device end.
-        let mut frames = steering();
-        frames.retain(|frame| policy.shed == 0 || !frame.name.contains("without device"));
-        decides(&frames, None, || World::new(policy).unwrap());
-    }
-}
-
-#[test]
-fn a_storm_is_cut_off_at_its_limit() {
-    decides(&over_the_limit(), Some(&absent()), || {
-        World::new(STEERING).unwrap()
-    });
-}
-
-#[test]
-fn frames_for_nobody_here_are_shed() {
-    decides(&shedding(), None, || World::new(ALL).unwrap());
-}
-
-#[test]
-fn what_leaves_for_this_host_comes_in_again() {
-    let policy = Policy {
-        host_access: 1,
-        ..ALL
-    };
-    let egress = (load::TX, Direction::Tx);
-    decides_at(egress, &reflecting(), None, || World::new(policy).unwrap());
-    let frames = passed(reflecting());
-    decides_at(egress, &frames, None, || World::new(ALL).unwrap());
-    decides_at(egress, &frames, None, || {
-        let mut world = World::new(policy).unwrap();
-        world.settings.heartbeat = 1;
-        world
-    });
-}
-
-#[test]
-fn what_the_router_would_bring_back_takes_the_shortcut() {
-    let policy = Policy { shortcut: 1, ..ALL };
-    let both = Policy {
-        host_access: 1,
-        ..policy
-    };
-    let egress = (load::TX, Direction::Tx);
-    for policy in [policy, both] {
-        decides_at(egress, &shortcutting(), None, || {
-            World::new(policy).unwrap()
-        });
-    }
-    decides_at(egress, &reflecting(), None, || World::new(both).unwrap());
-    let frames = passed(shortcutting());
-    decides_at(egress, &frames, None, || World::new(ALL).unwrap());
-    decides_at(egress, &frames, None, || {
-        let mut world = World::new(policy).unwrap();
-        world.settings.heartbeat = 1;
-        world
-    });
-    let dry = Policy {
-        dry_run: 1,
-        ..policy
-    };
-    decides_at(egress, &shortcutting(), None, || World::new(dry).unwrap());
-}
-
-#[test]
-fn what_is_switched_off_is_not_done() {
-    let nothing = Policy::default();
-    passes(shedding(), None, || World::new(STEERING).unwrap());
-    passes(over_the_limit(), Some(&absent()), || {
-        World::new(nothing).unwrap()
-    });
-    let limit_alone = Policy {
-        steer: 0,
-        ..STEERING
-    };
-    let mut frames = steering();
-    frames.retain(|frame| frame.verdict != Verdict::Disputed);
-    passes(frames, None, || World::new(limit_alone).unwrap());
-}
-
-#[test]
-fn without_a_heartbeat_every_frame_is_passed() {
-    let dead = || {
-        let mut world = World::new(ALL).unwrap();
-        // A moment after the machine's start.
-        world.settings.heartbeat = 1;
-        world
-    };
-    passes(over_the_limit(), Some(&absent()), dead);
-    passes(shedding(), None, dead);
-    let mut frames = steering();
-    frames.retain(|frame| frame.verdict != Verdict::Disputed);
-    passes(frames, None, dead);
-}
-
-#[test]
-fn tables_without_room_for_everybody_are_no_reason_to_drop() {
-    let incomplete = || {
-        let mut world = World::new(ALL).unwrap();
-        world.settings.incomplete = Settings::ENDPOINTS | Settings::NEIGHBORS;
-        world
-    };
-    let is_drop = |frame: &Decided| matches!(frame.verdict, Verdict::Drop(_));
-    let by_tables = |frame: &Decided| is_drop(frame) && !frame.name.contains("without device");
-    let mut frames = [over_the_limit(), shedding()].concat();
-    frames.retain(by_tables);
-    assert!(frames.len() > 4);
-    passes(frames, Some(&absent()), incomplete);
-}
-
-#[test]
-fn a_dry_run_counts_and_changes_nothing() {
-    let dry = Policy { dry_run: 1, ..ALL };
-    decides(&over_the_limit(), Some(&absent()), || {
-        World::new(dry).unwrap()
-    });
-    decides(&shedding(), None, || World::new(dry).unwrap());
 }
 
 #[test]
