@@ -209,7 +209,15 @@ impl Tables for World {
     }
 
     fn takes_shortcuts(&self) -> bool {
-        self.policy.shortcut != 0
+        self.policy.shortcut == Shortcut::Allow as u32
+    }
+
+    fn learns(&self) -> bool {
+        self.policy.shortcut == Shortcut::Learned as u32
+    }
+
+    fn refresh(&self) -> u64 {
+        u64::from(self.policy.shortcut_refresh) * 1_000_000_000
     }
 
     fn parent(&self, vid: Vid) -> Parent {

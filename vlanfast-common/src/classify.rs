@@ -1,13 +1,18 @@
 //! What becomes of a frame: from its headers and the tables to a [`Verdict`]. Whatever is not understood,
 //! not known or not sure is passed.
 
+mod allowed;
 mod egress;
 mod ingress;
+mod learned;
 
 use crate::{
-    Bucket, Cast, Direction, Endpoint, EndpointKey, Frame, Headers, Neighbor, NeighborKey, Parent,
-    Reason, Route, Settings, Verdict, Vid, Vlan,
+    Bucket, Cast, Direction, Endpoint, EndpointKey, Flow, FlowKey, Frame, Headers, Neighbor,
+    NeighborKey, Packet, Pair, PairKey, Parent, Protocol, Reason, Route, Settings, Verdict, Vid,
+    Vlan,
 };
+
+pub use learned::learn;
 
 /// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
 /// is off costs nothing.
@@ -26,8 +31,14 @@ pub trait Tables {
     /// Whether [`Parent::HOST_ACCESS`] can be set anywhere.
     fn gives_host_access(&self) -> bool;
 
-    /// Whether there can be a [`Tables::route`].
+    /// See [`Shortcut::Allow`](crate::Shortcut::Allow).
     fn takes_shortcuts(&self) -> bool;
+
+    /// See [`Shortcut::Learned`](crate::Shortcut::Learned).
+    fn learns(&self) -> bool;
+
+    /// After how many nanoseconds a flow asks again; 0 for never.
+    fn refresh(&self) -> u64;
 
     /// The device for a VLAN; the trunk itself for VID 0.
     fn parent(&self, vid: Vid) -> Parent;
@@ -36,7 +47,18 @@ pub trait Tables {
 
     fn neighbor(&self, key: NeighborKey) -> Option<Neighbor>;
 
+    /// By the sender's VLAN where the administrator has said which, else from anywhere.
     fn route(&self, key: NeighborKey) -> Option<Route>;
+
+    fn flow(&self, key: &FlowKey) -> Option<&Flow>;
+
+    /// Makes one that is all zero.
+    fn open_flow(&self, key: &FlowKey) -> Option<&Flow>;
+
+    fn forget_flow(&self, key: &FlowKey);
+
+    /// Makes it where it is not there.
+    fn pair(&self, key: PairKey) -> Option<&Pair>;
 
     fn bucket(&self, vid: Vid) -> Option<&Bucket>;
 
@@ -44,6 +66,9 @@ pub trait Tables {
 
     /// In nanoseconds, by the clock of [`Settings::heartbeat`], to about 10 ms.
     fn now(&self) -> u64;
+
+    /// The same, exactly.
+    fn exact_now(&self) -> u64;
 }
 
 /// Where layer 2 ends at the latest: behind two tags. No frame on a wire is as short.
@@ -58,9 +83,12 @@ pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -
         Direction::Rx => {
             headers.cast == Cast::Unicast
                 && !tables.sheds_vlans()
+                && !tables.learns()
                 && !(tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED)
         }
-        Direction::Tx => !tables.gives_host_access() && !tables.takes_shortcuts(),
+        Direction::Tx => {
+            !tables.gives_host_access() && !tables.takes_shortcuts() && !tables.learns()
+        }
     }
 }
 
@@ -72,10 +100,22 @@ pub fn classify(
     direction: Direction,
     tables: &impl Tables,
 ) -> Verdict {
-    match shed(frame, headers, direction, tables) {
-        Some(reason) => Verdict::Drop(reason),
-        None => decide(frame, headers, direction, tables),
+    if let Some(reason) = shed(frame, headers, direction, tables) {
+        return Verdict::Drop(reason);
     }
+    let verdict = decide(frame, headers, direction, tables);
+    if verdict != Verdict::Pass {
+        return verdict;
+    }
+    if tables.takes_shortcuts() {
+        return shortcut(frame, headers, direction, tables);
+    }
+    if tables.learns()
+        && let Some(packet) = learnable(frame, headers)
+    {
+        return learn(&packet, direction, tables);
+    }
+    verdict
 }
 
 /// The first part: why nobody takes a frame, if that is sure.
@@ -107,6 +147,33 @@ pub fn decide(
     }
 }
 
+/// The third part, over frames of which the second says nothing: whether one does without the router, by the
+/// administrator's word.
+#[inline(always)]
+pub fn shortcut(
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+    tables: &impl Tables,
+) -> Verdict {
+    match vid(frame, headers) {
+        Some(vid) if direction == Direction::Tx && headers.cast == Cast::Unicast => {
+            allowed::shortcut(frame, headers, vid, tables)
+        }
+        _ => Verdict::Pass,
+    }
+}
+
+/// The same by the router's word: a packet to [`learn`] from.
+#[inline(always)]
+pub fn learnable(frame: &impl Frame, headers: &Headers) -> Option<Packet> {
+    let is_ip = matches!(headers.protocol, Protocol::IPV4 | Protocol::IPV6);
+    if headers.cast != Cast::Unicast || !is_ip {
+        return None;
+    }
+    Packet::read(frame, headers, vid(frame, headers)?)
+}
+
 /// The VLAN of a frame that is whole up to the end of layer 2.
 #[inline(always)]
 fn vid(frame: &impl Frame, headers: &Headers) -> Option<Vid> {
@@ -129,4 +196,10 @@ fn trust(tables: &impl Tables) -> Option<Trust> {
         now,
         incomplete: settings.incomplete,
     })
+}
+
+/// Whether every taker is in the tables: a MAC that is not there may be the host's.
+#[inline(always)]
+fn is_sure(tables: &impl Tables) -> bool {
+    trust(tables).is_some_and(|trust| trust.incomplete & Settings::ENDPOINTS == 0)
 }

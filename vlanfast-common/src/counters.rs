@@ -4,7 +4,7 @@ use crate::{Cast, Reason, Verdict, Wire};
 
 /// One value of the per-CPU array `COUNTERS`, whose key is a [`Vlan`](crate::Vlan).
 ///
-/// 128 bytes, host byte order; every field is a total since the map was made, and those that every frame
+/// 136 bytes, host byte order; every field is a total since the map was made, and those that every frame
 /// adds to are the first cache line. Only its own CPU writes a value, with softirqs off, so plain additions
 /// lose nothing.
 #[repr(C)]
@@ -40,9 +40,9 @@ pub struct Tally {
 }
 
 const SIZE: usize = if cfg!(feature = "next-layout") {
-    136
+    144
 } else {
-    128
+    136
 };
 const _: () = assert!(size_of::<Counters>() == SIZE);
 
@@ -121,7 +121,7 @@ impl Counters {
         match verdict {
             Verdict::Pass | Verdict::Again | Verdict::Copy { .. } => {}
             Verdict::Reflect { .. } => self.reflected += wire.packets,
-            Verdict::Shortcut { .. } => self.shortcut += wire.packets,
+            Verdict::Shortcut { .. } | Verdict::Both { .. } => self.shortcut += wire.packets,
             Verdict::Disputed => self.disputed += wire.packets,
             Verdict::Steer { .. } => self.steered += wire.packets,
             Verdict::Drop(reason) => self.dropped[reason as usize] += wire.packets,

@@ -12,10 +12,13 @@
 mod addr;
 mod classify;
 mod counters;
+mod flow;
 mod frame;
+mod packet;
 mod parse;
 mod routed;
 mod settings;
+mod shared;
 mod sought;
 mod storm;
 mod tables;
@@ -24,13 +27,15 @@ mod verdict;
 mod wire;
 
 pub use addr::{Mac, Vid};
-pub use classify::{HEAD, Tables, classify, decide, is_plain, shed};
+pub use classify::{HEAD, Tables, classify, decide, is_plain, learn, learnable, shed, shortcut};
 pub use counters::{Counters, Direction, Tally};
+pub use flow::{ANSWER, Arrival, CANDIDATE, Flow, IDLE, Pair, PairKey, Step};
 pub use frame::{Bytes, Frame, Segments, Tag};
+pub use packet::{FlowKey, Packet};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
-pub use routed::{Hop, ends, fits};
+pub use routed::{Hop, Network, ends, fits, longest};
 pub use settings::{
-    IngressReason, Policy, Settings, Shed, Source, SourceState, SourceStatus, Status,
+    IngressReason, Policy, Settings, Shed, Shortcut, Source, SourceState, SourceStatus, Status,
 };
 pub use sought::{Sought, announces, sought};
 pub use storm::Bucket;

@@ -52,9 +52,11 @@ pub struct Policy {
     pub dry_run: u32,
     /// 1: there are VLANs with [`Parent::HOST_ACCESS`](crate::Parent::HOST_ACCESS), or may be.
     pub host_access: u32,
-    /// 1: what is in `ROUTES` takes the shortcut.
+    /// A [`Shortcut`].
     pub shortcut: u32,
-    pub reserved: [u32; 2],
+    /// Every so many seconds a flow asks the router again; 0 is never.
+    pub shortcut_refresh: u32,
+    pub reserved: u32,
 }
 
 /// Which frames are dropped because nobody here takes them.
@@ -86,6 +88,38 @@ impl Shed {
             Self::Off => "off",
             Self::Vlan => "vlan",
             Self::Mac => "mac",
+        }
+    }
+}
+
+/// Which packets between VLANs of this host do without the router.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Shortcut {
+    #[default]
+    Off = 0,
+    /// Those that the administrator says: what is in `ROUTES`.
+    Allow = 1,
+    /// Those that the router has been seen to send on.
+    Learned = 2,
+}
+
+impl Shortcut {
+    /// Reads the number of a [`Policy`]; one that this version does not know is off.
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Allow,
+            2 => Self::Learned,
+            _ => Self::Off,
+        }
+    }
+
+    /// The word on the command line and in `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Allow => "allow",
+            Self::Learned => "learned",
         }
     }
 }

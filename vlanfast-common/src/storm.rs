@@ -2,6 +2,8 @@
 
 use core::sync::atomic::AtomicU64;
 
+use crate::shared;
+
 /// One value of the array `BUCKETS`, whose key is the VID: a token bucket that all CPUs share. 8 bytes.
 ///
 /// It holds no number of tokens but the time at which there will be one (the generic cell rate algorithm,
@@ -37,55 +39,5 @@ impl Bucket {
             shared::add(&self.due, interval);
         }
         true
-    }
-}
-
-#[cfg(not(target_arch = "bpf"))]
-mod shared {
-    use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-    pub fn load(number: &AtomicU64) -> u64 {
-        number.load(Relaxed)
-    }
-
-    pub fn store(number: &AtomicU64, value: u64) {
-        number.store(value, Relaxed);
-    }
-
-    pub fn add(number: &AtomicU64, value: u64) {
-        number.fetch_add(value, Relaxed);
-    }
-}
-
-/// The same where LLVM has no relaxed loads and stores, and Rust no atomic addition because the target
-/// can't have all the others.
-#[cfg(target_arch = "bpf")]
-mod shared {
-    use core::{arch::asm, sync::atomic::AtomicU64};
-
-    #[inline(always)]
-    pub fn load(number: &AtomicU64) -> u64 {
-        // SAFETY: a reference's address; one instruction, which the verifier takes for an aligned one alone.
-        unsafe { number.as_ptr().read_volatile() }
-    }
-
-    #[inline(always)]
-    pub fn store(number: &AtomicU64, value: u64) {
-        // SAFETY: as above.
-        unsafe { number.as_ptr().write_volatile(value) }
-    }
-
-    /// `BPF_ATOMIC | BPF_ADD`, which every kernel has (as `BPF_XADD`).
-    #[inline(always)]
-    pub fn add(number: &AtomicU64, value: u64) {
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "lock *(u64 *)({number} + 0) += {value}",
-                number = in(reg) number.as_ptr(),
-                value = in(reg) value,
-                options(nostack),
-            );
-        }
     }
 }

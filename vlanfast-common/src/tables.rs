@@ -8,7 +8,7 @@ use crate::{Mac, Vid};
 /// Changes whenever the meaning of a map that outlives the process (`COUNTERS`, `SETTINGS`) does.
 ///
 /// A map of another layout is never read: it is made anew.
-pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 3 } else { 2 };
+pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 4 } else { 3 };
 
 /// A value of the array `VLANS`, whose key is the VID: the device that the host has for the VLAN.
 ///

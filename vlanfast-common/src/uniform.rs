@@ -1,8 +1,8 @@
 //! Tables that answer every question alike: what property tests and fuzzers hand in.
 
 use crate::{
-    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Policy, Route, Settings, Shed,
-    Tables, Vid,
+    Bucket, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey, Parent,
+    Policy, Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
 /// The same answer whatever the key.
@@ -14,6 +14,8 @@ pub struct Uniform {
     pub endpoint: Option<Endpoint>,
     pub neighbor: Option<Neighbor>,
     pub route: Option<Route>,
+    pub flow: Flow,
+    pub pair: Pair,
     pub bucket: Bucket,
     pub now: u64,
 }
@@ -40,7 +42,15 @@ impl Tables for Uniform {
     }
 
     fn takes_shortcuts(&self) -> bool {
-        self.policy.shortcut != 0
+        self.policy.shortcut == Shortcut::Allow as u32
+    }
+
+    fn learns(&self) -> bool {
+        self.policy.shortcut == Shortcut::Learned as u32
+    }
+
+    fn refresh(&self) -> u64 {
+        u64::from(self.policy.shortcut_refresh) * 1_000_000_000
     }
 
     fn parent(&self, _vid: Vid) -> Parent {
@@ -59,6 +69,20 @@ impl Tables for Uniform {
         self.route
     }
 
+    fn flow(&self, _key: &FlowKey) -> Option<&Flow> {
+        Some(&self.flow)
+    }
+
+    fn open_flow(&self, _key: &FlowKey) -> Option<&Flow> {
+        Some(&self.flow)
+    }
+
+    fn forget_flow(&self, _key: &FlowKey) {}
+
+    fn pair(&self, _key: PairKey) -> Option<&Pair> {
+        Some(&self.pair)
+    }
+
     fn bucket(&self, _vid: Vid) -> Option<&Bucket> {
         Some(&self.bucket)
     }
@@ -68,6 +92,10 @@ impl Tables for Uniform {
     }
 
     fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn exact_now(&self) -> u64 {
         self.now
     }
 }

@@ -22,6 +22,8 @@ pub enum Verdict {
     /// It is for the router, and its taker is a container of this host on another VLAN, with this MAC: it
     /// goes to that VLAN's device as if the router had sent it.
     Shortcut { vid: Vid, mac: Mac },
+    /// The same with a copy; the packet itself goes to the router, to see whether it still sends it on.
+    Both { vid: Vid, mac: Mac },
     /// It ends here.
     Drop(Reason),
 }
@@ -36,10 +38,11 @@ impl Verdict {
             Self::Disputed => kind(1),
             Self::Steer { mac } => kind(2) | mac.to_bits(),
             Self::Drop(reason) => kind(3 + reason as u64),
-            Self::Again => kind(6),
-            Self::Reflect { mac } => kind(7) | mac.to_bits(),
-            Self::Copy { mac } => kind(8) | mac.to_bits(),
-            Self::Shortcut { vid, mac } => kind(9) | (vid.get() as u64) << 48 | mac.to_bits(),
+            Self::Again => kind(7),
+            Self::Reflect { mac } => kind(8) | mac.to_bits(),
+            Self::Copy { mac } => kind(9) | mac.to_bits(),
+            Self::Shortcut { vid, mac } => kind(10) | (vid.get() as u64) << 48 | mac.to_bits(),
+            Self::Both { vid, mac } => kind(11) | (vid.get() as u64) << 48 | mac.to_bits(),
         }
     }
 
@@ -47,6 +50,7 @@ impl Verdict {
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         let mac = Mac::from_bits(bits);
+        let vid = Vid::from_tci((bits >> 48) as u16);
         match bits >> 60 {
             1 => Self::Disputed,
             2 => Self::Steer { mac },
@@ -54,13 +58,12 @@ impl Verdict {
             3 => Self::Drop(Reason::Storm),
             4 => Self::Drop(Reason::ShedVlan),
             5 => Self::Drop(Reason::ShedMac),
-            6 => Self::Again,
-            7 => Self::Reflect { mac },
-            8 => Self::Copy { mac },
-            9 => Self::Shortcut {
-                vid: Vid::from_tci((bits >> 48) as u16),
-                mac,
-            },
+            6 => Self::Drop(Reason::Returned),
+            7 => Self::Again,
+            8 => Self::Reflect { mac },
+            9 => Self::Copy { mac },
+            10 => Self::Shortcut { vid, mac },
+            11 => Self::Both { vid, mac },
             _ => Self::Pass,
         }
     }
@@ -81,10 +84,12 @@ pub enum Reason {
     ShedVlan = 1,
     /// Nobody on its VLAN has the destination MAC.
     ShedMac = 2,
+    /// It took the shortcut as well as the way by the router, and comes back from there.
+    Returned = 3,
 }
 
 impl Reason {
-    pub const ALL: [Self; 3] = [Self::Storm, Self::ShedVlan, Self::ShedMac];
+    pub const ALL: [Self; 4] = [Self::Storm, Self::ShedVlan, Self::ShedMac, Self::Returned];
 
     /// The word in `counters` and in metrics.
     pub const fn name(self) -> &'static str {
@@ -92,6 +97,7 @@ impl Reason {
             Self::Storm => "storm",
             Self::ShedVlan => "shed_vlan",
             Self::ShedMac => "shed_mac",
+            Self::Returned => "returned",
         }
     }
 }

@@ -4,7 +4,8 @@
 use crate::{Frame, Headers, Protocol, Segments, Tag};
 
 /// Packets and bytes on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wire {
     pub packets: u64,
     /// From the destination MAC on, tags included, FCS not, for all packets together.

@@ -17,9 +17,11 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use head::Head;
+use maps::PACKET;
 use tables::Maps;
 use vlanfast_common::{
-    Direction, Frame, HEAD, Headers, Tables, Verdict, decide, is_plain, parse, shed, wire,
+    Direction, Frame, HEAD, Headers, Tables, Verdict, decide, is_plain, learn, learnable, parse,
+    shed, shortcut, wire,
 };
 
 /// Ingress, before the kernel has made an skb of the frame.
@@ -34,7 +36,10 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
                 return shed;
             }
         }
-        let verdict = decide_xdp(ctx.ctx, headers.to_bits());
+        let mut verdict = decide_xdp(ctx.ctx, headers.to_bits());
+        if Maps.learns() && verdict == PASS && learnable_xdp(ctx.ctx, headers.to_bits()) {
+            verdict = learn_packet(Direction::Rx);
+        }
         return finish_xdp(ctx.ctx, headers.to_bits(), verdict);
     }
     if report::is_on() {
@@ -66,7 +71,13 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
                 return shed;
             }
         }
-        let verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
+        let mut verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
+        if Maps.takes_shortcuts() && verdict == PASS && direction == Direction::Tx {
+            verdict = shortcut_skb(ctx.skb.skb, headers.to_bits());
+        }
+        if Maps.learns() && verdict == PASS && learnable_skb(ctx.skb.skb, headers.to_bits()) {
+            verdict = learn_packet(direction);
+        }
         return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
     }
     if report::is_on() {
@@ -79,6 +90,8 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
 // What is not plain goes through BPF functions of its own, so that whatever it needs of registers and stack
 // is nothing to those frames that are. Several, one after the other, because a chain of calls has 512 bytes
 // of stack. They take and return numbers, because the verifier does not follow structures.
+
+const PASS: u64 = Verdict::Pass.to_bits();
 
 /// What a hook returns for a frame that is shed; 0 for one that is not, which means nothing else.
 #[inline(never)]
@@ -103,6 +116,12 @@ fn shed_xdp(ctx: *mut xdp_md, headers: u64) -> u32 {
 fn decide_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     decide_head(xdp::XdpFrame::new(&ctx).head(), headers, Direction::Rx)
+}
+
+#[inline(never)]
+fn learnable_xdp(ctx: *mut xdp_md, headers: u64) -> bool {
+    let ctx = XdpContext::new(ctx);
+    hand_over(xdp::XdpFrame::new(&ctx).head(), headers)
 }
 
 #[inline(never)]
@@ -150,6 +169,23 @@ fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
     decide_head(tc::SkbFrame::new(&ctx).head(), headers, direction)
 }
 
+#[inline(never)]
+fn shortcut_skb(skb: *mut __sk_buff, headers: u64) -> u64 {
+    let ctx = TcContext::new(skb);
+    let headers = Headers::from_bits(headers);
+    let verdict = match tc::SkbFrame::new(&ctx).head() {
+        Some(head) => shortcut(&head, &headers, Direction::Tx, &Maps),
+        None => Verdict::Pass,
+    };
+    verdict.to_bits()
+}
+
+#[inline(never)]
+fn learnable_skb(skb: *mut __sk_buff, headers: u64) -> bool {
+    let ctx = TcContext::new(skb);
+    hand_over(tc::SkbFrame::new(&ctx).head(), headers)
+}
+
 /// Some drivers leave no more than the addresses in one piece with the skb.
 #[inline(always)]
 fn pull_head(ctx: &TcContext) {
@@ -190,6 +226,30 @@ fn decide_head<F: Frame>(head: Option<Head<'_, F>>, headers: u64, direction: Dir
     let headers = Headers::from_bits(headers);
     let verdict = match head {
         Some(head) => decide(&head, &headers, direction, &Maps),
+        None => Verdict::Pass,
+    };
+    verdict.to_bits()
+}
+
+/// Leaves a packet for [`learn_packet`], where it is one to learn from.
+#[inline(always)]
+fn hand_over<F: Frame>(head: Option<Head<'_, F>>, headers: u64) -> bool {
+    let headers = Headers::from_bits(headers);
+    let packet = head.and_then(|head| learnable(&head, &headers));
+    match (packet, PACKET.get_ptr_mut(0)) {
+        (Some(packet), Some(place)) => {
+            // SAFETY: the value belongs to this CPU, which runs our programs one after the other.
+            unsafe { *place = packet };
+            true
+        }
+        _ => false,
+    }
+}
+
+#[inline(never)]
+fn learn_packet(direction: Direction) -> u64 {
+    let verdict = match PACKET.get(0) {
+        Some(packet) => learn(packet, direction, &Maps),
         None => Verdict::Pass,
     };
     verdict.to_bits()

@@ -2,11 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use vlanfast_common::{
-    Bucket, Counters, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings,
-    Status, Vlan,
+    Bucket, Counters, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Packet, Pair,
+    PairKey, Parent, Route, Settings, Status, Vlan,
 };
 
 #[map]
@@ -33,6 +33,25 @@ pub static NEIGHBORS: HashMap<NeighborKey, Neighbor> = HashMap::with_max_entries
 
 #[map]
 pub static ROUTES: HashMap<NeighborKey, Route> = HashMap::with_max_entries(65_536, 0);
+
+// Kept by the programs. The loader sets the size.
+
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+pub static PAIRS: HashMap<PairKey, Pair> = HashMap::with_max_entries(4_096, 0);
+
+/// What new entries are made of: all zero.
+#[map]
+pub static NEW_FLOW: Array<Flow> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static NEW_PAIR: Array<Pair> = Array::with_max_entries(1, 0);
+
+/// What one BPF function hands to the next.
+#[map]
+pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
 /// By VID.
 #[map]

@@ -1,12 +1,18 @@
 //! What `classify` asks for, from the maps.
 
-use aya_ebpf::{Global, helpers::bpf_ktime_get_coarse_ns};
+use aya_ebpf::{
+    Global,
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+};
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Shed, Tables,
-    Vid,
+    Bucket, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey, Parent,
+    Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
-use crate::maps::{BUCKETS, ENDPOINTS, NEIGHBORS, ROUTES, SETTINGS, VLANS};
+use crate::maps::{
+    BUCKETS, ENDPOINTS, FLOWS, NEIGHBORS, NEW_FLOW, NEW_PAIR, PAIRS, ROUTES, SETTINGS, VLANS,
+};
 
 // The fields of a `Policy`, one by one: the verifier knows each for a constant, and removes the code for
 // what is off. The loader sets them.
@@ -28,6 +34,9 @@ static HOST_ACCESS: Global<u32> = Global::new(0);
 
 #[unsafe(no_mangle)]
 static SHORTCUT: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static SHORTCUT_REFRESH: Global<u32> = Global::new(0);
 
 /// Whether decisions are counted and not carried out.
 #[inline(always)]
@@ -66,7 +75,17 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn takes_shortcuts(&self) -> bool {
-        SHORTCUT.load() != 0
+        SHORTCUT.load() == Shortcut::Allow as u32
+    }
+
+    #[inline(always)]
+    fn learns(&self) -> bool {
+        SHORTCUT.load() == Shortcut::Learned as u32
+    }
+
+    #[inline(always)]
+    fn refresh(&self) -> u64 {
+        SHORTCUT_REFRESH.load() as u64 * 1_000_000_000
     }
 
     #[inline(always)]
@@ -95,6 +114,37 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<&Flow> {
+        // SAFETY: the kernel keeps an entry's memory while a program may look at it; where another flow has
+        // got it meanwhile, that one is asked about anew, because its ends differ.
+        unsafe { FLOWS.get(key) }
+    }
+
+    #[inline(always)]
+    fn open_flow(&self, key: &FlowKey) -> Option<&Flow> {
+        // Another CPU's is as good.
+        let _ = FLOWS.insert(key, NEW_FLOW.get(0)?, BPF_NOEXIST.into());
+        self.flow(key)
+    }
+
+    #[inline(always)]
+    fn forget_flow(&self, key: &FlowKey) {
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn pair(&self, key: PairKey) -> Option<&Pair> {
+        // SAFETY: as above; there are entries for every pair that is seen, and none goes.
+        let pair = unsafe { PAIRS.get(key) };
+        if pair.is_some() {
+            return pair;
+        }
+        let _ = PAIRS.insert(key, NEW_PAIR.get(0)?, BPF_NOEXIST.into());
+        // SAFETY: as above.
+        unsafe { PAIRS.get(key) }
+    }
+
+    #[inline(always)]
     fn bucket(&self, vid: Vid) -> Option<&Bucket> {
         BUCKETS.get(vid.get().into())
     }
@@ -109,5 +159,11 @@ impl Tables for Maps {
         // The time of the last tick, 1 to 10 ms ago at the most: it costs less than the time itself.
         // SAFETY: no arguments.
         unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn exact_now(&self) -> u64 {
+        // SAFETY: no arguments.
+        unsafe { bpf_ktime_get_ns() }
     }
 }

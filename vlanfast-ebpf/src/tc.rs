@@ -96,6 +96,7 @@ impl Hook for TcContext {
             }
             Verdict::Reflect { mac } => reflect(self, device(headers), mac),
             Verdict::Shortcut { vid, mac } => shortcut(self, headers, Maps.parent(vid), mac),
+            Verdict::Both { vid, mac } => both(self, headers, Maps.parent(vid), mac),
             Verdict::Copy { mac } => copy(self, device(headers), mac),
             Verdict::Drop(_) => TC_ACT_SHOT,
         }
@@ -129,28 +130,61 @@ fn reflect(ctx: &TcContext, device: u32, mac: Mac) -> i32 {
 /// The same with a copy, which the frame itself has to look like while it is made.
 #[inline(always)]
 fn copy(ctx: &TcContext, device: u32, to: Mac) -> i32 {
-    let frame = SkbFrame::new(ctx);
-    let tag = frame.tag;
-    // SAFETY: the context is the kernel's for as long as the program runs.
-    let mark = unsafe { (*ctx.skb.skb).mark };
-    let (Some(mac), Some(kind)) = (frame.read::<6>(0), frame.read::<2>(12)) else {
+    let Some(original) = Original::take(ctx) else {
         return TC_ACT_UNSPEC;
     };
-    // It would have to be put back into the bytes: a packet socket on the trunk has it there, and a VLAN device
-    // with `reorder_hdr off`.
-    if tag.is_none() && Tag::is_tpid(u16::from_be_bytes(kind)) || !pop(ctx) {
-        return TC_ACT_UNSPEC;
-    }
     if ctx.store(0, &to.0, 0).is_ok() {
-        ctx.set_mark(0);
-        let _ = ctx.clone_redirect(device, BPF_F_INGRESS.into());
-        ctx.set_mark(mark);
-        let _ = ctx.store(0, &mac, 0);
+        original.copy_to(device);
     }
-    match tag {
-        // Without it, it would be on another VLAN.
-        Some(tag) if !push(ctx, tag) => TC_ACT_SHOT,
-        _ => TC_ACT_UNSPEC,
+    original.restore()
+}
+
+/// A frame that looks like its copy for a moment: without its tag.
+struct Original<'a> {
+    ctx: &'a TcContext,
+    tag: Option<Tag>,
+    mark: u32,
+    addresses: [u8; 12],
+}
+
+impl<'a> Original<'a> {
+    /// Takes the tag off. `None` where it would have to be put back into the bytes: a packet socket on the trunk
+    /// has it there, and a VLAN device with `reorder_hdr off`.
+    #[inline(always)]
+    fn take(ctx: &'a TcContext) -> Option<Self> {
+        let frame = SkbFrame::new(ctx);
+        let tag = frame.tag;
+        // SAFETY: the context is the kernel's for as long as the program runs.
+        let mark = unsafe { (*ctx.skb.skb).mark };
+        let addresses = frame.read(0)?;
+        let kind = u16::from_be_bytes(frame.read(12)?);
+        let can_go_back = tag.is_some() || !Tag::is_tpid(kind);
+        (can_go_back && pop(ctx)).then_some(Self {
+            ctx,
+            tag,
+            mark,
+            addresses,
+        })
+    }
+
+    /// Has the kernel receive a copy at a device.
+    #[inline(always)]
+    fn copy_to(&self, device: u32) {
+        self.ctx.set_mark(0);
+        let _ = self.ctx.clone_redirect(device, BPF_F_INGRESS.into());
+        self.ctx.set_mark(self.mark);
+    }
+
+    /// Passes it as it was.
+    #[inline(always)]
+    fn restore(self) -> i32 {
+        let restored = self.ctx.store(0, &self.addresses, 0).is_ok();
+        match self.tag {
+            // Without it, it would be on another VLAN.
+            Some(tag) if !push(self.ctx, tag) => TC_ACT_SHOT,
+            _ if !restored => TC_ACT_SHOT,
+            _ => TC_ACT_UNSPEC,
+        }
     }
 }
 
@@ -178,6 +212,29 @@ fn shortcut(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
     ctx.set_mark(0);
     // SAFETY: no pointers.
     unsafe { bpf_redirect(to.ifindex, BPF_F_INGRESS.into()) as i32 }
+}
+
+/// The same with a copy, while the packet itself goes to the router. Where there can be none, it does not: then
+/// the router has nothing to answer.
+#[inline(always)]
+fn both(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
+    let Some(hop) = Hop::of(headers).filter(|_| to.ifindex != 0) else {
+        return TC_ACT_UNSPEC;
+    };
+    let at = headers.network + hop.offset();
+    let (Some(bytes), Some(original)) = (SkbFrame::new(ctx).read(at), Original::take(ctx)) else {
+        return shortcut(ctx, headers, to, mac);
+    };
+    let recompute = BPF_F_RECOMPUTE_CSUM.into();
+    if ctx.store(at, &hop.take(bytes), recompute).is_ok() {
+        if ctx.store(0, &[mac.0, to.mac], 0).is_ok() {
+            original.copy_to(to.ifindex);
+        }
+        if ctx.store(at, &bytes, recompute).is_err() {
+            return TC_ACT_SHOT;
+        }
+    }
+    original.restore()
 }
 
 #[inline(always)]

@@ -78,9 +78,10 @@ impl Hook for XdpContext {
         match verdict {
             Verdict::Pass | Verdict::Disputed | Verdict::Again => xdp_action::XDP_PASS,
             // Of egress.
-            Verdict::Reflect { .. } | Verdict::Copy { .. } | Verdict::Shortcut { .. } => {
-                xdp_action::XDP_PASS
-            }
+            Verdict::Reflect { .. }
+            | Verdict::Copy { .. }
+            | Verdict::Shortcut { .. }
+            | Verdict::Both { .. } => xdp_action::XDP_PASS,
             Verdict::Steer { mac: Mac(mut mac) } => {
                 let from = mac.as_mut_ptr().cast();
                 // SAFETY: as in `read`. A frame that can't be written stays a broadcast.

@@ -1,10 +1,9 @@
-//! What leaves, and is for this host: a macvlan and the host below it do not hear each other otherwise, and
-//! VLANs meet at the router alone.
+//! What leaves, and is for this host: a macvlan and the host below it do not hear each other otherwise.
 
 use super::{Tables, trust};
 use crate::{
-    Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey, Parent, Route,
-    Settings, Sought, Verdict, Vid, announces, ends, fits, sought,
+    Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, Parent, Sought, Verdict, Vid,
+    announces, sought,
 };
 
 #[inline(always)]
@@ -12,59 +11,9 @@ pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
     let (Some(destination), Some(source)) = (frame.read(0).map(Mac), frame.read(6).map(Mac)) else {
         return Verdict::Pass;
     };
-    let is_for_one = headers.cast == Cast::Unicast;
-    if tables.takes_shortcuts() && is_for_one {
-        // Nobody here has the MAC: it may be a router's.
-        let key = EndpointKey::new(vid, destination);
-        if tables.endpoint(key).is_none() {
-            return shortcut(frame, headers, (vid, source), tables);
-        }
-    }
     match tables.gives_host_access() {
         true => reflect(frame, headers, vid, (destination, source), tables),
         false => Verdict::Pass,
-    }
-}
-
-/// A packet for a router: where that would send it, if it is to a container of another VLAN.
-#[inline(always)]
-fn shortcut(
-    frame: &impl Frame,
-    headers: &Headers,
-    (vid, source): (Vid, Mac),
-    tables: &impl Tables,
-) -> Verdict {
-    let Some((sender, taker)) = ends(frame, headers, vid) else {
-        return Verdict::Pass;
-    };
-    let Some(route) = tables.route(taker) else {
-        return Verdict::Pass;
-    };
-    let to = Vid::from_tci(route.vid);
-    let parent = tables.parent(to);
-    let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
-    let trust = trust(tables);
-    // A MAC that is not in the tables because they are full may be the host's.
-    let is_sure = trust.is_some_and(|trust| trust.incomplete & Settings::ENDPOINTS == 0);
-    if !leads_on || !is_sure || !fits(frame, headers, parent.mtu) {
-        return Verdict::Pass;
-    }
-    // Only if the answer comes back the same way, so that a router sees both or none; which also means that the
-    // sender has the address.
-    let back = NeighborKey {
-        vid: route.vid,
-        ..sender
-    };
-    let way_back = Route {
-        mac: source.0,
-        vid: vid.get(),
-    };
-    if tables.route(back) != Some(way_back) {
-        return Verdict::Pass;
-    }
-    Verdict::Shortcut {
-        vid: to,
-        mac: Mac(route.mac),
     }
 }
 

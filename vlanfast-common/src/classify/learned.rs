@@ -1,0 +1,109 @@
+//! The shortcut by the router's word: see [`Flow`](crate::Flow).
+
+use super::{Tables, is_sure};
+use crate::{
+    Arrival, Direction, EndpointKey, FlowKey, Mac, Packet, PairKey, Parent, Reason, Route, Step,
+    Verdict, Vid,
+};
+
+/// Decides over a packet that would be passed.
+#[inline(always)]
+pub fn learn(packet: &Packet, direction: Direction, tables: &impl Tables) -> Verdict {
+    match direction {
+        Direction::Rx => arrive(packet, tables),
+        Direction::Tx => leave(packet, tables),
+    }
+}
+
+/// For a router, if nobody here has the MAC.
+#[inline(always)]
+fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
+    let vid = Vid::from_tci(packet.key.vid);
+    let Some(to) = tables.route(packet.key.taker()) else {
+        return Verdict::Pass;
+    };
+    let sender = Route {
+        mac: packet.source.0,
+        vid: packet.key.vid,
+    };
+    // The sender has the address, and the taker is elsewhere.
+    if to.vid == packet.key.vid || tables.route(packet.key.sender()) != Some(sender) {
+        return Verdict::Pass;
+    }
+    let parent = tables.parent(Vid::from_tci(to.vid));
+    let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
+    let fits = packet.length <= parent.mtu as u32 && packet.hops > 1;
+    let is_for_one_here = || {
+        tables
+            .endpoint(EndpointKey::new(vid, packet.destination))
+            .is_some()
+    };
+    if !leads_on || !fits || is_for_one_here() || !is_sure(tables) {
+        return Verdict::Pass;
+    }
+    let key = &packet.key;
+    let flow = match tables.flow(key) {
+        Some(_) if packet.turns() => {
+            tables.forget_flow(key);
+            return Verdict::Pass;
+        }
+        None if packet.turns() => return Verdict::Pass,
+        Some(flow) => Some(flow),
+        None => tables.open_flow(key),
+    };
+    let Some(flow) = flow else {
+        return Verdict::Pass;
+    };
+    let step = flow.leave(packet, to, tables.exact_now(), tables.refresh());
+    if step != Step::Router
+        && let Some(pair) = tables.pair(PairKey {
+            from: key.vid,
+            to: to.vid,
+        })
+    {
+        pair.count(step, packet);
+    }
+    let (vid, mac) = (Vid::from_tci(to.vid), Mac(to.mac));
+    match step {
+        Step::Router | Step::Candidate | Step::Question => Verdict::Pass,
+        Step::Failed => {
+            tables.forget_flow(key);
+            Verdict::Pass
+        }
+        Step::Shortcut => Verdict::Shortcut { vid, mac },
+        Step::Both => Verdict::Both { vid, mac },
+    }
+}
+
+/// From a router, if its sender is a container of another VLAN.
+#[inline(always)]
+fn arrive(packet: &Packet, tables: &impl Tables) -> Verdict {
+    let Some(from) = tables.route(packet.key.sender()) else {
+        return Verdict::Pass;
+    };
+    let taker = Route {
+        mac: packet.destination.0,
+        vid: packet.key.vid,
+    };
+    let key = FlowKey {
+        vid: from.vid,
+        ..packet.key
+    };
+    let Some(flow) = tables.flow(&key).filter(|_| is_sure(tables)) else {
+        return Verdict::Pass;
+    };
+    match flow.arrive(packet, taker, tables.exact_now()) {
+        Arrival::Ordinary => Verdict::Pass,
+        Arrival::Returned => Verdict::Drop(Reason::Returned),
+        Arrival::Enables => {
+            let pair = PairKey {
+                from: key.vid,
+                to: taker.vid,
+            };
+            if let Some(pair) = tables.pair(pair) {
+                pair.enable();
+            }
+            Verdict::Pass
+        }
+    }
+}

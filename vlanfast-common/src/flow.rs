@@ -1,0 +1,313 @@
+//! What a router has been seen to do with packets from one container of this host to another: multi-layer
+//! switching by the router's word.
+//!
+//! A packet that goes to the router is a question, and the same packet coming back one hop on is the answer.
+//! A flow that was answered takes the shortcut; every so often it asks again, with a packet that takes both ways
+//! and whose second copy is dropped when it comes back.
+
+use core::sync::atomic::AtomicU64;
+
+use crate::{Mac, Packet, Route, shared};
+
+/// How long the first question of a flow may be answered.
+pub const CANDIDATE: u64 = 5_000_000_000;
+/// How long the router has for any other; and how long a first answer is good for a flow that has not moved yet.
+pub const ANSWER: u64 = 1_000_000_000;
+/// A flow without a packet for so long is forgotten.
+pub const IDLE: u64 = 60_000_000_000;
+
+/// A value of the LRU hash `FLOWS`. 88 bytes, host byte order; times in nanoseconds of CLOCK_MONOTONIC, 0 for
+/// never. Whoever sends and whoever receives may be on different CPUs: each number is read and written as one.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// When the last question went out.
+    pub asked: AtomicU64,
+    /// When the router last answered.
+    pub answered: AtomicU64,
+    /// When it took to the shortcut.
+    pub moved: AtomicU64,
+    /// When its last packet left its sender.
+    pub seen: AtomicU64,
+    /// Packets and bytes that took the shortcut, as the wire would have carried them.
+    pub packets: AtomicU64,
+    pub bytes: AtomicU64,
+    /// The last question: 16 bits of identification, 8 of hops, 8 of flags, 32 of [`Packet::start`].
+    question: AtomicU64,
+    /// Its [`Packet::end`].
+    end: AtomicU64,
+    /// The highest [`Packet::end`] that the router has sent on while it did, with [`ARRIVED`].
+    arrived: AtomicU64,
+    /// The router's MAC on the sender's VLAN.
+    gateway: AtomicU64,
+    /// The taker's MAC, and above it the VID of its VLAN.
+    taker: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Flow>() == 88);
+
+/// A flag of a question: the same packet has taken the shortcut as well.
+const COPIED: u64 = 1 << 32;
+/// There is a sequence number.
+const ARRIVED: u64 = 1 << 32;
+
+/// What becomes of a packet that leaves its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To the router.
+    Router,
+    /// The same, and if it comes back the flow is enabled.
+    Candidate,
+    /// The same: a question of a flow that goes on by the shortcut.
+    Question,
+    /// By the shortcut.
+    Shortcut,
+    /// Both ways.
+    Both,
+    /// The router did not answer: the flow is none any more.
+    Failed,
+}
+
+/// What a packet is that comes in from the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// One like any other.
+    Ordinary,
+    /// The answer to a flow's first question.
+    Enables,
+    /// The taker has it already.
+    Returned,
+}
+
+impl Flow {
+    /// A packet leaves for the router, whose taker is known.
+    #[inline(always)]
+    pub fn leave(&self, packet: &Packet, taker: Route, now: u64, refresh: u64) -> Step {
+        let last = shared::load(&self.seen);
+        shared::store(&self.seen, now);
+        let (asked, answered) = (shared::load(&self.asked), shared::load(&self.answered));
+        let is_the_same = shared::load(&self.gateway) == packet.destination.to_bits()
+            && shared::load(&self.taker) == taker_bits(taker);
+        let has_moved = shared::load(&self.moved) != 0;
+        let waits_for = match answered {
+            0 => asked,
+            _ => answered,
+        };
+        let is_stale = !has_moved && since(now, waits_for) >= ANSWER;
+        if !is_the_same || is_stale || since(now, last) >= IDLE {
+            self.open(packet, taker, now);
+            return Step::Candidate;
+        }
+        if !has_moved {
+            if answered == 0 || !self.may_move(packet) {
+                return Step::Router;
+            }
+            shared::store(&self.moved, now);
+        }
+        if asked > answered {
+            if since(now, asked) >= ANSWER {
+                return Step::Failed;
+            }
+        } else if refresh != 0 && since(now, answered) >= refresh {
+            // The parts of a datagram could not be told apart when they come back.
+            let copied = packet.is_tcp() || !packet.is_segmented();
+            self.ask(packet, now, copied);
+            if !copied {
+                return Step::Question;
+            }
+            self.count(packet);
+            return Step::Both;
+        }
+        self.count(packet);
+        Step::Shortcut
+    }
+
+    /// A packet comes in on the taker's VLAN.
+    #[inline(always)]
+    pub fn arrive(&self, packet: &Packet, taker: Route, now: u64) -> Arrival {
+        if shared::load(&self.taker) != taker_bits(taker) || packet.turns() {
+            return Arrival::Ordinary;
+        }
+        self.note_arrival(packet);
+        let question = shared::load(&self.question);
+        let asked = shared::load(&self.asked);
+        // One hop, neither more nor less.
+        if packet.hops as u64 + 1 != question >> 40 & 0xff {
+            return Arrival::Ordinary;
+        }
+        if question & COPIED != 0 {
+            let is_part = match packet.is_tcp() {
+                true => self.covers(packet, question as u32),
+                false => is_same(packet, question),
+            };
+            if !is_part || since(now, asked) >= ANSWER {
+                return Arrival::Ordinary;
+            }
+            shared::store(&self.answered, now.max(asked));
+            return Arrival::Returned;
+        }
+        let answered = shared::load(&self.answered);
+        let patience = match answered {
+            0 => CANDIDATE,
+            _ => ANSWER,
+        };
+        if answered >= asked || since(now, asked) >= patience || !is_same(packet, question) {
+            return Arrival::Ordinary;
+        }
+        shared::store(&self.answered, now.max(asked));
+        match answered {
+            0 => Arrival::Enables,
+            _ => Arrival::Ordinary,
+        }
+    }
+
+    /// Begins anew.
+    #[inline(always)]
+    fn open(&self, packet: &Packet, taker: Route, now: u64) {
+        shared::store(&self.answered, 0);
+        shared::store(&self.moved, 0);
+        shared::store(&self.arrived, 0);
+        shared::store(&self.gateway, packet.destination.to_bits());
+        shared::store(&self.taker, taker_bits(taker));
+        self.ask(packet, now, false);
+    }
+
+    #[inline(always)]
+    fn ask(&self, packet: &Packet, now: u64, copied: bool) {
+        let flags = match copied {
+            true => COPIED,
+            false => 0,
+        };
+        shared::store(&self.question, question(packet) | flags);
+        shared::store(&self.end, packet.end as u64);
+        shared::store(&self.asked, now);
+    }
+
+    /// Whether a packet by the shortcut overtakes none that is still with the router. Of datagrams nobody is
+    /// promised an order.
+    #[inline(always)]
+    fn may_move(&self, packet: &Packet) -> bool {
+        !packet.is_tcp() || shared::load(&self.arrived) == ARRIVED | packet.start as u64
+    }
+
+    #[inline(always)]
+    fn note_arrival(&self, packet: &Packet) {
+        if !packet.is_tcp() || shared::load(&self.moved) != 0 {
+            return;
+        }
+        let arrived = shared::load(&self.arrived);
+        let is_further = packet.end.wrapping_sub(arrived as u32) as i32 > 0;
+        if arrived == 0 || is_further {
+            shared::store(&self.arrived, ARRIVED | packet.end as u64);
+        }
+    }
+
+    /// Whether a packet is part of the last question, which was TCP.
+    #[inline(always)]
+    fn covers(&self, packet: &Packet, start: u32) -> bool {
+        let length = (shared::load(&self.end) as u32).wrapping_sub(start);
+        let first = packet.start.wrapping_sub(start);
+        let last = packet.end.wrapping_sub(start);
+        first <= last && last <= length
+    }
+
+    #[inline(always)]
+    fn count(&self, packet: &Packet) {
+        shared::add(&self.packets, packet.wire.packets);
+        shared::add(&self.bytes, packet.wire.bytes);
+    }
+
+    /// The taker's VLAN.
+    pub fn taker_vid(&self) -> u16 {
+        (shared::load(&self.taker) >> 48) as u16
+    }
+}
+
+/// Not negative: another CPU may be ahead.
+#[inline(always)]
+const fn since(now: u64, then: u64) -> u64 {
+    now.saturating_sub(then)
+}
+
+#[inline(always)]
+const fn taker_bits(taker: Route) -> u64 {
+    (taker.vid as u64) << 48 | Mac(taker.mac).to_bits()
+}
+
+/// A packet as [`Flow`] keeps it.
+#[inline(always)]
+const fn question(packet: &Packet) -> u64 {
+    (packet.identification as u64) << 48 | (packet.hops as u64) << 40 | packet.start as u64
+}
+
+/// Whether a packet is the one that was asked with, whatever its hops.
+#[inline(always)]
+const fn is_same(packet: &Packet, asked: u64) -> bool {
+    const HOPS_AND_FLAGS: u64 = 0xffff << 32;
+    (question(packet) ^ asked) & !HOPS_AND_FLAGS == 0
+}
+
+/// The key of the hash `PAIRS`: VLANs between which a flow was seen, the sender's first. 4 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PairKey {
+    pub from: u16,
+    pub to: u16,
+}
+
+/// A value of the hash `PAIRS`: what became of flows between two VLANs. 48 bytes, host byte order; totals since
+/// the map was made.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Pair {
+    /// Questions of flows that were not enabled.
+    pub candidates: AtomicU64,
+    /// Flows that were.
+    pub enabled: AtomicU64,
+    /// Packets and bytes that took the shortcut, as the wire would have carried them.
+    pub packets: AtomicU64,
+    pub bytes: AtomicU64,
+    /// Questions of flows that were enabled.
+    pub refreshes: AtomicU64,
+    /// Those that the router did not answer.
+    pub failures: AtomicU64,
+}
+
+impl Pair {
+    #[inline(always)]
+    pub fn count(&self, step: Step, packet: &Packet) {
+        match step {
+            Step::Router => {}
+            Step::Candidate => shared::add(&self.candidates, 1),
+            Step::Question => shared::add(&self.refreshes, 1),
+            Step::Failed => shared::add(&self.failures, 1),
+            Step::Shortcut => self.carried(packet),
+            Step::Both => {
+                shared::add(&self.refreshes, 1);
+                self.carried(packet);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub fn enable(&self) {
+        shared::add(&self.enabled, 1);
+    }
+
+    #[inline(always)]
+    fn carried(&self, packet: &Packet) {
+        shared::add(&self.packets, packet.wire.packets);
+        shared::add(&self.bytes, packet.wire.bytes);
+    }
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::PairKey;
+    use crate::FlowKey;
+
+    // SAFETY: `repr(C)`, integers alone, without padding.
+    unsafe impl aya::Pod for PairKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FlowKey {}
+}

@@ -1,0 +1,57 @@
+//! Numbers that all CPUs share without a lock.
+
+#[cfg(not(target_arch = "bpf"))]
+mod ordinary {
+    use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    pub fn load(number: &AtomicU64) -> u64 {
+        number.load(Relaxed)
+    }
+
+    pub fn store(number: &AtomicU64, value: u64) {
+        number.store(value, Relaxed);
+    }
+
+    pub fn add(number: &AtomicU64, value: u64) {
+        number.fetch_add(value, Relaxed);
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+pub use ordinary::{add, load, store};
+
+/// The same where LLVM has no relaxed loads and stores, and Rust no atomic addition because the target
+/// can't have all the others.
+#[cfg(target_arch = "bpf")]
+mod bpf {
+    use core::{arch::asm, sync::atomic::AtomicU64};
+
+    #[inline(always)]
+    pub fn load(number: &AtomicU64) -> u64 {
+        // SAFETY: a reference's address; one instruction, which the verifier takes for an aligned one alone.
+        unsafe { number.as_ptr().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn store(number: &AtomicU64, value: u64) {
+        // SAFETY: as above.
+        unsafe { number.as_ptr().write_volatile(value) }
+    }
+
+    /// `BPF_ATOMIC | BPF_ADD`, which every kernel has (as `BPF_XADD`).
+    #[inline(always)]
+    pub fn add(number: &AtomicU64, value: u64) {
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "lock *(u64 *)({number} + 0) += {value}",
+                number = in(reg) number.as_ptr(),
+                value = in(reg) value,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+pub use bpf::{add, load, store};
