@@ -10,9 +10,11 @@ use crate::{
 };
 
 mod egress;
+mod learned;
 mod shortcut;
 
 pub use egress::reflecting;
+pub use learned::{Heard, Said, conversations};
 pub use shortcut::shortcutting;
 
 /// A frame and what becomes of it.

@@ -1,7 +1,10 @@
 //! A trunk with takers as the tables describe it, for the host's run of the packet logic and for the
 //! kernel's.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -9,8 +12,8 @@ use aya::{
     maps::{Array, HashMap},
 };
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Route, Settings,
-    Shed, Tables, Vid,
+    Bucket, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, Pair, PairKey,
+    Parent, Policy, Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
 pub const CONTAINER: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
@@ -44,7 +47,14 @@ pub struct World {
     neighbors: BTreeMap<NeighborKey, Neighbor>,
     routes: BTreeMap<NeighborKey, Route>,
     bucket: Bucket,
+    flows: Kept<FlowKey, Flow>,
+    pairs: Kept<PairKey, Pair>,
+    /// What the clock shows, in nanoseconds.
+    pub now: Cell<u64>,
 }
+
+/// A table that the programs write. Entries stay in memory for ever, as references to them may.
+type Kept<K, V> = RefCell<BTreeMap<K, &'static V>>;
 
 impl World {
     /// Nobody is there, and the heartbeat is good for ever.
@@ -55,6 +65,7 @@ impl World {
                 heartbeat: u64::MAX,
                 ..Settings::default()
             },
+            now: Cell::new(1_000_000_000_000),
             ..Self::default()
         }
     }
@@ -130,6 +141,20 @@ impl World {
                 let key = NeighborKey::new(Vid::from_tci(vid), address.parse()?);
                 world.routes.insert(key, back);
             }
+        }
+        // By the router's word, whoever asks.
+        for (address, vid) in [
+            ("10.0.10.2", 10),
+            ("fd00::1:2", 10),
+            ("10.0.30.2", GUESTS),
+            ("fd00:30::2", GUESTS),
+        ] {
+            let route = Route {
+                mac: CONTAINER,
+                vid,
+            };
+            let key = NeighborKey::new(Vid::UNTAGGED, address.parse()?);
+            world.routes.insert(key.anywhere(), route);
         }
         // Its device has gone.
         let nowhere = NeighborKey::new(Vid::from_tci(10), "10.0.40.2".parse()?);
@@ -236,6 +261,29 @@ impl Tables for World {
         self.routes.get(&key).copied()
     }
 
+    fn flow(&self, key: &FlowKey) -> Option<&Flow> {
+        self.flows.borrow().get(key).copied()
+    }
+
+    fn open_flow(&self, key: &FlowKey) -> Option<&Flow> {
+        let flow: &Flow = Box::leak(Box::default());
+        self.flows.borrow_mut().insert(*key, flow);
+        Some(flow)
+    }
+
+    fn forget_flow(&self, key: &FlowKey) {
+        self.flows.borrow_mut().remove(key);
+    }
+
+    fn pair(&self, key: PairKey) -> Option<&Pair> {
+        let mut pairs = self.pairs.borrow_mut();
+        Some(
+            pairs
+                .entry(key)
+                .or_insert_with(|| Box::leak(Box::default())),
+        )
+    }
+
     fn bucket(&self, _vid: Vid) -> Option<&Bucket> {
         Some(&self.bucket)
     }
@@ -245,6 +293,10 @@ impl Tables for World {
     }
 
     fn now(&self) -> u64 {
-        1_000_000_000_000
+        self.now.get()
+    }
+
+    fn exact_now(&self) -> u64 {
+        self.now.get()
     }
 }

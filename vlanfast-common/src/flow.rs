@@ -221,6 +221,75 @@ impl Flow {
     pub fn taker_vid(&self) -> u16 {
         (shared::load(&self.taker) >> 48) as u16
     }
+
+    /// What has become of it, by the clock of [`Tables::exact_now`](crate::Tables::exact_now); `None` for one
+    /// whose next packet begins anew.
+    pub fn state(&self, now: u64) -> Option<FlowState> {
+        let asked = shared::load(&self.asked);
+        let answered = shared::load(&self.answered);
+        if since(now, shared::load(&self.seen)) >= IDLE {
+            return None;
+        }
+        match (answered, shared::load(&self.moved)) {
+            (0, _) => (since(now, asked) < CANDIDATE).then_some(FlowState::Candidate),
+            (_, 0) => (since(now, answered) < ANSWER).then_some(FlowState::Enabled),
+            _ => Some(FlowState::Shortcut),
+        }
+    }
+}
+
+/// How far a flow has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowState {
+    /// It has asked, and the router has not answered yet.
+    Candidate,
+    /// The router has answered, and packets that are still with it are waited for.
+    Enabled,
+    /// Its packets take the shortcut.
+    Shortcut,
+}
+
+impl FlowState {
+    /// The word in `flows`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Candidate => "candidate",
+            Self::Enabled => "enabled",
+            Self::Shortcut => "shortcut",
+        }
+    }
+}
+
+/// As user space reads it from the map.
+impl From<[u64; 11]> for Flow {
+    fn from(words: [u64; 11]) -> Self {
+        let [
+            asked,
+            answered,
+            moved,
+            seen,
+            packets,
+            bytes,
+            question,
+            end,
+            arrived,
+            gateway,
+            taker,
+        ] = words.map(AtomicU64::new);
+        Self {
+            asked,
+            answered,
+            moved,
+            seen,
+            packets,
+            bytes,
+            question,
+            end,
+            arrived,
+            gateway,
+            taker,
+        }
+    }
 }
 
 /// Not negative: another CPU may be ahead.
@@ -298,6 +367,21 @@ impl Pair {
     fn carried(&self, packet: &Packet) {
         shared::add(&self.packets, packet.wire.packets);
         shared::add(&self.bytes, packet.wire.bytes);
+    }
+}
+
+/// As user space reads it from the map.
+impl From<[u64; 6]> for Pair {
+    fn from(words: [u64; 6]) -> Self {
+        let [candidates, enabled, packets, bytes, refreshes, failures] = words.map(AtomicU64::new);
+        Self {
+            candidates,
+            enabled,
+            packets,
+            bytes,
+            refreshes,
+            failures,
+        }
     }
 }
 

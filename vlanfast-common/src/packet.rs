@@ -1,5 +1,7 @@
 //! A packet of a flow, as it is known again when a router sends it back: the same, one hop on.
 
+use core::net::IpAddr;
+
 use crate::{Frame, Headers, Mac, NeighborKey, Network, Vid, Wire, longest, wire};
 
 /// The key of the hash `FLOWS`: packets one way between two ends. 40 bytes.
@@ -32,6 +34,15 @@ impl FlowKey {
     #[inline(always)]
     pub const fn taker(&self) -> NeighborKey {
         self.end(self.destination)
+    }
+
+    /// The same as an address.
+    pub fn source(&self) -> IpAddr {
+        self.sender().address()
+    }
+
+    pub fn destination(&self) -> IpAddr {
+        self.taker().address()
     }
 
     #[inline(always)]

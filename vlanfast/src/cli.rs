@@ -7,13 +7,13 @@ use std::{
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use vlanfast_common::{Policy, Shed};
+use vlanfast_common::{Policy, Shed, Shortcut};
 
 use crate::{
     source::docker::Wish,
     state::{
         vids::{Pair, Vids},
-        wishes::Wishes,
+        wishes::{Routes, Wishes},
     },
 };
 
@@ -41,6 +41,8 @@ pub enum Command {
     Endpoints(EndpointsArgs),
     /// Show packets and bytes of each VLAN
     Counters(CountersArgs),
+    /// Show or forget what --shortcut learned has learnt
+    Flows(FlowsArgs),
 }
 
 #[derive(Args)]
@@ -74,8 +76,8 @@ pub struct AttachArgs {
     pub host_access: Vids,
 
     /// Which packets between VLANs of this host do without the router
-    #[arg(long, value_enum, default_value_t = Shortcut::Off)]
-    pub shortcut: Shortcut,
+    #[arg(long, value_enum, default_value_t = Shortcuts::Off)]
+    pub shortcut: Shortcuts,
 
     /// The pairs of VLANs for --shortcut allow
     #[arg(
@@ -86,6 +88,11 @@ pub struct AttachArgs {
         requires = "shortcut"
     )]
     pub shortcut_allow: Vec<Pair>,
+
+    /// After how long a learnt flow asks the router again; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub shortcut_refresh: u32,
 
     /// Decide and count, and change no packet
     #[arg(long)]
@@ -183,11 +190,13 @@ pub enum Shedding {
 
 /// Which packets between VLANs of this host do without the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Shortcut {
+pub enum Shortcuts {
     /// None
     Off,
     /// Those between the VLANs of --shortcut-allow, whatever the router would do with them
     Allow,
+    /// Those of flows that the router is seen to send on
+    Learned,
 }
 
 impl AttachArgs {
@@ -198,14 +207,20 @@ impl AttachArgs {
             Shedding::Vlan => Shed::Vlan,
             Shedding::Mac => Shed::Mac,
         };
+        let shortcut = match self.shortcut {
+            Shortcuts::Off => Shortcut::Off,
+            Shortcuts::Allow => Shortcut::Allow,
+            Shortcuts::Learned => Shortcut::Learned,
+        };
         Policy {
             steer: (self.steer == Switch::On).into(),
             storm_limit: self.storm_limit,
             shed: shed as u32,
             dry_run: self.dry_run.into(),
             host_access: (self.host_access != Vids::Off).into(),
-            shortcut: (self.shortcut != Shortcut::Off).into(),
-            reserved: [0; 2],
+            shortcut: shortcut as u32,
+            shortcut_refresh: self.shortcut_refresh,
+            reserved: 0,
         }
     }
 
@@ -213,9 +228,10 @@ impl AttachArgs {
     pub fn wishes(&self) -> Wishes {
         Wishes {
             host_access: self.host_access.clone(),
-            shortcut: match self.shortcut {
-                Shortcut::Off => vec![],
-                Shortcut::Allow => self.shortcut_allow.clone(),
+            routes: match self.shortcut {
+                Shortcuts::Off => Routes::None,
+                Shortcuts::Allow => Routes::Between(self.shortcut_allow.clone()),
+                Shortcuts::Learned => Routes::Everywhere,
             },
         }
     }
@@ -276,4 +292,27 @@ pub struct CountersArgs {
     /// A JSON array
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct FlowsArgs {
+    #[command(subcommand)]
+    pub command: Option<FlowsCommand>,
+
+    /// One trunk only
+    pub trunk: Option<String>,
+
+    /// A JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum FlowsCommand {
+    /// Forget all of them: the router is asked about each anew
+    Flush {
+        /// One trunk only
+        trunk: Option<String>,
+    },
 }

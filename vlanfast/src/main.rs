@@ -24,5 +24,6 @@ async fn run(command: &Command) -> anyhow::Result<()> {
         Command::Status(args) => cmd::status::run(args).await,
         Command::Endpoints(args) => cmd::endpoints::run(args).await,
         Command::Counters(args) => cmd::counters::run(args).await,
+        Command::Flows(args) => cmd::flows::run(args).await,
     }
 }

@@ -26,7 +26,7 @@ use crate::{
         plan::{Capacity, Plan, plan},
         published::{Hook, MapFill, Published},
         snapshot::Ifindex,
-        wishes::Wishes,
+        wishes::{Routes, Wishes},
     },
 };
 
@@ -339,7 +339,7 @@ impl Reconciler {
             sources,
             hooks: self.hooks.clone(),
         };
-        if self.wishes.shortcut.is_empty() {
+        if self.wishes.routes == Routes::None {
             published.maps.retain(|fill| fill.map != ROUTES);
         }
         self.publish.send_replace(Some(Arc::new(published)));

@@ -28,6 +28,7 @@ const VM_TARGETS: &[&str] = &[
     "netns",
     "trunk",
     "storm",
+    "learned",
     "shortcut",
     "protocols",
     "sync",

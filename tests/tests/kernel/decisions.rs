@@ -19,7 +19,8 @@ pub const STEERING: Policy = Policy {
     dry_run: 0,
     host_access: 0,
     shortcut: 0,
-    reserved: [0; 2],
+    shortcut_refresh: 0,
+    reserved: 0,
 };
 
 /// Everything is switched on.

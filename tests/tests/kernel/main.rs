@@ -2,6 +2,7 @@
 //! the host's own run of the same logic, and the corpus must say the same.
 
 mod decisions;
+mod learned;
 
 use std::collections::BTreeMap;
 
@@ -76,12 +77,20 @@ struct Loaded {
 
 impl Loaded {
     fn new(program: &'static str, world: &World) -> Self {
+        Self::all(&[program], world)
+    }
+
+    /// Several programs on the same maps.
+    fn all(programs: &[&'static str], world: &World) -> Self {
         let mut ebpf = load::load(&world.policy, 0).unwrap();
-        match program {
-            load::XDP => drop(load::xdp(&mut ebpf).unwrap()),
-            name => drop(load::tc(&mut ebpf, name).unwrap()),
+        for &program in programs {
+            match program {
+                load::XDP => drop(load::xdp(&mut ebpf).unwrap()),
+                name => drop(load::tc(&mut ebpf, name).unwrap()),
+            }
         }
         world.install(&mut ebpf).unwrap();
+        let program = programs[0];
         Self { ebpf, program }
     }
 
@@ -120,7 +129,8 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
         left[..6].copy_from_slice(&mac.0);
         return (TC_ACT_REDIRECT, left);
     }
-    if let Verdict::Shortcut { mac, .. } = verdict {
+    // There is no copy of a frame whose tag is among the bytes.
+    if let Verdict::Shortcut { mac, .. } | Verdict::Both { mac, .. } = verdict {
         left.drain(12..16);
         left[..6].copy_from_slice(&mac.0);
         left[6..12].copy_from_slice(&FAR_PARENT);

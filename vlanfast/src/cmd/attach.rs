@@ -12,18 +12,19 @@ use vlanfast_common::{Parent, Policy, Shed};
 use self::messages::Messages;
 use super::status;
 use crate::{
-    cli::{AttachArgs, Metrics, OnExit, Shortcut},
+    cli::{AttachArgs, Metrics, OnExit, Shortcuts},
     datapath::{
         check_kernel, choose,
         counters::CounterMap,
         device::Trunk,
+        flows::PairMap,
         hooks, load,
         netlink::Netlink,
         pins::{Holder, Lock, Pins},
         tables::{self, Heartbeat, Maps},
     },
     error::Error,
-    metrics::http,
+    metrics::{http, registry::Totals},
     output,
     reconcile::{Reconciler, VALIDITY, heartbeat, is_gone},
     source::docker,
@@ -143,8 +144,8 @@ impl Ready {
             neighbors: 4 * args.max_endpoints,
             // A hash has room for one at least.
             routes: match args.shortcut {
-                Shortcut::Off => 1,
-                Shortcut::Allow => 4 * args.max_endpoints,
+                Shortcuts::Off => 1,
+                Shortcuts::Allow | Shortcuts::Learned => 4 * args.max_endpoints,
             },
         };
         let policy = args.policy();
@@ -198,8 +199,13 @@ impl Ready {
         let published = self.reconciler.publish(netlink).await?;
         self.maps.beat(VALIDITY)?;
         let pins = self.reconciler.pins();
-        let counters = CounterMap::open(pins)?;
-        let read = move || counters.read_all();
+        let (counters, pairs) = (CounterMap::open(pins)?, PairMap::open(pins)?);
+        let read = move || {
+            Ok(Totals {
+                vlans: counters.read_all()?,
+                pairs: pairs.read_all()?,
+            })
+        };
         let kept = Maps::open(pins)?;
         let alive = move || {
             let (settings, now) = (kept.settings(), tables::now());

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod counters;
 pub mod detach;
 pub mod endpoints;
+pub mod flows;
 pub mod status;
 
 use crate::{

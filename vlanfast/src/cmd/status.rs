@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use serde::Serialize;
 use vlanfast_common::{
-    Endpoint, IngressReason, Parent, Policy, Settings, Shed, Source, SourceState, Vid,
+    Endpoint, IngressReason, Parent, Policy, Settings, Shed, Shortcut, Source, SourceState, Vid,
 };
 
 use self::text::text;
@@ -93,6 +93,8 @@ struct PolicyRow {
     dry_run: bool,
     host_access: bool,
     shortcut: &'static str,
+    /// In seconds, 0 for never; null where nothing is learnt.
+    shortcut_refresh: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -297,16 +299,15 @@ async fn device(netlink: &Netlink, pins: &Pins, ifindex: u32) -> anyhow::Result<
 
 impl From<Policy> for PolicyRow {
     fn from(policy: Policy) -> Self {
+        let shortcut = Shortcut::from_number(policy.shortcut);
         Self {
             steer: policy.steer != 0,
             storm_limit: policy.storm_limit,
             shed: Shed::from_number(policy.shed).name(),
             dry_run: policy.dry_run != 0,
             host_access: policy.host_access != 0,
-            shortcut: match policy.shortcut {
-                0 => "off",
-                _ => "allow",
-            },
+            shortcut: shortcut.name(),
+            shortcut_refresh: (shortcut == Shortcut::Learned).then_some(policy.shortcut_refresh),
         }
     }
 }

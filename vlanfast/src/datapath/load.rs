@@ -6,10 +6,10 @@ use aya::{
     maps::{MapInfo, MapType},
     programs::{SchedClassifier, Xdp},
 };
-use vlanfast_common::{Counters, LAYOUT, Policy, Settings, Vlan};
+use vlanfast_common::{Counters, LAYOUT, Policy, Settings, Shortcut, Vlan};
 
 use super::{
-    pins::{COUNTERS, ENDPOINTS, NEIGHBORS, Pins, ROUTES, SETTINGS},
+    pins::{COUNTERS, ENDPOINTS, FLOWS, NEIGHBORS, Pins, ROUTES, SETTINGS},
     tables::{self, Maps},
 };
 use crate::state::plan::Capacity;
@@ -43,7 +43,8 @@ fn loader<'a>(policy: &'a Policy, log_level: &'a u8) -> EbpfLoader<'a> {
         .override_global("SHED", &policy.shed, true)
         .override_global("DRY_RUN", &policy.dry_run, true)
         .override_global("HOST_ACCESS", &policy.host_access, true)
-        .override_global("SHORTCUT", &policy.shortcut, true);
+        .override_global("SHORTCUT", &policy.shortcut, true)
+        .override_global("SHORTCUT_REFRESH", &policy.shortcut_refresh, true);
     loader
 }
 
@@ -60,7 +61,8 @@ pub fn adopt(
     loader
         .map_max_entries(ENDPOINTS, capacity.endpoints)
         .map_max_entries(NEIGHBORS, capacity.neighbors)
-        .map_max_entries(ROUTES, capacity.routes);
+        .map_max_entries(ROUTES, capacity.routes)
+        .map_max_entries(FLOWS, flows(policy));
     if fit(pins) {
         // The loader takes whatever is pinned there unseen, so it must have been looked at before.
         for name in [COUNTERS, SETTINGS] {
@@ -72,6 +74,15 @@ pub fn adopt(
         .context("failed to load the BPF maps")?;
     let maps = Maps::of(&ebpf)?;
     Ok((ebpf, maps))
+}
+
+/// Room for learnt flows, of which the one least used makes way.
+fn flows(policy: &Policy) -> u32 {
+    match Shortcut::from_number(policy.shortcut) {
+        Shortcut::Learned => 65_536,
+        // A hash has room for one at least.
+        Shortcut::Off | Shortcut::Allow => 1,
+    }
 }
 
 /// Whether `COUNTERS` and `SETTINGS` are pinned, and as this version has them.

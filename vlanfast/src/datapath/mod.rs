@@ -4,6 +4,7 @@ pub mod choose;
 pub mod counters;
 pub mod device;
 pub mod ethtool;
+pub mod flows;
 pub mod hooks;
 mod kernel;
 pub mod load;

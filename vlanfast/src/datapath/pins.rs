@@ -32,10 +32,12 @@ pub const VLANS: &str = "VLANS";
 pub const ENDPOINTS: &str = "ENDPOINTS";
 pub const NEIGHBORS: &str = "NEIGHBORS";
 pub const ROUTES: &str = "ROUTES";
+pub const FLOWS: &str = "FLOWS";
+pub const PAIRS: &str = "PAIRS";
 
 /// The maps that are pinned, in that order: who finds others without `SETTINGS` could not undo them.
-pub const MAPS: [&str; 7] = [
-    SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS, ROUTES,
+pub const MAPS: [&str; 9] = [
+    SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS, ROUTES, FLOWS, PAIRS,
 ];
 
 /// How long a lock is tried for: those who only look hold a shared one for a moment.

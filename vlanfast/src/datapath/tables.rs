@@ -13,7 +13,10 @@ use vlanfast_common::{
     Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Status, Vid,
 };
 
-use super::pins::{ENDPOINTS, NEIGHBORS, Pins, ROUTES, SETTINGS, STATUS, VLANS};
+use super::{
+    flows::FlowMap,
+    pins::{ENDPOINTS, FLOWS, NEIGHBORS, Pins, ROUTES, SETTINGS, STATUS, VLANS},
+};
 use crate::state::{
     desired::Tables,
     plan::{Capacity, Plan},
@@ -26,6 +29,7 @@ pub struct Maps {
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     neighbors: HashMap<MapData, NeighborKey, Neighbor>,
     routes: HashMap<MapData, NeighborKey, Route>,
+    flows: FlowMap,
     settings: Array<MapData, Settings>,
     status: Array<MapData, Status>,
 }
@@ -35,7 +39,7 @@ impl Maps {
     pub fn of(ebpf: &Ebpf) -> anyhow::Result<Self> {
         Self::with(|name| {
             let map = match ebpf.map(name) {
-                Some(Map::Array(map) | Map::HashMap(map)) => map,
+                Some(Map::Array(map) | Map::HashMap(map) | Map::LruHashMap(map)) => map,
                 _ => return Err(anyhow!("the BPF object has no map {name}")),
             };
             Ok(MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?)?)
@@ -59,6 +63,7 @@ impl Maps {
             endpoints: typed(&open, ENDPOINTS)?,
             neighbors: typed(&open, NEIGHBORS)?,
             routes: typed(&open, ROUTES)?,
+            flows: FlowMap::of(typed(&open, FLOWS)?),
             settings: typed(&open, SETTINGS)?,
             status: typed(&open, STATUS)?,
         })
@@ -68,6 +73,8 @@ impl Maps {
     /// what it leads to: an address never leads to an endpoint that is gone.
     pub fn apply(&mut self, plan: &Plan) -> anyhow::Result<()> {
         remove(&mut self.routes, ROUTES, &plan.routes.remove)?;
+        // Should the address come back, nobody knows whose it is.
+        self.flows.forget(&plan.routes.remove)?;
         remove(&mut self.neighbors, NEIGHBORS, &plan.neighbors.remove)?;
         remove(&mut self.endpoints, ENDPOINTS, &plan.endpoints.remove)?;
         for &vid in &plan.vlans.remove {
@@ -215,7 +222,7 @@ pub fn settings(pins: &Pins) -> anyhow::Result<Settings> {
         .with_context(|| format!("failed to read {SETTINGS}"))
 }
 
-fn typed<T: TryFrom<Map, Error = MapError>>(
+pub fn typed<T: TryFrom<Map, Error = MapError>>(
     open: impl Fn(&str) -> anyhow::Result<MapData>,
     name: &str,
 ) -> anyhow::Result<T> {
@@ -225,7 +232,7 @@ fn typed<T: TryFrom<Map, Error = MapError>>(
         .with_context(|| format!("{name} is not as this version has it"))
 }
 
-fn remove<K: Pod, V: Pod>(
+pub fn remove<K: Pod, V: Pod>(
     map: &mut HashMap<MapData, K, V>,
     name: &str,
     keys: &[K],

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use super::registry::{self, Totals};
+use crate::state::published::Published;
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::{
@@ -28,10 +30,6 @@ use tokio::{
     sync::{Semaphore, oneshot, watch},
     time,
 };
-use vlanfast_common::{Counters, Vlan};
-
-use super::registry;
-use crate::state::published::Published;
 
 /// More wait in the backlog: each of these may hold a whole scrape in memory.
 const CONNECTIONS: usize = 16;
@@ -70,13 +68,13 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Reads the counters of every VLAN.
-type ReadCounters = dyn Fn() -> anyhow::Result<Vec<(Vlan, Counters)>> + Send + Sync;
+/// Reads what the programs have counted.
+type ReadTotals = dyn Fn() -> anyhow::Result<Totals> + Send + Sync;
 
 /// What the answers are made of.
 struct Sources {
     published: watch::Receiver<Option<Arc<Published>>>,
-    counters: Box<ReadCounters>,
+    totals: Box<ReadTotals>,
     alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -86,7 +84,7 @@ impl Server {
     pub fn start(
         listener: TcpListener,
         published: watch::Receiver<Option<Arc<Published>>>,
-        counters: impl Fn() -> anyhow::Result<Vec<(Vlan, Counters)>> + Send + Sync + 'static,
+        totals: impl Fn() -> anyhow::Result<Totals> + Send + Sync + 'static,
         alive: impl Fn() -> bool + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
@@ -100,7 +98,7 @@ impl Server {
         };
         let sources = Sources {
             published,
-            counters: Box::new(counters),
+            totals: Box::new(totals),
             alive: Box::new(alive),
         };
         let (stop, stopped) = oneshot::channel();
@@ -192,7 +190,7 @@ impl Sources {
     }
 
     fn scrape(&self, published: Arc<Published>) -> anyhow::Result<String> {
-        registry::encode(published, &(self.counters)()?)
+        registry::encode(published, (self.totals)()?)
     }
 }
 
@@ -224,11 +222,7 @@ mod tests {
         let (publisher, published) = watch::channel(first.map(Arc::new));
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let counters = || {
-            Ok(Vlan::all()
-                .map(|vlan| (vlan, Counters::default()))
-                .collect())
-        };
+        let counters = || Ok(Totals::default());
         let server = Server::start(listener, published, counters, || true).unwrap();
         (server, publisher, address)
     }
@@ -238,7 +232,8 @@ mod tests {
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let (_publisher, published) = watch::channel(Some(Arc::default()));
-        let _server = Server::start(listener, published, || Ok(vec![]), || false).unwrap();
+        let _server =
+            Server::start(listener, published, || Ok(Totals::default()), || false).unwrap();
         let said = ask(address, "GET /live");
         assert!(said.starts_with("HTTP/1.1 503"), "{said}");
         assert!(said.contains("the heartbeat has expired"), "{said}");

@@ -1,7 +1,15 @@
 //! From what the reconciler published and the counters to Prometheus' text format. Pure.
 //! docs/metrics.md has a row for each metric.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use anyhow::Context;
 use prometheus_client::{
@@ -10,17 +18,26 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use vlanfast_common::{Counters, Direction, Source, SourceState, Vlan};
+use vlanfast_common::{Counters, Direction, Pair, PairKey, Source, SourceState, Vlan};
 
 use crate::state::published::Published;
 
 /// The encoder puts it before every name, and `_total` behind that of a counter.
 const PREFIX: &str = "vlanfast";
 
-/// Writes one scrape. A VLAN has series if the host has a device for it, or if it had traffic.
-pub fn encode(published: Arc<Published>, counters: &[(Vlan, Counters)]) -> anyhow::Result<String> {
+/// What the programs have counted.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub vlans: Vec<(Vlan, Counters)>,
+    /// What became of learnt flows.
+    pub pairs: Vec<(PairKey, Pair)>,
+}
+
+/// Writes one scrape. A VLAN has series if the host has a device for it, or if it had traffic; a pair of VLANs,
+/// if there was a flow.
+pub fn encode(published: Arc<Published>, totals: Totals) -> anyhow::Result<String> {
     let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(Scrape::new(published, counters)));
+    registry.register_collector(Box::new(Scrape::new(published, totals)));
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry).context("failed to write the metrics")?;
     Ok(text)
@@ -31,6 +48,7 @@ pub fn encode(published: Arc<Published>, counters: &[(Vlan, Counters)]) -> anyho
 struct Scrape {
     published: Arc<Published>,
     vlans: Vec<Row>,
+    pairs: Vec<(PairKey, Pair)>,
 }
 
 /// One VLAN's numbers.
@@ -43,15 +61,16 @@ struct Row {
 }
 
 impl Scrape {
-    fn new(published: Arc<Published>, counters: &[(Vlan, Counters)]) -> Self {
+    fn new(published: Arc<Published>, totals: Totals) -> Self {
         let with_device = published.parents.keys();
         let mut vlans: BTreeMap<Vlan, (Counters, u64)> = with_device
             .map(|&vid| (Vlan::id(vid), Default::default()))
             .collect();
-        let with_traffic = counters
-            .iter()
+        let with_traffic = totals
+            .vlans
+            .into_iter()
             .filter(|(_, counters)| *counters != Counters::default());
-        for &(vlan, counters) in with_traffic {
+        for (vlan, counters) in with_traffic {
             vlans.entry(vlan).or_default().0 = counters;
         }
         for key in published.endpoints.keys() {
@@ -66,7 +85,11 @@ impl Scrape {
             endpoints,
         };
         let vlans = vlans.into_iter().map(row).collect();
-        Self { published, vlans }
+        Self {
+            published,
+            vlans,
+            pairs: totals.pairs,
+        }
     }
 
     fn traffic(&self, out: &mut Output) -> fmt::Result {
@@ -125,6 +148,53 @@ impl Scrape {
         });
         let help = "Packets for an address that two takers on the VLAN claim, passed to everyone";
         out.counter("disputed", help, disputed)
+    }
+
+    fn flows(&self, out: &mut Output) -> fmt::Result {
+        let trunk = self.published.trunk.as_str();
+        type Number = fn(&Pair) -> &AtomicU64;
+        let metrics: [(_, _, Number); 6] = [
+            (
+                "candidates",
+                "Questions about flows that the router had not answered for",
+                |pair| &pair.candidates,
+            ),
+            ("enabled", "Flows that the router has sent on", |pair| {
+                &pair.enabled
+            }),
+            (
+                "packets",
+                "Packets of learnt flows that took the shortcut",
+                |pair| &pair.packets,
+            ),
+            (
+                "bytes",
+                "Bytes of learnt flows that took the shortcut",
+                |pair| &pair.bytes,
+            ),
+            (
+                "refreshes",
+                "Questions about flows that take the shortcut",
+                |pair| &pair.refreshes,
+            ),
+            (
+                "failures",
+                "Questions about flows that take the shortcut which the router did not answer",
+                |pair| &pair.failures,
+            ),
+        ];
+        for (name, help, number) in metrics {
+            let series = self.pairs.iter().map(|(key, pair)| {
+                let labels = [
+                    ("trunk", trunk.to_owned()),
+                    ("from", key.from.to_string()),
+                    ("to", key.to.to_string()),
+                ];
+                (labels, number(pair).load(Relaxed))
+            });
+            out.counter(&format!("shortcut_{name}"), help, series)?;
+        }
+        Ok(())
     }
 
     fn endpoints(&self, out: &mut Output) -> fmt::Result {
@@ -212,6 +282,7 @@ impl Collector for Scrape {
         let mut out = Output(encoder);
         self.traffic(&mut out)?;
         self.decisions(&mut out)?;
+        self.flows(&mut out)?;
         self.endpoints(&mut out)?;
         self.maps(&mut out)?;
         self.sources(&mut out)?;

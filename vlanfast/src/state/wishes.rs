@@ -17,8 +17,19 @@ use super::{
 pub struct Wishes {
     /// On these VLANs the host and its containers reach each other.
     pub host_access: Vids,
-    /// Packets between these VLANs do without the router.
-    pub shortcut: Vec<Pair>,
+    /// Packets that can do without the router.
+    pub routes: Routes,
+}
+
+/// Where packets can go that are for a router.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Routes {
+    #[default]
+    None,
+    /// Between these VLANs.
+    Between(Vec<Pair>),
+    /// To every container on a VLAN.
+    Everywhere,
 }
 
 impl Wishes {
@@ -36,18 +47,14 @@ impl Wishes {
         tables.routes = self.routes(tables);
     }
 
-    /// Where packets for the containers of another VLAN go, by the VLAN they come from.
+    /// Where packets for the containers of another VLAN go.
     fn routes(&self, tables: &Tables) -> BTreeMap<NeighborKey, Route> {
-        let mut senders = BTreeMap::<u16, BTreeSet<u16>>::new();
-        for Pair(one, other) in &self.shortcut {
-            senders.entry(one.get()).or_default().insert(other.get());
-            senders.entry(other.get()).or_default().insert(one.get());
+        if self.routes == Routes::None {
+            return BTreeMap::new();
         }
         let mut owners = BTreeMap::<IpAddr, usize>::new();
-        if !senders.is_empty() {
-            for key in tables.neighbors.keys() {
-                *owners.entry(key.address()).or_default() += 1;
-            }
+        for key in tables.neighbors.keys() {
+            *owners.entry(key.address()).or_default() += 1;
         }
         let is_heard_by_others = |vid: u16| {
             let parent = tables.vlans.get(&Vid::from_tci(vid));
@@ -58,19 +65,37 @@ impl Wishes {
             let address = key.address();
             // Of an address on two VLANs, the router knows which of them it is.
             let is_sure = is_certain(tables, key, neighbor) && owners.get(&address) == Some(&1);
-            let Some(from) = senders.get(&key.vid).filter(|_| is_sure) else {
-                continue;
-            };
-            if is_local(address) || is_heard_by_others(key.vid) {
+            if !is_sure || is_local(address) || is_heard_by_others(key.vid) {
                 continue;
             }
             let route = Route {
                 mac: neighbor.mac,
                 vid: key.vid,
             };
-            routes.extend(from.iter().map(|&vid| (NeighborKey { vid, ..*key }, route)));
+            routes.extend(self.routes.keys(*key).into_iter().map(|key| (key, route)));
         }
         routes
+    }
+}
+
+impl Routes {
+    /// Under which keys the datapath looks for an address.
+    fn keys(&self, address: NeighborKey) -> Vec<NeighborKey> {
+        let pairs = match self {
+            Self::Between(pairs) => pairs,
+            // What is untagged would come back to the trunk itself.
+            Self::Everywhere if address.vid != Vid::UNTAGGED.get() => {
+                return vec![address.anywhere()];
+            }
+            Self::None | Self::Everywhere => return vec![],
+        };
+        let other = |&Pair(one, other)| match address.vid {
+            vid if vid == one.get() => Some(other.get()),
+            vid if vid == other.get() => Some(one.get()),
+            _ => None,
+        };
+        let senders = pairs.iter().filter_map(other);
+        senders.map(|vid| NeighborKey { vid, ..address }).collect()
     }
 }
 
@@ -123,7 +148,11 @@ mod tests {
 
     fn routes(tables: &mut Tables, pairs: &[&str]) -> Vec<(u16, String, u16, u8)> {
         let wishes = Wishes {
-            shortcut: pairs.iter().map(|pair| pair.parse().unwrap()).collect(),
+            routes: match pairs {
+                [] => Routes::None,
+                ["everywhere"] => Routes::Everywhere,
+                pairs => Routes::Between(pairs.iter().map(|pair| pair.parse().unwrap()).collect()),
+            },
             ..Wishes::default()
         };
         wishes.write(tables);
@@ -151,6 +180,21 @@ mod tests {
         assert_eq!(routes(&mut tables, &["20:10", "10:20"]).len(), 3);
         assert_eq!(routes(&mut tables, &["10:40"]).len(), 1);
         assert_eq!(routes(&mut tables, &[]), []);
+    }
+
+    #[test]
+    fn wherever_the_router_may_send_a_packet_each_container_is_known_once() {
+        let mut tables = Tables::default();
+        add(&mut tables, 0, 1, "10.0.0.2", (0, 0));
+        add(&mut tables, 10, 2, "10.0.10.2", (0, 0));
+        add(&mut tables, 20, 3, "10.0.20.2", (0, 0));
+        add(&mut tables, 20, 4, "10.0.20.1", (Endpoint::HOST, 0));
+        let anywhere = NeighborKey::ANYWHERE;
+        let expected = [
+            (anywhere, "10.0.10.2".into(), 10, 2),
+            (anywhere, "10.0.20.2".into(), 20, 3),
+        ];
+        assert_eq!(routes(&mut tables, &["everywhere"]), expected);
     }
 
     #[test]

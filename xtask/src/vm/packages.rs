@@ -26,6 +26,7 @@ const GUEST: &[&str] = &[
     // By way of libsnmp it needs libperl, but none of the language.
     "keepalived",
     "ndisc6",
+    "nftables",
     // For the benchmark: its datapath is the kernel's, and `ovs-dpctl` alone sets that up.
     "openvswitch-switch",
     "prometheus",

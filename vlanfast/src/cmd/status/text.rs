@@ -38,6 +38,7 @@ pub fn text(status: &Status) -> String {
         dry_run,
         host_access,
         shortcut,
+        shortcut_refresh,
     } = status.policy;
     let limit = match storm_limit {
         0 => "off".into(),
@@ -55,7 +56,12 @@ pub fn text(status: &Status) -> String {
         false => "off",
     };
     row("policy", "host access".into(), on_some.into());
-    row("policy", "shortcut".into(), shortcut.into());
+    let shortcut = match shortcut_refresh {
+        None => shortcut.into(),
+        Some(0) => format!("{shortcut}, the router is asked once"),
+        Some(seconds) => format!("{shortcut}, the router is asked again every {seconds} s"),
+    };
+    row("policy", "shortcut".into(), shortcut);
     if dry_run {
         let how = "decides and counts, and changes no packet";
         row("policy", "dry run".into(), how.into());

@@ -46,7 +46,37 @@ fn published() -> Published {
 }
 
 fn encode(published: Published, counters: &[(Vlan, Counters)]) -> String {
-    super::encode(Arc::new(published), counters).unwrap()
+    let totals = Totals {
+        vlans: counters.to_vec(),
+        ..Totals::default()
+    };
+    super::encode(Arc::new(published), totals).unwrap()
+}
+
+#[test]
+fn flows_are_told_apart_by_the_vlans_that_they_join() {
+    let pair = Pair::from([5, 4, 300, 4_000, 2, 1]);
+    let totals = Totals {
+        pairs: vec![(PairKey { from: 10, to: 20 }, pair)],
+        ..Totals::default()
+    };
+    let published = Published {
+        trunk: "eth0".into(),
+        ..Published::default()
+    };
+    let text = super::encode(Arc::new(published), totals).unwrap();
+    for (name, number) in [
+        ("candidates", 5),
+        ("enabled", 4),
+        ("packets", 300),
+        ("bytes", 4_000),
+        ("refreshes", 2),
+        ("failures", 1),
+    ] {
+        let name = format!("vlanfast_shortcut_{name}_total");
+        let line = format!("{name}{{trunk=\"eth0\",from=\"10\",to=\"20\"}} {number}");
+        assert_eq!(series(&text, &name), [line]);
+    }
 }
 
 /// The series of a scrape whose names start so.
@@ -69,7 +99,7 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
         },
         steered: 2,
         disputed: 1,
-        dropped: [1, 0, 0],
+        dropped: [1, 0, 0, 0],
         ..Counters::default()
     };
     let published = Published {
@@ -100,6 +130,7 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
             r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="storm"} 1"#,
             r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="shed_vlan"} 0"#,
             r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="shed_mac"} 0"#,
+            r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="returned"} 0"#,
         ]
     );
     assert_eq!(

@@ -1,0 +1,400 @@
+//! What is learnt from packets that leave for a router and come back from it.
+
+use std::time::Duration;
+
+use vlanfast_common::{Direction, Mac, Reason, Verdict, Vid};
+
+use crate::{
+    messages::{NOBODY, TAKER, TAKER6, icmpv6, ipv4_checksum},
+    packet::{frame, tag},
+    world::{CONTAINER, GUESTS, SIBLING},
+};
+
+/// The far container's addresses.
+const FAR: [u8; 4] = [10, 0, 30, 2];
+const FAR6: [u8; 16] = [0xfd, 0, 0, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+/// Nobody here has it.
+const ROUTER: [u8; 6] = NOBODY;
+const OTHER_ROUTER: [u8; 6] = [0x02, 0, 0, 0, 9, 8];
+
+/// Frames one after the other, in a world that they change.
+pub struct Said {
+    pub name: &'static str,
+    /// Every so many seconds the router is asked again.
+    pub refresh: u32,
+    pub frames: Vec<Heard>,
+}
+
+/// One of them, and what becomes of it.
+pub struct Heard {
+    pub direction: Direction,
+    pub bytes: Vec<u8>,
+    pub verdict: Verdict,
+    /// Since the one before.
+    pub after: Duration,
+}
+
+impl Heard {
+    fn after(self, milliseconds: u64) -> Self {
+        Self {
+            after: Duration::from_millis(milliseconds),
+            ..self
+        }
+    }
+}
+
+/// The near container's for the router on VLAN 10, with 64 hops to live.
+fn leaves(packet: &[u8], verdict: Verdict) -> Heard {
+    heard(Direction::Tx, (ROUTER, CONTAINER, 10), packet, verdict)
+}
+
+/// The same packet, from the router to the far container.
+fn returns(packet: &[u8]) -> Heard {
+    comes(&hop(packet, 1))
+}
+
+/// Any packet from there.
+fn comes(packet: &[u8]) -> Heard {
+    let between = (CONTAINER, ROUTER, GUESTS);
+    heard(Direction::Rx, between, packet, Verdict::Pass)
+}
+
+/// The same, where its taker has it already.
+fn is_dropped(packet: &[u8]) -> Heard {
+    Heard {
+        verdict: Verdict::Drop(Reason::Returned),
+        ..returns(packet)
+    }
+}
+
+fn heard(
+    direction: Direction,
+    (to, from, vid): ([u8; 6], [u8; 6], u16),
+    packet: &[u8],
+    verdict: Verdict,
+) -> Heard {
+    let mut bytes = frame(to, &[&tag(0, vid)[..], packet].concat(), 64);
+    bytes[6..12].copy_from_slice(&from);
+    Heard {
+        direction,
+        bytes,
+        verdict,
+        after: Duration::ZERO,
+    }
+}
+
+/// A packet as so many hops leave it, the type first.
+fn hop(packet: &[u8], hops: u8) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    let ip = &mut packet[2..];
+    match ip[0] >> 4 {
+        4 => {
+            ip[8] -= hops;
+            let checksum = ipv4_checksum(ip);
+            ip[10..12].copy_from_slice(&checksum);
+        }
+        _ => ip[7] -= hops,
+    }
+    packet
+}
+
+/// From the near container to the far one, the type first.
+fn ipv4(protocol: u8, identification: u16, payload: &[u8]) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 20 + payload.len() as u8];
+    ip.extend(identification.to_be_bytes());
+    ip.extend([0x40, 0, 64, protocol, 0, 0]);
+    ip.extend([TAKER, FAR].concat());
+    let checksum = ipv4_checksum(&ip);
+    ip[10..12].copy_from_slice(&checksum);
+    [&[8, 0][..], &ip, payload].concat()
+}
+
+fn ipv6(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let header = [0x60, 0, 0, 0, 0, payload.len() as u8, protocol, 64];
+    [&[0x86, 0xdd][..], &header, &TAKER6, &FAR6, payload].concat()
+}
+
+fn udp(word: u32) -> Vec<u8> {
+    let head = [0x30, 0, 0x30, 1, 0, 16, 0, 0];
+    [&head[..], &word.to_be_bytes(), &[0x55; 4]].concat()
+}
+
+/// Ten bytes of payload, unless it is a SYN.
+fn tcp(sequence: u32, flags: u8) -> Vec<u8> {
+    let payload: &[u8] = match flags & 2 {
+        0 => &[0x55; 10],
+        _ => &[],
+    };
+    let ends = [&[0x30, 0, 0x30, 1][..], &sequence.to_be_bytes(), &[0; 4]].concat();
+    [&ends[..], &[0x50, flags, 1, 0, 0, 0, 0, 0], payload].concat()
+}
+
+fn echo(sequence: u8) -> Vec<u8> {
+    vec![8, 0, 0, 0, 0, 77, 0, sequence]
+}
+
+const SYN: u8 = 2;
+const FIN: u8 = 0x11;
+const RST: u8 = 4;
+const ACK: u8 = 0x10;
+
+/// Everything that is to be learnt, and all that must not be.
+pub fn conversations() -> Vec<Said> {
+    use Verdict::Pass;
+    let said = |name, frames| Said {
+        name,
+        refresh: 0,
+        frames,
+    };
+    let short = Verdict::Shortcut {
+        vid: Vid::from_tci(GUESTS),
+        mac: Mac(CONTAINER),
+    };
+    let both = Verdict::Both {
+        vid: Vid::from_tci(GUESTS),
+        mac: Mac(CONTAINER),
+    };
+    let datagram = |id| ipv4(17, id, &udp(id.into()));
+    let segment = |sequence, flags| ipv4(6, sequence as u16, &tcp(sequence, flags));
+    // One that the router must not be taken to have answered for.
+    let unanswered = |name, wrong: Vec<Heard>| {
+        let mut frames = vec![leaves(&datagram(1), Pass)];
+        frames.extend(wrong);
+        frames.push(leaves(&datagram(2), Pass));
+        said(name, frames)
+    };
+    let other = |to, vid| {
+        heard(
+            Direction::Rx,
+            (to, ROUTER, vid),
+            &hop(&datagram(1), 1),
+            Pass,
+        )
+    };
+    let ping6 = |sequence| icmpv6(8, 64, TAKER6, FAR6, &[128, 0, 0, 0, 0, 77, 0, sequence]);
+    let learnt = || {
+        vec![
+            leaves(&datagram(1), Pass),
+            returns(&datagram(1)),
+            leaves(&datagram(2), short),
+        ]
+    };
+    let then = |name, rest: Vec<Heard>| {
+        let mut frames = learnt();
+        frames.extend(rest);
+        said(name, frames)
+    };
+    vec![
+        said("UDP", learnt()),
+        said(
+            "UDP over IPv6",
+            vec![
+                leaves(&ipv6(17, &udp(1)), Pass),
+                leaves(&ipv6(17, &udp(2)), Pass),
+                returns(&ipv6(17, &udp(1))),
+                leaves(&ipv6(17, &udp(3)), short),
+            ],
+        ),
+        said(
+            "pings",
+            vec![
+                leaves(&ipv4(1, 1, &echo(1)), Pass),
+                returns(&ipv4(1, 1, &echo(1))),
+                leaves(&ipv4(1, 2, &echo(2)), short),
+            ],
+        ),
+        said(
+            "pings over IPv6",
+            vec![
+                leaves(&ping6(1), Pass),
+                returns(&ping6(1)),
+                leaves(&ping6(2), short),
+            ],
+        ),
+        said(
+            "TCP, which leaves none behind with the router",
+            vec![
+                leaves(&segment(99, SYN), Pass),
+                returns(&segment(99, SYN)),
+                leaves(&segment(100, ACK), Pass),
+                leaves(&segment(110, ACK), Pass),
+                returns(&segment(100, ACK)),
+                leaves(&segment(120, ACK), Pass),
+                returns(&segment(110, ACK)),
+                returns(&segment(120, ACK)),
+                leaves(&segment(130, ACK), short),
+                leaves(&segment(140, ACK), short),
+                leaves(&segment(150, FIN), Pass),
+                leaves(&segment(160, ACK), Pass),
+            ],
+        ),
+        said(
+            "TCP over IPv6, reset",
+            vec![
+                leaves(&ipv6(6, &tcp(100, ACK)), Pass),
+                returns(&ipv6(6, &tcp(100, ACK))),
+                leaves(&ipv6(6, &tcp(110, ACK)), short),
+                leaves(&ipv6(6, &tcp(120, RST)), Pass),
+                leaves(&ipv6(6, &tcp(120, ACK)), Pass),
+            ],
+        ),
+        said(
+            "a new connection on the same ports",
+            vec![
+                leaves(&segment(100, ACK), Pass),
+                returns(&segment(100, ACK)),
+                leaves(&segment(110, ACK), short),
+                leaves(&segment(500, SYN), Pass),
+                leaves(&segment(501, ACK), Pass),
+            ],
+        ),
+        unanswered("no answer", vec![]),
+        unanswered("no hop", vec![comes(&datagram(1))]),
+        unanswered("two hops", vec![comes(&hop(&datagram(1), 2))]),
+        unanswered("another identification", vec![returns(&datagram(3))]),
+        unanswered("another payload", vec![returns(&ipv4(17, 1, &udp(9)))]),
+        unanswered("to another's MAC", vec![other(SIBLING, GUESTS)]),
+        unanswered("on the VLAN that it came from", vec![other(CONTAINER, 10)]),
+        unanswered(
+            "a SYN alone",
+            vec![
+                leaves(&segment(99, SYN), Pass),
+                returns(&segment(99, SYN)),
+                leaves(&segment(100, ACK), Pass),
+            ],
+        ),
+        then(
+            "another flow is another question",
+            vec![
+                leaves(
+                    &ipv4(17, 4, &[&[0x30, 0, 0x30, 2][..], &udp(4)[4..]].concat()),
+                    Pass,
+                ),
+                leaves(&datagram(3), short),
+            ],
+        ),
+        then(
+            "another router",
+            vec![
+                heard(
+                    Direction::Tx,
+                    (OTHER_ROUTER, CONTAINER, 10),
+                    &datagram(3),
+                    Pass,
+                ),
+                heard(
+                    Direction::Tx,
+                    (OTHER_ROUTER, CONTAINER, 10),
+                    &datagram(4),
+                    Pass,
+                ),
+            ],
+        ),
+        then(
+            "from another's MAC",
+            vec![heard(
+                Direction::Tx,
+                (ROUTER, SIBLING, 10),
+                &datagram(3),
+                Pass,
+            )],
+        ),
+        then(
+            "with one hop to live",
+            vec![
+                leaves(&hop(&datagram(3), 63), Pass),
+                leaves(&hop(&datagram(4), 62), short),
+            ],
+        ),
+        then("a fragment", vec![leaves(&fragment(&datagram(3)), Pass)]),
+        then("larger than fits", vec![leaves(&large(&datagram(3)), Pass)]),
+        Said {
+            refresh: 1,
+            ..then(
+                "the router is asked again, and answers",
+                vec![
+                    leaves(&datagram(3), both).after(1_100),
+                    leaves(&datagram(4), short),
+                    is_dropped(&datagram(3)),
+                    leaves(&datagram(5), short),
+                    leaves(&datagram(6), both).after(1_100),
+                ],
+            )
+        },
+        Said {
+            refresh: 1,
+            ..then(
+                "the router is asked again, and does not answer",
+                vec![
+                    leaves(&datagram(3), both).after(1_100),
+                    leaves(&datagram(4), short).after(500),
+                    leaves(&datagram(5), Pass).after(600),
+                    leaves(&datagram(6), Pass),
+                ],
+            )
+        },
+        Said {
+            refresh: 1,
+            ..said(
+                "a segment that comes back in two",
+                vec![
+                    leaves(&segment(100, ACK), Pass),
+                    returns(&segment(100, ACK)),
+                    leaves(&segment(110, ACK), short),
+                    leaves(&segment(120, ACK), both).after(1_100),
+                    is_dropped(&part(&segment(120, ACK), 0)),
+                    is_dropped(&part(&segment(120, ACK), 4)),
+                    // What the router sends on besides is not ours to judge.
+                    returns(&segment(126, ACK)),
+                    returns(&segment(120, FIN)),
+                    leaves(&segment(130, ACK), short),
+                ],
+            )
+        },
+        said(
+            "a question that is lost is asked anew",
+            vec![
+                leaves(&datagram(1), Pass),
+                leaves(&datagram(2), Pass).after(1_100),
+                returns(&datagram(1)),
+                leaves(&datagram(3), Pass),
+                returns(&datagram(2)),
+                leaves(&datagram(4), short),
+            ],
+        ),
+        said(
+            "an answer that TCP can't use for long",
+            vec![
+                leaves(&segment(100, ACK), Pass),
+                returns(&segment(100, ACK)),
+                leaves(&segment(150, ACK), Pass),
+                leaves(&segment(110, ACK), Pass).after(1_100),
+                returns(&segment(110, ACK)),
+                leaves(&segment(120, ACK), short),
+            ],
+        ),
+    ]
+}
+
+/// A TCP segment's four bytes from an offset on, in a packet of their own.
+fn part(packet: &[u8], offset: u32) -> Vec<u8> {
+    let (mut packet, at) = (packet.to_vec(), 2 + 20 + 4);
+    let sequence = u32::from_be_bytes(packet[at..at + 4].try_into().unwrap_or_default());
+    packet[at..at + 4].copy_from_slice(&(sequence + offset).to_be_bytes());
+    packet[2 + 3] -= 6;
+    packet.truncate(packet.len() - 6);
+    packet
+}
+
+fn fragment(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[2 + 6] = 0x20;
+    packet
+}
+
+/// With more behind it than the other VLAN's MTU has room for.
+fn large(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet.resize(2 + 1401, 0x55);
+    packet
+}
