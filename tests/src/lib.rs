@@ -7,6 +7,7 @@ pub mod crash;
 pub mod daemon;
 pub mod decisions;
 pub mod docker;
+pub mod house;
 pub mod messages;
 pub mod packet;
 pub mod program;

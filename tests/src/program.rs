@@ -188,6 +188,12 @@ impl Attached {
         Ok(rows.as_array().context("endpoints are an array")?.clone())
     }
 
+    /// `flows --json` by another process.
+    pub fn flows(&self) -> Result<Vec<Value>> {
+        let rows = self.json(&["flows", &self.trunk, "--json"])?;
+        Ok(rows.as_array().context("flows are an array")?.clone())
+    }
+
     /// How a hook is attached, by `status`.
     pub fn kind(&self, hook: &str) -> Result<String> {
         let status = self.status()?;

@@ -1,0 +1,103 @@
+//! A host with a container on each of two VLANs, and the router between them.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    program::Attached,
+    topology::{Netns, WIRE, Wire},
+};
+
+/// The addresses of the container on VLAN 10.
+pub const NEAR: [&str; 2] = ["10.0.10.2", "fd00:10::2"];
+/// Those of the one on VLAN 20.
+pub const FAR: [&str; 2] = ["10.0.20.2", "fd00:20::2"];
+
+pub struct House {
+    pub wire: Wire,
+    pub near: Netns,
+    pub far: Netns,
+}
+
+impl House {
+    pub fn new() -> Result<Self> {
+        let wire = Wire::veth()?;
+        let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward; \
+                       echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
+        wire.router.run(forward)?;
+        let near = container(&wire, 10)?;
+        let far = container(&wire, 20)?;
+        Ok(Self { wire, near, far })
+    }
+
+    pub fn attach(&self, arguments: &[&str]) -> Result<Attached> {
+        Attached::start(&self.wire.host, &self.wire.trunk, arguments)
+    }
+
+    /// Packets that the router has forwarded, in both protocols.
+    pub fn routed(&self) -> Result<u64> {
+        let text = self.wire.router.run("cat /proc/net/snmp /proc/net/snmp6")?;
+        let mut ip = text.lines().filter(|line| line.starts_with("Ip:"));
+        let (names, values) = (ip.next().context("names")?, ip.next().context("values")?);
+        let (_, forwarded) = names
+            .split_whitespace()
+            .zip(values.split_whitespace())
+            .find(|(name, _)| *name == "ForwDatagrams")
+            .context("a count of IPv4")?;
+        let forwarded6 = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Ip6OutForwDatagrams"))
+            .context("a count of IPv6")?;
+        Ok(forwarded.parse::<u64>()? + forwarded6.trim().parse::<u64>()?)
+    }
+
+    /// Pings both ways, in both protocols: nothing is lost or doubled, and each has made its hops.
+    pub fn pings(&self, count: u32, ttl: u8) -> Result<()> {
+        for (from, addresses) in [(&self.near, FAR), (&self.far, NEAR)] {
+            for address in addresses {
+                let said = ping(from, address, count, "")?;
+                ensure!(is_whole(&said), "{said}");
+                ensure!(said.contains(&format!("ttl={ttl} ")), "{said}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A container with the router's addresses beside it.
+fn container(wire: &Wire, vid: u16) -> Result<Netns> {
+    wire.vlan(vid)?;
+    let ipv6 = |device: &str| format!("echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
+    let gateway = format!("{WIRE}.{vid}");
+    wire.router.run(&format!(
+        "{} && ip addr add 10.0.{vid}.1/24 dev {gateway} && \
+         ip addr add fd00:{vid}::1/64 dev {gateway} nodad",
+        ipv6(&gateway)
+    ))?;
+    let container = wire.container(vid, &format!("10.0.{vid}.2"))?;
+    container.run(&format!(
+        "{} && ip addr add fd00:{vid}::2/64 dev eth0 nodad && \
+         ip route add default via 10.0.{vid}.1 && ip -6 route add default via fd00:{vid}::1",
+        ipv6("eth0")
+    ))?;
+    Ok(container)
+}
+
+/// What a ping of so many says, with further options.
+pub fn ping(from: &Netns, address: &str, count: u32, options: &str) -> Result<String> {
+    from.run(&format!(
+        "ping -n -c {count} -i 0.01 -W 2 {options} {address} || true"
+    ))
+}
+
+/// Whether everything was answered, once.
+pub fn is_whole(said: &str) -> bool {
+    said.contains(" 0% packet loss") && !said.contains("DUP!")
+}
+
+/// Packets of a VLAN that took the shortcut.
+pub fn shortcuts(attached: &Attached, vid: u16) -> Result<u64> {
+    let row = attached.row(vid)?;
+    row["verdicts"]["tx"]["shortcut"]
+        .as_u64()
+        .with_context(|| format!("{row:#}"))
+}
