@@ -32,7 +32,8 @@ fuzz_target!(|input: (u8, u8, u16, u32, u32, &[u8])| {
             storm_limit: 1,
             shed: (metadata >> 3 & 3).into(),
             host_access: (switches & 1).into(),
-            shortcut: (switches >> 1 & 1).into(),
+            shortcut: (switches >> 1 & 3).into(),
+            shortcut_refresh: 1,
             ..Policy::default()
         },
         settings: Settings {
@@ -47,7 +48,7 @@ fuzz_target!(|input: (u8, u8, u16, u32, u32, &[u8])| {
         },
         endpoint: (metadata & 64 != 0).then_some(Endpoint::default()),
         neighbor: (metadata & 128 != 0).then_some(Neighbor::default()),
-        route: (switches & 4 != 0).then_some(Route::default()),
+        route: (switches & 8 != 0).then_some(Route::default()),
         ..Uniform::default()
     };
     for direction in Direction::ALL {

@@ -20,6 +20,9 @@ const DEFAULT: Option<&[&str]> = Some(&[]);
 const HOST_ACCESS: Option<&[&str]> = Some(&["--host-access", "all"]);
 const SHORTCUT: Option<&[&str]> = Some(&["--shortcut", "allow", "--shortcut-allow", "10:20"]);
 
+/// Once the router has been seen to send a flow on.
+const LEARNT: Option<&[&str]> = Some(&["--shortcut", "learned", "--shortcut-refresh", "0"]);
+
 pub fn between(bench: &mut Bench) -> Result<()> {
     let table = "between";
     let house = House::new()?;
@@ -33,6 +36,7 @@ pub fn between(bench: &mut Bench) -> Result<()> {
         ("by the router, vlanfast, TC", DEFAULT, across),
         ("by the router, host access on", HOST_ACCESS, across),
         ("by the shortcut", SHORTCUT, across),
+        ("by the shortcut, learnt", LEARNT, across),
         ("host to container, host access", HOST_ACCESS, host),
     ] {
         if bench.baseline && vlanfast.is_some() {

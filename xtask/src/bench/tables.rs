@@ -168,8 +168,8 @@ pub const ALL: &[Table] = &[
         title: "Between two ends on one host",
         about: "Instructions for a UDP datagram from `send` to `recv`, and for one there and one back. \
                 The router forwards between VLANs in a namespace of its own; there is no wire's delay, \
-                so a real router costs more. *By the shortcut*: `--shortcut allow`. *Host access*: \
-                `--host-access all`, without which host and container do not reach each other.",
+                so a real router costs more. *By the shortcut*: `--shortcut allow`; *learnt*: \
+                `--shortcut learned`. *Host access*: `--host-access all`, without which host and container do not reach each other.",
         unit: Unit::Times,
         ..TABLE
     },
