@@ -69,6 +69,12 @@ pub trait Tables {
 
     /// The same, exactly.
     fn exact_now(&self) -> u64;
+
+    /// Whether a [`Settings::heartbeat`] is ahead of now.
+    #[inline(always)]
+    fn is_ahead(&self, heartbeat: u64) -> bool {
+        heartbeat > self.now()
+    }
 }
 
 /// Where layer 2 ends at the latest: behind two tags. No frame on a wire is as short.
@@ -82,7 +88,6 @@ pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -
         // reflected to the trunk itself comes in again.
         Direction::Rx => {
             headers.cast == Cast::Unicast
-                && !tables.sheds_vlans()
                 && !tables.learns()
                 && !(tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED)
         }
@@ -180,26 +185,11 @@ fn vid(frame: &impl Frame, headers: &Headers) -> Option<Vid> {
     headers.vlan.vid().filter(|_| frame.len() >= HEAD)
 }
 
-/// That the tables are kept true.
-struct Trust {
-    now: u64,
-    /// See [`Settings::incomplete`].
-    incomplete: u32,
-}
-
-/// Looks at the heartbeat: last, because most verdicts need no clock.
+/// Whether the tables are kept true, and lack nothing of a kind, as [`Settings::incomplete`] has it. Asked last,
+/// because most verdicts do not need it.
 #[inline(always)]
-fn trust(tables: &impl Tables) -> Option<Trust> {
-    let settings = tables.settings()?;
-    let now = tables.now();
-    (settings.heartbeat > now).then_some(Trust {
-        now,
-        incomplete: settings.incomplete,
+fn are_true(tables: &impl Tables, kind: u32) -> bool {
+    tables.settings().is_some_and(|settings| {
+        settings.incomplete & kind == 0 && tables.is_ahead(settings.heartbeat)
     })
-}
-
-/// Whether every taker is in the tables: a MAC that is not there may be the host's.
-#[inline(always)]
-fn is_sure(tables: &impl Tables) -> bool {
-    trust(tables).is_some_and(|trust| trust.incomplete & Settings::ENDPOINTS == 0)
 }

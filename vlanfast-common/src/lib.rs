@@ -16,6 +16,7 @@ mod flow;
 mod frame;
 mod packet;
 mod parse;
+mod pulse;
 mod routed;
 mod settings;
 mod shared;
@@ -33,6 +34,7 @@ pub use flow::{ANSWER, Arrival, CANDIDATE, Flow, FlowState, IDLE, Pair, PairKey,
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use packet::{FlowKey, Packet};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
+pub use pulse::Pulse;
 pub use routed::{Hop, Network, ends, fits, longest};
 pub use settings::{
     IngressReason, Policy, Settings, Shed, Shortcut, Source, SourceState, SourceStatus, Status,

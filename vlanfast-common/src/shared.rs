@@ -1,7 +1,9 @@
-//! Numbers that all CPUs share without a lock.
+//! Numbers that all CPUs share, without a lock and in no order.
+
+pub use numbers::{add, load, store};
 
 #[cfg(not(target_arch = "bpf"))]
-mod ordinary {
+mod numbers {
     use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     pub fn load(number: &AtomicU64) -> u64 {
@@ -17,13 +19,10 @@ mod ordinary {
     }
 }
 
-#[cfg(not(target_arch = "bpf"))]
-pub use ordinary::{add, load, store};
-
 /// The same where LLVM has no relaxed loads and stores, and Rust no atomic addition because the target
 /// can't have all the others.
 #[cfg(target_arch = "bpf")]
-mod bpf {
+mod numbers {
     use core::{arch::asm, sync::atomic::AtomicU64};
 
     #[inline(always)]
@@ -52,6 +51,3 @@ mod bpf {
         }
     }
 }
-
-#[cfg(target_arch = "bpf")]
-pub use bpf::{add, load, store};

@@ -61,6 +61,12 @@ impl Parent {
     pub const fn has(&self, flags: u32) -> bool {
         self.flags & flags != 0
     }
+
+    /// Neither a device nor anyone else is known on the VLAN.
+    #[inline(always)]
+    pub const fn is_absent(&self) -> bool {
+        self.ifindex | self.flags == 0
+    }
 }
 
 /// A key of the hash `ENDPOINTS`: a MAC address on a VLAN. 8 bytes.

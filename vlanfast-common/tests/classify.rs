@@ -143,6 +143,7 @@ proptest! {
                 prop_assert!(tables.endpoint.is_none());
                 prop_assert!(tables.settings.incomplete & Settings::ENDPOINTS == 0);
             }
+            Reason::Returned => prop_assert!(false, "nothing is learnt here"),
         }
     }
 

@@ -27,15 +27,15 @@ use vlanfast_common::{
 /// Ingress, before the kernel has made an skb of the frame.
 #[xdp]
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
+    if Maps.sheds_vlans() {
+        let shed = shed_xdp(ctx.ctx);
+        if shed != 0 {
+            return shed;
+        }
+    }
     let frame = xdp::XdpFrame::new(&ctx);
     let headers = headers(&frame, frame.head());
     if !is_plain(&headers, Direction::Rx, &Maps) {
-        if Maps.sheds_vlans() {
-            let shed = shed_xdp(ctx.ctx, headers.to_bits());
-            if shed != 0 {
-                return shed;
-            }
-        }
         let mut verdict = decide_xdp(ctx.ctx, headers.to_bits());
         if Maps.learns() && verdict == PASS && learnable_xdp(ctx.ctx, headers.to_bits()) {
             verdict = learn_packet(Direction::Rx);
@@ -43,7 +43,7 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
         return finish_xdp(ctx.ctx, headers.to_bits(), verdict);
     }
     if report::is_on() {
-        report_xdp(ctx.ctx, headers.to_bits(), Verdict::Pass.to_bits());
+        report_xdp(ctx.ctx, Verdict::Pass.to_bits());
     }
     finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass)
 }
@@ -62,15 +62,15 @@ pub fn vlanfast_tx(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn skb(ctx: &TcContext, direction: Direction) -> i32 {
+    if Maps.sheds_vlans() && direction == Direction::Rx {
+        let shed = shed_skb(ctx.skb.skb);
+        if shed != 0 {
+            return shed;
+        }
+    }
     let frame = tc::SkbFrame::new(ctx);
     let headers = headers(&frame, frame.head());
     if !is_plain(&headers, direction, &Maps) {
-        if Maps.sheds_vlans() && direction == Direction::Rx {
-            let shed = shed_skb(ctx.skb.skb, headers.to_bits());
-            if shed != 0 {
-                return shed;
-            }
-        }
         let mut verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
         if Maps.takes_shortcuts() && verdict == PASS && direction == Direction::Tx {
             verdict = shortcut_skb(ctx.skb.skb, headers.to_bits());
@@ -81,8 +81,7 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
         return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
     }
     if report::is_on() {
-        let verdict = Verdict::Pass.to_bits();
-        report_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
+        report_skb(ctx.skb.skb, Verdict::Pass.to_bits(), direction);
     }
     finish(ctx, &frame, &headers, direction, Verdict::Pass)
 }
@@ -93,21 +92,17 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
 
 const PASS: u64 = Verdict::Pass.to_bits();
 
-/// What a hook returns for a frame that is shed; 0 for one that is not, which means nothing else.
+/// What the hook returns for a frame that is shed; 0 for one that is not, which means nothing else. A flood
+/// of these has to be cheap, so it comes first, and shares nothing with what comes then.
 #[inline(never)]
-fn shed_xdp(ctx: *mut xdp_md, headers: u64) -> u32 {
+fn shed_xdp(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
     let frame = xdp::XdpFrame::new(&ctx);
-    let headers = Headers::from_bits(headers);
-    let reason = frame
-        .head()
-        .and_then(|head| shed(&head, &headers, Direction::Rx, &Maps));
-    let Some(reason) = reason else {
+    let Some((headers, verdict)) = shed_head(frame.head()) else {
         return 0;
     };
-    let verdict = Verdict::Drop(reason);
     if report::is_on() {
-        report_xdp(ctx.ctx, headers.to_bits(), verdict.to_bits());
+        report_xdp(ctx.ctx, verdict.to_bits());
     }
     finish(&ctx, &frame, &headers, Direction::Rx, verdict)
 }
@@ -127,7 +122,7 @@ fn learnable_xdp(ctx: *mut xdp_md, headers: u64) -> bool {
 #[inline(never)]
 fn finish_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) -> u32 {
     if report::is_on() {
-        report_xdp(ctx, headers, verdict);
+        report_xdp(ctx, verdict);
     }
     let ctx = XdpContext::new(ctx);
     let frame = xdp::XdpFrame::new(&ctx);
@@ -136,30 +131,25 @@ fn finish_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) -> u32 {
 }
 
 #[inline(never)]
-fn report_xdp(ctx: *mut xdp_md, headers: u64, verdict: u64) {
+fn report_xdp(ctx: *mut xdp_md, verdict: u64) {
     let ctx = XdpContext::new(ctx);
     let frame = xdp::XdpFrame::new(&ctx);
-    report::report(&ctx, &frame, Direction::Rx, headers, verdict);
+    let headers = headers(&frame, frame.head());
+    report::report(&ctx, &frame, Direction::Rx, &headers, verdict);
 }
 
 #[inline(never)]
-fn shed_skb(skb: *mut __sk_buff, headers: u64) -> i32 {
-    let direction = Direction::Rx;
+fn shed_skb(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     pull_head(&ctx);
     let frame = tc::SkbFrame::new(&ctx);
-    let headers = Headers::from_bits(headers);
-    let reason = frame
-        .head()
-        .and_then(|head| shed(&head, &headers, direction, &Maps));
-    let Some(reason) = reason else {
+    let Some((headers, verdict)) = shed_head(frame.head()) else {
         return 0;
     };
-    let verdict = Verdict::Drop(reason);
     if report::is_on() {
-        report_skb(skb, headers.to_bits(), verdict.to_bits(), direction);
+        report_skb(skb, verdict.to_bits(), Direction::Rx);
     }
-    finish(&ctx, &frame, &headers, direction, verdict)
+    finish(&ctx, &frame, &headers, Direction::Rx, verdict)
 }
 
 #[inline(never)]
@@ -197,7 +187,7 @@ fn pull_head(ctx: &TcContext) {
 #[inline(never)]
 fn finish_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direction) -> i32 {
     if report::is_on() {
-        report_skb(skb, headers, verdict, direction);
+        report_skb(skb, verdict, direction);
     }
     let ctx = TcContext::new(skb);
     let frame = tc::SkbFrame::new(&ctx);
@@ -206,10 +196,11 @@ fn finish_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direct
 }
 
 #[inline(never)]
-fn report_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direction) {
+fn report_skb(skb: *mut __sk_buff, verdict: u64, direction: Direction) {
     let ctx = TcContext::new(skb);
     let frame = tc::SkbFrame::new(&ctx);
-    report::report(&ctx, &frame, direction, headers, verdict);
+    let headers = headers(&frame, frame.head());
+    report::report(&ctx, &frame, direction, &headers, verdict);
 }
 
 /// Twice in the object, so that the common case is one check and no helper.
@@ -219,6 +210,14 @@ fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
         Some(head) => parse(&head),
         None => parse(frame),
     }
+}
+
+#[inline(always)]
+fn shed_head<F: Frame>(head: Option<Head<'_, F>>) -> Option<(Headers, Verdict)> {
+    let head = head?;
+    let headers = parse(&head);
+    let reason = shed(&head, &headers, Direction::Rx, &Maps)?;
+    Some((headers, Verdict::Drop(reason)))
 }
 
 #[inline(always)]

@@ -21,11 +21,11 @@ pub fn report(
     ctx: &impl EbpfContext,
     frame: &impl Frame,
     direction: Direction,
-    headers: u64,
+    headers: &Headers,
     verdict: u64,
 ) {
-    let (headers, verdict) = (Headers::from_bits(headers), Verdict::from_bits(verdict));
-    let Wire { packets, bytes } = wire(frame, &headers);
+    let verdict = Verdict::from_bits(verdict);
+    let Wire { packets, bytes } = wire(frame, headers);
     let direction = match direction {
         Direction::Rx => "rx",
         Direction::Tx => "tx",

@@ -3,11 +3,11 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_NOEXIST,
-    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
 };
 use vlanfast_common::{
     Bucket, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey, Parent,
-    Route, Settings, Shed, Shortcut, Tables, Vid,
+    Pulse, Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
 use crate::maps::{
@@ -37,6 +37,9 @@ static SHORTCUT: Global<u32> = Global::new(0);
 
 #[unsafe(no_mangle)]
 static SHORTCUT_REFRESH: Global<u32> = Global::new(0);
+
+/// Of these programs alone, as the tables are.
+static PULSE: Pulse = Pulse::new();
 
 /// Whether decisions are counted and not carried out.
 #[inline(always)]
@@ -165,5 +168,13 @@ impl Tables for Maps {
     fn exact_now(&self) -> u64 {
         // SAFETY: no arguments.
         unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn is_ahead(&self, heartbeat: u64) -> bool {
+        // The verifier makes a load of it.
+        // SAFETY: no arguments.
+        let tick = unsafe { bpf_jiffies64() };
+        PULSE.is_felt(heartbeat, tick, || self.now())
     }
 }

@@ -1,8 +1,9 @@
 //! The shortcut by the administrator's word.
 
-use super::{Tables, is_sure};
+use super::{Tables, are_true};
 use crate::{
-    EndpointKey, Frame, Headers, Mac, NeighborKey, Parent, Route, Verdict, Vid, ends, fits,
+    EndpointKey, Frame, Headers, Mac, NeighborKey, Parent, Route, Settings, Verdict, Vid, ends,
+    fits,
 };
 
 /// Where a router would send a packet, if it is for one, and for a container of another VLAN.
@@ -25,7 +26,7 @@ pub fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
     let to = Vid::from_tci(route.vid);
     let parent = tables.parent(to);
     let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
-    if !leads_on || !is_sure(tables) || !fits(frame, headers, parent.mtu) {
+    if !leads_on || !are_true(tables, Settings::ENDPOINTS) || !fits(frame, headers, parent.mtu) {
         return Verdict::Pass;
     }
     // Only if the answer comes back the same way, so that a router sees both or none; which also means that the

@@ -1,6 +1,6 @@
 //! What leaves, and is for this host: a macvlan and the host below it do not hear each other otherwise.
 
-use super::{Tables, trust};
+use super::{Tables, are_true};
 use crate::{
     Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, Parent, Sought, Verdict, Vid,
     announces, sought,
@@ -54,7 +54,7 @@ fn reflect(
     // Container to container is as the mode of the macvlan has it; and a MAC alone, without an address, is one
     // that stands by for another host's, as keepalived has them.
     let is_across = taken_by.is_of_the_host() != sent_by.is_of_the_host();
-    if !is_across || taken_by.has(Endpoint::SILENT) || trust(tables).is_none() {
+    if !is_across || taken_by.has(Endpoint::SILENT) || !are_true(tables, 0) {
         return Verdict::Pass;
     }
     Verdict::Reflect {
@@ -77,7 +77,7 @@ fn copy(parent: Parent, destination: Mac, source: Mac, vid: Vid, tables: &impl T
         true => destination,
         false => Mac(parent.mac),
     };
-    if trust(tables).is_none() {
+    if !are_true(tables, 0) {
         return Verdict::Pass;
     }
     Verdict::Copy { mac }

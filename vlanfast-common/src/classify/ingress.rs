@@ -1,6 +1,6 @@
 //! What comes in: steered, limited or shed.
 
-use super::{Tables, trust};
+use super::{Tables, are_true};
 use crate::{
     Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey, Parent, Reason,
     Settings, Sought, Verdict, Vid, sought,
@@ -50,25 +50,19 @@ pub fn shed(
         return None;
     }
     let parent = tables.parent(vid);
-    let (reason, missing) = if parent == Parent::default() {
-        if tables.parent(Vid::UNTAGGED).has(Parent::TAGGED) {
-            return None;
-        }
-        (Reason::ShedVlan, 0)
-    } else {
-        let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
-        // The takers of stacked VLANs are none of the tables'.
-        if !is_for_one || parent.has(Parent::ALONE) || headers.protocol.is_stacked() {
-            return None;
-        }
-        let key = EndpointKey::new(vid, Mac(frame.read(0)?));
-        if parent.ifindex == 0 || tables.endpoint(key).is_some() {
-            return None;
-        }
-        (Reason::ShedMac, Settings::ENDPOINTS)
-    };
-    let trust = trust(tables)?;
-    (trust.incomplete & (missing | Settings::CHANGING) == 0).then_some(reason)
+    if parent.is_absent() {
+        let has_others = tables.parent(Vid::UNTAGGED).has(Parent::TAGGED);
+        return (!has_others && are_true(tables, Settings::CHANGING)).then_some(Reason::ShedVlan);
+    }
+    let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
+    // The takers of stacked VLANs are none of the tables'.
+    if !is_for_one || parent.has(Parent::ALONE) || headers.protocol.is_stacked() {
+        return None;
+    }
+    let key = EndpointKey::new(vid, Mac(frame.read(0)?));
+    let is_nobodys = parent.ifindex != 0 && tables.endpoint(key).is_none();
+    (is_nobodys && are_true(tables, Settings::ENDPOINTS | Settings::CHANGING))
+        .then_some(Reason::ShedMac)
 }
 
 /// A frame to a group: to the one that it seeks, if that is known; within the limit to all, if it is not.
@@ -110,10 +104,10 @@ fn steer(frame: &impl Frame, vid: Vid, taker: Mac, tables: &impl Tables) -> Verd
     if !tables.steers() || is_ours {
         return Verdict::Pass;
     }
-    match trust(tables) {
-        // Where one of ours may be missing, that is not sure.
-        Some(trust) if trust.incomplete & Settings::ENDPOINTS == 0 => Verdict::Steer { mac: taker },
-        _ => Verdict::Pass,
+    // Where one of ours may be missing, that is not sure.
+    match are_true(tables, Settings::ENDPOINTS) {
+        true => Verdict::Steer { mac: taker },
+        false => Verdict::Pass,
     }
 }
 
@@ -124,10 +118,10 @@ fn limit(key: NeighborKey, parent: Parent, vid: Vid, tables: &impl Tables) -> Ve
     if rate == 0 || parent.has(Parent::UNLIMITED) || tables.neighbor(key.anywhere()).is_some() {
         return Verdict::Pass;
     }
-    let (Some(bucket), Some(trust)) = (tables.bucket(vid), trust(tables)) else {
+    let Some(bucket) = tables.bucket(vid) else {
         return Verdict::Pass;
     };
-    if trust.incomplete & Settings::NEIGHBORS != 0 || bucket.admit(trust.now, rate) {
+    if !are_true(tables, Settings::NEIGHBORS) || bucket.admit(tables.now(), rate) {
         return Verdict::Pass;
     }
     Verdict::Drop(Reason::Storm)

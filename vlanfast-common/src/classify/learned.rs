@@ -1,9 +1,9 @@
 //! The shortcut by the router's word: see [`Flow`](crate::Flow).
 
-use super::{Tables, is_sure};
+use super::{Tables, are_true};
 use crate::{
-    Arrival, Direction, EndpointKey, FlowKey, Mac, Packet, PairKey, Parent, Reason, Route, Step,
-    Verdict, Vid,
+    Arrival, Direction, EndpointKey, FlowKey, Mac, Packet, PairKey, Parent, Reason, Route,
+    Settings, Step, Verdict, Vid,
 };
 
 /// Decides over a packet that would be passed.
@@ -38,7 +38,7 @@ fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
             .endpoint(EndpointKey::new(vid, packet.destination))
             .is_some()
     };
-    if !leads_on || !fits || is_for_one_here() || !is_sure(tables) {
+    if !leads_on || !fits || is_for_one_here() || !are_true(tables, Settings::ENDPOINTS) {
         return Verdict::Pass;
     }
     let key = &packet.key;
@@ -89,7 +89,10 @@ fn arrive(packet: &Packet, tables: &impl Tables) -> Verdict {
         vid: from.vid,
         ..packet.key
     };
-    let Some(flow) = tables.flow(&key).filter(|_| is_sure(tables)) else {
+    let Some(flow) = tables
+        .flow(&key)
+        .filter(|_| are_true(tables, Settings::ENDPOINTS))
+    else {
         return Verdict::Pass;
     };
     match flow.arrive(packet, taker, tables.exact_now()) {
