@@ -11,12 +11,15 @@ use crate::{Mac, Packet, Route, shared};
 
 /// How long the first question of a flow may be answered.
 pub const CANDIDATE: u64 = 5_000_000_000;
-/// How long the router has for any other; and how long a first answer is good for a flow that has not moved yet.
+/// How long the router has for any other.
 pub const ANSWER: u64 = 1_000_000_000;
+/// How long after its time a flow may still ask while it goes on. One that comes later begins anew, so that the
+/// router has its time, and yet nothing that it refuses goes on for longer than that.
+pub const LATE: u64 = ANSWER / 2;
 /// A flow without a packet for so long is forgotten.
 pub const IDLE: u64 = 60_000_000_000;
 
-/// A value of the LRU hash `FLOWS`. 88 bytes, host byte order; times in nanoseconds of CLOCK_MONOTONIC, 0 for
+/// A value of the LRU hash `FLOWS`. 96 bytes, host byte order; times in nanoseconds of CLOCK_MONOTONIC, 0 for
 /// never. Whoever sends and whoever receives may be on different CPUs: each number is read and written as one.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -34,17 +37,18 @@ pub struct Flow {
     pub bytes: AtomicU64,
     /// The last question: 16 bits of identification, 8 of hops, 8 of flags, 32 of [`Packet::start`].
     question: AtomicU64,
-    /// Its [`Packet::end`].
-    end: AtomicU64,
+    /// Its [`Packet::acknowledged`], and below it its [`Packet::end`].
+    bounds: AtomicU64,
     /// The highest [`Packet::end`] that the router has sent on while it did, with [`ARRIVED`].
     arrived: AtomicU64,
-    /// The router's MAC on the sender's VLAN.
+    /// The router's MAC on the sender's VLAN, and the sender's.
     gateway: AtomicU64,
+    sender: AtomicU64,
     /// The taker's MAC, and above it the VID of its VLAN.
     taker: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Flow>() == 88);
+const _: () = assert!(size_of::<Flow>() == 96);
 
 /// A flag of a question: the same packet has taken the shortcut as well.
 const COPIED: u64 = 1 << 32;
@@ -87,25 +91,27 @@ impl Flow {
         shared::store(&self.seen, now);
         let (asked, answered) = (shared::load(&self.asked), shared::load(&self.answered));
         let is_the_same = shared::load(&self.gateway) == packet.destination.to_bits()
+            && shared::load(&self.sender) == packet.source.to_bits()
             && shared::load(&self.taker) == taker_bits(taker);
-        let has_moved = shared::load(&self.moved) != 0;
-        let waits_for = match answered {
-            0 => asked,
-            _ => answered,
+        let begins_anew = match answered {
+            0 => since(now, asked) >= ANSWER,
+            _ => asked <= answered && refresh != 0 && since(now, answered) >= refresh + LATE,
         };
-        let is_stale = !has_moved && since(now, waits_for) >= ANSWER;
-        if !is_the_same || is_stale || since(now, last) >= IDLE {
+        if !is_the_same || begins_anew || since(now, last) >= IDLE {
             self.open(packet, taker, now);
             return Step::Candidate;
         }
-        if !has_moved {
-            if answered == 0 || !self.may_move(packet) {
+        if answered == 0 {
+            return Step::Router;
+        }
+        if shared::load(&self.moved) == 0 {
+            if !self.may_move(packet) {
                 return Step::Router;
             }
             shared::store(&self.moved, now);
         }
         if asked > answered {
-            if since(now, asked) >= ANSWER {
+            if since(now, answered) >= refresh + ANSWER {
                 return Step::Failed;
             }
         } else if refresh != 0 && since(now, answered) >= refresh {
@@ -135,10 +141,11 @@ impl Flow {
         if packet.hops as u64 + 1 != question >> 40 & 0xff {
             return Arrival::Ordinary;
         }
+        let bounds = shared::load(&self.bounds);
         if question & COPIED != 0 {
             let is_part = match packet.is_tcp() {
-                true => self.covers(packet, question as u32),
-                false => is_same(packet, question),
+                true => covers(packet, question, bounds),
+                false => is_same(packet, question, bounds),
             };
             if !is_part || since(now, asked) >= ANSWER {
                 return Arrival::Ordinary;
@@ -151,7 +158,8 @@ impl Flow {
             0 => CANDIDATE,
             _ => ANSWER,
         };
-        if answered >= asked || since(now, asked) >= patience || !is_same(packet, question) {
+        let is_late = answered >= asked || since(now, asked) >= patience;
+        if is_late || !is_same(packet, question, bounds) {
             return Arrival::Ordinary;
         }
         shared::store(&self.answered, now.max(asked));
@@ -168,6 +176,7 @@ impl Flow {
         shared::store(&self.moved, 0);
         shared::store(&self.arrived, 0);
         shared::store(&self.gateway, packet.destination.to_bits());
+        shared::store(&self.sender, packet.source.to_bits());
         shared::store(&self.taker, taker_bits(taker));
         self.ask(packet, now, false);
     }
@@ -179,7 +188,7 @@ impl Flow {
             false => 0,
         };
         shared::store(&self.question, question(packet) | flags);
-        shared::store(&self.end, packet.end as u64);
+        shared::store(&self.bounds, bounds(packet));
         shared::store(&self.asked, now);
     }
 
@@ -200,15 +209,6 @@ impl Flow {
         if arrived == 0 || is_further {
             shared::store(&self.arrived, ARRIVED | packet.end as u64);
         }
-    }
-
-    /// Whether a packet is part of the last question, which was TCP.
-    #[inline(always)]
-    fn covers(&self, packet: &Packet, start: u32) -> bool {
-        let length = (shared::load(&self.end) as u32).wrapping_sub(start);
-        let first = packet.start.wrapping_sub(start);
-        let last = packet.end.wrapping_sub(start);
-        first <= last && last <= length
     }
 
     #[inline(always)]
@@ -232,7 +232,7 @@ impl Flow {
         }
         match (answered, shared::load(&self.moved)) {
             (0, _) => (since(now, asked) < CANDIDATE).then_some(FlowState::Candidate),
-            (_, 0) => (since(now, answered) < ANSWER).then_some(FlowState::Enabled),
+            (_, 0) => Some(FlowState::Enabled),
             _ => Some(FlowState::Shortcut),
         }
     }
@@ -261,8 +261,8 @@ impl FlowState {
 }
 
 /// As user space reads it from the map.
-impl From<[u64; 11]> for Flow {
-    fn from(words: [u64; 11]) -> Self {
+impl From<[u64; 12]> for Flow {
+    fn from(words: [u64; 12]) -> Self {
         let [
             asked,
             answered,
@@ -271,9 +271,10 @@ impl From<[u64; 11]> for Flow {
             packets,
             bytes,
             question,
-            end,
+            bounds,
             arrived,
             gateway,
+            sender,
             taker,
         ] = words.map(AtomicU64::new);
         Self {
@@ -284,9 +285,10 @@ impl From<[u64; 11]> for Flow {
             packets,
             bytes,
             question,
-            end,
+            bounds,
             arrived,
             gateway,
+            sender,
             taker,
         }
     }
@@ -309,11 +311,32 @@ const fn question(packet: &Packet) -> u64 {
     (packet.identification as u64) << 48 | (packet.hops as u64) << 40 | packet.start as u64
 }
 
+#[inline(always)]
+const fn bounds(packet: &Packet) -> u64 {
+    (packet.acknowledged as u64) << 32 | packet.end as u64
+}
+
 /// Whether a packet is the one that was asked with, whatever its hops.
 #[inline(always)]
-const fn is_same(packet: &Packet, asked: u64) -> bool {
+const fn is_same(packet: &Packet, asked: u64, asked_bounds: u64) -> bool {
     const HOPS_AND_FLAGS: u64 = 0xffff << 32;
+    // What is one buffer here comes back as several segments, of which the first begins alike.
+    let length = match packet.is_tcp() {
+        true => u32::MAX as u64,
+        false => 0,
+    };
     (question(packet) ^ asked) & !HOPS_AND_FLAGS == 0
+        && (bounds(packet) ^ asked_bounds) & !length == 0
+}
+
+/// Whether a packet of TCP is part of the one that was asked with.
+#[inline(always)]
+const fn covers(packet: &Packet, asked: u64, asked_bounds: u64) -> bool {
+    let start = asked as u32;
+    let first = packet.start.wrapping_sub(start);
+    let last = packet.end.wrapping_sub(start);
+    let end = (asked_bounds as u32).wrapping_sub(start);
+    first <= last && last <= end && packet.acknowledged == (asked_bounds >> 32) as u32
 }
 
 /// The key of the hash `PAIRS`: VLANs between which a flow was seen, the sender's first. 4 bytes.

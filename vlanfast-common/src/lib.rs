@@ -30,7 +30,7 @@ mod wire;
 pub use addr::{Mac, Vid};
 pub use classify::{HEAD, Tables, classify, decide, is_plain, learn, learnable, shed, shortcut};
 pub use counters::{Counters, Direction, Tally};
-pub use flow::{ANSWER, Arrival, CANDIDATE, Flow, FlowState, IDLE, Pair, PairKey, Step};
+pub use flow::{ANSWER, Arrival, CANDIDATE, Flow, FlowState, IDLE, LATE, Pair, PairKey, Step};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use packet::{FlowKey, Packet};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};

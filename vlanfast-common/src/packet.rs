@@ -56,7 +56,7 @@ impl FlowKey {
     }
 }
 
-/// What there is to know of a packet, whichever way it goes. 96 bytes: it is handed from one BPF function to
+/// What there is to know of a packet, whichever way it goes. 88 bytes: it is handed from one BPF function to
 /// the next in a map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,18 +69,19 @@ pub struct Packet {
     /// The first sequence number of TCP (host byte order); of others four bytes that differ from packet to
     /// packet.
     pub start: u32,
-    /// The sequence number behind its last byte; of others `start`.
+    /// The sequence number behind its last byte; of others `start` and their length.
     pub end: u32,
+    /// What TCP acknowledges, which who puts himself between the ends has to change; of others 0.
+    pub acknowledged: u32,
     /// From the network header on; of a buffer, that of its longest packet.
     pub length: u32,
     /// IPv4's.
     pub identification: u16,
     pub hops: u8,
     flags: u8,
-    reserved: u64,
 }
 
-const _: () = assert!(size_of::<Packet>() == 96);
+const _: () = assert!(size_of::<Packet>() == 88);
 
 const TCP: u8 = 1;
 const TURNS: u8 = 1 << 1;
@@ -118,11 +119,11 @@ impl Packet {
             source: frame.read(6).map(Mac)?,
             start: transport.start,
             end: transport.end,
+            acknowledged: transport.acknowledged,
             length: longest(frame, headers)? as u32,
             identification: network.identification,
             hops: network.hops,
             flags: transport.flags | segmented,
-            reserved: 0,
         })
     }
 
@@ -150,6 +151,7 @@ struct Transport {
     ports: [u16; 2],
     start: u32,
     end: u32,
+    acknowledged: u32,
     flags: u8,
 }
 
@@ -162,7 +164,7 @@ impl Transport {
         let ports = [number(0), number(2)];
         match protocol {
             6 => {
-                let [offset, flags] = frame.read(at + 12)?;
+                let [a, b, c, d, offset, flags] = frame.read(at + 8)?;
                 // What is too large to say has no end that could be known.
                 let payload = length.checked_sub((offset >> 4) as usize * 4)?;
                 let turns = match flags & FIN_SYN_RST {
@@ -173,6 +175,7 @@ impl Transport {
                     ports,
                     start: word,
                     end: word.wrapping_add(payload as u32),
+                    acknowledged: u32::from_be_bytes([a, b, c, d]),
                     flags: TCP | turns,
                 })
             }
@@ -182,23 +185,26 @@ impl Transport {
                     ..12 => 0,
                     _ => u32::from_be_bytes(frame.read(at + 8)?),
                 };
-                Some(Self::whole(ports, start))
+                Some(Self::datagram(ports, start, length))
             }
             // Echo and its reply: RFC 792, RFC 4443 clause 4.
-            1 if matches!(head[..2], [8 | 0, 0]) => Some(Self::whole([number(0), number(4)], word)),
+            1 if matches!(head[..2], [8 | 0, 0]) => {
+                Some(Self::datagram([number(0), number(4)], word, length))
+            }
             58 if matches!(head[..2], [128 | 129, 0]) => {
-                Some(Self::whole([number(0), number(4)], word))
+                Some(Self::datagram([number(0), number(4)], word, length))
             }
             _ => None,
         }
     }
 
     #[inline(always)]
-    const fn whole(ports: [u16; 2], start: u32) -> Self {
+    const fn datagram(ports: [u16; 2], start: u32, length: usize) -> Self {
         Self {
             ports,
             start,
-            end: start,
+            end: start.wrapping_add(length as u32),
+            acknowledged: 0,
             flags: 0,
         }
     }

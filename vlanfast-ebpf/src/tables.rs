@@ -118,8 +118,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<&Flow> {
-        // SAFETY: the kernel keeps an entry's memory while a program may look at it; where another flow has
-        // got it meanwhile, that one is asked about anew, because its ends differ.
+        // SAFETY: the kernel keeps an entry's memory while a program may look at it. That it gives it to another
+        // flow in this very moment is an answer too many for that one, if it has the same ends, and harms no
+        // memory.
         unsafe { FLOWS.get(key) }
     }
 

@@ -121,6 +121,12 @@ fn reflect(ctx: &TcContext, device: u32, mac: Mac) -> i32 {
     if !pop(ctx) || ctx.store(0, &mac.0, 0).is_err() {
         return TC_ACT_SHOT;
     }
+    redirect(ctx, device)
+}
+
+/// Has the kernel receive a frame at a device.
+#[inline(always)]
+fn redirect(ctx: &TcContext, device: u32) -> i32 {
     // As what comes from the wire: a mark is its sender's, and macvlan would keep it.
     ctx.set_mark(0);
     // SAFETY: no pointers.
@@ -134,7 +140,7 @@ fn copy(ctx: &TcContext, device: u32, to: Mac) -> i32 {
         return TC_ACT_UNSPEC;
     };
     if ctx.store(0, &to.0, 0).is_ok() {
-        original.copy_to(device);
+        let _ = original.copy_to(device);
     }
     original.restore()
 }
@@ -167,12 +173,13 @@ impl<'a> Original<'a> {
         })
     }
 
-    /// Has the kernel receive a copy at a device.
+    /// Has the kernel receive a copy at a device; whether it does.
     #[inline(always)]
-    fn copy_to(&self, device: u32) {
+    fn copy_to(&self, device: u32) -> bool {
         self.ctx.set_mark(0);
-        let _ = self.ctx.clone_redirect(device, BPF_F_INGRESS.into());
+        let copied = self.ctx.clone_redirect(device, BPF_F_INGRESS.into());
         self.ctx.set_mark(self.mark);
+        copied.is_ok()
     }
 
     /// Passes it as it was.
@@ -209,9 +216,7 @@ fn shortcut(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
     if !pop(ctx) || ctx.store(0, &addresses, 0).is_err() {
         return TC_ACT_SHOT;
     }
-    ctx.set_mark(0);
-    // SAFETY: no pointers.
-    unsafe { bpf_redirect(to.ifindex, BPF_F_INGRESS.into()) as i32 }
+    redirect(ctx, to.ifindex)
 }
 
 /// The same with a copy, while the packet itself goes to the router. Where there can be none, it does not: then
@@ -226,15 +231,18 @@ fn both(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
         return shortcut(ctx, headers, to, mac);
     };
     let recompute = BPF_F_RECOMPUTE_CSUM.into();
-    if ctx.store(at, &hop.take(bytes), recompute).is_ok() {
-        if ctx.store(0, &[mac.0, to.mac], 0).is_ok() {
-            original.copy_to(to.ifindex);
-        }
-        if ctx.store(at, &bytes, recompute).is_err() {
-            return TC_ACT_SHOT;
-        }
+    let looks_like_it = ctx.store(at, &hop.take(bytes), recompute).is_ok()
+        && ctx.store(0, &[mac.0, to.mac], 0).is_ok();
+    if !looks_like_it {
+        return TC_ACT_SHOT;
     }
-    original.restore()
+    if !original.copy_to(to.ifindex) {
+        return redirect(ctx, to.ifindex);
+    }
+    match ctx.store(at, &bytes, recompute) {
+        Ok(()) => original.restore(),
+        Err(_) => TC_ACT_SHOT,
+    }
 }
 
 #[inline(always)]

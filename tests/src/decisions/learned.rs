@@ -313,11 +313,11 @@ pub fn conversations() -> Vec<Said> {
             ..then(
                 "the router is asked again, and answers",
                 vec![
-                    leaves(&datagram(3), both).after(1_100),
+                    leaves(&datagram(3), both).after(1_050),
                     leaves(&datagram(4), short),
                     is_dropped(&datagram(3)),
                     leaves(&datagram(5), short),
-                    leaves(&datagram(6), both).after(1_100),
+                    leaves(&datagram(6), both).after(1_050),
                 ],
             )
         },
@@ -326,7 +326,7 @@ pub fn conversations() -> Vec<Said> {
             ..then(
                 "the router is asked again, and does not answer",
                 vec![
-                    leaves(&datagram(3), both).after(1_100),
+                    leaves(&datagram(3), both).after(1_050),
                     leaves(&datagram(4), short).after(500),
                     leaves(&datagram(5), Pass).after(600),
                     leaves(&datagram(6), Pass),
@@ -341,7 +341,7 @@ pub fn conversations() -> Vec<Said> {
                     leaves(&segment(100, ACK), Pass),
                     returns(&segment(100, ACK)),
                     leaves(&segment(110, ACK), short),
-                    leaves(&segment(120, ACK), both).after(1_100),
+                    leaves(&segment(120, ACK), both).after(1_050),
                     is_dropped(&part(&segment(120, ACK), 0)),
                     is_dropped(&part(&segment(120, ACK), 4)),
                     // What the router sends on besides is not ours to judge.
@@ -355,7 +355,7 @@ pub fn conversations() -> Vec<Said> {
             "a question that is lost is asked anew",
             vec![
                 leaves(&datagram(1), Pass),
-                leaves(&datagram(2), Pass).after(1_100),
+                leaves(&datagram(2), Pass).after(1_050),
                 returns(&datagram(1)),
                 leaves(&datagram(3), Pass),
                 returns(&datagram(2)),
@@ -363,16 +363,37 @@ pub fn conversations() -> Vec<Said> {
             ],
         ),
         said(
-            "an answer that TCP can't use for long",
+            "TCP that the router is slow with",
             vec![
                 leaves(&segment(100, ACK), Pass),
+                leaves(&segment(110, ACK), Pass),
                 returns(&segment(100, ACK)),
-                leaves(&segment(150, ACK), Pass),
-                leaves(&segment(110, ACK), Pass).after(1_100),
+                leaves(&segment(120, ACK), Pass).after(1_050),
                 returns(&segment(110, ACK)),
-                leaves(&segment(120, ACK), short),
+                returns(&segment(120, ACK)),
+                leaves(&segment(130, ACK), short),
             ],
         ),
+        said(
+            "who answers for the far end acknowledges other bytes",
+            vec![
+                leaves(&segment(100, ACK), Pass),
+                returns(&acknowledging(&segment(100, ACK))),
+                leaves(&segment(110, ACK), Pass),
+            ],
+        ),
+        Said {
+            refresh: 1,
+            ..then(
+                "the router is asked late, and first",
+                vec![
+                    leaves(&datagram(3), Pass).after(1_600),
+                    leaves(&datagram(4), Pass),
+                    returns(&datagram(3)),
+                    leaves(&datagram(5), short),
+                ],
+            )
+        },
     ]
 }
 
@@ -383,6 +404,13 @@ fn part(packet: &[u8], offset: u32) -> Vec<u8> {
     packet[at..at + 4].copy_from_slice(&(sequence + offset).to_be_bytes());
     packet[2 + 3] -= 6;
     packet.truncate(packet.len() - 6);
+    packet
+}
+
+/// A TCP segment with another acknowledgement.
+fn acknowledging(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[2 + 20 + 8] ^= 1;
     packet
 }
 

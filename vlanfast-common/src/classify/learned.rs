@@ -38,10 +38,15 @@ fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
             .endpoint(EndpointKey::new(vid, packet.destination))
             .is_some()
     };
-    if !leads_on || !fits || is_for_one_here() || !are_true(tables, Settings::ENDPOINTS) {
+    if !leads_on || !fits || is_for_one_here() {
         return Verdict::Pass;
     }
     let key = &packet.key;
+    if !are_true(tables, Settings::ENDPOINTS) {
+        // From here on some of it is with the router, and nobody keeps count.
+        tables.forget_flow(key);
+        return Verdict::Pass;
+    }
     let flow = match tables.flow(key) {
         Some(_) if packet.turns() => {
             tables.forget_flow(key);

@@ -1,6 +1,6 @@
 //! What the programs have learnt of the router: the maps `FLOWS` and `PAIRS`, which they keep themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use aya::{
@@ -18,7 +18,7 @@ use super::{
 type Words<K, const N: usize> = HashMap<MapData, K, [u64; N]>;
 
 /// The flows.
-pub struct FlowMap(Words<FlowKey, 11>);
+pub struct FlowMap(Words<FlowKey, 12>);
 
 impl FlowMap {
     /// The pinned one, while another process is attached or nobody is.
@@ -26,11 +26,11 @@ impl FlowMap {
         open(pins, FLOWS).map(Self)
     }
 
-    pub const fn of(map: Words<FlowKey, 11>) -> Self {
+    pub const fn of(map: Words<FlowKey, 12>) -> Self {
         Self(map)
     }
 
-    pub fn read_all(&self) -> anyhow::Result<Vec<(FlowKey, Flow)>> {
+    pub fn read_all(&self) -> anyhow::Result<BTreeMap<FlowKey, Flow>> {
         read(&self.0, FLOWS)
     }
 
@@ -52,10 +52,10 @@ impl FlowMap {
     }
 
     fn forget_where(&mut self, is_one: impl Fn(&FlowKey) -> bool) -> anyhow::Result<usize> {
-        let mut keys = vec![];
-        for (key, _) in self.read_all()? {
-            keys.extend(is_one(&key).then_some(key));
-        }
+        // Where the programs remove one meanwhile, the walk begins anew.
+        let keys: Result<BTreeSet<_>, _> = self.0.keys().collect();
+        let keys = keys.with_context(|| format!("failed to read {FLOWS}"))?;
+        let keys: Vec<_> = keys.into_iter().filter(is_one).collect();
         remove(&mut self.0, FLOWS, &keys)?;
         Ok(keys.len())
     }
@@ -71,10 +71,8 @@ impl PairMap {
     }
 
     /// Those that were seen, in their order.
-    pub fn read_all(&self) -> anyhow::Result<Vec<(PairKey, Pair)>> {
-        let mut pairs = read(&self.0, PAIRS)?;
-        pairs.sort_by_key(|(key, _)| *key);
-        Ok(pairs)
+    pub fn read_all(&self) -> anyhow::Result<BTreeMap<PairKey, Pair>> {
+        read(&self.0, PAIRS)
     }
 }
 
@@ -83,15 +81,17 @@ fn open<K: Pod, const N: usize>(pins: &Pins, name: &str) -> anyhow::Result<Words
 }
 
 /// Entries may come and go meanwhile.
-fn read<K: Pod, const N: usize, T: From<[u64; N]>>(
+fn read<K: Pod + Ord, const N: usize, T: From<[u64; N]>>(
     map: &Words<K, N>,
     name: &str,
-) -> anyhow::Result<Vec<(K, T)>> {
-    let mut entries = vec![];
+) -> anyhow::Result<BTreeMap<K, T>> {
+    let mut entries = BTreeMap::new();
     for key in map.keys() {
         let key = key.with_context(|| format!("failed to read {name}"))?;
         match map.get(&key, 0) {
-            Ok(words) => entries.push((key, words.into())),
+            Ok(words) => {
+                entries.insert(key, words.into());
+            }
             Err(MapError::KeyNotFound) => {}
             Err(error) => return Err(error).with_context(|| format!("failed to read {name}")),
         }

@@ -73,8 +73,6 @@ impl Maps {
     /// what it leads to: an address never leads to an endpoint that is gone.
     pub fn apply(&mut self, plan: &Plan) -> anyhow::Result<()> {
         remove(&mut self.routes, ROUTES, &plan.routes.remove)?;
-        // Should the address come back, nobody knows whose it is.
-        self.flows.forget(&plan.routes.remove)?;
         remove(&mut self.neighbors, NEIGHBORS, &plan.neighbors.remove)?;
         remove(&mut self.endpoints, ENDPOINTS, &plan.endpoints.remove)?;
         for &vid in &plan.vlans.remove {
@@ -86,7 +84,9 @@ impl Maps {
         }
         put(&mut self.endpoints, ENDPOINTS, &plan.endpoints.put)?;
         put(&mut self.neighbors, NEIGHBORS, &plan.neighbors.put)?;
-        put(&mut self.routes, ROUTES, &plan.routes.put)
+        put(&mut self.routes, ROUTES, &plan.routes.put)?;
+        // Should an address come back, nobody knows whose it is. Last, because nothing waits for it.
+        self.flows.forget(&plan.routes.remove)
     }
 
     fn set_parent(&mut self, vid: Vid, parent: Parent) -> anyhow::Result<()> {

@@ -30,7 +30,7 @@ const PREFIX: &str = "vlanfast";
 pub struct Totals {
     pub vlans: Vec<(Vlan, Counters)>,
     /// What became of learnt flows.
-    pub pairs: Vec<(PairKey, Pair)>,
+    pub pairs: BTreeMap<PairKey, Pair>,
 }
 
 /// Writes one scrape. A VLAN has series if the host has a device for it, or if it had traffic; a pair of VLANs,
@@ -48,7 +48,7 @@ pub fn encode(published: Arc<Published>, totals: Totals) -> anyhow::Result<Strin
 struct Scrape {
     published: Arc<Published>,
     vlans: Vec<Row>,
-    pairs: Vec<(PairKey, Pair)>,
+    pairs: BTreeMap<PairKey, Pair>,
 }
 
 /// One VLAN's numbers.

@@ -57,7 +57,7 @@ fn encode(published: Published, counters: &[(Vlan, Counters)]) -> String {
 fn flows_are_told_apart_by_the_vlans_that_they_join() {
     let pair = Pair::from([5, 4, 300, 4_000, 2, 1]);
     let totals = Totals {
-        pairs: vec![(PairKey { from: 10, to: 20 }, pair)],
+        pairs: [(PairKey { from: 10, to: 20 }, pair)].into(),
         ..Totals::default()
     };
     let published = Published {
