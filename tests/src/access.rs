@@ -1,22 +1,29 @@
 //! The host and a container on one VLAN, by `--host-access`.
 
-use std::{thread, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    capture::Packets,
-    messages::arp,
+    capture::{Packets, Sniffer},
+    messages::{announcement, arp},
     packet::{BROADCAST, frame},
     program::Attached,
-    scenario::transfer,
-    topology::{Netns, Wire},
+    scenario::{datagrams, transfer},
+    topology::{Netns, WIRE, Wire},
 };
 
 const HOST: &str = "10.9.0.250";
 const CONTAINER: &str = "10.9.0.2";
 const HOST6: &str = "fd00:9::250";
 const CONTAINER6: &str = "fd00:9::2";
+
+/// What a buffer is longer than that stands for several packets.
+pub const PACKET: u64 = 1600;
 
 /// A host with an address on a VLAN, and a macvlan of a mode on the same.
 pub struct Lan<'a> {
@@ -50,25 +57,52 @@ impl<'a> Lan<'a> {
         })
     }
 
-    /// Both ways, with cold caches, over both protocols: nothing is lost, and nothing is on the wire.
-    pub fn talks(&self, attached: &Attached, pings: u32) -> Result<()> {
-        let host = &self.wire.host;
-        for (from, device, addresses) in [
-            (host, self.device.as_str(), [CONTAINER, CONTAINER6]),
-            (&self.container, "mv0", [HOST, HOST6]),
-        ] {
-            for address in addresses {
-                for netns in [host, &self.container] {
+    /// The two sides, each with its device and its addresses.
+    fn sides(&self) -> [Side<'_>; 2] {
+        [
+            Side {
+                netns: &self.wire.host,
+                device: &self.device,
+                addresses: [HOST, HOST6],
+            },
+            Side {
+                netns: &self.container,
+                device: "mv0",
+                addresses: [CONTAINER, CONTAINER6],
+            },
+        ]
+    }
+
+    /// What comes to the router's end of the wire.
+    fn wire(&self) -> Result<Packets> {
+        Packets::open(&self.wire.router.path(), WIRE, true)
+    }
+
+    /// Both ways, with cold caches, over both protocols: nothing is lost, and nothing is on the wire. Gives how
+    /// long the buffers are in which bulk arrives: the mean of the way where they are shortest.
+    pub fn talks(&self, attached: &Attached, pings: u32) -> Result<u64> {
+        let on_the_wire = self.wire()?;
+        let mut shortest = u64::MAX;
+        let [host, container] = self.sides();
+        for (from, to) in [(&host, &container), (&container, &host)] {
+            for address in to.addresses {
+                for netns in [host.netns, container.netns] {
                     netns.run("ip neigh flush all && ip -6 neigh flush all")?;
                 }
+                let device = from.device;
                 let line = format!("ping -q -n -c {pings} -i 0.005 -I {device} {address}");
-                let said = from.run(&line)?;
+                let said = from.netns.run(&line)?;
                 ensure!(said.contains(" 0% packet loss"), "{said}");
                 ensure!(!said.contains("duplicates"), "{said}");
+                datagrams(from.netns, to.netns, address)?;
+                let sniffer = Sniffer::start(&to.netns.path(), to.device)?;
+                transfer(from.netns, to.netns, address)?;
+                let (received, _) = sniffer.stop()?;
+                let packets: u64 = received.values().flat_map(|sum| sum.packets).sum();
+                let bytes: u64 = received.values().map(|sum| sum.bytes).sum();
+                shortest = shortest.min(bytes / packets.max(1));
             }
         }
-        transfer(host, &self.container, CONTAINER)?;
-        transfer(&self.container, host, HOST)?;
         let counters = attached.row(self.vid)?;
         let reflected = counters["verdicts"]["tx"]["reflect"]
             .as_u64()
@@ -77,53 +111,84 @@ impl<'a> Lan<'a> {
         let unicast = &counters["tx"]["packets"]["unicast"];
         ensure!(unicast == 0, "{unicast} frames left for the wire");
         ensure!(counters["rx"]["packets"]["unicast"] == 0, "{counters:#}");
-        Ok(())
+        let mut left = on_the_wire.incoming_with_tags()?;
+        left.retain(|frame| frame[0] & 1 == 0);
+        ensure!(left.is_empty(), "{} on the wire: {left:x?}", left.len());
+        Ok(shortest)
     }
 
     /// What one side announces, the other hears.
     pub fn announces(&self) -> Result<()> {
-        let host = &self.wire.host;
         let wrong = "02:00:00:00:09:99";
-        for (from, device, address, to, at) in [
-            (
-                &self.container,
-                "mv0",
-                CONTAINER,
-                host,
-                self.device.as_str(),
-            ),
-            (host, self.device.as_str(), HOST, &self.container, "mv0"),
-        ] {
-            to.run(&format!(
-                "ip neigh replace {address} lladdr {wrong} nud stale dev {at}"
-            ))?;
-            let mac = mac(from, device)?;
-            let ip: std::net::Ipv4Addr = address.parse()?;
-            let mut announcement = frame(BROADCAST, &arp(1, ip.octets(), ip.octets()), 60);
-            announcement[6..12].copy_from_slice(&mac);
-            announcement[22..28].copy_from_slice(&mac);
-            Packets::open(&from.path(), device, false)?.send(&announcement)?;
+        let [host, container] = self.sides();
+        for (from, to) in [(&host, &container), (&container, &host)] {
+            let at = to.device;
+            for address in from.addresses {
+                to.netns.run(&format!(
+                    "ip neigh replace {address} lladdr {wrong} nud stale dev {at}"
+                ))?;
+            }
+            from.announce()?;
             thread::sleep(Duration::from_millis(300));
-            let known = to.run(&format!("ip neigh show {address} dev {at}"))?;
-            let text = mac.map(|byte| format!("{byte:02x}")).join(":");
-            ensure!(known.contains(&text), "{address} is {text}, not {known}");
+            let text = from.mac()?.map(|byte| format!("{byte:02x}")).join(":");
+            for address in from.addresses {
+                let known = to.netns.run(&format!("ip neigh show {address} dev {at}"))?;
+                ensure!(known.contains(&text), "{address} is {text}, not {known}");
+            }
         }
         Ok(())
     }
 
+    /// All that is on the wire of what both sides announce.
+    pub fn announced(&self) -> Result<Vec<Vec<u8>>> {
+        let on_the_wire = self.wire()?;
+        for side in self.sides() {
+            side.announce()?;
+        }
+        thread::sleep(Duration::from_millis(300));
+        let mut announced = on_the_wire.incoming_with_tags()?;
+        // They may have more to say by themselves.
+        let sides = self.sides();
+        let sent = sides
+            .iter()
+            .map(Side::announcements)
+            .collect::<Result<Vec<_>>>()?
+            .concat();
+        announced.retain(|frame| sent.iter().any(|sent| frame.ends_with(&sent[12..])));
+        ensure!(announced.len() == sent.len(), "{announced:x?}");
+        Ok(announced)
+    }
+
     /// A new address on either side is not taken for a duplicate of itself.
     pub fn detects_no_duplicates(&self) -> Result<()> {
-        let host = &self.wire.host;
-        for (netns, device, address) in [
-            (&self.container, "mv0", "fd00:9::12"),
-            (host, self.device.as_str(), "fd00:9::1250"),
-        ] {
+        for (side, address) in self.sides().iter().zip(["fd00:9::1250", "fd00:9::12"]) {
+            let (netns, device) = (side.netns, side.device);
             netns.run(&format!("ip addr add {address}/64 dev {device}"))?;
             // Detection takes a second.
             thread::sleep(Duration::from_millis(2500));
             let shown = netns.run(&format!("ip -6 addr show dev {device} to {address}"))?;
             let settled = !shown.contains("tentative") && !shown.contains("dadfailed");
             ensure!(shown.contains(address) && settled, "{shown}");
+        }
+        Ok(())
+    }
+
+    /// What one side has, the other may not take.
+    pub fn detects_duplicates(&self) -> Result<()> {
+        let [host, container] = self.sides();
+        for (claimer, owner) in [(&host, &container), (&container, &host)] {
+            let (device, [_, address]) = (claimer.device, owner.addresses);
+            let run = |line: &str| claimer.netns.run(line);
+            run(&format!("ip addr add {address}/64 dev {device}"))?;
+            let show = format!("ip -6 addr show dev {device} to {address}");
+            let start = Instant::now();
+            while !run(&show)?.contains("dadfailed") {
+                let shown = run(&show)?;
+                let waits = shown.contains("tentative") && start.elapsed().as_secs() < 10;
+                ensure!(waits, "{address} is taken: {shown}");
+                thread::sleep(Duration::from_millis(50));
+            }
+            run(&format!("ip addr del {address}/64 dev {device}"))?;
         }
         Ok(())
     }
@@ -155,13 +220,46 @@ fn addressed(device: &str, address: &str, address6: &str) -> String {
     )
 }
 
-fn mac(netns: &Netns, device: &str) -> Result<[u8; 6]> {
-    let links = netns.run(&format!("ip -j link show {device}"))?;
-    let links: serde_json::Value = serde_json::from_str(&links)?;
-    let text = links[0]["address"].as_str().context("a device has a MAC")?;
-    let mut mac = [0; 6];
-    for (byte, digits) in mac.iter_mut().zip(text.split(':')) {
-        *byte = u8::from_str_radix(digits, 16)?;
+/// The host or a container.
+struct Side<'a> {
+    netns: &'a Netns,
+    device: &'a str,
+    addresses: [&'static str; 2],
+}
+
+impl Side<'_> {
+    fn mac(&self) -> Result<[u8; 6]> {
+        let line = format!("ip -j link show {}", self.device);
+        let links: serde_json::Value = serde_json::from_str(&self.netns.run(&line)?)?;
+        let text = links[0]["address"].as_str().context("a device has a MAC")?;
+        let mut mac = [0; 6];
+        for (byte, digits) in mac.iter_mut().zip(text.split(':')) {
+            *byte = u8::from_str_radix(digits, 16)?;
+        }
+        Ok(mac)
     }
-    Ok(mac)
+
+    /// Gratuitous ARP and an unsolicited neighbour advertisement.
+    fn announcements(&self) -> Result<Vec<Vec<u8>>> {
+        let mac = self.mac()?;
+        let [address, address6] = self.addresses;
+        let address: Ipv4Addr = address.parse()?;
+        let address6: Ipv6Addr = address6.parse()?;
+        let mut gratuitous = frame(BROADCAST, &arp(1, address.octets(), address.octets()), 60);
+        gratuitous[22..28].copy_from_slice(&mac);
+        let all_nodes = [0x33, 0x33, 0, 0, 0, 1];
+        let advertisement = frame(all_nodes, &announcement(address6.octets(), mac), 60);
+        let mut both = vec![gratuitous, advertisement];
+        for frame in &mut both {
+            frame[6..12].copy_from_slice(&mac);
+        }
+        Ok(both)
+    }
+
+    fn announce(&self) -> Result<()> {
+        let socket = Packets::open(&self.netns.path(), self.device, false)?;
+        self.announcements()?
+            .iter()
+            .try_for_each(|frame| socket.send(frame))
+    }
 }

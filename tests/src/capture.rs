@@ -166,10 +166,25 @@ impl Packets {
 
     /// What came in by now, up to 256 bytes of each frame, and an outer tag left out.
     pub fn incoming(&self) -> Result<Vec<Vec<u8>>> {
+        self.received(|frame| frame.bytes[..frame.captured].to_vec())
+    }
+
+    /// The same with an outer tag in its place: what was on the wire.
+    pub fn incoming_with_tags(&self) -> Result<Vec<Vec<u8>>> {
+        self.received(|frame| {
+            let (addresses, rest) = frame.bytes[..frame.captured].split_at(12);
+            let tag = frame
+                .tag
+                .map(|(tpid, tci)| [tpid.to_be_bytes(), tci.to_be_bytes()].concat());
+            [addresses, &tag.unwrap_or_default(), rest].concat()
+        })
+    }
+
+    fn received(&self, read: impl Fn(&Seen) -> Vec<u8>) -> Result<Vec<Vec<u8>>> {
         let mut frames = vec![];
         while let Some(frame) = self.next() {
             if !frame.outgoing {
-                frames.push(frame.bytes[..frame.captured].to_vec());
+                frames.push(read(&frame));
             }
         }
         let lost = self.lost()?;
@@ -250,6 +265,7 @@ impl Packets {
             },
             length: length as usize + if tag.is_some() { 4 } else { 0 },
             captured: bytes.len().min(length as usize),
+            tag,
             bytes,
         })
     }
@@ -262,6 +278,8 @@ struct Seen {
     length: usize,
     /// How many of the bytes are the frame's.
     captured: usize,
+    /// TPID and TCI of an outer tag that is not in the bytes.
+    tag: Option<(u16, u16)>,
     bytes: [u8; 256],
 }
 

@@ -47,6 +47,13 @@ pub fn neighbour(kind: u8, target: [u8; 16]) -> Vec<u8> {
     [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, &[1, 1], &PEER].concat()
 }
 
+/// An unsolicited neighbour advertisement of an address and its MAC, to override what is known (RFC 4861 clause
+/// 7.2.6).
+pub fn announcement(address: [u8; 16], mac: [u8; 6]) -> Vec<u8> {
+    let body = [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &address, &[2, 1], &mac].concat();
+    icmpv6(32, 255, address, ALL_NODES, &body)
+}
+
 pub fn solicitation(from: [u8; 16], target: [u8; 16]) -> Vec<u8> {
     icmpv6(32, 255, from, group(target).0, &neighbour(135, target))
 }

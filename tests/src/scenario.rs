@@ -1,13 +1,13 @@
 //! What is done to a trunk on more than one kind of device.
 
 use std::{
-    io::{self, Write},
-    net::{TcpListener, TcpStream},
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     capture::{Packets, Sniffer, in_netns},
@@ -102,20 +102,63 @@ pub fn bulk(wire: &Wire, end: &Netns, ingress: &str) -> Result<()> {
     attached.stop()
 }
 
-/// Sends [`BULK`] bytes over TCP.
+/// Sends [`BULK`] bytes over TCP, and looks at each that arrives.
 pub fn transfer(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
     let listener = in_netns(&to.path(), move || Ok(TcpListener::bind((address, 5001))?))?;
-    let reader = thread::spawn(move || -> Result<u64> {
-        Ok(io::copy(&mut listener.accept()?.0, &mut io::sink())?)
+    let reader = thread::spawn(move || -> Result<Vec<u8>> {
+        let mut read = vec![];
+        listener.accept()?.0.read_to_end(&mut read)?;
+        Ok(read)
     });
     let mut stream = in_netns(&from.path(), move || {
         Ok(TcpStream::connect((address, 5001))?)
     })?;
-    stream.write_all(&vec![0x55; BULK])?;
+    let sent = content(0, BULK);
+    stream.write_all(&sent)?;
     drop(stream);
     let read = reader
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    ensure!(read == BULK as u64, "{read} of {BULK} bytes arrived");
+    ensure!(read.len() == BULK, "{} of {BULK} bytes arrived", read.len());
+    ensure!(read == sent, "what arrived is not what was sent");
     Ok(())
+}
+
+/// Sends UDP datagrams that fit a packet and that need fragments: each arrives as it was, and once.
+pub fn datagrams(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
+    let bind = |netns: &Netns, address: &'static str| {
+        in_netns(&netns.path(), move || Ok(UdpSocket::bind((address, 0))?))
+    };
+    let taker = bind(to, address)?;
+    let sender = bind(
+        from,
+        if address.contains(':') {
+            "::"
+        } else {
+            "0.0.0.0"
+        },
+    )?;
+    let there = taker.local_addr()?;
+    let mut buffer = vec![0; 1 << 16];
+    // The largest that fits 1500 bytes in either protocol, and what is just over.
+    let sizes = [0, 1, 100, 1452, 1453, 1472, 1473, 9000, 40_000];
+    taker.set_read_timeout(Some(Duration::from_secs(5)))?;
+    for (number, size) in sizes.into_iter().enumerate() {
+        let sent = content(number, size);
+        sender.send_to(&sent, there)?;
+        let length = taker
+            .recv(&mut buffer)
+            .with_context(|| format!("{size} bytes to {address}"))?;
+        // Also not the one before, once more.
+        ensure!(buffer[..length] == sent, "{size} bytes to {address}");
+    }
+    taker.set_read_timeout(Some(Duration::from_millis(200)))?;
+    ensure!(taker.recv(&mut buffer).is_err(), "a datagram arrived twice");
+    Ok(())
+}
+
+/// Bytes that neither repeat with a packet's length nor are another number's.
+fn content(number: usize, length: usize) -> Vec<u8> {
+    let byte = |place: usize| (place % 251 + number) as u8;
+    (0..length).map(byte).collect()
 }

@@ -3,7 +3,12 @@
 
 use std::{thread, time::Duration};
 
-use vlanfast_tests::{access::Lan, program::Attached, require, topology::Wire};
+use vlanfast_tests::{
+    access::{Lan, PACKET},
+    program::Attached,
+    require,
+    topology::Wire,
+};
 
 #[test]
 fn host_and_container_reach_each_other_in_every_mode() {
@@ -16,11 +21,14 @@ fn host_and_container_reach_each_other_in_every_mode() {
         let wire = Wire::veth().unwrap();
         wire.keep_tags().unwrap();
         let lan = Lan::new(&wire, 0, mode).unwrap();
+        let announced = lan.announced().unwrap();
         let arguments = ["--host-access", "all", "--ingress", ingress];
         let attached = Attached::start(&wire.host, &wire.trunk, &arguments).unwrap();
-        lan.talks(&attached, 1000).unwrap();
+        assert!(lan.talks(&attached, 1000).unwrap() > 2 * PACKET);
         lan.announces().unwrap();
+        assert_eq!(lan.announced().unwrap(), announced);
         lan.detects_no_duplicates().unwrap();
+        lan.detects_duplicates().unwrap();
         attached.stop().unwrap();
     }
 }

@@ -69,13 +69,16 @@ pub fn id(answer: &RouteNetlinkMessage) -> Option<i32> {
         })
 }
 
-/// An address, and the device that has it.
+/// An address that is in use, and the device that has it.
 pub fn address(answer: &RouteNetlinkMessage) -> Option<(Ifindex, IpAddr)> {
     let RouteNetlinkMessage::NewAddress(message) = answer else {
         return None;
     };
-    // Someone else has it, and the kernel does not use it (RFC 4862 clause 5.4.5).
-    if message.header.flags.contains(AddressHeaderFlags::Dadfailed) {
+    // Someone else may have it, or has it (RFC 4862 clauses 5.4 and 5.4.5). The kernel says so again once it is
+    // sure, and answers for an optimistic one until then (RFC 4429).
+    let has = |flag| message.header.flags.contains(flag);
+    let is_tentative = has(AddressHeaderFlags::Tentative) && !has(AddressHeaderFlags::Optimistic);
+    if is_tentative || has(AddressHeaderFlags::Dadfailed) {
         return None;
     }
     let (mut own, mut peer) = (None, None);
@@ -117,5 +120,30 @@ fn kind(message: &LinkMessage) -> Kind {
         (Some(vid), _) => Kind::Vlan(vid),
         (None, true) => Kind::ServiceVlan,
         (None, false) => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::address::AddressMessage;
+
+    use super::*;
+
+    #[test]
+    fn an_address_counts_once_its_detection_of_duplicates_has_ended() {
+        use AddressHeaderFlags as Flags;
+        let own: IpAddr = "fd00::1".parse().unwrap();
+        let read = |flags| {
+            let mut message = AddressMessage::default();
+            message.header.index = 7;
+            message.header.flags = flags;
+            message.attributes = vec![AddressAttribute::Address(own)];
+            address(&RouteNetlinkMessage::NewAddress(message))
+        };
+        let known = Some((Ifindex(7), own));
+        assert_eq!(read(Flags::Permanent), known);
+        assert_eq!(read(Flags::Permanent | Flags::Tentative), None);
+        assert_eq!(read(Flags::Tentative | Flags::Dadfailed), None);
+        assert_eq!(read(Flags::Tentative | Flags::Optimistic), known);
     }
 }
