@@ -91,14 +91,10 @@ fn what_the_router_sends_on_does_without_it_from_then_on() {
     for (source, protocol) in [(NEAR[0], "icmp"), (FAR[1], "icmpv6")] {
         let flow = of(source, protocol);
         assert!(flow["packets"].as_u64().unwrap() >= 190, "{flow:#}");
-        assert_eq!(returned(&attached, 10), 0);
     }
     let ended = vlanfast(&house.wire.host, &["flows", "flush"]).unwrap();
     assert!(ended.stdout.contains("flows forgotten"), "{ended:?}");
     assert_eq!(attached.flows().unwrap().len(), 0);
-    let routed = house.routed().unwrap();
-    assert!(is_whole(&ping(&house.near, FAR[0], 20, "").unwrap()));
-    assert!(house.routed().unwrap() > routed);
     attached.stop().unwrap();
 }
 
@@ -149,7 +145,8 @@ fn a_bulk_transfer_changes_over_without_being_sent_again() {
         }
         let taken = both_ways(&attached);
         println!("figure: {taken} packets of TCP in bulk by the shortcut, router's delay {delay}");
-        assert!(taken > 0);
+        // Of 23,000 segments, and far fewer acknowledgements.
+        assert!(taken > 12_000, "{taken}");
         for end in [&house.near, &house.far] {
             for name in ["TCPFastRetrans", "TCPTimeouts", "TCPSACKReorder"] {
                 assert_eq!(tcp(end, name), 0, "{name}, router's delay {delay}");
@@ -319,14 +316,18 @@ fn what_changes_behind_the_trunk_is_asked_anew() {
     thread::sleep(Duration::from_millis(300));
     assert!(learnt());
     // Another gateway: the router by another MAC.
+    let open = Datagrams::new(&house, 80);
+    assert_eq!(open.arrive(20), 20);
     let routed = house.routed().unwrap();
+    assert_eq!(open.arrive(20), 20);
+    assert_eq!(house.routed().unwrap(), routed);
     house
         .wire
         .router
         .run(&format!("ip link set {WIRE}.10 address 02:00:00:00:00:99"))
         .unwrap();
     house.near.run("ip neigh flush all").unwrap();
-    assert!(learnt());
+    assert_eq!(open.arrive(20), 20);
     assert!(house.routed().unwrap() > routed);
     attached.stop().unwrap();
 }
