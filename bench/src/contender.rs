@@ -40,6 +40,10 @@ pub enum Contender {
     OpenVswitch,
     /// What a TC program alone could do: `bpf_redirect_peer` into a veth.
     RedirectPeer,
+    /// A macvlan in the trunk's own namespace: the kernel alone, vlanfast, and that with `--deliver redirect`.
+    Near,
+    NearTc,
+    NearRedirect,
 }
 
 impl Contender {
@@ -56,6 +60,9 @@ impl Contender {
         Self::OpenVswitch,
         Self::RedirectPeer,
     ];
+
+    /// The ways to a device in the trunk's own namespace.
+    pub const NEAR: [Self; 3] = [Self::Near, Self::NearTc, Self::NearRedirect];
 
     /// Those that differ in what leaves, or that take an skb as it comes.
     pub const BUT_XDP: [Self; 8] = [
@@ -75,8 +82,9 @@ impl Contender {
     /// The word in the row.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Kernel => "kernel alone",
-            Self::Tc => "vlanfast, TC",
+            Self::Kernel | Self::Near => "kernel alone",
+            Self::Tc | Self::NearTc => "vlanfast, TC",
+            Self::NearRedirect => "vlanfast, TC, redirecting",
             Self::Xdp => "vlanfast, XDP",
             Self::TcOver => "vlanfast, TC, over the limit",
             Self::XdpOver => "vlanfast, XDP, over the limit",
@@ -138,7 +146,10 @@ impl Contender {
 
     /// The same on another VLAN; on 0, which is untagged, macvlan needs no other module.
     pub fn build_on(self, vid: u16) -> Result<Site> {
-        let mut site = Site::bare(vid)?;
+        let mut site = match Self::NEAR.contains(&self) {
+            true => Site::near(vid)?,
+            false => Site::bare(vid)?,
+        };
         match self {
             Self::Ipvlan => {
                 site.child("type ipvlan mode l2", "")?;
@@ -168,7 +179,8 @@ impl Contender {
 
     fn attach(self, site: &mut Site) -> Result<()> {
         match self {
-            Self::Tc => site.attach("tc", &[]),
+            Self::Tc | Self::NearTc => site.attach("tc", &[]),
+            Self::NearRedirect => site.attach("tc", &["--deliver", "redirect"]),
             Self::Xdp => site.attach("xdp", &[]),
             Self::TcOver => site.attach("tc", &["--storm-limit", "1"]),
             Self::XdpOver => site.attach("xdp", &["--storm-limit", "1"]),

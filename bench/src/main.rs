@@ -47,7 +47,8 @@ pub struct Bench {
 impl Bench {
     /// The rows of this run, of those that a table has.
     pub fn rows(&self, all: &[Contender]) -> Vec<Contender> {
-        let wanted = |row: &Contender| !self.baseline || *row == Contender::Kernel;
+        let is_base = |row| matches!(row, Contender::Kernel | Contender::Near);
+        let wanted = |row: &Contender| !self.baseline || is_base(*row);
         all.iter().copied().filter(wanted).collect()
     }
 }

@@ -36,6 +36,8 @@ pub struct Site {
     ebpf: Option<Ebpf>,
     pub wire: Wire,
     pub container: Netns,
+    /// The container is the host itself.
+    is_near: bool,
     /// The container's VLAN; 0 is untagged.
     vid: u16,
     /// Where the wire sends what is for the container.
@@ -52,8 +54,17 @@ impl Site {
             wire,
             vid,
             container: Netns::new()?,
+            is_near: false,
             mac: CONTAINER_MAC,
         })
+    }
+
+    /// The same with the container in the trunk's own namespace.
+    pub fn near(vid: u16) -> Result<Self> {
+        let mut site = Self::bare(vid)?;
+        site.container = site.wire.host.again()?;
+        site.is_near = true;
+        Ok(site)
     }
 
     /// Takes a running vlanfast on the trunk, with what flags a row has beside everybody's.
@@ -220,8 +231,14 @@ impl Site {
         Ok(())
     }
 
-    /// Packets that the container's device received.
+    /// Packets that the container's device received. Near the trunk, IPv4 packets of the namespace: macvlan
+    /// does not count what is redirected to its device.
     pub fn received(&self) -> Result<u64> {
+        if self.is_near {
+            let line = "grep ^Ip: /proc/net/snmp | tail -n 1 | cut -d ' ' -f 4";
+            let number = self.container.run(line)?;
+            return number.trim().parse().context("InReceives is a number");
+        }
         Wire::statistic(&self.container, "eth0", "rx_packets")
     }
 

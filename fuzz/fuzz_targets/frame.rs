@@ -34,6 +34,7 @@ fuzz_target!(|input: (u8, u8, u16, u32, u32, &[u8])| {
             host_access: (switches & 1).into(),
             shortcut: (switches >> 1 & 3).into(),
             shortcut_refresh: 1,
+            deliver: (switches >> 5 & 1).into(),
             ..Policy::default()
         },
         settings: Settings {
@@ -46,7 +47,10 @@ fuzz_target!(|input: (u8, u8, u16, u32, u32, &[u8])| {
             mtu: 1500,
             ..Parent::default()
         },
-        endpoint: (metadata & 64 != 0).then_some(Endpoint::default()),
+        endpoint: (metadata & 64 != 0).then_some(Endpoint {
+            nsid: -i32::from(switches >> 4 & 1),
+            ..Endpoint::default()
+        }),
         neighbor: (metadata & 128 != 0).then_some(Neighbor::default()),
         route: (switches & 8 != 0).then_some(Route::default()),
         ..Uniform::default()

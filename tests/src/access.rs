@@ -213,7 +213,7 @@ impl<'a> Lan<'a> {
 }
 
 /// Both addresses on a device, at once valid.
-fn addressed(device: &str, address: &str, address6: &str) -> String {
+pub(crate) fn addressed(device: &str, address: &str, address6: &str) -> String {
     format!(
         "echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6; ip addr add {address}/24 dev {device} && \
          ip addr add {address6}/64 dev {device} nodad && ip link set {device} up"

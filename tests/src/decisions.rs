@@ -9,10 +9,12 @@ use crate::{
     world::{CONTAINER, GUESTS, NESTED, PARENT, PORT, TRUNK, TWICE},
 };
 
+mod deliver;
 mod egress;
 mod learned;
 mod shortcut;
 
+pub use deliver::delivering;
 pub use egress::reflecting;
 pub use learned::{Heard, Said, conversations};
 pub use shortcut::shortcutting;

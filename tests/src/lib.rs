@@ -6,6 +6,7 @@ pub mod capture;
 pub mod crash;
 pub mod daemon;
 pub mod decisions;
+pub mod delivery;
 pub mod docker;
 pub mod house;
 pub mod messages;

@@ -55,6 +55,13 @@ impl Netns {
         Ok(Self { name })
     }
 
+    /// The same namespace under a further name.
+    pub fn again(&self) -> Result<Self> {
+        let name = unique();
+        self.run(&format!("ip netns attach {name} $$"))?;
+        Ok(Self { name })
+    }
+
     pub fn path(&self) -> String {
         format!("/run/netns/{}", self.name)
     }

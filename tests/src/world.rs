@@ -28,20 +28,26 @@ pub const SIBLING: [u8; 6] = [0x02, 0, 0, 0, 1, 3];
 pub const TWICE: [u8; 6] = [0x02, 0, 0, 0, 1, 9];
 /// A macvlan's on VLAN 10 that has no address.
 pub const STANDBY: [u8; 6] = [0, 0, 0x5e, 0, 1, 1];
-/// A macvlan's on VLAN 10 that is in the host's own namespace.
+/// A macvlan's on some VLANs that is in the host's own namespace.
 pub const SHIM: [u8; 6] = [0x02, 0, 0, 0, 1, 0x20];
 
+/// A macvtap's on the VLAN [`GUESTS`], in the same.
+pub const TAP: [u8; 6] = [0x02, 0, 0, 0, 1, 0x21];
+
 /// VLANs: two ordinary ones, 0 and 10; one whose device is a bridge's port; one with virtual machines; one
-/// that only a container knows.
+/// that only a container knows; one whose device is down.
 pub const PORT: u16 = 20;
 pub const GUESTS: u16 = 30;
 pub const NESTED: u16 = 40;
+pub const DOWN: u16 = 50;
 
 /// What the programs are told, and the state of everything that they look at.
 #[derive(Debug, Default)]
 pub struct World {
     pub policy: Policy,
     pub settings: Settings,
+    /// The hook is one that can redirect.
+    pub redirects: bool,
     vlans: BTreeMap<Vid, Parent>,
     endpoints: BTreeMap<EndpointKey, Endpoint>,
     neighbors: BTreeMap<NeighborKey, Neighbor>,
@@ -66,6 +72,7 @@ impl World {
                 ..Settings::default()
             },
             now: Cell::new(1_000_000_000_000),
+            redirects: true,
             ..Self::default()
         }
     }
@@ -80,6 +87,7 @@ impl World {
             (PORT, 1_000_004, Parent::UP | Parent::PORT),
             (GUESTS, 1_000_005, Parent::UP | Parent::GUESTS),
             (NESTED, 0, Parent::NESTED),
+            (DOWN, 1_000_006, 0),
         ] {
             let parent = Parent {
                 ifindex,
@@ -100,13 +108,24 @@ impl World {
         world.taker(10, SIBLING, 0, &["10.0.10.3"])?;
         world.taker(10, TWICE, Endpoint::CONFLICT, &[])?;
         world.taker(10, STANDBY, Endpoint::SILENT, &[])?;
-        let shim = Endpoint {
-            ifindex: 7,
-            nsid: Endpoint::OWN_NAMESPACE,
-            ..Endpoint::default()
-        };
-        let key = EndpointKey::new(Vid::from_tci(10), Mac(SHIM));
-        world.endpoints.insert(key, shim);
+        for (vid, mac, ifindex, flags) in [
+            (10, SHIM, 7, 0),
+            (0, SHIM, 7, 0),
+            (PORT, SHIM, 7, 0),
+            (NESTED, SHIM, 7, 0),
+            (DOWN, SHIM, 7, 0),
+            (GUESTS, SHIM, 7, Endpoint::CONFLICT),
+            (GUESTS, TAP, 8, Endpoint::MACVTAP),
+        ] {
+            let here = Endpoint {
+                ifindex,
+                nsid: Endpoint::OWN_NAMESPACE,
+                flags,
+                ..Endpoint::default()
+            };
+            let key = EndpointKey::new(Vid::from_tci(vid), Mac(mac));
+            world.endpoints.insert(key, here);
+        }
         for vid in [0, 10, PORT, GUESTS] {
             world.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
         }
@@ -243,6 +262,10 @@ impl Tables for World {
 
     fn refresh(&self) -> u64 {
         u64::from(self.policy.shortcut_refresh) * 1_000_000_000
+    }
+
+    fn delivers(&self) -> bool {
+        self.redirects && self.policy.deliver != 0
     }
 
     fn parent(&self, vid: Vid) -> Parent {

@@ -4,6 +4,7 @@
 use vlanfast_tests::{
     access::{Lan, PACKET},
     capture::{Packets, Sniffer},
+    delivery::Neighbours,
     in_the_lab,
     packet::{BROADCAST, MULTICAST, frame},
     program::{Attached, vlanfast},
@@ -209,4 +210,25 @@ fn host_and_container_behind_virtio_reach_each_other() {
     in_the_lab!("host access, virtio");
     // Whatever the buffers: the lab's NICs take none of several packets.
     host_access(&Wire::virtio().unwrap(), "xdp", &["bridge"]);
+}
+
+#[test]
+fn a_device_next_to_the_vlans_is_redirected_to() {
+    in_the_lab!("deliver");
+    let virtio = Wire::virtio().unwrap();
+    // Virtio leaves the tags in the bytes; a veth has them as metadata.
+    for wire in [Wire::veth().unwrap(), virtio] {
+        wire.vlan(10).unwrap();
+        let neighbours = Neighbours::new(&wire, 10).unwrap();
+        let arguments = ["--ingress", "tc"];
+        let attached = neighbours.attach(&arguments).unwrap();
+        neighbours.talk(&attached, false).unwrap();
+        attached.stop().unwrap();
+        let arguments = [&arguments[..], &["--deliver", "redirect"]].concat();
+        let attached = neighbours.attach(&arguments).unwrap();
+        neighbours.talk(&attached, true).unwrap();
+        neighbours.elsewhere_nothing_changes(&attached).unwrap();
+        neighbours.reaches_the_tap(&attached).unwrap();
+        attached.stop().unwrap();
+    }
 }

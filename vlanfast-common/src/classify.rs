@@ -40,6 +40,9 @@ pub trait Tables {
     /// After how many nanoseconds a flow asks again; 0 for never.
     fn refresh(&self) -> u64;
 
+    /// Whether unicast goes to its taker's device at once, which only TC can do.
+    fn delivers(&self) -> bool;
+
     /// The device for a VLAN; the trunk itself for VID 0.
     fn parent(&self, vid: Vid) -> Parent;
 
@@ -89,6 +92,7 @@ pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -
         Direction::Rx => {
             headers.cast == Cast::Unicast
                 && !tables.learns()
+                && !tables.delivers()
                 && !(tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED)
         }
         Direction::Tx => {
@@ -109,18 +113,19 @@ pub fn classify(
         return Verdict::Drop(reason);
     }
     let verdict = decide(frame, headers, direction, tables);
-    if verdict != Verdict::Pass {
-        return verdict;
-    }
-    if tables.takes_shortcuts() {
-        return shortcut(frame, headers, direction, tables);
-    }
-    if tables.learns()
+    let routed = if tables.takes_shortcuts() && verdict == Verdict::Pass {
+        shortcut(frame, headers, direction, tables)
+    } else if tables.learns()
         && let Some(packet) = learnable(frame, headers)
     {
-        return learn(&packet, direction, tables);
+        learn(&packet, direction, tables)
+    } else {
+        Verdict::Pass
+    };
+    match routed {
+        Verdict::Pass => verdict,
+        routed => routed,
     }
-    verdict
 }
 
 /// The first part: why nobody takes a frame, if that is sure.

@@ -24,7 +24,8 @@ pub struct Counters {
     pub reflected: u64,
     /// Packets that were to leave for the router and took the shortcut: the same.
     pub shortcut: u64,
-    pub reserved: u64,
+    /// Packets that came in and went straight to their taker's device.
+    pub delivered: u64,
     #[cfg(feature = "next-layout")]
     pub next: u64,
 }
@@ -78,23 +79,27 @@ impl Counters {
         }
     }
 
-    /// A direction's packets by the name of the verdict over them.
-    pub fn verdicts(&self, direction: Direction) -> [(&'static str, u64); 3] {
-        let all = self.tally(direction).total();
-        match direction {
-            Direction::Rx => {
-                let drop = self.dropped.iter().sum();
-                // A reader sees a frame in one sum and not yet in the other.
-                let pass = all.saturating_sub(self.steered + drop);
-                [("pass", pass), ("steer", self.steered), ("drop", drop)]
-            }
-            // What is reflected or takes the shortcut does not leave.
-            Direction::Tx => [
-                ("pass", all),
-                ("reflect", self.reflected),
-                ("shortcut", self.shortcut),
-            ],
-        }
+    /// What came in, by the name of the verdict over it.
+    pub fn rx_verdicts(&self) -> [(&'static str, u64); 4] {
+        let drop = self.dropped.iter().sum();
+        // A reader sees a frame in one sum and not yet in the other.
+        let done = self.steered + self.delivered + drop;
+        let pass = self.rx.total().saturating_sub(done);
+        [
+            ("pass", pass),
+            ("steer", self.steered),
+            ("deliver", self.delivered),
+            ("drop", drop),
+        ]
+    }
+
+    /// What was to leave: what is reflected or takes the shortcut does not.
+    pub fn tx_verdicts(&self) -> [(&'static str, u64); 3] {
+        [
+            ("pass", self.tx.total()),
+            ("reflect", self.reflected),
+            ("shortcut", self.shortcut),
+        ]
     }
 
     /// Dropped packets by the name of the reason.
@@ -122,6 +127,7 @@ impl Counters {
             Verdict::Pass | Verdict::Again | Verdict::Copy { .. } => {}
             Verdict::Reflect { .. } => self.reflected += wire.packets,
             Verdict::Shortcut { .. } | Verdict::Both { .. } => self.shortcut += wire.packets,
+            Verdict::Deliver { .. } => self.delivered += wire.packets,
             Verdict::Disputed => self.disputed += wire.packets,
             Verdict::Steer { .. } => self.steered += wire.packets,
             Verdict::Drop(reason) => self.dropped[reason as usize] += wire.packets,
@@ -136,6 +142,7 @@ impl Counters {
         self.disputed += other.disputed;
         self.reflected += other.reflected;
         self.shortcut += other.shortcut;
+        self.delivered += other.delivered;
         for (sum, part) in self.dropped.iter_mut().zip(other.dropped) {
             *sum += part;
         }

@@ -12,6 +12,7 @@
 mod addr;
 mod classify;
 mod counters;
+mod detour;
 mod flow;
 mod frame;
 mod packet;
@@ -30,6 +31,7 @@ mod wire;
 pub use addr::{Mac, Vid};
 pub use classify::{HEAD, Tables, classify, decide, is_plain, learn, learnable, shed, shortcut};
 pub use counters::{Counters, Direction, Tally};
+pub use detour::{Detour, detour};
 pub use flow::{ANSWER, Arrival, CANDIDATE, Flow, FlowState, IDLE, LATE, Pair, PairKey, Step};
 pub use frame::{Bytes, Frame, Segments, Tag};
 pub use packet::{FlowKey, Packet};

@@ -56,7 +56,8 @@ pub struct Policy {
     pub shortcut: u32,
     /// Every so many seconds a flow asks the router again; 0 is never.
     pub shortcut_refresh: u32,
-    pub reserved: u32,
+    /// 1: unicast for a taker in the trunk's own namespace goes to its device at once.
+    pub deliver: u32,
 }
 
 /// Which frames are dropped because nobody here takes them.

@@ -53,6 +53,10 @@ impl Tables for Uniform {
         u64::from(self.policy.shortcut_refresh) * 1_000_000_000
     }
 
+    fn delivers(&self) -> bool {
+        self.policy.deliver != 0
+    }
+
     fn parent(&self, _vid: Vid) -> Parent {
         self.parent
     }

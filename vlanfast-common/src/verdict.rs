@@ -24,6 +24,8 @@ pub enum Verdict {
     Shortcut { vid: Vid, mac: Mac },
     /// The same with a copy; the packet itself goes to the router, to see whether it still sends it on.
     Both { vid: Vid, mac: Mac },
+    /// It is for one macvlan or macvtap in the trunk's own namespace, and goes to that device at once.
+    Deliver { ifindex: u32 },
     /// It ends here.
     Drop(Reason),
 }
@@ -43,6 +45,7 @@ impl Verdict {
             Self::Copy { mac } => kind(9) | mac.to_bits(),
             Self::Shortcut { vid, mac } => kind(10) | (vid.get() as u64) << 48 | mac.to_bits(),
             Self::Both { vid, mac } => kind(11) | (vid.get() as u64) << 48 | mac.to_bits(),
+            Self::Deliver { ifindex } => kind(12) | ifindex as u64,
         }
     }
 
@@ -64,6 +67,9 @@ impl Verdict {
             9 => Self::Copy { mac },
             10 => Self::Shortcut { vid, mac },
             11 => Self::Both { vid, mac },
+            12 => Self::Deliver {
+                ifindex: bits as u32,
+            },
             _ => Self::Pass,
         }
     }

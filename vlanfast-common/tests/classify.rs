@@ -60,22 +60,24 @@ fn group_frames() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn tables() -> impl Strategy<Value = Uniform> {
-    let policy = (0..2u32, 0..3u32, 0..3u32);
+    let policy = (0..2u32, 0..3u32, 0..3u32, 0..2u32);
     let flags = prop_oneof![4 => Just(Parent::UP), 1 => 0..128u32];
     let parent = (prop_oneof![1 => Just(0), 4 => Just(3u32)], flags);
     let often = || prop::bool::weighted(0.8);
     let seldom = prop::bool::weighted(0.2);
     let conflict = prop_oneof![4 => Just(0), 1 => Just(Neighbor::CONFLICT)];
-    let taker = (seldom, 0..8u16, any::<bool>(), conflict);
+    let nsid = prop_oneof![Just(Endpoint::OWN_NAMESPACE), Just(3)];
+    let taker = (seldom, (0..8u16, nsid), any::<bool>(), conflict);
     let settings = (often(), prop_oneof![4 => Just(0), 1 => 0..4u32]);
     (policy, parent, taker, settings).prop_map(
-        |((steer, storm_limit, shed), (ifindex, flags), taker, (alive, incomplete))| {
-            let (has_endpoint, endpoint, has_neighbor, neighbor) = taker;
+        |((steer, storm_limit, shed, deliver), (ifindex, flags), taker, (alive, incomplete))| {
+            let (has_endpoint, (endpoint, nsid), has_neighbor, neighbor) = taker;
             Uniform {
                 policy: Policy {
                     steer,
                     storm_limit,
                     shed,
+                    deliver,
                     ..Policy::default()
                 },
                 settings: Settings {
@@ -90,6 +92,7 @@ fn tables() -> impl Strategy<Value = Uniform> {
                 },
                 endpoint: has_endpoint.then_some(Endpoint {
                     flags: endpoint,
+                    nsid,
                     ..Endpoint::default()
                 }),
                 neighbor: has_neighbor.then_some(Neighbor {
@@ -148,15 +151,37 @@ proptest! {
     }
 
     #[test]
+    fn what_is_delivered_has_one_taker_that_is_here(
+        bytes in group_frames(), tables in tables(),
+    ) {
+        let bytes = for_one(bytes);
+        let Verdict::Deliver { ifindex } = decide(&bytes, Direction::Rx, &tables) else {
+            return Ok(());
+        };
+        let taker = tables.endpoint.unwrap();
+        prop_assert!(tables.policy.deliver == 1 && tables.settings.heartbeat > tables.now);
+        prop_assert!(tables.settings.incomplete & Settings::ENDPOINTS == 0);
+        prop_assert!(taker.ifindex == ifindex && taker.nsid == Endpoint::OWN_NAMESPACE);
+        prop_assert!(!taker.has(Endpoint::HOST) && !taker.has(Endpoint::CONFLICT));
+        prop_assert!(tables.parent.has(Parent::UP) && !tables.parent.has(Parent::ALONE));
+    }
+
+    #[test]
     fn what_leaves_is_passed(bytes in group_frames(), tables in tables()) {
         prop_assert_eq!(decide(&bytes, Direction::Tx, &tables), Verdict::Pass);
     }
 }
 
+/// The same frame to one taker.
+fn for_one(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes[0] &= !1;
+    bytes
+}
+
 #[test]
 fn the_frames_of_the_property_tests_are_decided_over() {
     let mut runner = TestRunner::deterministic();
-    let (mut steered, mut dropped) = (0, 0);
+    let (mut steered, mut dropped, mut delivered) = (0, 0, 0);
     for _ in 0..2000 {
         let case = (group_frames(), tables()).new_tree(&mut runner).unwrap();
         let (bytes, tables) = case.current();
@@ -167,10 +192,12 @@ fn the_frames_of_the_property_tests_are_decided_over() {
             Verdict::Drop(_) => dropped += 1,
             _ => {}
         }
+        let verdict = decide(&for_one(bytes), Direction::Rx, &tables);
+        delivered += u32::from(matches!(verdict, Verdict::Deliver { .. }));
     }
     assert!(
-        steered > 20 && dropped > 20,
-        "{steered} steered, {dropped} dropped"
+        steered > 20 && dropped > 20 && delivered > 5,
+        "{steered} steered, {dropped} dropped, {delivered} delivered"
     );
 }
 
@@ -247,6 +274,7 @@ fn verdicts_and_headers_survive_as_numbers() {
             vid: Vid::from_tci(4094),
             mac,
         },
+        Verdict::Deliver { ifindex: u32::MAX },
     ]
     .into_iter()
     .chain(reasons)

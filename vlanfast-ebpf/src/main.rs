@@ -27,7 +27,7 @@ use vlanfast_common::{
 /// Ingress, before the kernel has made an skb of the frame.
 #[xdp]
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
-    if Maps.sheds_vlans() {
+    if Maps::XDP.sheds_vlans() {
         let shed = shed_xdp(ctx.ctx);
         if shed != 0 {
             return shed;
@@ -35,10 +35,10 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     }
     let frame = xdp::XdpFrame::new(&ctx);
     let headers = headers(&frame, frame.head());
-    if !is_plain(&headers, Direction::Rx, &Maps) {
+    if !is_plain(&headers, Direction::Rx, &Maps::XDP) {
         let mut verdict = decide_xdp(ctx.ctx, headers.to_bits());
-        if Maps.learns() && verdict == PASS && learnable_xdp(ctx.ctx, headers.to_bits()) {
-            verdict = learn_packet(Direction::Rx);
+        if Maps::XDP.learns() && learnable_xdp(ctx.ctx, headers.to_bits()) {
+            verdict = learn_packet(Direction::Rx, verdict);
         }
         return finish_xdp(ctx.ctx, headers.to_bits(), verdict);
     }
@@ -62,7 +62,7 @@ pub fn vlanfast_tx(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn skb(ctx: &TcContext, direction: Direction) -> i32 {
-    if Maps.sheds_vlans() && direction == Direction::Rx {
+    if Maps::TC.sheds_vlans() && direction == Direction::Rx {
         let shed = shed_skb(ctx.skb.skb);
         if shed != 0 {
             return shed;
@@ -70,13 +70,13 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
     }
     let frame = tc::SkbFrame::new(ctx);
     let headers = headers(&frame, frame.head());
-    if !is_plain(&headers, direction, &Maps) {
+    if !is_plain(&headers, direction, &Maps::TC) {
         let mut verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
-        if Maps.takes_shortcuts() && verdict == PASS && direction == Direction::Tx {
+        if Maps::TC.takes_shortcuts() && verdict == PASS && direction == Direction::Tx {
             verdict = shortcut_skb(ctx.skb.skb, headers.to_bits());
         }
-        if Maps.learns() && verdict == PASS && learnable_skb(ctx.skb.skb, headers.to_bits()) {
-            verdict = learn_packet(direction);
+        if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers.to_bits()) {
+            verdict = learn_packet(direction, verdict);
         }
         return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
     }
@@ -110,7 +110,8 @@ fn shed_xdp(ctx: *mut xdp_md) -> u32 {
 #[inline(never)]
 fn decide_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
-    decide_head(xdp::XdpFrame::new(&ctx).head(), headers, Direction::Rx)
+    let frame = xdp::XdpFrame::new(&ctx);
+    decide_head(frame.head(), headers, Direction::Rx, &Maps::XDP)
 }
 
 #[inline(never)]
@@ -156,7 +157,8 @@ fn shed_skb(skb: *mut __sk_buff) -> i32 {
 fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
     let ctx = TcContext::new(skb);
     pull_head(&ctx);
-    decide_head(tc::SkbFrame::new(&ctx).head(), headers, direction)
+    let frame = tc::SkbFrame::new(&ctx);
+    decide_head(frame.head(), headers, direction, &Maps::TC)
 }
 
 #[inline(never)]
@@ -164,7 +166,7 @@ fn shortcut_skb(skb: *mut __sk_buff, headers: u64) -> u64 {
     let ctx = TcContext::new(skb);
     let headers = Headers::from_bits(headers);
     let verdict = match tc::SkbFrame::new(&ctx).head() {
-        Some(head) => shortcut(&head, &headers, Direction::Tx, &Maps),
+        Some(head) => shortcut(&head, &headers, Direction::Tx, &Maps::TC),
         None => Verdict::Pass,
     };
     verdict.to_bits()
@@ -216,15 +218,20 @@ fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
 fn shed_head<F: Frame>(head: Option<Head<'_, F>>) -> Option<(Headers, Verdict)> {
     let head = head?;
     let headers = parse(&head);
-    let reason = shed(&head, &headers, Direction::Rx, &Maps)?;
+    let reason = shed(&head, &headers, Direction::Rx, &Maps::TC)?;
     Some((headers, Verdict::Drop(reason)))
 }
 
 #[inline(always)]
-fn decide_head<F: Frame>(head: Option<Head<'_, F>>, headers: u64, direction: Direction) -> u64 {
+fn decide_head<F: Frame>(
+    head: Option<Head<'_, F>>,
+    headers: u64,
+    direction: Direction,
+    maps: &Maps,
+) -> u64 {
     let headers = Headers::from_bits(headers);
     let verdict = match head {
-        Some(head) => decide(&head, &headers, direction, &Maps),
+        Some(head) => decide(&head, &headers, direction, maps),
         None => Verdict::Pass,
     };
     verdict.to_bits()
@@ -246,12 +253,15 @@ fn hand_over<F: Frame>(head: Option<Head<'_, F>>, headers: u64) -> bool {
 }
 
 #[inline(never)]
-fn learn_packet(direction: Direction) -> u64 {
-    let verdict = match PACKET.get(0) {
-        Some(packet) => learn(packet, direction, &Maps),
+fn learn_packet(direction: Direction, verdict: u64) -> u64 {
+    let learnt = match PACKET.get(0) {
+        Some(packet) => learn(packet, direction, &Maps::TC),
         None => Verdict::Pass,
     };
-    verdict.to_bits()
+    match learnt {
+        Verdict::Pass => verdict,
+        learnt => learnt.to_bits(),
+    }
 }
 
 /// Counts, and carries out what was decided.

@@ -38,6 +38,9 @@ static SHORTCUT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static SHORTCUT_REFRESH: Global<u32> = Global::new(0);
 
+#[unsafe(no_mangle)]
+static DELIVER: Global<u32> = Global::new(0);
+
 /// Of these programs alone, as the tables are.
 static PULSE: Pulse = Pulse::new();
 
@@ -47,8 +50,16 @@ pub fn is_dry_run() -> bool {
     DRY_RUN.load() != 0
 }
 
-/// The maps.
-pub struct Maps;
+/// The maps, as a hook asks them.
+pub struct Maps {
+    /// XDP can't: a macvlan has no `ndo_xdp_xmit`.
+    redirects: bool,
+}
+
+impl Maps {
+    pub const TC: Self = Self { redirects: true };
+    pub const XDP: Self = Self { redirects: false };
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -89,6 +100,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn refresh(&self) -> u64 {
         SHORTCUT_REFRESH.load() as u64 * 1_000_000_000
+    }
+
+    #[inline(always)]
+    fn delivers(&self) -> bool {
+        self.redirects && DELIVER.load() != 0
     }
 
     #[inline(always)]

@@ -95,9 +95,10 @@ impl Hook for TcContext {
                 TC_ACT_UNSPEC
             }
             Verdict::Reflect { mac } => reflect(self, device(headers), mac),
-            Verdict::Shortcut { vid, mac } => shortcut(self, headers, Maps.parent(vid), mac),
-            Verdict::Both { vid, mac } => both(self, headers, Maps.parent(vid), mac),
+            Verdict::Shortcut { vid, mac } => shortcut(self, headers, Maps::TC.parent(vid), mac),
+            Verdict::Both { vid, mac } => both(self, headers, Maps::TC.parent(vid), mac),
             Verdict::Copy { mac } => copy(self, device(headers), mac),
+            Verdict::Deliver { ifindex } => deliver(self, ifindex),
             Verdict::Drop(_) => TC_ACT_SHOT,
         }
     }
@@ -109,7 +110,10 @@ const PACKET_HOST: u32 = 0;
 /// The device of a frame's VLAN; 0 where it has gone since.
 #[inline(always)]
 fn device(headers: &Headers) -> u32 {
-    headers.vlan.vid().map_or(0, |vid| Maps.parent(vid).ifindex)
+    headers
+        .vlan
+        .vid()
+        .map_or(0, |vid| Maps::TC.parent(vid).ifindex)
 }
 
 /// Takes the tag off, and has the kernel receive the frame at the device of its VLAN.
@@ -243,6 +247,19 @@ fn both(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
         Ok(()) => original.restore(),
         Err(_) => TC_ACT_SHOT,
     }
+}
+
+/// Takes the tag off, and has the kernel receive the frame at the device of its taker. One that can't be
+/// taken off leads there by the kernel's own path.
+#[inline(always)]
+fn deliver(ctx: &TcContext, device: u32) -> i32 {
+    // Behind a priority tag is another, which the kernel moves to the place of the first.
+    let is_untagged = pop(ctx) && (SkbFrame::new(ctx).tag.is_none() || pop(ctx));
+    if !is_untagged {
+        return TC_ACT_UNSPEC;
+    }
+    // SAFETY: no pointers.
+    unsafe { bpf_redirect(device, BPF_F_INGRESS.into()) as i32 }
 }
 
 #[inline(always)]

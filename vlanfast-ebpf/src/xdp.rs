@@ -77,11 +77,12 @@ impl Hook for XdpContext {
     fn act(&self, _headers: &Headers, verdict: Verdict) -> u32 {
         match verdict {
             Verdict::Pass | Verdict::Disputed | Verdict::Again => xdp_action::XDP_PASS,
-            // Of egress.
+            // Of egress, or of TC.
             Verdict::Reflect { .. }
             | Verdict::Copy { .. }
             | Verdict::Shortcut { .. }
-            | Verdict::Both { .. } => xdp_action::XDP_PASS,
+            | Verdict::Both { .. }
+            | Verdict::Deliver { .. } => xdp_action::XDP_PASS,
             Verdict::Steer { mac: Mac(mut mac) } => {
                 let from = mac.as_mut_ptr().cast();
                 // SAFETY: as in `read`. A frame that can't be written stays a broadcast.

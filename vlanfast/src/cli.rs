@@ -94,6 +94,10 @@ pub struct AttachArgs {
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub shortcut_refresh: u32,
 
+    /// How unicast reaches a macvlan or macvtap in the trunk's own namespace
+    #[arg(long, value_enum, default_value_t = Delivery::Kernel)]
+    pub deliver: Delivery,
+
     /// Decide and count, and change no packet
     #[arg(long)]
     pub dry_run: bool,
@@ -199,6 +203,15 @@ pub enum Shortcuts {
     Learned,
 }
 
+/// How unicast reaches a macvlan or macvtap in the trunk's own namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Delivery {
+    /// By the VLAN's device and macvlan
+    Kernel,
+    /// From TC ingress straight to its device, which costs more
+    Redirect,
+}
+
 impl AttachArgs {
     /// What the programs are to do.
     pub fn policy(&self) -> Policy {
@@ -220,7 +233,7 @@ impl AttachArgs {
             host_access: (self.host_access != Vids::Off).into(),
             shortcut: shortcut as u32,
             shortcut_refresh: self.shortcut_refresh,
-            reserved: 0,
+            deliver: (self.deliver == Delivery::Redirect).into(),
         }
     }
 

@@ -17,6 +17,7 @@ type Table = (&'static str, fn(&mut Bench) -> Result<()>);
 
 pub const ALL: &[Table] = &[
     ("wire-to-container", unicast::to_container),
+    ("wire-to-neighbour", unicast::to_neighbour),
     ("container-to-wire", unicast::to_wire),
     ("tcp-bulk", bulk::bulk),
     ("broadcast-arp", group::cost),

@@ -26,12 +26,19 @@ use crate::{
 const PAYLOAD: [u8; 18] = [0; 18];
 
 pub fn to_container(bench: &mut Bench) -> Result<()> {
-    let table = "wire-to-container";
+    from_wire(bench, "wire-to-container", &Contender::WAYS)
+}
+
+pub fn to_neighbour(bench: &mut Bench) -> Result<()> {
+    from_wire(bench, "wire-to-neighbour", &Contender::NEAR)
+}
+
+fn from_wire(bench: &mut Bench, table: &str, ways: &[Contender]) -> Result<()> {
     let own = bench.generator.own_cost(bench.effort, FRAMES)?;
     for column in ["to the device", "to a socket's reader"] {
         report::figure(table, "(the generator itself)", column, own);
     }
-    for contender in bench.rows(&Contender::WAYS) {
+    for contender in bench.rows(ways) {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
         let generator = &mut bench.generator;

@@ -4,7 +4,9 @@
 use vlanfast::datapath::load;
 use vlanfast_common::{Direction, Policy, Settings, Verdict};
 use vlanfast_tests::{
-    decisions::{Decided, over_the_limit, reflecting, shedding, shortcutting, steering},
+    decisions::{
+        Decided, delivering, over_the_limit, reflecting, shedding, shortcutting, steering,
+    },
     require,
     world::World,
 };
@@ -20,7 +22,7 @@ pub const STEERING: Policy = Policy {
     host_access: 0,
     shortcut: 0,
     shortcut_refresh: 0,
-    reserved: 0,
+    deliver: 0,
 };
 
 /// Everything is switched on.
@@ -165,6 +167,58 @@ fn what_the_router_would_bring_back_takes_the_shortcut() {
         ..policy
     };
     decides_on_egress(&shortcutting(), dry);
+}
+
+#[test]
+fn unicast_for_a_taker_here_goes_straight_to_it() {
+    let policy = Policy {
+        deliver: 1,
+        ..STEERING
+    };
+    let at_tc = (load::RX, Direction::Rx);
+    let dry = Policy {
+        dry_run: 1,
+        ..policy
+    };
+    for policy in [policy, dry] {
+        decides_at(at_tc, &delivering(), None, || World::new(policy).unwrap());
+    }
+    // With everything else besides, which is as much as the verifier has to take.
+    let all = Policy {
+        deliver: 1,
+        host_access: 1,
+        shortcut: 1,
+        ..ALL
+    };
+    let both = [shedding(), taken()].concat();
+    decides_at(at_tc, &both, None, || World::new(all).unwrap());
+    let taken = passed(taken());
+    decides_at(at_tc, &taken, None, || World::new(STEERING).unwrap());
+    decides_at((load::XDP, Direction::Rx), &taken, None, || {
+        let mut world = World::new(policy).unwrap();
+        world.redirects = false;
+        world
+    });
+    for (heartbeat, incomplete) in [
+        // A moment after the machine's start.
+        (1, 0),
+        (u64::MAX, Settings::ENDPOINTS),
+        (u64::MAX, Settings::CHANGING),
+    ] {
+        decides_at(at_tc, &taken, None, || {
+            let mut world = World::new(policy).unwrap();
+            world.settings.heartbeat = heartbeat;
+            world.settings.incomplete = incomplete;
+            world
+        });
+    }
+}
+
+/// Those that are delivered.
+fn taken() -> Vec<Decided> {
+    let mut frames = delivering();
+    frames.retain(|frame| frame.verdict != Verdict::Pass);
+    frames
 }
 
 #[test]

@@ -143,6 +143,13 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
         forward(&mut left[14..]);
         return (TC_ACT_REDIRECT, left);
     }
+    if let Verdict::Deliver { .. } = verdict {
+        // Nothing is left before its type.
+        while left[12..14] == [0x81, 0] {
+            left.drain(12..16);
+        }
+        return (TC_ACT_REDIRECT, left);
+    }
     let code = match (program == load::XDP, verdict) {
         (true, Verdict::Drop(_)) => XDP_DROP,
         (true, _) => XDP_PASS,

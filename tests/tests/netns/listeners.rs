@@ -137,8 +137,7 @@ fn shedding_is_refused_where_the_trunk_has_takers_that_nobody_sees() {
     let policy = attached.status().unwrap()["policy"].clone();
     let expected = serde_json::json!({
         "steer": true, "storm_limit": 7, "shed": "off", "dry_run": true, "host_access": false,
-        "shortcut": "off",
-        "shortcut_refresh": null,
+        "shortcut": "off", "shortcut_refresh": null, "deliver": "kernel",
     });
     assert_eq!(policy, expected);
     attached.stop().unwrap();

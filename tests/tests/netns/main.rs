@@ -3,6 +3,7 @@
 
 mod access;
 mod adopt;
+mod deliver;
 mod exactness;
 mod hardship;
 mod life;

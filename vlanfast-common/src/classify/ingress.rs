@@ -1,9 +1,9 @@
-//! What comes in: steered, limited or shed.
+//! What comes in: steered, limited, shed or delivered.
 
 use super::{Tables, are_true};
 use crate::{
     Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey, Parent, Reason,
-    Settings, Sought, Verdict, Vid, sought,
+    Settings, Sought, Verdict, Vid, detour, sought,
 };
 
 #[inline(always)]
@@ -12,7 +12,7 @@ pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
         return Verdict::Again;
     }
     match headers.cast {
-        Cast::Unicast => Verdict::Pass,
+        Cast::Unicast => deliver(frame, headers, vid, tables),
         Cast::Broadcast | Cast::Multicast => group(frame, headers, vid, tables),
     }
 }
@@ -63,6 +63,31 @@ pub fn shed(
     let is_nobodys = parent.ifindex != 0 && tables.endpoint(key).is_none();
     (is_nobodys && are_true(tables, Settings::ENDPOINTS | Settings::CHANGING))
         .then_some(Reason::ShedMac)
+}
+
+/// A frame to one taker: past the device of the VLAN, if it would come to the taker's own anyway.
+#[inline(always)]
+fn deliver(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
+    // The takers of stacked VLANs are none of the tables'.
+    if !tables.delivers() || headers.protocol.is_stacked() {
+        return Verdict::Pass;
+    }
+    let Some(destination) = frame.read(0).map(Mac) else {
+        return Verdict::Pass;
+    };
+    let Some(taker) = tables.endpoint(EndpointKey::new(vid, destination)) else {
+        return Verdict::Pass;
+    };
+    if taker.has(Endpoint::HOST) || detour(tables.parent(vid), taker).is_some() {
+        return Verdict::Pass;
+    }
+    // The kernel's own path finds who has the MAC since; a redirect to a device that has gone finds nobody.
+    match are_true(tables, Settings::ENDPOINTS | Settings::CHANGING) {
+        true => Verdict::Deliver {
+            ifindex: taker.ifindex,
+        },
+        false => Verdict::Pass,
+    }
 }
 
 /// A frame to a group: to the one that it seeks, if that is known; within the limit to all, if it is not.

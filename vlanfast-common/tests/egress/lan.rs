@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Policy, Route, Settings, Tables,
-    Vid,
+    Bucket, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey, Parent,
+    Policy, Route, Settings, Tables, Vid,
 };
 
 const VLANS: [u16; 2] = [0, 10];
@@ -125,6 +125,18 @@ impl Tables for Lan {
         self.policy.shortcut != 0
     }
 
+    fn learns(&self) -> bool {
+        false
+    }
+
+    fn refresh(&self) -> u64 {
+        0
+    }
+
+    fn delivers(&self) -> bool {
+        true
+    }
+
     fn parent(&self, vid: Vid) -> Parent {
         self.parents.get(&vid.get()).copied().unwrap_or_default()
     }
@@ -166,6 +178,20 @@ impl Tables for Lan {
         })
     }
 
+    fn flow(&self, _key: &FlowKey) -> Option<&Flow> {
+        None
+    }
+
+    fn open_flow(&self, _key: &FlowKey) -> Option<&Flow> {
+        None
+    }
+
+    fn forget_flow(&self, _key: &FlowKey) {}
+
+    fn pair(&self, _key: PairKey) -> Option<&Pair> {
+        None
+    }
+
     fn bucket(&self, _vid: Vid) -> Option<&Bucket> {
         None
     }
@@ -176,6 +202,10 @@ impl Tables for Lan {
 
     fn now(&self) -> u64 {
         1_500
+    }
+
+    fn exact_now(&self) -> u64 {
+        self.now()
     }
 }
 

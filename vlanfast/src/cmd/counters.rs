@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use vlanfast_common::{Counters, Direction, Reason, Tally, Vid, Vlan};
+use vlanfast_common::{Counters, Reason, Tally, Vid, Vlan};
 
 use super::attached;
 use crate::{
@@ -35,7 +35,7 @@ struct Side {
 
 #[derive(Serialize)]
 struct Verdicts {
-    rx: Named<3>,
+    rx: Named<4>,
     tx: Named<3>,
 }
 
@@ -90,8 +90,8 @@ fn row(trunk: &str, vlan: Vlan, counters: &Counters) -> Row {
         rx: side(&counters.rx),
         tx: side(&counters.tx),
         verdicts: Verdicts {
-            rx: Named(counters.verdicts(Direction::Rx)),
-            tx: Named(counters.verdicts(Direction::Tx)),
+            rx: Named(counters.rx_verdicts()),
+            tx: Named(counters.tx_verdicts()),
         },
         drops: Named(counters.drops()),
         disputed: counters.disputed,
@@ -106,7 +106,7 @@ fn side(tally: &Tally) -> Side {
 }
 
 fn table(rows: &[Row]) -> String {
-    const HEAD: [&str; 14] = [
+    const HEAD: [&str; 15] = [
         "trunk",
         "vlan",
         "rx unicast",
@@ -114,6 +114,7 @@ fn table(rows: &[Row]) -> String {
         "broadcast",
         "bytes",
         "steered",
+        "delivered",
         "dropped",
         "tx unicast",
         "multicast",
@@ -130,12 +131,14 @@ fn table(rows: &[Row]) -> String {
             _ => row.tag.to_owned(),
         });
         // The first of the verdicts is to pass.
-        for (side, [_, verdicts @ ..]) in
-            [(&row.rx, row.verdicts.rx.0), (&row.tx, row.verdicts.tx.0)]
-        {
+        let Verdicts {
+            rx: Named([_, rx @ ..]),
+            tx: Named([_, tx @ ..]),
+        } = &row.verdicts;
+        for (side, verdicts) in [(&row.rx, &rx[..]), (&row.tx, &tx[..])] {
             line.extend(side.packets.0.map(|(_, packets)| packets.to_string()));
             line.push(side.bytes.to_string());
-            line.extend(verdicts.map(|(_, packets)| packets.to_string()));
+            line.extend(verdicts.iter().map(|(_, packets)| packets.to_string()));
         }
         lines.push(line);
     }
@@ -157,6 +160,7 @@ mod tests {
             steered: 2,
             dropped: [1, 0, 0, 0],
             disputed: 1,
+            delivered: 1,
             ..Counters::default()
         };
         let row = row("eth0", Vlan::id(Vid::from_tci(10)), &counters);
@@ -166,7 +170,7 @@ mod tests {
                 "trunk": "eth0", "vlan": 10, "tag": "802.1Q",
                 "rx": {"packets": {"unicast": 1, "multicast": 2, "broadcast": 3}, "bytes": 600},
                 "tx": {"packets": {"unicast": 0, "multicast": 0, "broadcast": 0}, "bytes": 0},
-                "verdicts": {"rx": {"pass": 3, "steer": 2, "drop": 1},
+                "verdicts": {"rx": {"pass": 2, "steer": 2, "deliver": 1, "drop": 1},
                              "tx": {"pass": 0, "reflect": 0, "shortcut": 0}},
                 "drops": {"storm": 1, "shed_vlan": 0, "shed_mac": 0, "returned": 0},
                 "disputed": 1,

@@ -1,15 +1,18 @@
 //! `vlanfast endpoints`: who is behind the trunk, according to the maps; the names come from netlink
 //! and Docker.
 
+mod delivery;
+
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::Serialize;
 use vlanfast_common::{Endpoint, EndpointKey, Neighbor};
 
+use self::delivery::Delivery;
 use super::attached;
 use crate::{
     cli::EndpointsArgs,
-    datapath::{check_kernel, pins::Pins, tables::Maps},
+    datapath::{self, check_kernel, pins::Pins, tables::Maps},
     output,
     source::{docker, netlink::Netlink},
     state::{
@@ -44,17 +47,22 @@ struct Row {
     service: Option<String>,
     /// Another device of the VLAN has its MAC or one of its addresses.
     conflict: bool,
+    /// How unicast from the wire reaches it: `kernel` or `redirect`.
+    deliver: &'static str,
+    /// Why it is not `redirect` where that is asked for.
+    detour: Option<String>,
 }
 
 pub async fn run(args: &EndpointsArgs) -> anyhow::Result<()> {
     check_kernel()?;
     let trunks = attached(args.trunk.as_deref()).await?;
+    let kernel = datapath::netlink::Netlink::connect()?;
     let mut netlink = Netlink::open()?;
     netlink.refresh()?;
     let (docker, _) = docker::list_once(&args.docker, PATIENCE).await;
     let mut all = vec![];
     for pins in &trunks {
-        all.extend(read(pins, netlink.network(), &docker)?);
+        all.extend(read(&kernel, pins, netlink.network(), &docker).await?);
     }
     match args.json {
         true => output::json(&all),
@@ -62,9 +70,16 @@ pub async fn run(args: &EndpointsArgs) -> anyhow::Result<()> {
     }
 }
 
-fn read(pins: &Pins, network: &Network, docker: &Docker) -> anyhow::Result<Vec<Row>> {
+async fn read(
+    kernel: &datapath::netlink::Netlink,
+    pins: &Pins,
+    network: &Network,
+    docker: &Docker,
+) -> anyhow::Result<Vec<Row>> {
     let maps = Maps::open(pins)?;
-    let desired = desired(network, Ifindex(maps.settings()?.ifindex));
+    let settings = maps.settings()?;
+    let delivery = Delivery::read(kernel, pins, &settings).await?;
+    let desired = desired(network, Ifindex(settings.ifindex));
     let mut names = names(&desired, docker);
     let parents: BTreeMap<_, _> = desired
         .devices
@@ -87,6 +102,7 @@ fn read(pins: &Pins, network: &Network, docker: &Docker) -> anyhow::Result<Vec<R
                 addresses,
                 names.remove(key),
                 parents.get(key),
+                delivery.to(tables.vlans.get(&key.vid()), endpoint),
             )
         })
         .collect())
@@ -113,6 +129,7 @@ fn row(
     addresses: Vec<(IpAddr, bool)>,
     names: Option<Names>,
     parent: Option<&String>,
+    (deliver, detour): (&'static str, Option<String>),
 ) -> Row {
     let device = names.as_ref().map(|names| names.device.clone());
     let names = names.unwrap_or_default();
@@ -137,6 +154,8 @@ fn row(
         service: names.service,
         conflict: endpoint.has(Endpoint::CONFLICT)
             || addresses.iter().any(|(_, conflict)| *conflict),
+        deliver,
+        detour,
     }
 }
 
@@ -144,7 +163,7 @@ fn table(rows: &[Row]) -> String {
     if rows.is_empty() {
         return "no endpoints\n".into();
     }
-    const HEAD: [&str; 9] = [
+    const HEAD: [&str; 8] = [
         "trunk",
         "vlan",
         "mac",
@@ -153,9 +172,18 @@ fn table(rows: &[Row]) -> String {
         "network",
         "device",
         "nsid",
-        "mode",
     ];
-    let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
+    // Where the kernel delivers all of it there is nothing to tell apart.
+    let tells = rows
+        .iter()
+        .any(|row| row.deliver != "kernel" || row.detour.is_some());
+    let rest = if tells {
+        &["deliver", "mode"][..]
+    } else {
+        &["mode"]
+    };
+    let head = HEAD.iter().chain(rest);
+    let mut lines = vec![head.map(|&word| word.to_owned()).collect::<Vec<_>>()];
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     for row in rows {
         let addresses: Vec<_> = row.addresses.iter().map(IpAddr::to_string).collect();
@@ -163,7 +191,7 @@ fn table(rows: &[Row]) -> String {
         if row.conflict {
             mode += "  conflict: its MAC or an address is someone else's too";
         }
-        lines.push(vec![
+        let mut line = vec![
             row.trunk.clone(),
             row.vlan.to_string(),
             row.mac.clone(),
@@ -176,8 +204,15 @@ fn table(rows: &[Row]) -> String {
             or_dash(&row.network),
             or_dash(&row.device),
             row.nsid.map_or_else(|| "-".into(), |nsid| nsid.to_string()),
-            mode,
-        ]);
+        ];
+        if tells {
+            line.push(match &row.detour {
+                None => row.deliver.to_owned(),
+                Some(why) => format!("{}: {why}", row.deliver),
+            });
+        }
+        line.push(mode);
+        lines.push(line);
     }
     output::list(&lines)
 }
@@ -222,6 +257,12 @@ mod tests {
             addresses,
             Some(names),
             Some(&parent),
+            ("kernel", Some("in another namespace".into())),
+        );
+        let text = table(std::slice::from_ref(&row));
+        assert!(
+            text.contains("kernel: in another namespace  bridge"),
+            "{text}"
         );
         assert_eq!(
             serde_json::to_value(row).unwrap(),
@@ -230,6 +271,7 @@ mod tests {
                 "device": "eth0", "ifindex": 7, "nsid": 3, "kind": "macvlan", "mode": "bridge",
                 "parent": "eth0.10", "container": "container0", "network": "macvlan10",
                 "project": null, "service": null, "conflict": false,
+                "deliver": "kernel", "detour": "in another namespace",
             })
         );
     }

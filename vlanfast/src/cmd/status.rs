@@ -1,5 +1,6 @@
 //! `vlanfast status`: what the kernel says is attached, and what is in its maps.
 
+mod policy;
 mod text;
 
 use std::collections::BTreeMap;
@@ -7,10 +8,10 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use serde::Serialize;
 use vlanfast_common::{
-    Endpoint, IngressReason, Parent, Policy, Settings, Shed, Shortcut, Source, SourceState, Vid,
+    Endpoint, IngressReason, Parent, Policy, Settings, Shed, Source, SourceState, Vid,
 };
 
-use self::text::text;
+use self::{policy::PolicyRow, text::text};
 use super::attached;
 use crate::{
     cli::StatusArgs,
@@ -82,19 +83,6 @@ struct Ingress {
     reason: String,
     /// `rx-vlan-offload` is off for it; detaching turns it on again.
     managed_offload: bool,
-}
-
-/// What the programs do, as long as the heartbeat is alive.
-#[derive(Serialize)]
-struct PolicyRow {
-    steer: bool,
-    storm_limit: u32,
-    shed: &'static str,
-    dry_run: bool,
-    host_access: bool,
-    shortcut: &'static str,
-    /// In seconds, 0 for never; null where nothing is learnt.
-    shortcut_refresh: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -297,27 +285,19 @@ async fn device(netlink: &Netlink, pins: &Pins, ifindex: u32) -> anyhow::Result<
     Ok(trunk)
 }
 
-impl From<Policy> for PolicyRow {
-    fn from(policy: Policy) -> Self {
-        let shortcut = Shortcut::from_number(policy.shortcut);
-        Self {
-            steer: policy.steer != 0,
-            storm_limit: policy.storm_limit,
-            shed: Shed::from_number(policy.shed).name(),
-            dry_run: policy.dry_run != 0,
-            host_access: policy.host_access != 0,
-            shortcut: shortcut.name(),
-            shortcut_refresh: (shortcut == Shortcut::Learned).then_some(policy.shortcut_refresh),
-        }
-    }
-}
-
 /// What who switched something on may not expect.
 fn warnings(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec<String> {
-    if policy.shed == Shed::Off as u32 {
-        return vec![];
-    }
     let mut warnings = vec![];
+    if policy.deliver != 0 && chosen == "xdp" {
+        warnings.push(
+            "--deliver redirect has no effect where ingress is read by XDP: every frame takes the kernel's \
+             own path (--ingress tc redirects)"
+                .into(),
+        );
+    }
+    if policy.shed == Shed::Off as u32 {
+        return warnings;
+    }
     if untagged.has(Parent::TAGGED) {
         warnings.push(format!(
             "VLANs without a device here are not shed: there are takers on {trunk} that vlanfast can't see \

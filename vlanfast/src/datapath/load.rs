@@ -44,7 +44,8 @@ fn loader<'a>(policy: &'a Policy, log_level: &'a u8) -> EbpfLoader<'a> {
         .override_global("DRY_RUN", &policy.dry_run, true)
         .override_global("HOST_ACCESS", &policy.host_access, true)
         .override_global("SHORTCUT", &policy.shortcut, true)
-        .override_global("SHORTCUT_REFRESH", &policy.shortcut_refresh, true);
+        .override_global("SHORTCUT_REFRESH", &policy.shortcut_refresh, true)
+        .override_global("DELIVER", &policy.deliver, true);
     loader
 }
 

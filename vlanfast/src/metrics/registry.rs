@@ -121,9 +121,17 @@ impl Scrape {
     fn decisions(&self, out: &mut Output) -> fmt::Result {
         let trunk = self.published.trunk.as_str();
         let verdicts = self.vlans.iter().flat_map(|row| {
-            Direction::ALL.into_iter().flat_map(move |direction| {
-                let verdicts = row.counters.verdicts(direction);
-                verdicts.map(|(verdict, packets)| {
+            let rx = row
+                .counters
+                .rx_verdicts()
+                .map(|named| (Direction::Rx, named));
+            let tx = row
+                .counters
+                .tx_verdicts()
+                .map(|named| (Direction::Tx, named));
+            rx.into_iter()
+                .chain(tx)
+                .map(move |(direction, (verdict, packets))| {
                     let labels = [
                         ("trunk", trunk),
                         ("vlan", &*row.vlan),
@@ -132,7 +140,6 @@ impl Scrape {
                     ];
                     (labels, packets)
                 })
-            })
         });
         out.counter("verdicts", "Packets by what became of them", verdicts)?;
         let drops = self.vlans.iter().flat_map(|row| {

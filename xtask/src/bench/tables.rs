@@ -70,6 +70,14 @@ pub const ALL: &[Table] = &[
         ..TABLE
     },
     Table {
+        name: "wire-to-neighbour",
+        title: "Unicast, from the wire to a macvlan in the trunk's own namespace",
+        about: "The same frames for a macvlan that stays where the trunk is, as a virtual machine's does. \
+                *Redirecting*: with `--deliver redirect`, by TC straight to the device. The kernel queues what \
+                is redirected and starts over with it, which costs more than its own path saves.",
+        ..TABLE
+    },
+    Table {
         name: "container-to-wire",
         title: "Unicast, from a container to the wire",
         about: "Instructions for a UDP datagram of 64 bytes on the wire, from `send` in the container \

@@ -39,6 +39,7 @@ pub fn text(status: &Status) -> String {
         host_access,
         shortcut,
         shortcut_refresh,
+        deliver,
     } = status.policy;
     let limit = match storm_limit {
         0 => "off".into(),
@@ -62,6 +63,7 @@ pub fn text(status: &Status) -> String {
         Some(seconds) => format!("{shortcut}, the router is asked again every {seconds} s"),
     };
     row("policy", "shortcut".into(), shortcut);
+    row("policy", "deliver".into(), deliver.into());
     if dry_run {
         let how = "decides and counts, and changes no packet";
         row("policy", "dry run".into(), how.into());

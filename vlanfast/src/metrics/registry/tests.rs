@@ -98,6 +98,7 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
             bytes: 256,
         },
         steered: 2,
+        delivered: 1,
         disputed: 1,
         dropped: [1, 0, 0, 0],
         ..Counters::default()
@@ -121,9 +122,13 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
     let verdicts = series(&text, "vlanfast_verdicts");
     assert_eq!(
         verdicts[0],
-        r#"vlanfast_verdicts_total{trunk="eth0",vlan="10",direction="rx",verdict="pass"} 3"#
+        r#"vlanfast_verdicts_total{trunk="eth0",vlan="10",direction="rx",verdict="pass"} 2"#
     );
-    assert_eq!(verdicts.len(), 6);
+    assert_eq!(
+        verdicts[2],
+        r#"vlanfast_verdicts_total{trunk="eth0",vlan="10",direction="rx",verdict="deliver"} 1"#
+    );
+    assert_eq!(verdicts.len(), 7);
     assert_eq!(
         series(&text, "vlanfast_drops"),
         [

@@ -1,0 +1,37 @@
+//! What is switched on, as `status` shows it.
+
+use serde::Serialize;
+use vlanfast_common::{Policy, Shed, Shortcut};
+
+/// What the programs do, as long as the heartbeat is alive.
+#[derive(Serialize)]
+pub struct PolicyRow {
+    pub steer: bool,
+    pub storm_limit: u32,
+    pub shed: &'static str,
+    pub dry_run: bool,
+    pub host_access: bool,
+    pub shortcut: &'static str,
+    /// In seconds, 0 for never; null where nothing is learnt.
+    pub shortcut_refresh: Option<u32>,
+    pub deliver: &'static str,
+}
+
+impl From<Policy> for PolicyRow {
+    fn from(policy: Policy) -> Self {
+        let shortcut = Shortcut::from_number(policy.shortcut);
+        Self {
+            steer: policy.steer != 0,
+            storm_limit: policy.storm_limit,
+            shed: Shed::from_number(policy.shed).name(),
+            dry_run: policy.dry_run != 0,
+            host_access: policy.host_access != 0,
+            shortcut: shortcut.name(),
+            shortcut_refresh: (shortcut == Shortcut::Learned).then_some(policy.shortcut_refresh),
+            deliver: match policy.deliver {
+                0 => "kernel",
+                _ => "redirect",
+            },
+        }
+    }
+}
