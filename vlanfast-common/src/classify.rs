@@ -90,9 +90,9 @@ pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -
         // The constants one after the other, so that each is a branch that the verifier removes. What is
         // reflected to the trunk itself comes in again.
         Direction::Rx => {
+            let is_read = tables.learns() || tables.delivers();
             headers.cast == Cast::Unicast
-                && !tables.learns()
-                && !tables.delivers()
+                && !is_read
                 && !(tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED)
         }
         Direction::Tx => {

@@ -43,7 +43,7 @@ fn packet(protocol: u8, identification: u16, hops: u8, word: u32, length: u16) -
     let macs = [2, 0, 0, 0, 9, 9, 2, 0, 0, 0, 0, 1];
     let bytes = [&macs[..], &[8, 0], &ip, &transport, &payload].concat();
     let frame = Bytes::new(&bytes);
-    Packet::read(&frame, &parse(&frame), Vid::from_tci(10)).unwrap()
+    Packet::read(&frame, &parse(&frame), Vid::from_tci(10)).expect("a packet to learn from")
 }
 
 /// A flow by the shortcut, that the router has answered for at one second.
