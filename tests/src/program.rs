@@ -2,11 +2,11 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -77,6 +77,7 @@ pub struct Attached {
     child: Child,
     binary: String,
     stdout: BufReader<ChildStdout>,
+    stderr: Option<JoinHandle<io::Result<String>>>,
     /// Its name by now: a test may rename it.
     pub trunk: String,
     /// The namespace's name.
@@ -107,14 +108,17 @@ impl Attached {
             .spawn()
             .context("failed to start vlanfast attach")?;
         let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
+        let mut stderr = child.stderr.take().context("stderr is piped")?;
+        // At once: the kernel's reasons may be longer than a pipe.
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).map(|_| text)
+        });
         let mut said = String::new();
         while !said.contains("Ctrl-C") {
             if stdout.read_line(&mut said)? == 0 {
-                let mut error = String::new();
-                if let Some(mut stderr) = child.stderr.take() {
-                    stderr.read_to_string(&mut error)?;
-                }
                 let status = child.wait()?;
+                let error = written(stderr)?;
                 bail!(
                     "vlanfast attach {trunk} {arguments:?} ended ({status}): {}",
                     error.trim()
@@ -130,6 +134,7 @@ impl Attached {
             child,
             binary,
             stdout,
+            stderr: Some(stderr),
             trunk: trunk.to_owned(),
             netns,
             said,
@@ -231,14 +236,11 @@ impl Attached {
     /// Waits for it to end by itself.
     pub fn end(mut self) -> Result<Ended> {
         let status = self.wait()?;
-        let mut stderr = String::new();
-        if let Some(mut pipe) = self.child.stderr.take() {
-            pipe.read_to_string(&mut stderr)?;
-        }
+        let stderr = self.stderr.take().context("it ends once")?;
         Ok(Ended {
             code: status.code(),
             stdout: String::new(),
-            stderr,
+            stderr: written(stderr)?,
         })
     }
 
@@ -273,6 +275,14 @@ impl Drop for Attached {
             let _ = end(enter(&self.netns, &self.binary).args(["detach", &self.trunk]));
         }
     }
+}
+
+/// What a process has written by its end.
+fn written(reader: JoinHandle<io::Result<String>>) -> Result<String> {
+    let text = reader
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(text)
 }
 
 /// The directory of a trunk's pins.

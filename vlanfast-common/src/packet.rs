@@ -114,7 +114,7 @@ impl Packet {
                 protocol: network.protocol,
                 version: network.sender.version as u8,
             },
-            wire: wire(frame, headers),
+            wire: wire(frame.whole(), headers),
             destination: frame.read(0).map(Mac)?,
             source: frame.read(6).map(Mac)?,
             start: transport.start,
