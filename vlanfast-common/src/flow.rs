@@ -39,8 +39,8 @@ pub struct Flow {
     question: AtomicU64,
     /// Its [`Packet::acknowledged`], and below it its [`Packet::end`].
     bounds: AtomicU64,
-    /// The highest [`Packet::end`] that the router has sent on while it did, with [`ARRIVED`].
-    arrived: AtomicU64,
+    /// What its last packet acknowledged of the other direction, with [`SAID`].
+    acknowledged: AtomicU64,
     /// The router's MAC on the sender's VLAN, and the sender's.
     gateway: AtomicU64,
     sender: AtomicU64,
@@ -52,8 +52,8 @@ const _: () = assert!(size_of::<Flow>() == 96);
 
 /// A flag of a question: the same packet has taken the shortcut as well.
 const COPIED: u64 = 1 << 32;
-/// There is a sequence number.
-const ARRIVED: u64 = 1 << 32;
+/// There is a number.
+const SAID: u64 = 1 << 32;
 
 /// What becomes of a packet that leaves its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +84,19 @@ pub enum Arrival {
 }
 
 impl Flow {
-    /// A packet leaves for the router, whose taker is known.
+    /// A packet leaves for the router, whose taker is known. `acknowledged` is what the other direction has said
+    /// by then, if there is one.
     #[inline(always)]
-    pub fn leave(&self, packet: &Packet, taker: Route, now: u64, refresh: u64) -> Step {
+    pub fn leave(
+        &self,
+        packet: &Packet,
+        taker: Route,
+        acknowledged: impl FnOnce() -> Option<u32>,
+        (now, refresh): (u64, u64),
+    ) -> Step {
         let last = shared::load(&self.seen);
         shared::store(&self.seen, now);
+        shared::store(&self.acknowledged, SAID | packet.acknowledged as u64);
         let (asked, answered) = (shared::load(&self.asked), shared::load(&self.answered));
         let is_the_same = shared::load(&self.gateway) == packet.destination.to_bits()
             && shared::load(&self.sender) == packet.source.to_bits()
@@ -105,7 +113,9 @@ impl Flow {
             return Step::Router;
         }
         if shared::load(&self.moved) == 0 {
-            if !self.may_move(packet) {
+            // Where the taker has everything before it, no packet can overtake one that is still with the
+            // router. Of datagrams nobody is promised an order.
+            if packet.is_tcp() && acknowledged() != Some(packet.start) {
                 return Step::Router;
             }
             shared::store(&self.moved, now);
@@ -134,7 +144,6 @@ impl Flow {
         if shared::load(&self.taker) != taker_bits(taker) || packet.turns() {
             return Arrival::Ordinary;
         }
-        self.note_arrival(packet);
         let question = shared::load(&self.question);
         let asked = shared::load(&self.asked);
         // One hop, neither more nor less.
@@ -174,7 +183,6 @@ impl Flow {
     fn open(&self, packet: &Packet, taker: Route, now: u64) {
         shared::store(&self.answered, 0);
         shared::store(&self.moved, 0);
-        shared::store(&self.arrived, 0);
         shared::store(&self.gateway, packet.destination.to_bits());
         shared::store(&self.sender, packet.source.to_bits());
         shared::store(&self.taker, taker_bits(taker));
@@ -192,29 +200,17 @@ impl Flow {
         shared::store(&self.asked, now);
     }
 
-    /// Whether a packet by the shortcut overtakes none that is still with the router. Of datagrams nobody is
-    /// promised an order.
-    #[inline(always)]
-    fn may_move(&self, packet: &Packet) -> bool {
-        !packet.is_tcp() || shared::load(&self.arrived) == ARRIVED | packet.start as u64
-    }
-
-    #[inline(always)]
-    fn note_arrival(&self, packet: &Packet) {
-        if !packet.is_tcp() || shared::load(&self.moved) != 0 {
-            return;
-        }
-        let arrived = shared::load(&self.arrived);
-        let is_further = packet.end.wrapping_sub(arrived as u32) as i32 > 0;
-        if arrived == 0 || is_further {
-            shared::store(&self.arrived, ARRIVED | packet.end as u64);
-        }
-    }
-
     #[inline(always)]
     fn count(&self, packet: &Packet) {
         shared::add(&self.packets, packet.wire.packets);
         shared::add(&self.bytes, packet.wire.bytes);
+    }
+
+    /// What its last packet acknowledged of the other direction.
+    #[inline(always)]
+    pub fn acknowledged(&self) -> Option<u32> {
+        let said = shared::load(&self.acknowledged);
+        (said & SAID != 0).then_some(said as u32)
     }
 
     /// The taker's VLAN.
@@ -243,7 +239,7 @@ impl Flow {
 pub enum FlowState {
     /// It has asked, and the router has not answered yet.
     Candidate,
-    /// The router has answered, and packets that are still with it are waited for.
+    /// The router has answered, and TCP waits until its taker has everything that is with it.
     Enabled,
     /// Its packets take the shortcut.
     Shortcut,
@@ -272,7 +268,7 @@ impl From<[u64; 12]> for Flow {
             bytes,
             question,
             bounds,
-            arrived,
+            acknowledged,
             gateway,
             sender,
             taker,
@@ -286,7 +282,7 @@ impl From<[u64; 12]> for Flow {
             bytes,
             question,
             bounds,
-            arrived,
+            acknowledged,
             gateway,
             sender,
             taker,

@@ -36,6 +36,19 @@ impl FlowKey {
         self.end(self.destination)
     }
 
+    /// That of what the taker sends back from another VLAN.
+    #[inline(always)]
+    pub const fn back(&self, vid: u16) -> Self {
+        let [from, to] = self.ports;
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ports: [to, from],
+            vid,
+            ..*self
+        }
+    }
+
     /// The same as an address.
     pub fn source(&self) -> IpAddr {
         self.sender().address()

@@ -46,15 +46,26 @@ fn packet(protocol: u8, identification: u16, hops: u8, word: u32, length: u16) -
     Packet::read(&frame, &parse(&frame), Vid::from_tci(10)).expect("a packet to learn from")
 }
 
+/// A packet leaves whose taker has everything before it.
+fn leaves(flow: &Flow, packet: &Packet, taker: Route, times: (u64, u64)) -> Step {
+    flow.leave(packet, taker, || Some(packet.start), times)
+}
+
 /// A flow by the shortcut, that the router has answered for at one second.
 fn moved(refresh: u64) -> Flow {
     let flow = Flow::default();
     let first = tcp(1, 64, 100, 10);
-    assert_eq!(flow.leave(&first, TAKER, SECOND, refresh), Step::Candidate);
+    assert_eq!(
+        leaves(&flow, &first, TAKER, (SECOND, refresh)),
+        Step::Candidate
+    );
     let answer = tcp(1, 63, 100, 10);
     assert_eq!(flow.arrive(&answer, TAKER, SECOND), Arrival::Enables);
     let next = tcp(2, 64, 110, 10);
-    assert_eq!(flow.leave(&next, TAKER, SECOND, refresh), Step::Shortcut);
+    assert_eq!(
+        leaves(&flow, &next, TAKER, (SECOND, refresh)),
+        Step::Shortcut
+    );
     flow
 }
 
@@ -78,7 +89,7 @@ fn a_question_waits_so_long_and_no_longer() {
     let ask = || {
         let flow = Flow::default();
         let first = udp(1, 64, 9);
-        assert_eq!(flow.leave(&first, TAKER, SECOND, 0), Step::Candidate);
+        assert_eq!(leaves(&flow, &first, TAKER, (SECOND, 0)), Step::Candidate);
         flow
     };
     let answer = udp(1, 63, 9);
@@ -89,9 +100,15 @@ fn a_question_waits_so_long_and_no_longer() {
     // Who sends on asks anew before.
     let flow = ask();
     let soon = SECOND + ANSWER - 1;
-    assert_eq!(flow.leave(&udp(2, 64, 9), TAKER, soon, 0), Step::Router);
+    assert_eq!(
+        leaves(&flow, &udp(2, 64, 9), TAKER, (soon, 0)),
+        Step::Router
+    );
     let then = SECOND + ANSWER;
-    assert_eq!(flow.leave(&udp(3, 64, 9), TAKER, then, 0), Step::Candidate);
+    assert_eq!(
+        leaves(&flow, &udp(3, 64, 9), TAKER, (then, 0)),
+        Step::Candidate
+    );
     assert_eq!(flow.arrive(&answer, TAKER, then), Arrival::Ordinary);
     assert_eq!(flow.arrive(&udp(3, 63, 9), TAKER, then), Arrival::Enables);
 }
@@ -103,9 +120,9 @@ fn a_flow_that_rests_too_long_is_forgotten() {
     let last = SECOND + IDLE - 1;
     assert_eq!(flow.state(last), Some(FlowState::Shortcut));
     assert_eq!(flow.state(last + 1), None);
-    assert_eq!(flow.leave(&segment, TAKER, last, 0), Step::Shortcut);
+    assert_eq!(leaves(&flow, &segment, TAKER, (last, 0)), Step::Shortcut);
     let later = last + IDLE;
-    assert_eq!(flow.leave(&segment, TAKER, later, 0), Step::Candidate);
+    assert_eq!(leaves(&flow, &segment, TAKER, (later, 0)), Step::Candidate);
     assert_eq!(flow.state(later), Some(FlowState::Candidate));
 }
 
@@ -114,7 +131,7 @@ fn the_router_is_asked_again_when_it_is_time_and_once() {
     let refresh = 30 * SECOND;
     let flow = moved(refresh);
     let at = |seconds: u64| seconds * SECOND;
-    let leave = |id, start, now| flow.leave(&tcp(id, 64, start, 10), TAKER, now, refresh);
+    let leave = |id, start, now| leaves(&flow, &tcp(id, 64, start, 10), TAKER, (now, refresh));
     assert_eq!(leave(3, 120, at(30)), Step::Shortcut);
     assert_eq!(leave(4, 130, at(31)), Step::Both);
     assert_eq!(leave(5, 140, at(31)), Step::Shortcut);
@@ -130,17 +147,39 @@ fn the_router_is_asked_again_when_it_is_time_and_once() {
 }
 
 #[test]
+fn tcp_moves_when_its_taker_has_everything() {
+    let flow = Flow::default();
+    let times = (SECOND, 0);
+    leaves(&flow, &tcp(1, 64, 100, 10), TAKER, times);
+    assert_eq!(flow.acknowledged(), Some(0));
+    let answer = tcp(1, 63, 100, 10);
+    assert_eq!(flow.arrive(&answer, TAKER, SECOND), Arrival::Enables);
+    let next = tcp(2, 64, 110, 10);
+    for (acknowledged, step) in [
+        (None, Step::Router),
+        (Some(100), Step::Router),
+        (Some(110), Step::Shortcut),
+        (None, Step::Shortcut),
+    ] {
+        assert_eq!(flow.leave(&next, TAKER, || acknowledged, times), step);
+    }
+}
+
+#[test]
 fn another_router_or_taker_is_another_flow() {
     let other = Route { vid: 30, ..TAKER };
     let segment = tcp(3, 64, 120, 10);
     let flow = moved(0);
-    assert_eq!(flow.leave(&segment, other, SECOND, 0), Step::Candidate);
+    assert_eq!(leaves(&flow, &segment, other, (SECOND, 0)), Step::Candidate);
     let mut elsewhere = segment;
     elsewhere.destination = Mac([2, 0, 0, 0, 9, 8]);
     let flow = moved(0);
-    assert_eq!(flow.leave(&elsewhere, TAKER, SECOND, 0), Step::Candidate);
+    assert_eq!(
+        leaves(&flow, &elsewhere, TAKER, (SECOND, 0)),
+        Step::Candidate
+    );
     let flow = Flow::default();
-    flow.leave(&udp(1, 64, 9), TAKER, SECOND, 0);
+    leaves(&flow, &udp(1, 64, 9), TAKER, (SECOND, 0));
     let arrival = flow.arrive(&udp(1, 63, 9), other, SECOND);
     assert_eq!(arrival, Arrival::Ordinary);
 }
@@ -190,7 +229,8 @@ proptest! {
                     id = id.wrapping_add(1);
                     let segment = tcp(id, 64, next, length);
                     next = next.wrapping_add(length.into());
-                    let step = flow.leave(&segment, TAKER, now, refresh * SECOND);
+                    let has = Some(arrived);
+                    let step = flow.leave(&segment, TAKER, || has, (now, refresh * SECOND));
                     if matches!(step, Step::Shortcut | Step::Both) {
                         let is_ahead = |sent: &Sent| !sent.copied && sent.segment.end != sent.segment.start;
                         prop_assert!(!with_router.iter().any(is_ahead), "{step:?} with {with_router:?}");
@@ -242,7 +282,7 @@ proptest! {
             _ => asked,
         };
         let flow = Flow::default();
-        flow.leave(&udp(asked.0, 64, asked.1), TAKER, SECOND, 0);
+        leaves(&flow, &udp(asked.0, 64, asked.1), TAKER, (SECOND, 0));
         let arrival = flow.arrive(&udp(came.0, hops, came.1), TAKER, SECOND);
         let is_it = asked == came && hops == 63;
         prop_assert_eq!(arrival == Arrival::Enables, is_it);

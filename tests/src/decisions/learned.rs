@@ -48,6 +48,33 @@ fn leaves(packet: &[u8], verdict: Verdict) -> Heard {
     heard(Direction::Tx, (ROUTER, CONTAINER, 10), packet, verdict)
 }
 
+/// The far container's, which acknowledges the near one's bytes up to here.
+fn acknowledges(number: u32) -> Heard {
+    // Swapped addresses leave the checksum as it is.
+    let mut packet = ipv4(6, 1, &tcp(5_000, ACK));
+    packet[2 + 12..2 + 20].copy_from_slice(&[FAR, TAKER].concat());
+    acknowledging_back(&packet, 2 + 20, number)
+}
+
+fn acknowledges6(number: u32) -> Heard {
+    let mut packet = ipv6(6, &tcp(5_000, ACK));
+    packet[2 + 8..2 + 40].copy_from_slice(&[FAR6, TAKER6].concat());
+    acknowledging_back(&packet, 2 + 40, number)
+}
+
+/// A packet from the far container, with the ports the other way round and a number that it acknowledges.
+fn acknowledging_back(packet: &[u8], transport: usize, number: u32) -> Heard {
+    let mut packet = packet.to_vec();
+    packet[transport..transport + 4].copy_from_slice(&[0x30, 1, 0x30, 0]);
+    packet[transport + 8..transport + 12].copy_from_slice(&number.to_be_bytes());
+    heard(
+        Direction::Tx,
+        (ROUTER, CONTAINER, GUESTS),
+        &packet,
+        Verdict::Pass,
+    )
+}
+
 /// The same packet, from the router to the far container.
 fn returns(packet: &[u8]) -> Heard {
     comes(&hop(packet, 1))
@@ -219,9 +246,11 @@ pub fn conversations() -> Vec<Said> {
                 leaves(&segment(100, ACK), Pass),
                 leaves(&segment(110, ACK), Pass),
                 returns(&segment(100, ACK)),
+                acknowledges(110),
                 leaves(&segment(120, ACK), Pass),
                 returns(&segment(110, ACK)),
                 returns(&segment(120, ACK)),
+                acknowledges(130),
                 leaves(&segment(130, ACK), short),
                 leaves(&segment(140, ACK), short),
                 leaves(&segment(150, FIN), Pass),
@@ -233,6 +262,7 @@ pub fn conversations() -> Vec<Said> {
             vec![
                 leaves(&ipv6(6, &tcp(100, ACK)), Pass),
                 returns(&ipv6(6, &tcp(100, ACK))),
+                acknowledges6(110),
                 leaves(&ipv6(6, &tcp(110, ACK)), short),
                 leaves(&ipv6(6, &tcp(120, RST)), Pass),
                 leaves(&ipv6(6, &tcp(120, ACK)), Pass),
@@ -243,6 +273,7 @@ pub fn conversations() -> Vec<Said> {
             vec![
                 leaves(&segment(100, ACK), Pass),
                 returns(&segment(100, ACK)),
+                acknowledges(110),
                 leaves(&segment(110, ACK), short),
                 leaves(&segment(500, SYN), Pass),
                 leaves(&segment(501, ACK), Pass),
@@ -340,6 +371,7 @@ pub fn conversations() -> Vec<Said> {
                 vec![
                     leaves(&segment(100, ACK), Pass),
                     returns(&segment(100, ACK)),
+                    acknowledges(110),
                     leaves(&segment(110, ACK), short),
                     leaves(&segment(120, ACK), both).after(1_050),
                     is_dropped(&part(&segment(120, ACK), 0)),
@@ -368,9 +400,11 @@ pub fn conversations() -> Vec<Said> {
                 leaves(&segment(100, ACK), Pass),
                 leaves(&segment(110, ACK), Pass),
                 returns(&segment(100, ACK)),
+                acknowledges(110),
                 leaves(&segment(120, ACK), Pass).after(1_050),
                 returns(&segment(110, ACK)),
                 returns(&segment(120, ACK)),
+                acknowledges(130),
                 leaves(&segment(130, ACK), short),
             ],
         ),
@@ -379,6 +413,7 @@ pub fn conversations() -> Vec<Said> {
             vec![
                 leaves(&segment(100, ACK), Pass),
                 returns(&acknowledging(&segment(100, ACK))),
+                acknowledges(110),
                 leaves(&segment(110, ACK), Pass),
             ],
         ),

@@ -59,7 +59,9 @@ fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
     let Some(flow) = flow else {
         return Verdict::Pass;
     };
-    let step = flow.leave(packet, to, tables.exact_now(), tables.refresh());
+    let acknowledged = || tables.flow(&key.back(to.vid))?.acknowledged();
+    let times = (tables.exact_now(), tables.refresh());
+    let step = flow.leave(packet, to, acknowledged, times);
     if step != Step::Router
         && let Some(pair) = tables.pair(PairKey {
             from: key.vid,
