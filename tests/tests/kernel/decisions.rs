@@ -47,21 +47,24 @@ fn decides_at(
     world: impl Fn() -> World,
 ) {
     require!("decisions", nix::unistd::geteuid().is_root(), "needs root");
+    // What leaves changes nothing that the next frame meets: loaded once, it serves them all.
+    let mut kept = None;
     for frame in frames {
         let name = frame.name;
         let world = world();
-        let mut loaded = Loaded::new(program, &world);
-        let mut counted_before = Counted::new();
+        let (mut loaded, mut expected) = kept
+            .take()
+            .unwrap_or_else(|| (Loaded::new(program, &world), Counted::new()));
         if let Some(before) = before {
             let (verdict, counted) = by_host(&world, &before.bytes, direction);
             assert_eq!(verdict, before.verdict, "{}, by the host", before.name);
             assert_eq!(loaded.run(&before.bytes).2, counted);
-            counted_before = counted;
+            expected = counted;
         }
-        let (verdict, mut expected) = by_host(&world, &frame.bytes, direction);
+        let (verdict, counted) = by_host(&world, &frame.bytes, direction);
         assert_eq!(verdict, frame.verdict, "{name}, by the host");
-        for (key, before) in counted_before {
-            expected.entry(key).or_default().merge(&before);
+        for (key, counted) in counted {
+            expected.entry(key).or_default().merge(&counted);
         }
         let (code, left, counted) = loaded.run(&frame.bytes);
         let done = match world.policy.dry_run {
@@ -72,6 +75,7 @@ fn decides_at(
         assert_eq!(code, expected_code, "{program}: {name}");
         assert_eq!(left, expected_frame, "{program}: {name}");
         assert_eq!(counted, expected, "{program}: {name}");
+        kept = (direction == Direction::Tx).then_some((loaded, expected));
     }
 }
 
