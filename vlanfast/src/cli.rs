@@ -90,7 +90,7 @@ pub struct AttachArgs {
     pub shortcut_allow: Vec<Pair>,
 
     /// After how long a learnt flow asks the router again; 0 for never
-    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "shortcut",
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub shortcut_refresh: u32,
 

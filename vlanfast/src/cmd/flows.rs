@@ -50,14 +50,14 @@ pub async fn run(args: &FlowsArgs) -> anyhow::Result<()> {
     if args.json {
         return output::json(&rows);
     }
-    for pins in &trunks {
-        if let Some(note) = without(pins)? {
-            output::text(&note)?;
-        }
+    let notes: Vec<_> = trunks.iter().map(without).collect::<Result<_, _>>()?;
+    for note in notes.iter().flatten() {
+        output::text(note)?;
     }
-    match rows[..] {
-        [] => Ok(()),
-        _ => output::text(&table(&rows)),
+    match notes.contains(&None) {
+        true => output::text(&table(&rows)),
+        // None that learns any.
+        false => Ok(()),
     }
 }
 
