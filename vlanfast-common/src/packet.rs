@@ -222,3 +222,11 @@ impl Transport {
         }
     }
 }
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::FlowKey;
+
+    // SAFETY: `repr(C)`, integers alone, and the size above leaves no room for padding.
+    unsafe impl aya::Pod for FlowKey {}
+}

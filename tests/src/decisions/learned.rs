@@ -1,18 +1,18 @@
 //! What is learnt from packets that leave for a router and come back from it.
 
+mod packets;
+
 use std::time::Duration;
 
 use vlanfast_common::{Direction, Mac, Reason, Verdict, Vid};
 
+use self::packets::*;
 use crate::{
-    messages::{NOBODY, TAKER, TAKER6, icmpv6, ipv4_checksum},
+    messages::{NOBODY, TAKER, TAKER6, icmpv6},
     packet::{frame, tag},
     world::{CONTAINER, GUESTS, SIBLING},
 };
 
-/// The far container's addresses.
-const FAR: [u8; 4] = [10, 0, 30, 2];
-const FAR6: [u8; 16] = [0xfd, 0, 0, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 /// Nobody here has it.
 const ROUTER: [u8; 6] = NOBODY;
 const OTHER_ROUTER: [u8; 6] = [0x02, 0, 0, 0, 9, 8];
@@ -109,61 +109,6 @@ fn heard(
         after: Duration::ZERO,
     }
 }
-
-/// A packet as so many hops leave it, the type first.
-fn hop(packet: &[u8], hops: u8) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    let ip = &mut packet[2..];
-    match ip[0] >> 4 {
-        4 => {
-            ip[8] -= hops;
-            let checksum = ipv4_checksum(ip);
-            ip[10..12].copy_from_slice(&checksum);
-        }
-        _ => ip[7] -= hops,
-    }
-    packet
-}
-
-/// From the near container to the far one, the type first.
-fn ipv4(protocol: u8, identification: u16, payload: &[u8]) -> Vec<u8> {
-    let mut ip = vec![0x45, 0, 0, 20 + payload.len() as u8];
-    ip.extend(identification.to_be_bytes());
-    ip.extend([0x40, 0, 64, protocol, 0, 0]);
-    ip.extend([TAKER, FAR].concat());
-    let checksum = ipv4_checksum(&ip);
-    ip[10..12].copy_from_slice(&checksum);
-    [&[8, 0][..], &ip, payload].concat()
-}
-
-fn ipv6(protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let header = [0x60, 0, 0, 0, 0, payload.len() as u8, protocol, 64];
-    [&[0x86, 0xdd][..], &header, &TAKER6, &FAR6, payload].concat()
-}
-
-fn udp(word: u32) -> Vec<u8> {
-    let head = [0x30, 0, 0x30, 1, 0, 16, 0, 0];
-    [&head[..], &word.to_be_bytes(), &[0x55; 4]].concat()
-}
-
-/// Ten bytes of payload, unless it is a SYN.
-fn tcp(sequence: u32, flags: u8) -> Vec<u8> {
-    let payload: &[u8] = match flags & 2 {
-        0 => &[0x55; 10],
-        _ => &[],
-    };
-    let ends = [&[0x30, 0, 0x30, 1][..], &sequence.to_be_bytes(), &[0; 4]].concat();
-    [&ends[..], &[0x50, flags, 1, 0, 0, 0, 0, 0], payload].concat()
-}
-
-fn echo(sequence: u8) -> Vec<u8> {
-    vec![8, 0, 0, 0, 0, 77, 0, sequence]
-}
-
-const SYN: u8 = 2;
-const FIN: u8 = 0x11;
-const RST: u8 = 4;
-const ACK: u8 = 0x10;
 
 /// Everything that is to be learnt, and all that must not be.
 pub fn conversations() -> Vec<Said> {
@@ -430,34 +375,4 @@ pub fn conversations() -> Vec<Said> {
             )
         },
     ]
-}
-
-/// A TCP segment's four bytes from an offset on, in a packet of their own.
-fn part(packet: &[u8], offset: u32) -> Vec<u8> {
-    let (mut packet, at) = (packet.to_vec(), 2 + 20 + 4);
-    let sequence = u32::from_be_bytes(packet[at..at + 4].try_into().unwrap_or_default());
-    packet[at..at + 4].copy_from_slice(&(sequence + offset).to_be_bytes());
-    packet[2 + 3] -= 6;
-    packet.truncate(packet.len() - 6);
-    packet
-}
-
-/// A TCP segment with another acknowledgement.
-fn acknowledging(packet: &[u8]) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    packet[2 + 20 + 8] ^= 1;
-    packet
-}
-
-fn fragment(packet: &[u8]) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    packet[2 + 6] = 0x20;
-    packet
-}
-
-/// With more behind it than the other VLAN's MTU has room for.
-fn large(packet: &[u8]) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    packet.resize(2 + 1401, 0x55);
-    packet
 }
