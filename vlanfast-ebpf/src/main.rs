@@ -34,13 +34,13 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
         }
     }
     let frame = xdp::XdpFrame::new(&ctx);
-    let headers = headers(&frame, frame.head());
+    let headers = told(headers(&frame, frame.head()));
     if !is_plain(&headers, Direction::Rx, &Maps::XDP) {
         let mut verdict = decide_xdp(ctx.ctx, headers.to_bits());
         if Maps::XDP.learns() && learnable_xdp(ctx.ctx, headers.to_bits()) {
             verdict = learn_packet(Direction::Rx, verdict);
         }
-        return finish_xdp(ctx.ctx, headers.to_bits(), verdict);
+        return finish_xdp(ctx.ctx, headers.to_bits(), report::unknown(verdict));
     }
     if report::is_on() {
         report_xdp(ctx.ctx, Verdict::Pass.to_bits());
@@ -69,7 +69,7 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
         }
     }
     let frame = tc::SkbFrame::new(ctx);
-    let headers = headers(&frame, frame.head());
+    let headers = told(headers(&frame, frame.head()));
     if !is_plain(&headers, direction, &Maps::TC) {
         let mut verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
         if Maps::TC.takes_shortcuts() && verdict == PASS && direction == Direction::Tx {
@@ -78,6 +78,7 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
         if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers.to_bits()) {
             verdict = learn_packet(direction, verdict);
         }
+        let verdict = report::unknown(verdict);
         return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
     }
     if report::is_on() {
@@ -211,6 +212,15 @@ fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
     match head {
         Some(head) => parse(&head),
         None => parse(frame),
+    }
+}
+
+/// See [`report::unknown`].
+#[inline(always)]
+fn told(headers: Headers) -> Headers {
+    match report::is_on() {
+        true => Headers::from_bits(report::unknown(headers.to_bits())),
+        false => headers,
     }
 }
 

@@ -49,6 +49,10 @@ pub static NEW_FLOW: Array<Flow> = Array::with_max_entries(1, 0);
 #[map]
 pub static NEW_PAIR: Array<Pair> = Array::with_max_entries(1, 0);
 
+/// For [`report::unknown`](crate::report::unknown).
+#[map]
+pub static UNKNOWN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// What one BPF function hands to the next.
 #[map]
 pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

@@ -9,10 +9,30 @@ use aya_log_ebpf::{
 };
 use vlanfast_common::{Direction, Frame, Headers, Protocol, Verdict, Wire, wire};
 
+use crate::maps::UNKNOWN;
+
 /// Whether anything is wanted.
 #[inline(always)]
 pub fn is_on() -> bool {
     level_enabled(Level::Debug)
+}
+
+/// The same number, of which the verifier knows nothing any more, where messages are wanted. It would go through
+/// every message for each way to it, and give up.
+#[inline(always)]
+pub fn unknown(number: u64) -> u64 {
+    if !is_on() {
+        return number;
+    }
+    match UNKNOWN.get_ptr_mut(0) {
+        // SAFETY: the value belongs to this CPU, which runs our programs one after the other.
+        Some(place) => unsafe {
+            place.write_volatile(number);
+            place.read_volatile()
+        },
+        // There is one.
+        None => 0,
+    }
 }
 
 /// `-v`: frames that are passed without being read to the end, steered or dropped. `-vv`: every frame.

@@ -13,13 +13,18 @@ use aya::{
 };
 use decisions::{ALL, STEERING};
 use vlanfast::datapath::load;
-use vlanfast_common::{Bytes, Counters, Direction, Verdict, Vlan, classify, parse, wire};
+use vlanfast_common::{
+    Bytes, Counters, Direction, Policy, Shortcut, Verdict, Vlan, classify, parse, wire,
+};
 use vlanfast_tests::{
     messages::ipv4_checksum,
     packet::{self, Named, Row, corpus},
     require,
     world::{FAR_PARENT, World},
 };
+
+/// The level of `attach -vv`, as aya-log numbers it.
+const EVERY_FRAME: u8 = 5;
 
 /// The counters' key that a row of the corpus stands for, by the documented numbers.
 fn key(row: Row) -> u32 {
@@ -234,18 +239,38 @@ fn the_corpus_has_every_cast_and_kind_of_frame() {
 #[test]
 fn the_verifier_takes_every_program_and_says_at_what_cost() {
     require!("verifier", nix::unistd::geteuid().is_root(), "needs root");
-    for name in [load::XDP, load::RX, load::TX] {
-        let mut ebpf = load::load(&ALL, 0).unwrap();
-        let info = match name {
-            load::XDP => load::xdp(&mut ebpf).unwrap().info(),
-            _ => load::tc(&mut ebpf, name).unwrap().info(),
-        }
-        .unwrap();
-        let verified = info.verified_instruction_count().unwrap_or(0);
-        let jited = info.size_jitted();
-        println!("figure: {name}: {verified} instructions verified, {jited} bytes of machine code");
+    let everything = |shortcut: Shortcut| Policy {
+        host_access: 1,
+        deliver: 1,
+        shortcut: shortcut as u32,
+        shortcut_refresh: 30,
+        ..ALL
+    };
+    for (policy, level, most) in [
         // A million is the kernel's limit; a tenth of it leaves the features room.
-        assert!(verified > 0, "{name}: the kernel does not say");
-        assert!(verified < 100_000, "{name}: {verified}");
+        (ALL, 0, 100_000),
+        (everything(Shortcut::Allow), 0, 300_000),
+        (everything(Shortcut::Learned), 0, 300_000),
+        // With a message for every frame.
+        (everything(Shortcut::Allow), EVERY_FRAME, 1_000_000),
+        (everything(Shortcut::Learned), EVERY_FRAME, 1_000_000),
+    ] {
+        for name in [load::XDP, load::RX, load::TX] {
+            let mut ebpf = load::load(&policy, level).unwrap();
+            let info = match name {
+                load::XDP => load::xdp(&mut ebpf).unwrap().info(),
+                _ => load::tc(&mut ebpf, name).unwrap().info(),
+            }
+            .unwrap();
+            let verified = info.verified_instruction_count().unwrap_or(0);
+            let jited = info.size_jitted();
+            let shortcut = Shortcut::from_number(policy.shortcut).name();
+            println!(
+                "figure: {name}, shortcut {shortcut}, messages {level}: {verified} instructions verified, \
+                 {jited} bytes of machine code"
+            );
+            assert!(verified > 0, "{name}: the kernel does not say");
+            assert!(verified < most, "{name}: {verified}");
+        }
     }
 }
