@@ -34,13 +34,14 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
         }
     }
     let frame = xdp::XdpFrame::new(&ctx);
-    let headers = told(headers(&frame, frame.head()));
+    let headers = headers(&frame, frame.head());
     if !is_plain(&headers, Direction::Rx, &Maps::XDP) {
-        let mut verdict = decide_xdp(ctx.ctx, headers.to_bits());
-        if Maps::XDP.learns() && learnable_xdp(ctx.ctx, headers.to_bits()) {
+        let headers = report::unknown(headers.to_bits());
+        let mut verdict = decide_xdp(ctx.ctx, headers);
+        if Maps::XDP.learns() && learnable_xdp(ctx.ctx, headers) {
             verdict = learn_packet(Direction::Rx, verdict);
         }
-        return finish_xdp(ctx.ctx, headers.to_bits(), report::unknown(verdict));
+        return finish_xdp(ctx.ctx, headers, report::unknown(verdict));
     }
     if report::is_on() {
         report_xdp(ctx.ctx, Verdict::Pass.to_bits());
@@ -62,24 +63,25 @@ pub fn vlanfast_tx(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn skb(ctx: &TcContext, direction: Direction) -> i32 {
-    if Maps::TC.sheds_vlans() && direction == Direction::Rx {
+    if direction == Direction::Rx && Maps::TC.sheds_vlans() {
         let shed = shed_skb(ctx.skb.skb);
         if shed != 0 {
             return shed;
         }
     }
     let frame = tc::SkbFrame::new(ctx);
-    let headers = told(headers(&frame, frame.head()));
+    let headers = headers(&frame, frame.head());
     if !is_plain(&headers, direction, &Maps::TC) {
-        let mut verdict = decide_skb(ctx.skb.skb, headers.to_bits(), direction);
-        if Maps::TC.takes_shortcuts() && verdict == PASS && direction == Direction::Tx {
-            verdict = shortcut_skb(ctx.skb.skb, headers.to_bits());
+        let headers = report::unknown(headers.to_bits());
+        let mut verdict = decide_skb(ctx.skb.skb, headers, direction);
+        if direction == Direction::Tx && Maps::TC.takes_shortcuts() && verdict == PASS {
+            verdict = shortcut_skb(ctx.skb.skb, headers);
         }
-        if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers.to_bits()) {
+        if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers) {
             verdict = learn_packet(direction, verdict);
         }
         let verdict = report::unknown(verdict);
-        return finish_skb(ctx.skb.skb, headers.to_bits(), verdict, direction);
+        return finish_skb(ctx.skb.skb, headers, verdict, direction);
     }
     if report::is_on() {
         report_skb(ctx.skb.skb, Verdict::Pass.to_bits(), direction);
@@ -212,15 +214,6 @@ fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
     match head {
         Some(head) => parse(&head),
         None => parse(frame),
-    }
-}
-
-/// See [`report::unknown`].
-#[inline(always)]
-fn told(headers: Headers) -> Headers {
-    match report::is_on() {
-        true => Headers::from_bits(report::unknown(headers.to_bits())),
-        false => headers,
     }
 }
 
