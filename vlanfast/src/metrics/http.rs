@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use super::registry::{self, Totals};
-use crate::state::published::Published;
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::{
@@ -30,6 +28,9 @@ use tokio::{
     sync::{Semaphore, oneshot, watch},
     time,
 };
+
+use super::registry::{self, Totals};
+use crate::state::published::Published;
 
 /// More wait in the backlog: each of these may hold a whole scrape in memory.
 const CONNECTIONS: usize = 16;
