@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod capture;
+pub mod cpu;
 pub mod crash;
 pub mod daemon;
 pub mod decisions;

@@ -5,14 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
-};
+use anyhow::{Result, ensure};
 
 use crate::{
     capture::Packets,
+    cpu::pin,
     messages::ABSENT6,
     require::in_the_lab,
     scene::{Decisions, Scene, request, solicit},
@@ -101,17 +98,6 @@ impl Storm {
         }
         admitted
     }
-}
-
-/// Keeps this thread on one of the CPUs that it may use.
-fn pin(number: usize) -> Result<()> {
-    let this = Pid::from_raw(0);
-    let allowed = sched_getaffinity(this)?;
-    let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true));
-    let count = cpus.clone().count();
-    let mut one = CpuSet::new();
-    one.set(cpus.nth(number % count).context("a CPU")?)?;
-    Ok(sched_setaffinity(this, &one)?)
 }
 
 /// One storm by ARP and one by neighbour solicitations.

@@ -11,7 +11,7 @@ use vlanfast_tests::{
     world::World,
 };
 
-use super::{Counted, Loaded, by_host, carried_out};
+use super::Loaded;
 
 pub const STEERING: Policy = Policy {
     steer: 1,
@@ -31,8 +31,7 @@ pub const ALL: Policy = Policy {
     ..STEERING
 };
 
-/// Runs frames through both ingress programs: the host, the kernel and the expectation must agree on the
-/// verdict, on what is counted and on every byte. `before` goes first.
+/// Runs frames through both ingress programs, each in a world of its own, in which `before` goes first.
 fn decides(frames: &[Decided], before: Option<&Decided>, world: impl Fn() -> World) {
     for program in [load::XDP, load::RX] {
         decides_at((program, Direction::Rx), frames, before, &world);
@@ -47,36 +46,15 @@ fn decides_at(
     world: impl Fn() -> World,
 ) {
     require!("decisions", nix::unistd::geteuid().is_root(), "needs root");
-    // What leaves changes nothing that the next frame meets: loaded once, it serves them all.
-    let mut kept = None;
+    let mut loaded = Loaded::new(program, &world());
     for frame in frames {
-        let name = frame.name;
         let world = world();
-        let (mut loaded, mut expected) = kept
-            .take()
-            .unwrap_or_else(|| (Loaded::new(program, &world), Counted::new()));
-        if let Some(before) = before {
-            let (verdict, counted) = by_host(&world, &before.bytes, direction);
-            assert_eq!(verdict, before.verdict, "{}, by the host", before.name);
-            assert_eq!(loaded.run(&before.bytes).2, counted);
-            expected = counted;
+        for frame in before.into_iter().chain([frame]) {
+            loaded.meets(frame.name, &frame.bytes, direction, frame.verdict, &world);
         }
-        let (verdict, counted) = by_host(&world, &frame.bytes, direction);
-        assert_eq!(verdict, frame.verdict, "{name}, by the host");
-        for (key, counted) in counted {
-            expected.entry(key).or_default().merge(&counted);
-        }
-        let (code, left, counted) = loaded.run(&frame.bytes);
-        let done = match world.policy.dry_run {
-            0 => verdict,
-            _ => Verdict::Pass,
-        };
-        let (expected_code, expected_frame) = carried_out(program, done, &frame.bytes);
-        assert_eq!(code, expected_code, "{program}: {name}");
-        assert_eq!(left, expected_frame, "{program}: {name}");
-        assert_eq!(counted, expected, "{program}: {name}");
-        kept = (direction == Direction::Tx).then_some((loaded, expected));
+        loaded.calm();
     }
+    loaded.counted_nothing_else();
 }
 
 /// The same for what leaves.
