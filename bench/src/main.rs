@@ -3,6 +3,7 @@
 //! Under `-icount` the guest's clock counts instructions, 1 ns each, so a duration is a number of
 //! instructions there. On a real machine it is a duration.
 
+mod bare;
 mod contender;
 mod crowd;
 mod frame;

@@ -17,6 +17,7 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use crate::{
     capture::{Packets, in_netns},
     packet::{HOST, PEER, frame},
+    require::in_the_lab,
     topology::{Netns, WIRE, Wire},
 };
 
@@ -67,6 +68,14 @@ struct End<'a> {
 }
 
 const PORT: u16 = 9000;
+
+/// Packets a second each way that leave the CPUs to what is tested: under emulation those are few.
+pub fn rate() -> u64 {
+    match in_the_lab() {
+        true => 2_000,
+        false => 10_000,
+    }
+}
 
 impl<'a> Traffic<'a> {
     /// Starts sending `rate` packets a second each way.

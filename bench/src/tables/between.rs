@@ -12,16 +12,30 @@ use vlanfast_tests::{
     topology::{Netns, WIRE, Wire},
 };
 
-use crate::{Bench, measure::FRAMES, report, site::settle};
+use crate::{
+    Bench,
+    bare::{Bare, Devices},
+    measure::FRAMES,
+    report,
+    site::settle,
+};
 
-/// The kernel alone; vlanfast as it is by default, and with what leads from one end to the other.
-const KERNEL: Option<&[&str]> = None;
-const DEFAULT: Option<&[&str]> = Some(&[]);
-const HOST_ACCESS: Option<&[&str]> = Some(&["--host-access", "all"]);
-const SHORTCUT: Option<&[&str]> = Some(&["--shortcut", "allow", "--shortcut-allow", "10:20"]);
+/// What is on the trunk.
+#[derive(Clone, Copy)]
+enum On<'a> {
+    /// The kernel alone.
+    Nothing,
+    /// vlanfast, and what it is asked to do besides.
+    Vlanfast(&'a [&'a str]),
+    /// A program that does nothing but rewrite and redirect.
+    Bare(Devices),
+}
 
+const DEFAULT: On<'_> = On::Vlanfast(&[]);
+const HOST_ACCESS: On<'_> = On::Vlanfast(&["--host-access", "all"]);
+const SHORTCUT: On<'_> = On::Vlanfast(&["--shortcut", "allow", "--shortcut-allow", "10:20"]);
 /// Once the router has been seen to send a flow on.
-const LEARNT: Option<&[&str]> = Some(&["--shortcut", "learned", "--shortcut-refresh", "0"]);
+const LEARNT: On<'_> = On::Vlanfast(&["--shortcut", "learned", "--shortcut-refresh", "0"]);
 
 pub fn between(bench: &mut Bench) -> Result<()> {
     let table = "between";
@@ -29,21 +43,31 @@ pub fn between(bench: &mut Bench) -> Result<()> {
     let within = (&house.a, &house.b, [10, 0, 10, 3]);
     let across = (&house.a, &house.c, [10, 0, 20, 2]);
     let host = (house.host(), &house.a, [10, 0, 10, 2]);
-    for (row, vlanfast, (from, to, address)) in [
-        ("within one VLAN, kernel alone", KERNEL, within),
+    for (row, on, (from, to, address)) in [
+        ("within one VLAN, kernel alone", On::Nothing, within),
         ("within one VLAN, vlanfast, TC", DEFAULT, within),
-        ("by the router, kernel alone", KERNEL, across),
+        ("by the router, kernel alone", On::Nothing, across),
         ("by the router, vlanfast, TC", DEFAULT, across),
         ("by the router, host access on", HOST_ACCESS, across),
         ("by the shortcut", SHORTCUT, across),
         ("by the shortcut, learnt", LEARNT, across),
+        (
+            "by a bare program on the trunk",
+            On::Bare(Devices::Trunk),
+            across,
+        ),
+        (
+            "by a bare program on VLAN devices",
+            On::Bare(Devices::Parents),
+            across,
+        ),
         ("host to container, host access", HOST_ACCESS, host),
     ] {
-        if bench.baseline && vlanfast.is_some() {
+        if bench.baseline && !matches!(on, On::Nothing) {
             continue;
         }
         report::step(&format!("{table}: {row}"));
-        let _attached = house.attach(vlanfast)?;
+        let _attached = house.attach(on)?;
         let (near, far) = pair(from, to, address.into())?;
         house.freeze()?;
         let there = bench.effort.cost(FRAMES, || one_way(&near, &far))?;
@@ -58,10 +82,10 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
     let table = "between-bulk";
     let house = House::new()?;
     let column = "instructions for a megabyte";
-    for (row, vlanfast, from, to, address) in [
+    for (row, on, from, to, address) in [
         (
             "container to container",
-            KERNEL,
+            On::Nothing,
             &house.a,
             &house.b,
             [10, 0, 10, 3],
@@ -82,7 +106,7 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
         ),
         (
             "between two VLANs, by the router",
-            KERNEL,
+            On::Nothing,
             &house.a,
             &house.c,
             [10, 0, 20, 2],
@@ -95,15 +119,22 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
             [10, 0, 20, 2],
         ),
     ] {
-        if bench.baseline && vlanfast.is_some() {
+        if bench.baseline && !matches!(on, On::Nothing) {
             continue;
         }
         report::step(&format!("{table}: {row}"));
-        let _attached = house.attach(vlanfast)?;
+        let _attached = house.attach(on)?;
         let cost = super::bulk::median(bench.effort, from, to, address.into())?;
         report::figure(table, row, column, cost);
     }
     Ok(())
+}
+
+/// Dropped, it is gone.
+#[derive(Default)]
+struct Attachment {
+    _vlanfast: Option<Attached>,
+    _bare: Option<Bare>,
 }
 
 /// The host's address on VLAN 10.
@@ -135,16 +166,29 @@ impl House {
         &self.wire.host
     }
 
-    /// With what vlanfast is asked to do besides, where it is there.
-    fn attach(&self, vlanfast: Option<&[&str]>) -> Result<Option<Attached>> {
-        let Some(asked) = vlanfast else {
-            return Ok(None);
+    fn attach(&self, on: On<'_>) -> Result<Attachment> {
+        let attachment = match on {
+            On::Nothing => Attachment::default(),
+            On::Vlanfast(asked) => {
+                let plain = ["--ingress", "tc", "--docker", "off", "--metrics", "off"];
+                let arguments = [&plain[..], asked].concat();
+                let attached = Attached::start(&self.wire.host, &self.wire.trunk, &arguments)?;
+                Attachment {
+                    _vlanfast: Some(attached),
+                    ..Attachment::default()
+                }
+            }
+            On::Bare(devices) => Attachment {
+                _bare: Some(Bare::new(
+                    &self.wire,
+                    devices,
+                    [(10, &self.a), (20, &self.c)],
+                )?),
+                ..Attachment::default()
+            },
         };
-        let plain = ["--ingress", "tc", "--docker", "off", "--metrics", "off"];
-        let arguments = [&plain[..], asked].concat();
-        let attached = Attached::start(&self.wire.host, &self.wire.trunk, &arguments)?;
         settle();
-        Ok(Some(attached))
+        Ok(attachment)
     }
 
     fn freeze(&self) -> Result<()> {

@@ -25,7 +25,7 @@ use vlanfast_tests::{
     require::kernel_at_least,
     residue::Residue,
     topology::{Netns, WIRE, Wire},
-    traffic::Traffic,
+    traffic::{Traffic, rate},
 };
 
 use crate::life::{foreign, seen};
@@ -124,7 +124,7 @@ fn counted(attached: &Attached) -> (u64, u64) {
     (unicast(&rx), unicast(&tx))
 }
 
-/// 10,000 packets a second each way while one process follows another, each ended in its own way:
+/// Traffic both ways while one process follows another, each ended in its own way:
 /// every packet arrives, and every packet is counted, once.
 fn succession(ingress: &str) {
     let wire = wire();
@@ -133,7 +133,7 @@ fn succession(ingress: &str) {
     let mut attached = Attached::start(&wire.host, &wire.trunk, &arguments(&[])).unwrap();
     let first = holders(&wire);
     let counters = map(&wire, "COUNTERS").id();
-    let traffic = Traffic::start(&wire, 10_000).unwrap();
+    let traffic = Traffic::start(&wire, rate()).unwrap();
     let mut so_far = (0, 0);
     for (number, more) in [
         &["--on-exit", "keep"][..],
@@ -212,7 +212,7 @@ fn versions_with_other_maps_follow_each_other_without_losing_a_packet() {
         };
         let mut attached = start(binary());
         let first = holders(&wire);
-        let traffic = Traffic::start(&wire, 10_000).unwrap();
+        let traffic = Traffic::start(&wire, rate()).unwrap();
         let mut size = map(&wire, "COUNTERS").value_size();
         for binary in [next_binary(), binary(), next_binary(), binary()] {
             attached.stop().unwrap();

@@ -2,16 +2,17 @@
 
 mod policy;
 mod text;
-
-use std::collections::BTreeMap;
+mod vlans;
 
 use anyhow::Context;
 use serde::Serialize;
-use vlanfast_common::{
-    Endpoint, IngressReason, Parent, Policy, Settings, Shed, Source, SourceState, Vid,
-};
+use vlanfast_common::{IngressReason, Parent, Policy, Settings, Shed, Source, SourceState, Vid};
 
-use self::{policy::PolicyRow, text::text};
+use self::{
+    policy::PolicyRow,
+    text::text,
+    vlans::{Vlan, vlans},
+};
 use super::attached;
 use crate::{
     cli::StatusArgs,
@@ -26,12 +27,7 @@ use crate::{
     },
     error::Error,
     output, source,
-    state::{
-        desired::Tables,
-        listeners::{Listener, words},
-        published::MapFill,
-        snapshot::Ifindex,
-    },
+    state::{listeners::words, published::MapFill},
 };
 
 /// The shape of `status --json`.
@@ -83,20 +79,6 @@ struct Ingress {
     reason: String,
     /// `rx-vlan-offload` is off for it; detaching turns it on again.
     managed_offload: bool,
-}
-
-#[derive(Serialize)]
-struct Vlan {
-    vlan: u16,
-    /// `None` where the host has no device, but somebody listens.
-    parent: Option<String>,
-    endpoints: usize,
-    listeners: Vec<&'static str>,
-    /// The host and its containers on it reach each other.
-    host_access: bool,
-    /// What of the policy does not concern it, and why.
-    #[serde(skip)]
-    without: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -310,50 +292,6 @@ fn warnings(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec<
         ));
     }
     warnings
-}
-
-/// The VLANs that have a device or a listener; the trunk itself if it has one, or endpoints.
-fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, String>) -> Vec<Vlan> {
-    let mut endpoints = BTreeMap::<u16, usize>::new();
-    for (key, _) in tables
-        .endpoints
-        .iter()
-        .filter(|(_, endpoint)| !endpoint.has(Endpoint::HOST))
-    {
-        *endpoints.entry(key.vid).or_default() += 1;
-    }
-    let name = |ifindex| {
-        let name = names.get(&Ifindex(ifindex)).cloned();
-        name.unwrap_or_else(|| ifindex.to_string())
-    };
-    let row = |(vid, &parent): (&Vid, &Parent)| Vlan {
-        vlan: vid.get(),
-        parent: (parent.ifindex != 0).then(|| name(parent.ifindex)),
-        endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),
-        listeners: Listener::of(parent).map(Listener::name).collect(),
-        host_access: parent.has(Parent::HOST_ACCESS),
-        without: without(parent, policy),
-    };
-    let rows = tables.vlans.iter().map(row);
-    rows.filter(|vlan| vlan.vlan != 0 || vlan.endpoints > 0 || !vlan.listeners.is_empty())
-        .collect()
-}
-
-/// What of the policy does not concern a VLAN, and why.
-fn without(parent: Parent, policy: Policy) -> Option<String> {
-    let features = [
-        (policy.steer != 0, Parent::ALONE, "not steered"),
-        (policy.storm_limit != 0, Parent::UNLIMITED, "no storm limit"),
-        (policy.shed == Shed::Mac as u32, Parent::ALONE, "not shed"),
-    ];
-    let off = features
-        .into_iter()
-        .filter(|&(on, flags, _)| on && parent.has(flags));
-    let (flags, off) = off.fold((0, vec![]), |(all, mut off), (_, flags, what)| {
-        off.push(what);
-        (all | flags, off)
-    });
-    (!off.is_empty()).then(|| format!("{}: {}", off.join(", "), words(parent, flags)))
 }
 
 fn sources(said: &vlanfast_common::Status) -> Vec<SourceRow> {

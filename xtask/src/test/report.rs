@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::AddAssign;
+use std::time::{Duration, Instant};
 
 /// A test that can't run here prints this and returns, which libtest takes for a pass.
 const SKIP: &str = "vlanfast-skip: ";
 const FIGURE: &str = "figure: ";
 /// Of a failing test's output, so that a flood doesn't hide the rest.
 const SHOWN: usize = 100;
+/// How long a test takes is said from here on: CI's time is limited, and these are what it goes to.
+const LONG: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -65,6 +68,8 @@ struct Program {
     test: Option<String>,
     output: Vec<String>,
     in_failures: bool,
+    /// When it began, or its last test ended.
+    since: Option<Instant>,
 }
 
 impl Tracker {
@@ -73,6 +78,7 @@ impl Tracker {
         self.end(None);
         self.program = Some(Program {
             name: name.to_owned(),
+            since: Some(Instant::now()),
             ..Program::default()
         });
     }
@@ -129,7 +135,10 @@ impl Tracker {
             } else {
                 verdict
             };
-            show.push(format!("  {}: {name} ... {verdict}", program.name));
+            let took = program.since.replace(Instant::now());
+            let took = took.map_or(Duration::ZERO, |since| since.elapsed());
+            let took = took_long(took);
+            show.push(format!("  {}: {name} ... {verdict}{took}", program.name));
             if verdict == "FAILED" {
                 let from = program.output.len().saturating_sub(SHOWN);
                 show.extend(
@@ -193,6 +202,13 @@ impl Program {
         self.in_failures = false;
         self.test = None;
         self.output.clear();
+    }
+}
+
+fn took_long(took: Duration) -> String {
+    match took >= LONG {
+        true => format!(", {} s", took.as_secs()),
+        false => String::new(),
     }
 }
 
@@ -327,6 +343,12 @@ mod tests {
         assert_eq!(tracker.count, count(1, 1, 0));
         assert!(complaint.is_some_and(|text| text.contains("was cut off in z")));
         assert_eq!(track("", Some(0)).0.count, count(0, 1, 0));
+    }
+
+    #[test]
+    fn only_long_times_are_said() {
+        assert_eq!(took_long(Duration::from_millis(9_999)), "");
+        assert_eq!(took_long(Duration::from_millis(61_500)), ", 61 s");
     }
 
     #[test]

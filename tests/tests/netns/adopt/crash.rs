@@ -10,7 +10,7 @@ use vlanfast_tests::{
     require::in_the_lab,
     residue::Residue,
     topology::Wire,
-    traffic::Traffic,
+    traffic::{Traffic, rate},
 };
 
 use super::{attach, detach, holders};
@@ -36,7 +36,7 @@ fn killed_after_any_step_of_taking_over_it_loses_no_packet() {
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
     attach(&wire, &[]).kill().unwrap();
     let first = holders(&wire);
-    let traffic = Traffic::start(&wire, 10_000).unwrap();
+    let traffic = Traffic::start(&wire, rate()).unwrap();
     let (mut steps, mut left) = (vec![], 0);
     while let Some(step) = kill_after(&wire, steps.len() + 1, "tc") {
         assert_eq!(holders(&wire), first, "after {step}, the last of {steps:?}");

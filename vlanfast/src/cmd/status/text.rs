@@ -79,12 +79,19 @@ pub fn text(status: &Status) -> String {
         } else {
             ""
         };
+        let shortcut = match &vlan.shortcut_to[..] {
+            [] => String::new(),
+            others => {
+                let others: Vec<_> = others.iter().map(u16::to_string).collect();
+                format!(", shortcut to {}", others.join(", "))
+            }
+        };
         let without = vlan.without.as_ref();
         let without = without.map_or_else(String::new, |without| format!("; {without}"));
         row(
             "vlan",
             vlan.vlan.to_string(),
-            format!("{parent}, {endpoints}{access}{without}"),
+            format!("{parent}, {endpoints}{access}{shortcut}{without}"),
         );
     }
     for map in &status.maps {

@@ -1,0 +1,133 @@
+//! The VLANs of a trunk, as `status` shows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use vlanfast_common::{Endpoint, Parent, Policy, Shed, Shortcut, Vid};
+
+use crate::state::{
+    desired::Tables,
+    listeners::{Listener, words},
+    snapshot::Ifindex,
+};
+
+#[derive(Serialize)]
+pub struct Vlan {
+    pub vlan: u16,
+    /// `None` where the host has no device, but somebody listens.
+    pub parent: Option<String>,
+    pub endpoints: usize,
+    pub listeners: Vec<&'static str>,
+    /// The host and its containers on it reach each other.
+    pub host_access: bool,
+    /// The VLANs with which packets are exchanged without the router, by the administrator's word.
+    pub shortcut_to: Vec<u16>,
+    /// What of the policy does not concern it, and why.
+    #[serde(skip)]
+    pub without: Option<String>,
+}
+
+/// Those that have a device or a listener; the trunk itself if it has one, or endpoints.
+pub fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, String>) -> Vec<Vlan> {
+    let mut endpoints = BTreeMap::<u16, usize>::new();
+    for (key, _) in tables
+        .endpoints
+        .iter()
+        .filter(|(_, endpoint)| !endpoint.has(Endpoint::HOST))
+    {
+        *endpoints.entry(key.vid).or_default() += 1;
+    }
+    let shortcuts = shortcuts(tables, policy);
+    let name = |ifindex| {
+        let name = names.get(&Ifindex(ifindex)).cloned();
+        name.unwrap_or_else(|| ifindex.to_string())
+    };
+    let row = |(vid, &parent): (&Vid, &Parent)| Vlan {
+        vlan: vid.get(),
+        parent: (parent.ifindex != 0).then(|| name(parent.ifindex)),
+        endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),
+        listeners: Listener::of(parent).map(Listener::name).collect(),
+        host_access: parent.has(Parent::HOST_ACCESS),
+        shortcut_to: others(vid.get(), &shortcuts),
+        without: without(parent, policy),
+    };
+    let rows = tables.vlans.iter().map(row);
+    rows.filter(|vlan| vlan.vlan != 0 || vlan.endpoints > 0 || !vlan.listeners.is_empty())
+        .collect()
+}
+
+/// From which VLANs to which there is a way without the router.
+fn shortcuts(tables: &Tables, policy: Policy) -> BTreeSet<(u16, u16)> {
+    match Shortcut::from_number(policy.shortcut) {
+        Shortcut::Allow => {
+            let routes = tables.routes.iter();
+            routes.map(|(key, route)| (key.vid, route.vid)).collect()
+        }
+        // What is learnt is a matter of flows.
+        Shortcut::Off | Shortcut::Learned => BTreeSet::new(),
+    }
+}
+
+/// The other ends of those that lead there and back: the datapath takes no other.
+fn others(vid: u16, shortcuts: &BTreeSet<(u16, u16)>) -> Vec<u16> {
+    let from_here = shortcuts.range((vid, 0)..=(vid, u16::MAX));
+    let others = from_here.map(|&(_, to)| to);
+    others
+        .filter(|&to| shortcuts.contains(&(to, vid)))
+        .collect()
+}
+
+/// What of the policy does not concern a VLAN, and why.
+fn without(parent: Parent, policy: Policy) -> Option<String> {
+    let features = [
+        (policy.steer != 0, Parent::ALONE, "not steered"),
+        (policy.storm_limit != 0, Parent::UNLIMITED, "no storm limit"),
+        (policy.shed == Shed::Mac as u32, Parent::ALONE, "not shed"),
+    ];
+    let off = features
+        .into_iter()
+        .filter(|&(on, flags, _)| on && parent.has(flags));
+    let (flags, off) = off.fold((0, vec![]), |(all, mut off), (_, flags, what)| {
+        off.push(what);
+        (all | flags, off)
+    });
+    (!off.is_empty()).then(|| format!("{}: {}", off.join(", "), words(parent, flags)))
+}
+
+#[cfg(test)]
+mod tests {
+    use vlanfast_common::{NeighborKey, Route};
+
+    use super::*;
+
+    #[test]
+    fn a_shortcut_is_shown_where_it_leads_there_and_back() {
+        let mut tables = Tables::default();
+        for (from, to) in [(10, 20), (20, 10), (10, 30), (40, 10), (10, 40)] {
+            let address = format!("10.0.{to}.2").parse().unwrap();
+            let key = NeighborKey::new(Vid::from_tci(from), address);
+            let route = Route {
+                mac: [2, 0, 0, 0, 0, 1],
+                vid: to,
+            };
+            tables.routes.insert(key, route);
+        }
+        for vid in [10, 20, 30, 40] {
+            tables.vlans.insert(Vid::from_tci(vid), Parent::default());
+        }
+        let shown = |shortcut: Shortcut| -> Vec<Vec<u16>> {
+            let policy = Policy {
+                shortcut: shortcut as u32,
+                ..Policy::default()
+            };
+            let rows = vlans(&tables, policy, &BTreeMap::new());
+            rows.into_iter().map(|row| row.shortcut_to).collect()
+        };
+        let none: Vec<Vec<u16>> = vec![vec![]; 4];
+        assert_eq!(
+            shown(Shortcut::Allow),
+            [vec![20, 40], vec![10], vec![], vec![10]]
+        );
+        assert_eq!(shown(Shortcut::Learned), none);
+    }
+}
