@@ -35,8 +35,8 @@ impl Bare {
             let device = place::ifindex(&wire.host, &parent(to))?;
             let mut way = [0; 16];
             way[..4].copy_from_slice(&device.to_ne_bytes());
-            way[4..10].copy_from_slice(&mac(taker, "eth0")?);
-            way[10..].copy_from_slice(&mac(&wire.host, &parent(to))?);
+            way[4..10].copy_from_slice(&taker.mac("eth0")?);
+            way[10..].copy_from_slice(&wire.host.mac(&parent(to))?);
             let key = match devices {
                 Devices::Trunk => from.into(),
                 Devices::Parents => place::ifindex(&wire.host, &parent(from))?,
@@ -58,14 +58,4 @@ impl Bare {
         }
         Ok(Self(ebpf))
     }
-}
-
-fn mac(netns: &Netns, device: &str) -> Result<[u8; 6]> {
-    let text = netns.run(&format!("cat /sys/class/net/{device}/address"))?;
-    let bytes = text
-        .trim()
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16));
-    let bytes = bytes.collect::<Result<Vec<_>, _>>()?;
-    bytes.try_into().ok().context("a MAC address has six bytes")
 }

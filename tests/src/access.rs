@@ -130,7 +130,11 @@ impl<'a> Lan<'a> {
             }
             from.announce()?;
             thread::sleep(Duration::from_millis(300));
-            let text = from.mac()?.map(|byte| format!("{byte:02x}")).join(":");
+            let text = from
+                .netns
+                .mac(from.device)?
+                .map(|byte| format!("{byte:02x}"))
+                .join(":");
             for address in from.addresses {
                 let known = to.netns.run(&format!("ip neigh show {address} dev {at}"))?;
                 ensure!(known.contains(&text), "{address} is {text}, not {known}");
@@ -228,20 +232,9 @@ struct Side<'a> {
 }
 
 impl Side<'_> {
-    fn mac(&self) -> Result<[u8; 6]> {
-        let line = format!("ip -j link show {}", self.device);
-        let links: serde_json::Value = serde_json::from_str(&self.netns.run(&line)?)?;
-        let text = links[0]["address"].as_str().context("a device has a MAC")?;
-        let mut mac = [0; 6];
-        for (byte, digits) in mac.iter_mut().zip(text.split(':')) {
-            *byte = u8::from_str_radix(digits, 16)?;
-        }
-        Ok(mac)
-    }
-
     /// Gratuitous ARP and an unsolicited neighbour advertisement.
     fn announcements(&self) -> Result<Vec<Vec<u8>>> {
-        let mac = self.mac()?;
+        let mac = self.netns.mac(self.device)?;
         let [address, address6] = self.addresses;
         let address: Ipv4Addr = address.parse()?;
         let address6: Ipv6Addr = address6.parse()?;

@@ -135,9 +135,7 @@ impl Scene {
             wire.vlan(vid)?;
         }
         let (parent, at_router) = (device(&wire.trunk, vid), device(WIRE, vid));
-        let mac = wire.host.run(&format!("ip -j link show {parent}"))?;
-        let mac: Value = serde_json::from_str(&mac)?;
-        let mac = parsed(mac[0]["address"].as_str().context("an address")?)?;
+        let mac = wire.host.mac(&parent)?;
         let router = Packets::open(&wire.router.path(), &at_router, false)?;
         let mut scene = Self {
             containers: vec![],
@@ -266,12 +264,6 @@ fn addressed(device: &str, taker: &Taker) -> String {
 
 fn shown(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-fn parsed(mac: &str) -> Result<[u8; 6]> {
-    let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16));
-    let bytes: Vec<_> = bytes.collect::<Result<_, _>>()?;
-    bytes.try_into().ok().context("six bytes")
 }
 
 /// Waits until something is as it should be, and then for what should not come.

@@ -62,6 +62,18 @@ impl Netns {
         Ok(Self { name })
     }
 
+    /// The MAC address of a device.
+    pub fn mac(&self, device: &str) -> Result<[u8; 6]> {
+        let line = format!("ip -br link show {device} | grep -o '[0-9a-f:]\\{{17\\}}'");
+        let text = self.run(&line)?;
+        let bytes = text
+            .trim()
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16));
+        let bytes: Vec<_> = bytes.collect::<Result<_, _>>()?;
+        bytes.try_into().ok().context("a MAC address has six bytes")
+    }
+
     pub fn path(&self) -> String {
         format!("/run/netns/{}", self.name)
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use vlanfast_tests::{
-    capture::in_netns,
+    capture::{Packets, in_netns},
     cpu,
     house::{FAR, House, NEAR, is_whole, ping, shortcuts},
     in_the_lab,
@@ -99,11 +99,24 @@ fn what_the_router_sends_on_does_without_it_from_then_on() {
     attached.stop().unwrap();
 }
 
+/// Whether a tagged frame is an echo request of the one container for the other (RFC 792).
+fn is_near_ping(frame: &[u8]) -> bool {
+    frame.len() > 38
+        && frame[16..18] == [8, 0]
+        && frame[27] == 1
+        && frame[30..34] == [10, 0, 10, 2]
+        && frame[38] == 8
+}
+
 #[test]
 fn the_router_is_asked_again_and_nobody_notices() {
     in_the_lab!("learned, refreshed");
     let house = House::new().unwrap();
+    let (host, trunk) = (&house.wire.host, &house.wire.trunk);
+    host.run(&format!("ip link set {trunk}.10 type vlan egress 0:5"))
+        .unwrap();
     let attached = house.attach(OFTEN).unwrap();
+    let wire = Packets::open(&house.wire.router.path(), WIRE, true).unwrap();
     let talk = Talk::start(&house.near, &house.far, FAR[0]).unwrap();
     let talk6 = Talk::start(&house.far, &house.near, NEAR[1]).unwrap();
     let said = ping(&house.near, FAR[0], 500, "").unwrap();
@@ -117,6 +130,14 @@ fn the_router_is_asked_again_and_nobody_notices() {
             heard.answers,
             heard.longest_silence.as_millis()
         );
+    }
+    let mut asked = wire.incoming_with_tags().unwrap();
+    asked.retain(|frame| is_near_ping(frame));
+    assert!((4..50).contains(&asked.len()), "{asked:x?}");
+    for frame in asked {
+        // As it would be without us: its tag with PCP 5, its TTL.
+        assert_eq!(frame[12..16], [0x81, 0, 0xa0, 10], "{frame:x?}");
+        assert_eq!(frame[26], 64, "{frame:x?}");
     }
     // Ten flows for five seconds and more, of which each comes back to the taker's VLAN.
     let dropped = returned(&attached, 10) + returned(&attached, 20);

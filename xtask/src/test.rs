@@ -37,6 +37,8 @@ const VM_TARGETS: &[&str] = &[
     "tutorial",
     "metrics",
 ];
+/// The one for NICs with several queues.
+const QUEUES: &str = "queues";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Level {
@@ -66,6 +68,9 @@ pub struct Args {
     /// Run this program of the vm level only
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(VM_TARGETS))]
     program: Option<String>,
+    /// Run the vm level's program for NICs with so many queues, and no other; root
+    #[arg(long, conflicts_with = "program", value_parser = clap::value_parser!(u32).range(2..=8))]
+    queues: Option<u32>,
     /// Run only the tests whose names contain this
     #[arg(long)]
     filter: Option<String>,
@@ -307,6 +312,7 @@ impl<'a> Session<'a> {
 
     fn vm(&self, kernel: Kernel, tracker: &mut Tracker) -> Result<()> {
         let mut job = Job::new(kernel.to_string(), kernel, vm_script(self.args));
+        job.queues = self.args.queues;
         job.timeout = Duration::from_secs(PROGRAM_TIMEOUT * VM_TARGETS.len() as u64);
         for name in ["vlanfast", "vlanfast-next"] {
             job.files
@@ -346,13 +352,12 @@ impl<'a> Session<'a> {
 }
 
 /// The programs of the vm level, in their order.
-fn vm_targets(args: &Args) -> impl Iterator<Item = &'static str> {
-    let wanted = |name: &&str| {
-        args.program
-            .as_deref()
-            .is_none_or(|program| program == *name)
-    };
-    VM_TARGETS.iter().copied().filter(wanted)
+fn vm_targets(args: &Args) -> Vec<&str> {
+    match (&args.program, args.queues) {
+        (Some(program), _) => vec![program],
+        (None, Some(_)) => vec![QUEUES],
+        (None, None) => VM_TARGETS.to_vec(),
+    }
 }
 
 /// The guest's part: each program between two brackets, one after the other whatever becomes of it.

@@ -144,9 +144,41 @@ fn once(
     }
 }
 
+/// Two taps on a bridge, in a network namespace that ends with QEMU.
+const TAPS: &str = r#"set -e
+echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
+ip link add wire type bridge mcast_snooping 0
+for end in a b; do
+    ip tuntap add dev $end mode tap multi_queue
+    ip link set $end master wire up
+done
+ip link set wire up
+exec "$@""#;
+
+/// One end of the wire between the two NICs, and what that means for its NIC. A hub, which needs no privilege,
+/// has one queue for each.
+fn wire(name: &str, queues: Option<u32>) -> (String, String) {
+    match queues {
+        None => (format!("hubport,hubid=0,id={name}"), String::new()),
+        Some(queues) => (
+            format!("tap,id={name},ifname={name},script=no,downscript=no,queues={queues}"),
+            // Of each queue one each way, of configuration and of control.
+            format!(",mq=on,vectors={}", 2 * queues + 2),
+        ),
+    }
+}
+
 fn command(job: &Job, qemu: &Path, vmlinuz: &Path, initrd: &Path) -> Command {
     // By its own loader, with its own libraries: it runs where it was unpacked.
-    let mut command = Command::new(qemu.join("lib64/ld-linux-x86-64.so.2"));
+    let loader = qemu.join("lib64/ld-linux-x86-64.so.2");
+    let mut command = match job.queues {
+        None => Command::new(loader),
+        Some(_) => {
+            let mut command = Command::new("unshare");
+            command.args(["--net", "sh", "-c", TAPS, "sh"]).arg(loader);
+            command
+        }
+    };
     let libraries = qemu.join("usr/lib/x86_64-linux-gnu");
     command
         .arg("--library-path")
@@ -164,31 +196,25 @@ fn command(job: &Job, qemu: &Path, vmlinuz: &Path, initrd: &Path) -> Command {
         // panics a guest now and then while it patches its own code.
         command.args(["-accel", "tcg,thread=single", "-smp", "2"]);
     }
+    command.args([
+        "-cpu",
+        "max",
+        "-m",
+        "4096",
+        "-nographic",
+        "-no-reboot",
+        "-nodefaults",
+        "-serial",
+        "stdio",
+    ]);
+    for (name, last) in [("a", "0a"), ("b", "0b")] {
+        let (wire, queues) = wire(name, job.queues);
+        // Without `romfile=` it would look for a boot ROM.
+        let nic =
+            format!("virtio-net-pci,netdev={name},mac=52:54:00:00:00:{last},romfile={queues}");
+        command.args(["-netdev", &wire, "-device", &nic]);
+    }
     command
-        .args([
-            "-cpu",
-            "max",
-            "-m",
-            "4096",
-            "-nographic",
-            "-no-reboot",
-            "-nodefaults",
-            "-serial",
-            "stdio",
-        ])
-        // One hub is the wire between the two NICs; without `romfile=` each would look for a boot ROM.
-        .args([
-            "-netdev",
-            "hubport,hubid=0,id=a",
-            "-device",
-            "virtio-net-pci,netdev=a,mac=52:54:00:00:00:0a,romfile=",
-        ])
-        .args([
-            "-netdev",
-            "hubport,hubid=0,id=b",
-            "-device",
-            "virtio-net-pci,netdev=b,mac=52:54:00:00:00:0b,romfile=",
-        ])
         .arg("-kernel")
         .arg(vmlinuz)
         .arg("-initrd")

@@ -81,6 +81,9 @@ pub struct Job {
     pub timeout: Duration,
     /// The guest's clock counts instructions (1 ns each) on one CPU: slower, but repeatable.
     pub icount: bool,
+    /// How many queues each NIC has. More than the one that a hub offers come from taps in a network
+    /// namespace of their own, for which root is needed.
+    pub queues: Option<u32>,
 }
 
 impl Job {
@@ -92,6 +95,7 @@ impl Job {
             script: script.into(),
             timeout: Duration::from_secs(900),
             icount: false,
+            queues: None,
         }
     }
 }
