@@ -83,7 +83,8 @@ pub trait Tables {
 /// Where layer 2 ends at the latest: behind two tags. No frame on a wire is as short.
 pub const HEAD: usize = 22;
 
-/// Whether a frame is passed whatever is in the tables: the common case.
+/// Whether a frame that is neither shed nor takes the [`shortcut`] is passed whatever is in the tables: the
+/// common case.
 #[inline(always)]
 pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -> bool {
     match direction {
@@ -95,9 +96,7 @@ pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -
                 && !is_read
                 && !(tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED)
         }
-        Direction::Tx => {
-            !tables.gives_host_access() && !tables.takes_shortcuts() && !tables.learns()
-        }
+        Direction::Tx => !tables.gives_host_access() && !tables.learns(),
     }
 }
 
@@ -112,19 +111,18 @@ pub fn classify(
     if let Some(reason) = shed(frame, headers, direction, tables) {
         return Verdict::Drop(reason);
     }
+    let routed = shortcut(frame, headers, direction, tables);
+    if routed != Verdict::Pass {
+        return routed;
+    }
     let verdict = decide(frame, headers, direction, tables);
-    let routed = if tables.takes_shortcuts() && verdict == Verdict::Pass {
-        shortcut(frame, headers, direction, tables)
-    } else if tables.learns()
-        && let Some(packet) = learnable(frame, headers)
-    {
-        learn(&packet, direction, tables)
-    } else {
-        Verdict::Pass
+    let learnt = match learnable(frame, headers) {
+        Some(packet) if tables.learns() => learn(&packet, direction, tables),
+        _ => Verdict::Pass,
     };
-    match routed {
+    match learnt {
         Verdict::Pass => verdict,
-        routed => routed,
+        learnt => learnt,
     }
 }
 
@@ -142,7 +140,24 @@ pub fn shed(
     ingress::shed(frame, headers, vid(frame, headers)?, tables)
 }
 
-/// The second part, over frames that somebody may take.
+/// The second part: whether a packet that is for a router does without, by the administrator's word.
+#[inline(always)]
+pub fn shortcut(
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+    tables: &impl Tables,
+) -> Verdict {
+    let may = direction == Direction::Tx && tables.takes_shortcuts();
+    match vid(frame, headers) {
+        Some(vid) if may && headers.cast == Cast::Unicast => {
+            allowed::shortcut(frame, headers, vid, tables)
+        }
+        _ => Verdict::Pass,
+    }
+}
+
+/// The third part, over all other frames.
 #[inline(always)]
 pub fn decide(
     frame: &impl Frame,
@@ -157,24 +172,7 @@ pub fn decide(
     }
 }
 
-/// The third part, over frames of which the second says nothing: whether one does without the router, by the
-/// administrator's word.
-#[inline(always)]
-pub fn shortcut(
-    frame: &impl Frame,
-    headers: &Headers,
-    direction: Direction,
-    tables: &impl Tables,
-) -> Verdict {
-    match vid(frame, headers) {
-        Some(vid) if direction == Direction::Tx && headers.cast == Cast::Unicast => {
-            allowed::shortcut(frame, headers, vid, tables)
-        }
-        _ => Verdict::Pass,
-    }
-}
-
-/// The same by the router's word: a packet to [`learn`] from.
+/// The shortcut by the router's word: a packet to [`learn`] from.
 #[inline(always)]
 pub fn learnable(frame: &impl Frame, headers: &Headers) -> Option<Packet> {
     let is_ip = matches!(headers.protocol, Protocol::IPV4 | Protocol::IPV6);

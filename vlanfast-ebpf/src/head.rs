@@ -50,6 +50,53 @@ impl<F: Frame> Frame for Head<'_, F> {
     }
 }
 
+/// A frame that is one packet, whose first `LENGTH` bytes were checked at once. Unlike those of [`Head`], reads at
+/// offsets that depend on what it holds are not for it: the verifier would not follow them.
+pub struct Start<'a, F, const LENGTH: usize> {
+    frame: &'a F,
+    start: usize,
+}
+
+impl<'a, F, const LENGTH: usize> Start<'a, F, LENGTH> {
+    #[inline(always)]
+    pub fn of(frame: &'a F, start: usize, end: usize) -> Option<Self> {
+        (start + LENGTH <= end).then_some(Self { frame, start })
+    }
+}
+
+impl<F: Frame, const LENGTH: usize> Frame for Start<'_, F, LENGTH> {
+    type Whole = Self;
+
+    #[inline(always)]
+    fn whole(&self) -> &Self {
+        self
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset + N > LENGTH {
+            return self.frame.read(offset);
+        }
+        // SAFETY: `of` has checked the bounds.
+        Some(unsafe { load(self.start + offset, offset.is_multiple_of(2)) })
+    }
+
+    #[inline(always)]
+    fn stripped_tag(&self) -> Option<Tag> {
+        self.frame.stripped_tag()
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> Option<Segments> {
+        None
+    }
+}
+
 /// Loads bytes of a packet, two at a time where the caller knows them `even`: LLVM takes an array of
 /// bytes for unaligned, and loads them one by one. Frames start at even addresses; where one does not,
 /// the CPU puts up with it, and elsewhere the verifier takes no such load.

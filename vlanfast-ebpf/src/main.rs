@@ -20,8 +20,8 @@ use head::Head;
 use maps::PACKET;
 use tables::Maps;
 use vlanfast_common::{
-    Direction, Frame, HEAD, Headers, Tables, Verdict, decide, is_plain, learn, learnable, parse,
-    shed, shortcut, wire,
+    Direction, Frame, HEAD, Headers, Protocol, Tables, Verdict, decide, is_plain, learn, learnable,
+    parse, shed, shortcut, wire,
 };
 
 /// Ingress, before the kernel has made an skb of the frame.
@@ -69,21 +69,32 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
             return shed;
         }
     }
+    // What is said of a frame that leaves is the same whatever becomes of it.
+    if direction == Direction::Tx && report::is_on() {
+        report_skb(ctx.skb.skb, Verdict::Pass.to_bits(), direction);
+    }
+    if direction == Direction::Tx && Maps::TC.takes_shortcuts() {
+        let taken = shortcut_skb(ctx.skb.skb);
+        if taken != 0 {
+            return taken;
+        }
+    }
     let frame = tc::SkbFrame::new(ctx);
     let headers = headers(&frame, frame.head());
     if !is_plain(&headers, direction, &Maps::TC) {
         let headers = report::unknown(headers.to_bits());
-        let mut verdict = decide_skb(ctx.skb.skb, headers, direction);
-        if direction == Direction::Tx && Maps::TC.takes_shortcuts() && verdict == PASS {
-            verdict = shortcut_skb(ctx.skb.skb, headers);
-        }
+        // Of what leaves, host access alone is decided there.
+        let mut verdict = match direction == Direction::Tx && !Maps::TC.gives_host_access() {
+            true => Verdict::Pass.to_bits(),
+            false => decide_skb(ctx.skb.skb, headers, direction),
+        };
         if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers) {
             verdict = learn_packet(direction, verdict);
         }
         let verdict = report::unknown(verdict);
         return finish_skb(ctx.skb.skb, headers, verdict, direction);
     }
-    if report::is_on() {
+    if direction == Direction::Rx && report::is_on() {
         report_skb(ctx.skb.skb, Verdict::Pass.to_bits(), direction);
     }
     finish(ctx, &frame, &headers, direction, Verdict::Pass)
@@ -92,8 +103,6 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
 // What is not plain goes through BPF functions of its own, so that whatever it needs of registers and stack
 // is nothing to those frames that are. Several, one after the other, because a chain of calls has 512 bytes
 // of stack. They take and return numbers, because the verifier does not follow structures.
-
-const PASS: u64 = Verdict::Pass.to_bits();
 
 /// What the hook returns for a frame that is shed; 0 for one that is not, which means nothing else. A flood
 /// of these has to be cheap, so it comes first, and shares nothing with what comes then.
@@ -164,15 +173,45 @@ fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
     decide_head(frame.head(), headers, direction, &Maps::TC)
 }
 
+/// What the hook returns for a packet that takes the shortcut; 0 for one that does not. The usual packet's
+/// headers are read straight from memory.
 #[inline(never)]
-fn shortcut_skb(skb: *mut __sk_buff, headers: u64) -> u64 {
+fn shortcut_skb(skb: *mut __sk_buff) -> i32 {
+    /// Where the network header is behind a tag that is not among the bytes.
+    const NETWORK: usize = 14;
     let ctx = TcContext::new(skb);
-    let headers = Headers::from_bits(headers);
-    let verdict = match tc::SkbFrame::new(&ctx).head() {
-        Some(head) => shortcut(&head, &headers, Direction::Tx, &Maps::TC),
-        None => Verdict::Pass,
+    let frame = tc::SkbFrame::new(&ctx);
+    let Some(head) = frame.head() else {
+        return 0;
     };
-    verdict.to_bits()
+    let headers = parse(&head);
+    let usual = Headers {
+        network: NETWORK,
+        ..headers
+    };
+    match headers.protocol {
+        Protocol::IPV4 if headers == usual => {
+            if let Some(start) = frame.start::<{ NETWORK + 20 }>() {
+                return take_shortcut(&ctx, &start, &usual);
+            }
+        }
+        Protocol::IPV6 if headers == usual => {
+            if let Some(start) = frame.start::<{ NETWORK + 40 }>() {
+                return take_shortcut(&ctx, &start, &usual);
+            }
+        }
+        _ => {}
+    }
+    take_shortcut(&ctx, &frame, &headers)
+}
+
+#[inline(always)]
+fn take_shortcut(ctx: &TcContext, frame: &impl Frame, headers: &Headers) -> i32 {
+    let verdict = shortcut(frame, headers, Direction::Tx, &Maps::TC);
+    if verdict == Verdict::Pass {
+        return 0;
+    }
+    finish(ctx, frame, headers, Direction::Tx, verdict)
 }
 
 #[inline(never)]
@@ -191,7 +230,7 @@ fn pull_head(ctx: &TcContext) {
 
 #[inline(never)]
 fn finish_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direction) -> i32 {
-    if report::is_on() {
+    if direction == Direction::Rx && report::is_on() {
         report_skb(skb, verdict, direction);
     }
     let ctx = TcContext::new(skb);
@@ -282,7 +321,7 @@ fn finish<C: Hook>(
         false => verdict,
     };
     count::count(direction, headers, wire, verdict, done);
-    ctx.act(headers, done)
+    ctx.act(frame, headers, done)
 }
 
 /// A hook's way to carry out a verdict.
@@ -290,7 +329,7 @@ trait Hook {
     /// What its programs return.
     type Action;
 
-    fn act(&self, headers: &Headers, verdict: Verdict) -> Self::Action;
+    fn act(&self, frame: &impl Frame, headers: &Headers, verdict: Verdict) -> Self::Action;
 }
 
 /// The helpers that we call are for GPL-compatible programs only.

@@ -10,7 +10,7 @@ use vlanfast_common::{Frame, Headers, Hop, Mac, Parent, Segments, Tables, Tag, V
 
 use crate::{
     Hook,
-    head::{self, Head},
+    head::{self, Head, Start},
     tables::Maps,
 };
 
@@ -35,6 +35,13 @@ impl<'a> SkbFrame<'a> {
     #[inline(always)]
     pub fn head(&self) -> Option<Head<'_, Self>> {
         Head::of(self, self.ctx.data(), self.ctx.data_end())
+    }
+
+    /// The same up to behind a header; `None` of a buffer of several packets.
+    #[inline(always)]
+    pub fn start<const LENGTH: usize>(&self) -> Option<Start<'_, Self, LENGTH>> {
+        let start = Start::of(self, self.ctx.data(), self.ctx.data_end());
+        start.filter(|_| self.segments().is_none())
     }
 }
 
@@ -83,7 +90,7 @@ impl Hook for TcContext {
     /// Passing is `TC_ACT_UNSPEC`: whatever else is attached to the hook has its turn, then the kernel's own
     /// path.
     #[inline(always)]
-    fn act(&self, headers: &Headers, verdict: Verdict) -> i32 {
+    fn act(&self, frame: &impl Frame, headers: &Headers, verdict: Verdict) -> i32 {
         match verdict {
             Verdict::Pass | Verdict::Disputed | Verdict::Again => TC_ACT_UNSPEC,
             Verdict::Steer { mac } => {
@@ -95,8 +102,10 @@ impl Hook for TcContext {
                 TC_ACT_UNSPEC
             }
             Verdict::Reflect { mac } => reflect(self, device(headers), mac),
-            Verdict::Shortcut { vid, mac } => shortcut(self, headers, Maps::TC.parent(vid), mac),
-            Verdict::Both { vid, mac } => both(self, headers, Maps::TC.parent(vid), mac),
+            Verdict::Shortcut { vid, mac } => {
+                shortcut(self, frame, headers, Maps::TC.parent(vid), mac)
+            }
+            Verdict::Both { vid, mac } => both(self, frame, headers, Maps::TC.parent(vid), mac),
             Verdict::Copy { mac } => copy(self, device(headers), mac),
             Verdict::Deliver { ifindex } => deliver(self, ifindex),
             Verdict::Drop(_) => TC_ACT_SHOT,
@@ -201,23 +210,50 @@ impl<'a> Original<'a> {
 
 /// Does what the router would, and has the kernel receive the packet at the device of the other VLAN.
 #[inline(always)]
-fn shortcut(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
-    let Some(hop) = Hop::of(headers).filter(|_| to.ifindex != 0) else {
+fn shortcut(ctx: &TcContext, frame: &impl Frame, headers: &Headers, to: Parent, mac: Mac) -> i32 {
+    match Hop::of(headers) {
+        Some(Hop::Ipv4) => forward::<12>(ctx, frame, headers, Hop::Ipv4, to, mac),
+        Some(Hop::Ipv6) => forward::<8>(ctx, frame, headers, Hop::Ipv6, to, mac),
+        None => TC_ACT_UNSPEC,
+    }
+}
+
+/// The same, where what a hop changes ends `N` bytes behind the start of the network header.
+#[inline(always)]
+fn forward<const N: usize>(
+    ctx: &TcContext,
+    frame: &impl Frame,
+    headers: &Headers,
+    hop: Hop,
+    to: Parent,
+    mac: Mac,
+) -> i32 {
+    /// What an untagged frame starts with.
+    #[repr(C)]
+    struct Head<const N: usize> {
+        addresses: [Mac; 2],
+        protocol: [u8; 2],
+        network: [u8; N],
+    }
+
+    let Some(mut network) = frame.whole().read::<N>(headers.network) else {
         return TC_ACT_UNSPEC;
     };
-    let at = headers.network + hop.offset();
-    let Some(bytes) = SkbFrame::new(ctx).read(at) else {
+    let changed = &mut network[hop.offset()..];
+    let [a, b, c, d] = *changed else {
         return TC_ACT_UNSPEC;
     };
-    if ctx
-        .store(at, &hop.take(bytes), BPF_F_RECOMPUTE_CSUM.into())
-        .is_err()
-    {
+    changed.copy_from_slice(&hop.take([a, b, c, d]));
+    if to.ifindex == 0 {
         return TC_ACT_UNSPEC;
     }
-    // From here on it is no more what it was, and can't go to the router.
-    let addresses = [mac.0, to.mac];
-    if !pop(ctx) || ctx.store(0, &addresses, 0).is_err() {
+    let head = Head {
+        addresses: [mac, Mac(to.mac)],
+        protocol: headers.protocol.number().to_be_bytes(),
+        network,
+    };
+    // Without its tag it can't go to the router any more.
+    if !untag(ctx) || ctx.store(0, &head, BPF_F_RECOMPUTE_CSUM.into()).is_err() {
         return TC_ACT_SHOT;
     }
     redirect(ctx, to.ifindex)
@@ -226,13 +262,13 @@ fn shortcut(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
 /// The same with a copy, while the packet itself goes to the router. Where there can be none, it does not: then
 /// the router has nothing to answer.
 #[inline(always)]
-fn both(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
+fn both(ctx: &TcContext, frame: &impl Frame, headers: &Headers, to: Parent, mac: Mac) -> i32 {
     let Some(hop) = Hop::of(headers).filter(|_| to.ifindex != 0) else {
         return TC_ACT_UNSPEC;
     };
     let at = headers.network + hop.offset();
-    let (Some(bytes), Some(original)) = (SkbFrame::new(ctx).read(at), Original::take(ctx)) else {
-        return shortcut(ctx, headers, to, mac);
+    let (Some(bytes), Some(original)) = (frame.whole().read(at), Original::take(ctx)) else {
+        return shortcut(ctx, frame, headers, to, mac);
     };
     let recompute = BPF_F_RECOMPUTE_CSUM.into();
     let looks_like_it = ctx.store(at, &hop.take(bytes), recompute).is_ok()
@@ -253,13 +289,17 @@ fn both(ctx: &TcContext, headers: &Headers, to: Parent, mac: Mac) -> i32 {
 /// taken off leads there by the kernel's own path.
 #[inline(always)]
 fn deliver(ctx: &TcContext, device: u32) -> i32 {
-    // Behind a priority tag is another, which the kernel moves to the place of the first.
-    let is_untagged = pop(ctx) && (SkbFrame::new(ctx).tag.is_none() || pop(ctx));
-    if !is_untagged {
+    if !untag(ctx) {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: no pointers.
     unsafe { bpf_redirect(device, BPF_F_INGRESS.into()) as i32 }
+}
+
+/// Takes all tags off: behind a priority tag is another, which the kernel moves to the place of the first.
+#[inline(always)]
+fn untag(ctx: &TcContext) -> bool {
+    pop(ctx) && (SkbFrame::new(ctx).tag.is_none() || pop(ctx))
 }
 
 #[inline(always)]

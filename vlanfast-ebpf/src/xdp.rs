@@ -74,7 +74,7 @@ impl Hook for XdpContext {
     type Action = u32;
 
     #[inline(always)]
-    fn act(&self, _headers: &Headers, verdict: Verdict) -> u32 {
+    fn act(&self, _frame: &impl Frame, _headers: &Headers, verdict: Verdict) -> u32 {
         match verdict {
             Verdict::Pass | Verdict::Disputed | Verdict::Again => xdp_action::XDP_PASS,
             // Of egress, or of TC.

@@ -286,12 +286,18 @@ fn the_verifier_takes_every_program_and_says_at_what_cost() {
         shortcut_refresh: 30,
         ..ALL
     };
+    let alone = Policy {
+        shortcut: Shortcut::Allow as u32,
+        ..Policy::default()
+    };
     for (policy, level, most) in [
         // A million is the kernel's limit; a tenth of it leaves the features room.
         (ALL, 0, 100_000),
         (everything(Shortcut::Allow), 0, 300_000),
         (everything(Shortcut::Learned), 0, 300_000),
+        (alone, 0, 100_000),
         // With a message for every frame.
+        (alone, EVERY_FRAME, 1_000_000),
         (everything(Shortcut::Allow), EVERY_FRAME, 1_000_000),
         (everything(Shortcut::Learned), EVERY_FRAME, 1_000_000),
     ] {
