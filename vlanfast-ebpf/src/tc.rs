@@ -24,10 +24,13 @@ impl<'a> SkbFrame<'a> {
     pub fn new(ctx: &'a TcContext) -> Self {
         // SAFETY: the context is the kernel's for as long as the program runs.
         let skb = unsafe { &*ctx.skb.skb };
-        let tag = (skb.vlan_present != 0).then(|| Tag {
+        // Read in any case: of what one branch alone has set, the verifier of Linux 6.1 sees no more in the next
+        // that it is set.
+        let tag = Tag {
             tpid: u16::from_be(skb.vlan_proto as u16),
             tci: skb.vlan_tci as u16,
-        });
+        };
+        let tag = (skb.vlan_present != 0).then_some(tag);
         Self { ctx, tag }
     }
 
