@@ -177,7 +177,9 @@ pub const ALL: &[Table] = &[
         about: "Instructions for a UDP datagram from `send` to `recv`, and for one there and one back. \
                 The router forwards between VLANs in a namespace of its own; there is no wire's delay, \
                 so a real router costs more. *By the shortcut*: `--shortcut allow`; *learnt*: \
-                `--shortcut learned`. *Host access*: `--host-access all`, without which host and container do not reach each other.",
+                `--shortcut learned`. *A bare program* takes every packet for one that the router would send \
+                on, and does nothing but rewrite and redirect it: the least that a shortcut could cost. \
+                *Host access*: `--host-access all`, without which host and container do not reach each other.",
         unit: Unit::Times,
         ..TABLE
     },
