@@ -134,8 +134,8 @@ pub struct Way {
 #[map]
 static WAYS: HashMap<u32, Way> = HashMap::with_max_entries(16, 0);
 
-/// The least that a shortcut could cost: it takes every IPv4 packet for one that the router would send on, and
-/// looks at nothing else.
+/// What a shortcut costs that takes every IPv4 packet for one that the router would send on: it looks up where
+/// to, rewrites and redirects.
 #[classifier]
 pub fn bare_shortcut(ctx: TcContext) -> i32 {
     let start = ctx.data();

@@ -1,4 +1,4 @@
-//! The least that a shortcut between two VLANs could cost.
+//! What a shortcut between two VLANs costs that looks up, rewrites and redirects, and asks for nothing else.
 
 use anyhow::{Context, Result};
 use aya::{
@@ -24,7 +24,7 @@ pub enum Devices {
 pub struct Bare(#[expect(dead_code, reason = "it holds what is attached")] Ebpf);
 
 impl Bare {
-    /// Between two VLANs with one container on each.
+    /// Between a container on one VLAN and one on another.
     pub fn new(wire: &Wire, devices: Devices, ends: [(u16, &Netns); 2]) -> Result<Self> {
         let mut ebpf = generator::load()?;
         let parent = |vid: u16| format!("{}.{vid}", wire.trunk);

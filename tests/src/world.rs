@@ -185,6 +185,24 @@ impl World {
         Ok(world)
     }
 
+    /// The same with untagged traffic in VLAN 10's place, for what needs no router.
+    pub fn untagged(mut self) -> Self {
+        let instead = |vid| if vid == 10 { 0 } else { vid };
+        let moved = self.routes.into_iter().map(|(key, route)| {
+            let key = NeighborKey {
+                vid: instead(key.vid),
+                ..key
+            };
+            let route = Route {
+                vid: instead(route.vid),
+                ..route
+            };
+            (key, route)
+        });
+        self.routes = moved.collect();
+        self
+    }
+
     fn taker(&mut self, vid: u16, mac: [u8; 6], flags: u16, addresses: &[&str]) -> Result<()> {
         let vid = Vid::from_tci(vid);
         let endpoint = Endpoint {

@@ -1,4 +1,4 @@
-//! Level `vm`, with `--queues`: native XDP on a NIC whose driver spreads what comes in over several queues.
+//! Level `vm`, by `--queues` alone: native XDP on a NIC whose driver spreads what comes in over several queues.
 
 use vlanfast_tests::{
     in_the_lab,
@@ -19,8 +19,10 @@ fn seen_by_xdp(wire: &Wire) -> Vec<u64> {
         .unwrap();
     let counts = text.lines().filter_map(|line| {
         let (name, count) = line.trim().split_once(": ")?;
-        let is_one = name.starts_with("rx") && name.ends_with("_xdp_packets");
-        is_one.then(|| count.parse().unwrap())
+        // `rx_queue_0_xdp_packets`, or since Linux 6.10 `rx0_xdp_packets`, beside a sum without number.
+        let number = name.strip_prefix("rx")?.strip_suffix("_xdp_packets")?;
+        let number = number.strip_prefix("_queue_").unwrap_or(number);
+        number.parse::<u32>().ok().map(|_| count.parse().unwrap())
     });
     counts.collect()
 }

@@ -27,6 +27,14 @@ fn what_is_allowed_does_without_the_router() {
     attached.stop().unwrap();
 
     let attached = allowed(&house);
+    let status = attached.status().unwrap();
+    for (vlan, other) in status["vlans"].as_array().unwrap().iter().zip([20, 10]) {
+        assert_eq!(
+            vlan["shortcut_to"],
+            serde_json::json!([other]),
+            "{status:#}"
+        );
+    }
     let before = house.routed().unwrap();
     house.pings(50, 63).unwrap();
     transfer(&house.near, &house.far, FAR[0]).unwrap();

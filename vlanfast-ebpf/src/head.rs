@@ -50,8 +50,8 @@ impl<F: Frame> Frame for Head<'_, F> {
     }
 }
 
-/// A frame that is one packet, whose first `LENGTH` bytes were checked at once. Unlike those of [`Head`], reads at
-/// offsets that depend on what it holds are not for it: the verifier would not follow them.
+/// A frame that is one packet, whose first `LENGTH` bytes were checked at once: also what is behind layer 2, where
+/// its place is a constant. At other offsets the verifier would not follow its reads.
 pub struct Start<'a, F, const LENGTH: usize> {
     frame: &'a F,
     start: usize,

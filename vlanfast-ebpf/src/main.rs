@@ -180,6 +180,7 @@ fn shortcut_skb(skb: *mut __sk_buff) -> i32 {
     /// Where the network header is behind a tag that is not among the bytes.
     const NETWORK: usize = 14;
     let ctx = TcContext::new(skb);
+    pull_head(&ctx);
     let frame = tc::SkbFrame::new(&ctx);
     let Some(head) = frame.head() else {
         return 0;
@@ -207,16 +208,16 @@ fn shortcut_skb(skb: *mut __sk_buff) -> i32 {
 
 #[inline(always)]
 fn take_shortcut(ctx: &TcContext, frame: &impl Frame, headers: &Headers) -> i32 {
-    let verdict = shortcut(frame, headers, Direction::Tx, &Maps::TC);
-    if verdict == Verdict::Pass {
-        return 0;
+    match shortcut(frame, headers, Direction::Tx, &Maps::TC) {
+        verdict @ Verdict::Shortcut { .. } => finish(ctx, frame, headers, Direction::Tx, verdict),
+        _ => 0,
     }
-    finish(ctx, frame, headers, Direction::Tx, verdict)
 }
 
 #[inline(never)]
 fn learnable_skb(skb: *mut __sk_buff, headers: u64) -> bool {
     let ctx = TcContext::new(skb);
+    pull_head(&ctx);
     hand_over(tc::SkbFrame::new(&ctx).head(), headers)
 }
 

@@ -24,8 +24,8 @@ impl<'a> SkbFrame<'a> {
     pub fn new(ctx: &'a TcContext) -> Self {
         // SAFETY: the context is the kernel's for as long as the program runs.
         let skb = unsafe { &*ctx.skb.skb };
-        // Read in any case: of what one branch alone has set, the verifier of Linux 6.1 sees no more in the next
-        // that it is set.
+        // Read in any case: where only frames with a tag had read it, the verifier of Linux 6.1 takes it for unset
+        // at the next question whether there is one.
         let tag = Tag {
             tpid: u16::from_be(skb.vlan_proto as u16),
             tci: skb.vlan_tci as u16,
@@ -134,7 +134,7 @@ fn reflect(ctx: &TcContext, device: u32, mac: Mac) -> i32 {
     if device == 0 {
         return TC_ACT_UNSPEC;
     }
-    if !pop(ctx) || ctx.store(0, &mac.0, 0).is_err() {
+    if !untag(ctx) || ctx.store(0, &mac.0, 0).is_err() {
         return TC_ACT_SHOT;
     }
     redirect(ctx, device)
@@ -233,7 +233,7 @@ fn forward<const N: usize>(
 ) -> i32 {
     /// What an untagged frame starts with.
     #[repr(C)]
-    struct Head<const N: usize> {
+    struct Rewritten<const N: usize> {
         addresses: [Mac; 2],
         protocol: [u8; 2],
         network: [u8; N],
@@ -250,16 +250,21 @@ fn forward<const N: usize>(
     if to.ifindex == 0 {
         return TC_ACT_UNSPEC;
     }
-    let head = Head {
+    let rewritten = Rewritten {
         addresses: [mac, Mac(to.mac)],
         protocol: headers.protocol.number().to_be_bytes(),
         network,
     };
-    // Without its tag it can't go to the router any more.
-    if !untag(ctx) || ctx.store(0, &head, BPF_F_RECOMPUTE_CSUM.into()).is_err() {
+    if !untag(ctx) {
         return TC_ACT_SHOT;
     }
-    redirect(ctx, to.ifindex)
+    let stored = ctx.store(0, &rewritten, BPF_F_RECOMPUTE_CSUM.into());
+    match (stored, frame.stripped_tag()) {
+        (Ok(()), _) => redirect(ctx, to.ifindex),
+        // With its tag again it can still go to the router.
+        (Err(_), Some(tag)) if push(ctx, tag) => TC_ACT_UNSPEC,
+        (Err(_), _) => TC_ACT_SHOT,
+    }
 }
 
 /// The same with a copy, while the packet itself goes to the router. Where there can be none, it does not: then

@@ -8,7 +8,7 @@ use vlanfast_tests::{
         Decided, delivering, over_the_limit, reflecting, shedding, shortcutting, steering,
     },
     require,
-    world::World,
+    world::{SIBLING, World},
 };
 
 use super::Loaded;
@@ -85,6 +85,18 @@ fn passed(frames: Vec<Decided>) -> Vec<Decided> {
     frames.into_iter().map(passed).collect()
 }
 
+/// Those of VLAN 10 with one tag, without it.
+fn untagged(frames: Vec<Decided>) -> Vec<Decided> {
+    let untagged = |mut frame: Decided| {
+        let tag: Vec<_> = frame.bytes.drain(12..16).collect();
+        let is_tagged = frame.bytes[12..14] == [0x81, 0];
+        // A container of that VLAN alone.
+        let is_sibling = frame.bytes[..6] == SIBLING;
+        (tag == [0x81, 0, 0, 10] && !is_tagged && !is_sibling).then_some(frame)
+    };
+    frames.into_iter().filter_map(untagged).collect()
+}
+
 /// The same frames where nothing may be decided.
 fn passes(frames: Vec<Decided>, before: Option<&Decided>, world: impl Fn() -> World) {
     let frames = passed(frames);
@@ -142,6 +154,13 @@ fn what_the_router_would_bring_back_takes_the_shortcut() {
     for policy in [policy, both] {
         decides_on_egress(&shortcutting(), policy);
     }
+    // A tag that the kernel has taken out of the bytes can't be handed in; without one, headers are where they
+    // are then.
+    let frames = untagged(shortcutting());
+    assert!(frames.len() > 20);
+    decides_at((load::TX, Direction::Tx), &frames, None, || {
+        World::new(policy).unwrap().untagged()
+    });
     decides_on_egress(&reflecting(), both);
     passes_on_egress(shortcutting(), policy);
     let dry = Policy {

@@ -180,24 +180,20 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
         left[..6].copy_from_slice(&mac.0);
     }
     if let Verdict::Reflect { mac } = verdict {
-        // Without its tag, which is among the bytes here.
-        left.drain(12..16);
+        untag(&mut left);
         left[..6].copy_from_slice(&mac.0);
         return (TC_ACT_REDIRECT, left);
     }
     // There is no copy of a frame whose tag is among the bytes.
     if let Verdict::Shortcut { mac, .. } | Verdict::Both { mac, .. } = verdict {
-        left.drain(12..16);
+        untag(&mut left);
         left[..6].copy_from_slice(&mac.0);
         left[6..12].copy_from_slice(&FAR_PARENT);
         forward(&mut left[14..]);
         return (TC_ACT_REDIRECT, left);
     }
     if let Verdict::Deliver { .. } = verdict {
-        // Nothing is left before its type.
-        while left[12..14] == [0x81, 0] {
-            left.drain(12..16);
-        }
+        untag(&mut left);
         return (TC_ACT_REDIRECT, left);
     }
     let code = match (program == load::XDP, verdict) {
@@ -207,6 +203,13 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
         (false, _) => TC_ACT_UNSPEC,
     };
     (code, left)
+}
+
+/// Takes the tags off, which are among the bytes here.
+fn untag(frame: &mut Vec<u8>) {
+    while frame[12..14] == [0x81, 0] {
+        frame.drain(12..16);
+    }
 }
 
 /// Makes of a packet what a router does, with its checksum computed from scratch.
@@ -311,9 +314,14 @@ fn the_verifier_takes_every_program_and_says_at_what_cost() {
             let verified = info.verified_instruction_count().unwrap_or(0);
             let jited = info.size_jitted();
             let shortcut = Shortcut::from_number(policy.shortcut).name();
+            let beside = if policy.shed == 0 {
+                "nothing"
+            } else {
+                "everything"
+            };
             println!(
-                "figure: {name}, shortcut {shortcut}, messages {level}: {verified} instructions verified, \
-                 {jited} bytes of machine code"
+                "figure: {name}, shortcut {shortcut}, {beside} else, messages {level}: {verified} instructions \
+                 verified, {jited} bytes of machine code"
             );
             assert!(verified > 0, "{name}: the kernel does not say");
             assert!(verified < most, "{name}: {verified}");

@@ -178,7 +178,8 @@ pub const ALL: &[Table] = &[
                 The router forwards between VLANs in a namespace of its own; there is no wire's delay, \
                 so a real router costs more. *By the shortcut*: `--shortcut allow`; *learnt*: \
                 `--shortcut learned`. *A bare program* takes every packet for one that the router would send \
-                on, and does nothing but rewrite and redirect it: the least that a shortcut could cost. \
+                on, and does nothing but look up where to, rewrite and redirect; on VLAN devices that is before \
+                8021q and the trunk's queue. \
                 *Host access*: `--host-access all`, without which host and container do not reach each other.",
         unit: Unit::Times,
         ..TABLE

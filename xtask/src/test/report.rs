@@ -68,7 +68,7 @@ struct Program {
     test: Option<String>,
     output: Vec<String>,
     in_failures: bool,
-    /// When it began, or its last test ended.
+    /// When its tests began, or the last of them ended.
     since: Option<Instant>,
 }
 
@@ -78,7 +78,6 @@ impl Tracker {
         self.end(None);
         self.program = Some(Program {
             name: name.to_owned(),
-            since: Some(Instant::now()),
             ..Program::default()
         });
     }
@@ -99,6 +98,7 @@ impl Tracker {
         }
         if rest.starts_with("running ") && (rest.ends_with(" tests") || rest.ends_with(" test")) {
             program.open = true;
+            program.since = Some(Instant::now());
             return show;
         }
         // What was captured follows; with --nocapture it has been shown already.

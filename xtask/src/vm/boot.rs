@@ -150,9 +150,9 @@ echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
 ip link add wire type bridge mcast_snooping 0
 for end in a b; do
     ip tuntap add dev $end mode tap multi_queue
-    ip link set $end master wire up
+    ip link set dev $end master wire up
 done
-ip link set wire up
+ip link set dev wire up
 exec "$@""#;
 
 /// One end of the wire between the two NICs, and what that means for its NIC. A hub, which needs no privilege,

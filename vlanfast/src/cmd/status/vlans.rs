@@ -20,7 +20,8 @@ pub struct Vlan {
     pub listeners: Vec<&'static str>,
     /// The host and its containers on it reach each other.
     pub host_access: bool,
-    /// The VLANs with which packets are exchanged without the router, by the administrator's word.
+    /// The VLANs with which packets may be exchanged without the router, by the administrator's word, and there
+    /// are containers on both.
     pub shortcut_to: Vec<u16>,
     /// What of the policy does not concern it, and why.
     #[serde(skip)]
@@ -60,8 +61,13 @@ pub fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, String>)
 fn shortcuts(tables: &Tables, policy: Policy) -> BTreeSet<(u16, u16)> {
     match Shortcut::from_number(policy.shortcut) {
         Shortcut::Allow => {
+            let is_up = |vid| {
+                let parent = tables.vlans.get(&Vid::from_tci(vid));
+                parent.is_some_and(|parent| parent.ifindex != 0 && parent.has(Parent::UP))
+            };
             let routes = tables.routes.iter();
-            routes.map(|(key, route)| (key.vid, route.vid)).collect()
+            let ways = routes.map(|(key, route)| (key.vid, route.vid));
+            ways.filter(|&(_, to)| is_up(to)).collect()
         }
         // What is learnt is a matter of flows.
         Shortcut::Off | Shortcut::Learned => BTreeSet::new(),
@@ -103,7 +109,15 @@ mod tests {
     #[test]
     fn a_shortcut_is_shown_where_it_leads_there_and_back() {
         let mut tables = Tables::default();
-        for (from, to) in [(10, 20), (20, 10), (10, 30), (40, 10), (10, 40)] {
+        for (from, to) in [
+            (10, 20),
+            (20, 10),
+            (10, 30),
+            (40, 10),
+            (10, 40),
+            (50, 10),
+            (10, 50),
+        ] {
             let address = format!("10.0.{to}.2").parse().unwrap();
             let key = NeighborKey::new(Vid::from_tci(from), address);
             let route = Route {
@@ -112,8 +126,13 @@ mod tests {
             };
             tables.routes.insert(key, route);
         }
-        for vid in [10, 20, 30, 40] {
-            tables.vlans.insert(Vid::from_tci(vid), Parent::default());
+        for vid in [10, 20, 30, 40, 50] {
+            let parent = Parent {
+                ifindex: vid.into(),
+                flags: if vid == 50 { 0 } else { Parent::UP },
+                ..Parent::default()
+            };
+            tables.vlans.insert(Vid::from_tci(vid), parent);
         }
         let shown = |shortcut: Shortcut| -> Vec<Vec<u16>> {
             let policy = Policy {
@@ -123,10 +142,10 @@ mod tests {
             let rows = vlans(&tables, policy, &BTreeMap::new());
             rows.into_iter().map(|row| row.shortcut_to).collect()
         };
-        let none: Vec<Vec<u16>> = vec![vec![]; 4];
+        let none: Vec<Vec<u16>> = vec![vec![]; 5];
         assert_eq!(
             shown(Shortcut::Allow),
-            [vec![20, 40], vec![10], vec![], vec![10]]
+            [vec![20, 40], vec![10], vec![], vec![10], vec![]]
         );
         assert_eq!(shown(Shortcut::Learned), none);
     }
