@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use frames::{Message, Rest, Sent, frames};
 use lan::{LINK_LOCAL, Lan, Role, lans, mac};
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
-use vlanfast_common::{Direction, Headers, Mac, Neighbor, Parent, Verdict, classify, parse};
+use vlanfast_common::{
+    Direction, Headers, Mac, Neighbor, Parent, Tables, Verdict, classify, is_plain, parse,
+};
 
 fn decide(sent: &Sent, lan: &Lan) -> Verdict {
     let bytes = sent.bytes();
@@ -56,6 +58,23 @@ proptest! {
         let bytes = sent.bytes();
         let headers = parse(&sent.frame(&bytes));
         prop_assert_eq!(Headers::from_bits(headers.to_bits()), headers);
+    }
+
+    /// The programs ask the parts of `classify` one by one, and leave out those that have no say.
+    #[test]
+    fn the_parts_say_what_the_whole_says(sent in frames(), lan in lans()) {
+        let bytes = sent.bytes();
+        let frame = sent.frame(&bytes);
+        let headers = parse(&frame);
+        let shortcut = vlanfast_common::shortcut(&frame, &headers, Direction::Tx, &lan);
+        let decided = vlanfast_common::decide(&frame, &headers, Direction::Tx, &lan);
+        prop_assert!(lan.gives_host_access() || decided == Verdict::Pass, "{decided:?}");
+        prop_assert!(!is_plain(&headers, Direction::Tx, &lan) || decided == Verdict::Pass);
+        let parts = match shortcut {
+            Verdict::Pass => decided,
+            shortcut => shortcut,
+        };
+        prop_assert_eq!(parts, decide(&sent, &lan));
     }
 
     #[test]
