@@ -1,12 +1,13 @@
 //! The program under test, run as a user would.
 
 use std::{
-    env, fs,
-    io::{self, BufRead, BufReader, Read},
+    env,
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Seek},
     path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc,
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
@@ -77,7 +78,7 @@ pub struct Attached {
     child: Child,
     binary: String,
     stdout: BufReader<ChildStdout>,
-    stderr: Option<JoinHandle<io::Result<String>>>,
+    stderr: File,
     /// Its name by now: a test may rename it.
     pub trunk: String,
     /// The namespace's name.
@@ -99,26 +100,23 @@ impl Attached {
         trunk: &str,
         arguments: &[&str],
     ) -> Result<Self> {
+        // The kernel's reasons may be longer than a pipe; and a thread that reads one makes every system call of
+        // this process dearer, which the benchmark counts.
+        let stderr = tempfile::tempfile().context("failed to make a file for its errors")?;
         let mut command = netns.command(&binary);
         command.args(["attach", trunk]).args(arguments);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr.try_clone()?)
             .spawn()
             .context("failed to start vlanfast attach")?;
         let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
-        let mut stderr = child.stderr.take().context("stderr is piped")?;
-        // At once: the kernel's reasons may be longer than a pipe.
-        let stderr = thread::spawn(move || {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).map(|_| text)
-        });
         let mut said = String::new();
         while !said.contains("Ctrl-C") {
             if stdout.read_line(&mut said)? == 0 {
                 let status = child.wait()?;
-                let error = written(stderr)?;
+                let error = written(&stderr)?;
                 bail!(
                     "vlanfast attach {trunk} {arguments:?} ended ({status}): {}",
                     error.trim()
@@ -134,7 +132,7 @@ impl Attached {
             child,
             binary,
             stdout,
-            stderr: Some(stderr),
+            stderr,
             trunk: trunk.to_owned(),
             netns,
             said,
@@ -236,11 +234,10 @@ impl Attached {
     /// Waits for it to end by itself.
     pub fn end(mut self) -> Result<Ended> {
         let status = self.wait()?;
-        let stderr = self.stderr.take().context("it ends once")?;
         Ok(Ended {
             code: status.code(),
             stdout: String::new(),
-            stderr: written(stderr)?,
+            stderr: written(&self.stderr)?,
         })
     }
 
@@ -278,11 +275,11 @@ impl Drop for Attached {
 }
 
 /// What a process has written by its end.
-fn written(reader: JoinHandle<io::Result<String>>) -> Result<String> {
-    let text = reader
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok(text)
+fn written(mut file: &File) -> Result<String> {
+    file.rewind()?;
+    let mut text = vec![];
+    file.read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The directory of a trunk's pins.
