@@ -152,7 +152,7 @@ impl Flow {
         }
         let bounds = shared::load(&self.bounds);
         if question & COPIED != 0 {
-            let is_part = match packet.is_tcp() {
+            let is_part = match has_data(packet) {
                 true => covers(packet, question, bounds),
                 false => is_same(packet, question, bounds),
             };
@@ -312,12 +312,18 @@ const fn bounds(packet: &Packet) -> u64 {
     (packet.acknowledged as u64) << 32 | packet.end as u64
 }
 
+/// Whether a packet has bytes of a stream, of which the router may send on a part.
+#[inline(always)]
+const fn has_data(packet: &Packet) -> bool {
+    packet.is_tcp() && packet.end != packet.start
+}
+
 /// Whether a packet is the one that was asked with, whatever its hops.
 #[inline(always)]
 const fn is_same(packet: &Packet, asked: u64, asked_bounds: u64) -> bool {
     const HOPS_AND_FLAGS: u64 = 0xffff << 32;
     // What is one buffer here comes back as several segments, of which the first begins alike.
-    let length = match packet.is_tcp() {
+    let length = match has_data(packet) {
         true => u32::MAX as u64,
         false => 0,
     };
@@ -325,7 +331,7 @@ const fn is_same(packet: &Packet, asked: u64, asked_bounds: u64) -> bool {
         && (bounds(packet) ^ asked_bounds) & !length == 0
 }
 
-/// Whether a packet of TCP is part of the one that was asked with.
+/// Whether a packet with data is part of the one that was asked with.
 #[inline(always)]
 const fn covers(packet: &Packet, asked: u64, asked_bounds: u64) -> bool {
     let start = asked as u32;

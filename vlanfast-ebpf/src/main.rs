@@ -88,7 +88,7 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
             true => Verdict::Pass.to_bits(),
             false => decide_skb(ctx.skb.skb, headers, direction),
         };
-        if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers) {
+        if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers, direction) {
             verdict = learn_packet(direction, verdict);
         }
         let verdict = report::unknown(verdict);
@@ -215,9 +215,12 @@ fn take_shortcut(ctx: &TcContext, frame: &impl Frame, headers: &Headers) -> i32 
 }
 
 #[inline(never)]
-fn learnable_skb(skb: *mut __sk_buff, headers: u64) -> bool {
+fn learnable_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> bool {
     let ctx = TcContext::new(skb);
-    pull_head(&ctx);
+    // Of what came in it has been done for the decision.
+    if direction == Direction::Tx {
+        pull_head(&ctx);
+    }
     hand_over(tc::SkbFrame::new(&ctx).head(), headers)
 }
 
