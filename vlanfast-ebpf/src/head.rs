@@ -3,21 +3,21 @@
 use aya_ebpf::cty::{c_long, c_void};
 use vlanfast_common::{Frame, HEAD, Segments, Tag};
 
-/// A frame whose first [`HEAD`] bytes were checked at once, and are read without another check.
-pub struct Head<'a, F> {
+/// A frame whose first `LENGTH` bytes were checked at once, and are read without another check.
+pub struct Head<'a, F, const LENGTH: usize = HEAD> {
     frame: &'a F,
     start: usize,
 }
 
-impl<'a, F> Head<'a, F> {
+impl<'a, F, const LENGTH: usize> Head<'a, F, LENGTH> {
     /// Nearly every frame has one: none is shorter on a wire, and drivers leave the headers in one piece.
     #[inline(always)]
     pub fn of(frame: &'a F, start: usize, end: usize) -> Option<Self> {
-        (start + HEAD <= end).then_some(Self { frame, start })
+        (start + LENGTH <= end).then_some(Self { frame, start })
     }
 }
 
-impl<F: Frame> Frame for Head<'_, F> {
+impl<F: Frame, const LENGTH: usize> Frame for Head<'_, F, LENGTH> {
     type Whole = F;
 
     #[inline(always)]
@@ -32,7 +32,7 @@ impl<F: Frame> Frame for Head<'_, F> {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if offset + N > HEAD {
+        if offset + N > LENGTH {
             return self.frame.read(offset);
         }
         // SAFETY: `of` has checked the bounds, in the form that the verifier knows.
@@ -50,19 +50,9 @@ impl<F: Frame> Frame for Head<'_, F> {
     }
 }
 
-/// A frame that is one packet, whose first `LENGTH` bytes were checked at once: also what is behind layer 2, where
-/// its place is a constant. At other offsets the verifier would not follow its reads.
-pub struct Start<'a, F, const LENGTH: usize> {
-    frame: &'a F,
-    start: usize,
-}
-
-impl<'a, F, const LENGTH: usize> Start<'a, F, LENGTH> {
-    #[inline(always)]
-    pub fn of(frame: &'a F, start: usize, end: usize) -> Option<Self> {
-        (start + LENGTH <= end).then_some(Self { frame, start })
-    }
-}
+/// The same of a frame that is one packet, also for what is behind layer 2, where its place is a constant. At other
+/// offsets the verifier would not follow its reads.
+pub struct Start<'a, F, const LENGTH: usize>(pub Head<'a, F, LENGTH>);
 
 impl<F: Frame, const LENGTH: usize> Frame for Start<'_, F, LENGTH> {
     type Whole = Self;
@@ -74,21 +64,17 @@ impl<F: Frame, const LENGTH: usize> Frame for Start<'_, F, LENGTH> {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        self.frame.len()
+        self.0.len()
     }
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if offset + N > LENGTH {
-            return self.frame.read(offset);
-        }
-        // SAFETY: `of` has checked the bounds.
-        Some(unsafe { load(self.start + offset, offset.is_multiple_of(2)) })
+        self.0.read(offset)
     }
 
     #[inline(always)]
     fn stripped_tag(&self) -> Option<Tag> {
-        self.frame.stripped_tag()
+        self.0.stripped_tag()
     }
 
     #[inline(always)]

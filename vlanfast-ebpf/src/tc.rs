@@ -43,8 +43,8 @@ impl<'a> SkbFrame<'a> {
     /// The same up to behind a header; `None` of a buffer of several packets.
     #[inline(always)]
     pub fn start<const LENGTH: usize>(&self) -> Option<Start<'_, Self, LENGTH>> {
-        let start = Start::of(self, self.ctx.data(), self.ctx.data_end());
-        start.filter(|_| self.segments().is_none())
+        let head = Head::of(self, self.ctx.data(), self.ctx.data_end())?;
+        self.segments().is_none().then_some(Start(head))
     }
 }
 
