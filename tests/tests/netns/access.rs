@@ -14,13 +14,16 @@ use vlanfast_tests::{
 #[test]
 fn host_and_container_reach_each_other_in_every_mode() {
     require!("access", nix::unistd::geteuid().is_root(), "needs root");
-    // Under emulation a thousand would take minutes.
-    let pings = if in_the_lab() { 50 } else { 1000 };
+    // Under emulation that takes minutes, and level `vm` has the modes on a VLAN.
+    let (pings, modes) = if in_the_lab() { (50, 1) } else { (1000, 3) };
     for (mode, ingress) in [
         ("bridge", "tc"),
         ("private", "xdp"),
         ("vepa", "xdp-generic"),
-    ] {
+    ]
+    .into_iter()
+    .take(modes)
+    {
         let wire = Wire::veth().unwrap();
         wire.keep_tags().unwrap();
         let lan = Lan::new(&wire, 0, mode).unwrap();

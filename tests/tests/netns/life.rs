@@ -1,4 +1,4 @@
-//! Attached, read, stopped, killed, and a hundred times under traffic.
+//! Attached, read, stopped, killed, and many times under traffic.
 
 use std::{thread, time::Duration};
 
@@ -18,7 +18,7 @@ use vlanfast_tests::{
     packet::{Cast, HOST, Row, Sums, add, frame, tag},
     program::{Attached, is_pinned, vlanfast},
     require,
-    require::kernel_at_least,
+    require::{in_the_lab, kernel_at_least},
     residue::Residue,
     scenario::settle,
     topology::{WIRE, Wire},
@@ -257,6 +257,14 @@ fn under_traffic(wire: &Wire, times: u32, each: impl Fn()) -> (Tally, Tally) {
     (inwards, outwards)
 }
 
+/// How often something is done that under emulation takes seconds.
+fn few_in_the_lab(times: u32) -> u32 {
+    match in_the_lab() {
+        true => times / 4,
+        false => times,
+    }
+}
+
 fn attach_and_detach(wire: &Wire) {
     let attached = Attached::start(&wire.host, &wire.trunk, &["--ingress", "tc"]).unwrap();
     attached.stop().unwrap();
@@ -264,8 +272,13 @@ fn attach_and_detach(wire: &Wire) {
 
 /// Each packet arrives while vlanfast comes and goes, and nothing is left.
 #[test]
-fn a_hundred_attachments_under_traffic_lose_no_packet() {
-    require!("hundred", nix::unistd::geteuid().is_root(), "needs root");
+fn attachments_under_traffic_lose_no_packet() {
+    require!(
+        "attachments",
+        nix::unistd::geteuid().is_root(),
+        "needs root"
+    );
+    let times = few_in_the_lab(100);
     let wire = Wire::veth().unwrap();
     if !kernel_at_least(6, 6) {
         // See the next test: the qdisc itself costs packets there, whoever adds it.
@@ -274,8 +287,8 @@ fn a_hundred_attachments_under_traffic_lose_no_packet() {
             .unwrap();
     }
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
-    let (inwards, outwards) = under_traffic(&wire, 100, || attach_and_detach(&wire));
-    println!("figure: 100 attachments: in: {inwards}; out: {outwards}");
+    let (inwards, outwards) = under_traffic(&wire, times, || attach_and_detach(&wire));
+    println!("figure: {times} attachments: in: {inwards}; out: {outwards}");
     assert_eq!(inwards.lost(), 0, "packets lost on their way in");
     assert_eq!(outwards.lost(), 0, "packets lost on their way out");
     before
@@ -289,6 +302,7 @@ fn a_hundred_attachments_under_traffic_lose_no_packet() {
 #[test]
 fn without_tcx_only_the_qdisc_itself_costs_packets() {
     require!("clsact", nix::unistd::geteuid().is_root(), "needs root");
+    let times = few_in_the_lab(40);
     let wire = Wire::veth().unwrap();
     let trunk = &wire.trunk;
     let before = Residue::of(&wire.host, trunk).unwrap();
@@ -299,10 +313,11 @@ fn without_tcx_only_the_qdisc_itself_costs_packets() {
             ))
             .unwrap();
     };
-    let (qdisc_in, qdisc_out) = under_traffic(&wire, 20, qdisc_alone);
-    let (our_in, our_out) = under_traffic(&wire, 20, || attach_and_detach(&wire));
+    let (qdisc_in, qdisc_out) = under_traffic(&wire, times, qdisc_alone);
+    let (our_in, our_out) = under_traffic(&wire, times, || attach_and_detach(&wire));
     println!(
-        "figure: 20 clsact qdiscs added and removed lose {} packets on their way out; by 20 attachments: {}",
+        "figure: {times} clsact qdiscs added and removed lose {} packets on their way out; by so many \
+         attachments: {}",
         qdisc_out.lost(),
         our_out.lost()
     );

@@ -27,7 +27,7 @@ use crate::{
     },
     error::Error,
     output, source,
-    state::{listeners::words, published::MapFill},
+    state::{desired::Tables, listeners::words, published::MapFill},
 };
 
 /// The shape of `status --json`.
@@ -239,7 +239,7 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
         heartbeat: Heartbeat::of(&settings, tables::now()?).name(),
         pid: pins.holder().and_then(|holder| holder.pid),
         vlans: vlans(&tables, policy, &source::netlink::names()?),
-        maps: fills(&maps, policy)?,
+        maps: fills(&maps, &tables, policy)?,
         sources: sources(&said),
         ignored: Ignored {
             service_parents: said.service_parents,
@@ -249,9 +249,9 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
 }
 
 /// How full the tables are that are in use.
-fn fills(maps: &Maps, policy: Policy) -> anyhow::Result<Vec<Map>> {
+fn fills(maps: &Maps, tables: &Tables, policy: Policy) -> anyhow::Result<Vec<Map>> {
     let is_in_use = |fill: &MapFill| fill.map != ROUTES || policy.shortcut != 0;
-    let fills = maps.fills()?.into_iter().filter(is_in_use);
+    let fills = maps.fills(tables)?.into_iter().filter(is_in_use);
     Ok(fills.map(Map::from).collect())
 }
 

@@ -126,8 +126,8 @@ impl Maps {
         })
     }
 
-    /// How full each table is.
-    pub fn fills(&self) -> anyhow::Result<[MapFill; 4]> {
+    /// How full each table is that holds this.
+    pub fn fills(&self, tables: &Tables) -> anyhow::Result<[MapFill; 4]> {
         let capacity = self.capacity()?;
         let status = self.status()?;
         let fill = |map, entries: usize, capacity, left_out| MapFill {
@@ -137,22 +137,22 @@ impl Maps {
             left_out,
         };
         Ok([
-            fill(VLANS, self.parents()?.count(), Parent::COUNT, 0),
+            fill(VLANS, tables.vlans.len(), Parent::COUNT, 0),
             fill(
                 ENDPOINTS,
-                self.endpoints.keys().count(),
+                tables.endpoints.len(),
                 capacity.endpoints,
                 status.endpoints_left_out,
             ),
             fill(
                 NEIGHBORS,
-                self.neighbors.keys().count(),
+                tables.neighbors.len(),
                 capacity.neighbors,
                 status.neighbors_left_out,
             ),
             fill(
                 ROUTES,
-                self.routes.keys().count(),
+                tables.routes.len(),
                 capacity.routes,
                 status.routes_left_out,
             ),
