@@ -93,7 +93,7 @@ fn what_was_planned_is_what_the_kernel_holds() {
         assert_eq!(installed, wanted);
     }
     let fills: Vec<_> = maps
-        .fills()
+        .fills(&installed)
         .unwrap()
         .iter()
         .map(|fill| (fill.map, fill.entries, fill.capacity))
@@ -126,7 +126,7 @@ fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
         ..Status::default()
     })
     .unwrap();
-    let [_, endpoints, neighbors, _] = maps.fills().unwrap();
+    let [_, endpoints, neighbors, _] = maps.fills(&maps.read().unwrap()).unwrap();
     assert_eq!((endpoints.entries, endpoints.left_out), (4, 2));
     assert_eq!((neighbors.entries, neighbors.left_out), (12, 0));
 }
