@@ -46,7 +46,7 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     if report::is_on() {
         report_xdp(ctx.ctx, Verdict::Pass.to_bits());
     }
-    finish(&ctx, &frame, &headers, Direction::Rx, Verdict::Pass)
+    pass(&ctx, &frame, &headers, Direction::Rx)
 }
 
 /// Ingress, where XDP is not to be had.
@@ -97,7 +97,7 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
     if direction == Direction::Rx && report::is_on() {
         report_skb(ctx.skb.skb, Verdict::Pass.to_bits(), direction);
     }
-    finish(ctx, &frame, &headers, direction, Verdict::Pass)
+    pass(ctx, &frame, &headers, direction)
 }
 
 // What is not plain goes through BPF functions of its own, so that whatever it needs of registers and stack
@@ -310,6 +310,19 @@ fn learn_packet(direction: Direction, verdict: u64) -> u64 {
     }
 }
 
+/// Counts a plain frame: whether this is a dry run would be two instructions more, and no difference.
+#[inline(always)]
+fn pass<C: Hook>(
+    ctx: &C,
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+) -> C::Action {
+    let wire = wire(frame, headers);
+    count::count(direction, headers, wire, Verdict::Pass, Verdict::Pass);
+    ctx.act(frame, headers, Verdict::Pass)
+}
+
 /// Counts, and carries out what was decided.
 #[inline(always)]
 fn finish<C: Hook>(
@@ -320,11 +333,9 @@ fn finish<C: Hook>(
     verdict: Verdict,
 ) -> C::Action {
     let wire = wire(frame, headers);
-    // The question is two instructions, which a plain frame need not pay.
-    let done = match verdict {
-        Verdict::Pass => Verdict::Pass,
-        _ if tables::is_dry_run() => Verdict::Pass,
-        verdict => verdict,
+    let done = match tables::is_dry_run() {
+        true => Verdict::Pass,
+        false => verdict,
     };
     count::count(direction, headers, wire, verdict, done);
     ctx.act(frame, headers, done)
