@@ -96,7 +96,7 @@ pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -
                 && !is_read
                 && !(tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED)
         }
-        Direction::Tx => !tables.gives_host_access() && !tables.learns(),
+        Direction::Tx => !decides(direction, tables) && !tables.learns(),
     }
 }
 
@@ -155,6 +155,12 @@ pub fn shortcut(
         }
         _ => Verdict::Pass,
     }
+}
+
+/// Whether the next part has a say: of what leaves, by host access alone.
+#[inline(always)]
+pub fn decides(direction: Direction, tables: &impl Tables) -> bool {
+    direction == Direction::Rx || tables.gives_host_access()
 }
 
 /// The third part, over all other frames.

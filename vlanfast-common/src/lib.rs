@@ -30,7 +30,9 @@ mod verdict;
 mod wire;
 
 pub use addr::{Mac, Vid};
-pub use classify::{HEAD, Tables, classify, decide, is_plain, learn, learnable, shed, shortcut};
+pub use classify::{
+    HEAD, Tables, classify, decide, decides, is_plain, learn, learnable, shed, shortcut,
+};
 pub use counters::{Counters, Direction, Tally};
 pub use detour::{Detour, detour};
 pub use flow::{ANSWER, Arrival, CANDIDATE, Flow, FlowState, IDLE, LATE, Step};

@@ -20,8 +20,8 @@ use head::Head;
 use maps::PACKET;
 use tables::Maps;
 use vlanfast_common::{
-    Direction, Frame, HEAD, Headers, Protocol, Tables, Verdict, decide, is_plain, learn, learnable,
-    parse, shed, shortcut, wire,
+    Direction, Frame, HEAD, Headers, Protocol, Tables, Verdict, decide, decides, is_plain, learn,
+    learnable, parse, shed, shortcut, wire,
 };
 
 /// Ingress, before the kernel has made an skb of the frame.
@@ -83,10 +83,9 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
     let headers = headers(&frame, frame.head());
     if !is_plain(&headers, direction, &Maps::TC) {
         let headers = report::unknown(headers.to_bits());
-        // Of what leaves, host access alone is decided there.
-        let mut verdict = match direction == Direction::Tx && !Maps::TC.gives_host_access() {
-            true => Verdict::Pass.to_bits(),
-            false => decide_skb(ctx.skb.skb, headers, direction),
+        let mut verdict = match decides(direction, &Maps::TC) {
+            true => decide_skb(ctx.skb.skb, headers, direction),
+            false => Verdict::Pass.to_bits(),
         };
         if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers, direction) {
             verdict = learn_packet(direction, verdict);
