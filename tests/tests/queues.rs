@@ -19,7 +19,7 @@ fn seen_by_xdp(wire: &Wire) -> Vec<u64> {
         .unwrap();
     let counts = text.lines().filter_map(|line| {
         let (name, count) = line.trim().split_once(": ")?;
-        // `rx_queue_0_xdp_packets`, or since Linux 6.10 `rx0_xdp_packets`, beside a sum without number.
+        // `rx_queue_0_xdp_packets`, or of later kernels `rx0_xdp_packets`, beside a sum without number.
         let number = name.strip_prefix("rx")?.strip_suffix("_xdp_packets")?;
         let number = number.strip_prefix("_queue_").unwrap_or(number);
         number.parse::<u32>().ok().map(|_| count.parse().unwrap())
