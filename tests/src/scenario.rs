@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 
 use crate::{
     capture::{Packets, Sniffer, in_netns},
@@ -22,6 +23,11 @@ pub const ROUTER_ADDRESS: &str = "192.0.2.2";
 
 /// Bytes of payload in a bulk transfer, each way.
 const BULK: usize = 4 << 20;
+
+/// Bytes of the receiver's buffer, which the kernel doubles for its own part: what is on its way at
+/// once has to fit the 256 frames that a veth with XDP takes, or it drops what the sender's egress has
+/// counted.
+const WINDOW: usize = 64 << 10;
 
 /// Waits for the counters to reach what is expected, and then for what should not come.
 pub fn settle(attached: &Attached, rx: &Sums, tx: &Sums) {
@@ -104,7 +110,11 @@ pub fn bulk(wire: &Wire, end: &Netns, ingress: &str) -> Result<()> {
 
 /// Sends [`BULK`] bytes over TCP, and looks at each that arrives.
 pub fn transfer(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
-    let listener = in_netns(&to.path(), move || Ok(TcpListener::bind((address, 5001))?))?;
+    let listener = in_netns(&to.path(), move || {
+        let listener = TcpListener::bind((address, 5001))?;
+        setsockopt(&listener, RcvBuf, &WINDOW)?;
+        Ok(listener)
+    })?;
     let reader = thread::spawn(move || -> Result<Vec<u8>> {
         let mut read = vec![];
         listener.accept()?.0.read_to_end(&mut read)?;
