@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, Map},
 };
 use vlanfast_common::{
     Bucket, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, Pair, PairKey,
@@ -222,31 +222,31 @@ impl World {
 
     /// The same for the kernel.
     pub fn install(&self, ebpf: &mut Ebpf) -> Result<()> {
-        let mut map = |name| {
-            ebpf.take_map(name)
-                .with_context(|| format!("no map {name}"))
-        };
-        let mut vlans = Array::<_, Parent>::try_from(map("VLANS")?)?;
+        let mut vlans = Array::<_, Parent>::try_from(map(ebpf, "VLANS")?)?;
         for (vid, parent) in &self.vlans {
             vlans.set(vid.get().into(), parent, 0)?;
         }
-        let mut endpoints = HashMap::<_, EndpointKey, Endpoint>::try_from(map("ENDPOINTS")?)?;
+        let mut endpoints = HashMap::<_, EndpointKey, Endpoint>::try_from(map(ebpf, "ENDPOINTS")?)?;
         for (key, endpoint) in &self.endpoints {
             endpoints.insert(key, endpoint, 0)?;
         }
-        let mut neighbors = HashMap::<_, NeighborKey, Neighbor>::try_from(map("NEIGHBORS")?)?;
+        let mut neighbors = HashMap::<_, NeighborKey, Neighbor>::try_from(map(ebpf, "NEIGHBORS")?)?;
         for (key, neighbor) in &self.neighbors {
             neighbors.insert(key, neighbor, 0)?;
         }
         if self.policy.shortcut != 0 {
-            let mut routes = HashMap::<_, NeighborKey, Route>::try_from(map("ROUTES")?)?;
+            let mut routes = HashMap::<_, NeighborKey, Route>::try_from(map(ebpf, "ROUTES")?)?;
             for (key, route) in &self.routes {
                 routes.insert(key, route, 0)?;
             }
         }
-        Array::<_, Settings>::try_from(map("SETTINGS")?)?.set(0, self.settings, 0)?;
+        Array::<_, Settings>::try_from(map(ebpf, "SETTINGS")?)?.set(0, self.settings, 0)?;
         Ok(())
     }
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    ebpf.map_mut(name).with_context(|| format!("no map {name}"))
 }
 
 impl Tables for World {

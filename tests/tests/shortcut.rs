@@ -1,11 +1,18 @@
 //! Level `vm`: packets between two VLANs of one host, by the router and by the shortcut.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
+use aya::programs::{SchedClassifier, TcAttachType};
+use serde_json::Value;
 use vlanfast_tests::{
+    capture::in_netns,
     house::{FAR, House, NEAR, is_whole, ping, shortcuts},
     in_the_lab,
     program::Attached,
+    require::kernel_at_least,
     scenario::transfer,
     topology::WIRE,
 };
@@ -154,4 +161,90 @@ fn without_a_heartbeat_the_router_has_it_all() {
     assert!(is_whole(&ping(&house.near, FAR[0], 10, "").unwrap()));
     assert_eq!(house.routed().unwrap() - before, 0);
     attached.stop().unwrap();
+}
+
+/// The device of a VLAN, as `ip` has it.
+fn device(house: &House, vid: u16) -> Value {
+    let (host, trunk) = (&house.wire.host, &house.wire.trunk);
+    let said = host.run(&format!("ip -s -j link show dev {trunk}.{vid}"));
+    let devices: Value = serde_json::from_str(&said.unwrap()).unwrap();
+    devices[0].clone()
+}
+
+/// How many programs are on what leaves these VLANs' devices.
+fn programs(house: &House, vids: &[u16]) -> Vec<usize> {
+    let count = |vid: &u16| {
+        let device = format!("{}.{vid}", house.wire.trunk);
+        let query = move || {
+            let (_, programs) = SchedClassifier::query_tcx(&device, TcAttachType::Egress)?;
+            Ok(programs.len())
+        };
+        in_netns(&house.wire.host.path(), query).unwrap()
+    };
+    vids.iter().map(count).collect()
+}
+
+/// Waits for a device that was just made to have its program.
+fn eventually(house: &House, vid: u16, count: usize) {
+    let begin = Instant::now();
+    while programs(house, &[vid]) != [count] {
+        assert!(begin.elapsed() < Duration::from_secs(10), "VLAN {vid}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
+    in_the_lab!("shortcut, from VLAN devices");
+    let has_tcx = kernel_at_least(6, 6);
+    let one = if has_tcx { 1 } else { 0 };
+    let count = |house: &House, vids: &[u16]| match has_tcx {
+        true => programs(house, vids),
+        // Nobody can ask there, and there is nothing to be found.
+        false => vids.iter().map(|_| 0).collect(),
+    };
+    let mut house = House::new().unwrap();
+    house.wire.vlan(30).unwrap();
+    let attached = allowed(&house);
+    assert_eq!(count(&house, &[10, 20, 30]), [one, one, 0]);
+    let sent = |house: &House| {
+        device(house, 10)["stats64"]["tx"]["packets"]
+            .as_u64()
+            .unwrap()
+    };
+    let (before, routed) = (sent(&house), house.routed().unwrap());
+    house.pings(50, 63).unwrap();
+    assert_eq!(house.routed().unwrap() - routed, 0);
+    // What comes so far goes on to the trunk.
+    match sent(&house) - before {
+        left if has_tcx => assert!(left < 20, "{left} left by the device"),
+        left => assert!(left >= 200, "{left} left by the device"),
+    }
+
+    // A device that is made anew has another index, and its container another MAC.
+    let (host, trunk) = (&house.wire.host, house.wire.trunk.clone());
+    host.run(&format!(
+        "ip link del {trunk}.20 && ip link add link {trunk} name {trunk}.20 type vlan id 20 && \
+         ip link set {trunk}.20 up"
+    ))
+    .unwrap();
+    house.far = house.wire.container(20, FAR[0]).unwrap();
+    house.far.run("ip route add default via 10.0.20.1").unwrap();
+    if has_tcx {
+        eventually(&house, 20, one);
+    }
+    thread::sleep(Duration::from_millis(300));
+    let routed = house.routed().unwrap();
+    let said = ping(&house.near, FAR[0], 20, "").unwrap();
+    assert!(is_whole(&said), "{said}");
+    assert_eq!(house.routed().unwrap() - routed, 0);
+
+    // Nothing of it is pinned.
+    attached.kill().unwrap();
+    assert_eq!(count(&house, &[10, 20, 30]), [0, 0, 0]);
+    assert!(is_whole(&ping(&house.near, FAR[0], 20, "").unwrap()));
+    let attached = allowed(&house);
+    assert_eq!(count(&house, &[10, 20, 30]), [one, one, 0]);
+    attached.stop().unwrap();
+    assert_eq!(count(&house, &[10, 20, 30]), [0, 0, 0]);
 }

@@ -12,6 +12,7 @@ use crate::{
     Vlan,
 };
 
+pub use allowed::way;
 pub use learned::learn;
 
 /// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
@@ -150,9 +151,24 @@ pub fn shortcut(
 ) -> Verdict {
     let may = direction == Direction::Tx && tables.takes_shortcuts();
     match vid(frame, headers) {
-        Some(vid) if may && headers.cast == Cast::Unicast => {
-            allowed::shortcut(frame, headers, vid, tables)
+        // Where the device has a program, that has decided.
+        Some(vid) if may && !tables.parent(vid).has(Parent::PROGRAM) => {
+            shortcut_of(frame, headers, vid, tables)
         }
+        _ => Verdict::Pass,
+    }
+}
+
+/// The same from a VLAN's own device.
+#[inline(always)]
+pub fn shortcut_of(
+    frame: &impl Frame,
+    headers: &Headers,
+    vid: Vid,
+    tables: &impl Tables,
+) -> Verdict {
+    match headers.cast {
+        Cast::Unicast => allowed::shortcut(frame, headers, vid, tables),
         _ => Verdict::Pass,
     }
 }
@@ -194,11 +210,22 @@ fn vid(frame: &impl Frame, headers: &Headers) -> Option<Vid> {
     headers.vlan.vid().filter(|_| frame.len() >= HEAD)
 }
 
-/// Whether the tables are kept true, and lack nothing of a kind, as [`Settings::incomplete`] has it. Asked last,
-/// because most verdicts do not need it.
+/// The heartbeat of tables that are kept true and lack nothing of a kind, as [`Settings::incomplete`] has it.
+#[inline(always)]
+fn trusted(tables: &impl Tables, kind: u32) -> Option<u64> {
+    let settings = tables.settings()?;
+    let is_true = settings.incomplete & kind == 0 && tables.is_ahead(settings.heartbeat);
+    is_true.then_some(settings.heartbeat)
+}
+
+/// Whether there is one. Asked last, because most verdicts do not need it.
 #[inline(always)]
 fn are_true(tables: &impl Tables, kind: u32) -> bool {
-    tables.settings().is_some_and(|settings| {
-        settings.incomplete & kind == 0 && tables.is_ahead(settings.heartbeat)
-    })
+    trusted(tables, kind).is_some()
+}
+
+/// That of tables that lack no taker.
+#[inline(always)]
+pub fn heartbeat(tables: &impl Tables) -> Option<u64> {
+    trusted(tables, Settings::ENDPOINTS)
 }

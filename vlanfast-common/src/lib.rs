@@ -27,11 +27,13 @@ mod storm;
 mod tables;
 mod uniform;
 mod verdict;
+mod way;
 mod wire;
 
 pub use addr::{Mac, Vid};
 pub use classify::{
-    HEAD, Tables, classify, decide, decides, is_plain, learn, learnable, shed, shortcut,
+    HEAD, Tables, classify, decide, decides, heartbeat, is_plain, learn, learnable, shed, shortcut,
+    shortcut_of,
 };
 pub use counters::{Counters, Direction, Tally};
 pub use detour::{Detour, detour};
@@ -50,4 +52,5 @@ pub use storm::Bucket;
 pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent, Route};
 pub use uniform::Uniform;
 pub use verdict::{Reason, Verdict};
+pub use way::{IPV4, IPV6, Way};
 pub use wire::{Wire, wire};

@@ -14,6 +14,9 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Where the network header starts behind no tag, or one that is not among the bytes.
+    pub const ETHERNET: usize = 14;
+
     /// In one number, as a BPF function takes them.
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
@@ -121,6 +124,11 @@ impl Protocol {
     pub const IPV4: Self = Self(0x0800);
     pub const ARP: Self = Self(0x0806);
     pub const IPV6: Self = Self(0x86dd);
+
+    #[inline(always)]
+    pub const fn from_number(number: u16) -> Self {
+        Self(number)
+    }
 
     /// The number: an EtherType from 0x0600 on, an 802.3 length below.
     #[inline(always)]

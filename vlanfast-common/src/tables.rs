@@ -48,6 +48,9 @@ impl Parent {
     /// The host and its containers on the VLAN reach each other.
     pub const HOST_ACCESS: u32 = 1 << 7;
 
+    /// What leaves by the device meets a program of ours there: for the shortcut, the trunk need not ask again.
+    pub const PROGRAM: u32 = 1 << 8;
+
     /// There are takers that the tables can't have: nothing is shed.
     pub const LISTENERS: u32 = Self::PORT | Self::IPVLAN | Self::GREEDY | Self::NESTED;
     /// On the trunk itself: there are takers of tagged frames that the tables can't have. A guest's VLANs are

@@ -1,6 +1,6 @@
 //! The one place that counts.
 
-use vlanfast_common::{Direction, Headers, Verdict, Wire};
+use vlanfast_common::{Direction, Headers, Verdict, Vlan, Wire};
 
 use crate::maps::COUNTERS;
 
@@ -12,5 +12,14 @@ pub fn count(direction: Direction, headers: &Headers, wire: Wire, verdict: Verdi
         // and TC both run with softirqs off.
         let counters = unsafe { &mut *counters };
         counters.add(direction, headers.cast, wire, verdict, done);
+    }
+}
+
+/// Counts a single packet that takes the shortcut.
+#[inline(always)]
+pub fn shortcut(vlan: Vlan) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(vlan.key()) {
+        // SAFETY: as above.
+        unsafe { (*counters).shortcut += 1 };
     }
 }

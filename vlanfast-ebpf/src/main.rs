@@ -6,6 +6,7 @@
 mod count;
 mod head;
 mod maps;
+mod parent;
 mod report;
 mod tables;
 mod tc;
@@ -59,6 +60,12 @@ pub fn vlanfast_rx(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn vlanfast_tx(ctx: TcContext) -> i32 {
     skb(&ctx, Direction::Tx)
+}
+
+/// Egress of a VLAN's own device.
+#[classifier]
+pub fn vlanfast_parent(ctx: TcContext) -> i32 {
+    parent::parent(&ctx)
 }
 
 #[inline(always)]
@@ -176,8 +183,8 @@ fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
 /// headers are read straight from memory.
 #[inline(never)]
 fn shortcut_skb(skb: *mut __sk_buff) -> i32 {
-    /// Where the network header is behind a tag that is not among the bytes.
-    const NETWORK: usize = 14;
+    /// Behind a tag that is not among the bytes.
+    const NETWORK: usize = Headers::ETHERNET;
     let ctx = TcContext::new(skb);
     pull_head(&ctx);
     let frame = tc::SkbFrame::new(&ctx);

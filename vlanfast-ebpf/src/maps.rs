@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use vlanfast_common::{
     Bucket, Counters, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Packet, Pair,
-    PairKey, Parent, Route, Settings, Status, Vlan,
+    PairKey, Parent, Route, Settings, Status, Vlan, Way,
 };
 
 #[map]
@@ -24,7 +24,11 @@ pub static STATUS: Array<Status> = Array::with_max_entries(1, 0);
 #[map]
 pub static VLANS: Array<Parent> = Array::with_max_entries(Parent::COUNT, 0);
 
-/// The loader sets the size of the hashes.
+/// The VLANs of those devices that have a program of ours, by ifindex.
+#[map]
+pub static DEVICES: HashMap<u32, u32> = HashMap::with_max_entries(Parent::COUNT, 0);
+
+/// The loader sets the size of the hashes below.
 #[map]
 pub static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::with_max_entries(16_384, 0);
 
@@ -56,6 +60,9 @@ pub static UNKNOWN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// What one BPF function hands to the next.
 #[map]
 pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static WAYS: PerCpuArray<Way> = PerCpuArray::with_max_entries(Way::SLOTS, 0);
 
 /// By VID.
 #[map]

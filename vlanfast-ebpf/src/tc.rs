@@ -142,7 +142,7 @@ fn reflect(ctx: &TcContext, device: u32, mac: Mac) -> i32 {
 
 /// Has the kernel receive a frame at a device.
 #[inline(always)]
-fn redirect(ctx: &TcContext, device: u32) -> i32 {
+pub fn redirect(ctx: &TcContext, device: u32) -> i32 {
     // As what comes from the wire: a mark is its sender's, and macvlan would keep it.
     ctx.set_mark(0);
     // SAFETY: no pointers.
@@ -255,7 +255,8 @@ fn forward<const N: usize>(
         protocol: headers.protocol.number().to_be_bytes(),
         network,
     };
-    if !untag(ctx) {
+    let is_tagged = frame.stripped_tag().is_some() || headers.network != Headers::ETHERNET;
+    if is_tagged && !untag(ctx) {
         return TC_ACT_SHOT;
     }
     let stored = ctx.store(0, &rewritten, BPF_F_RECOMPUTE_CSUM.into());

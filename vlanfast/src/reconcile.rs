@@ -56,6 +56,8 @@ pub struct Reconciler {
     /// was not free, or Docker has other names.
     behind: bool,
     hooks: Vec<Hook>,
+    /// Where the shortcut begins at the VLANs' own devices.
+    parents: Option<hooks::Parents>,
     /// The programs that read these maps are at work.
     attached: bool,
     /// Which tables lack something, as [`Settings::incomplete`] has it.
@@ -105,6 +107,7 @@ impl Reconciler {
             netlink_status: SourceStatus::default(),
             behind: false,
             hooks: vec![],
+            parents: None,
             attached: false,
             incomplete: 0,
             tags_hidden: false,
@@ -130,8 +133,10 @@ impl Reconciler {
     pub async fn publish(
         &mut self,
         kernel: &datapath::netlink::Netlink,
+        parents: Option<hooks::Parents>,
     ) -> anyhow::Result<watch::Receiver<Option<Arc<Published>>>> {
         self.hooks = hooks::attached(kernel, &self.pins).await?;
+        self.parents = parents;
         self.attached = true;
         // Attaching may have taken seconds.
         self.behind = true;
@@ -254,6 +259,7 @@ impl Reconciler {
     fn round(&mut self) -> anyhow::Result<()> {
         let mut desired = desired(self.netlink.network(), self.trunk);
         self.wishes.write(&mut desired.tables);
+        self.begin_at_parents(&mut desired);
         let Some(name) = desired.parents.get(&Vid::UNTAGGED) else {
             return Err(Error::TrunkGone {
                 trunk: self.pins.trunk.clone(),
@@ -276,6 +282,21 @@ impl Reconciler {
         self.incomplete = incomplete;
         self.behind = !named;
         self.report(desired, &plan)
+    }
+
+    /// Has the shortcut begin at the VLANs' own devices, where it can.
+    fn begin_at_parents(&mut self, desired: &mut Desired) {
+        let Some(parents) = &mut self.parents else {
+            return;
+        };
+        if let Err(error) = parents.follow(&desired.senders()) {
+            log::warn!("{error:#}; the shortcut begins at the trunk there");
+        }
+        for parent in desired.tables.vlans.values_mut() {
+            if parents.has(parent.ifindex) {
+                parent.flags |= Parent::PROGRAM;
+            }
+        }
     }
 
     /// Follows the trunk's name, or says that it has to be tried again: another trunk's pins may be in the

@@ -86,7 +86,7 @@ fn passed(frames: Vec<Decided>) -> Vec<Decided> {
 }
 
 /// Those of VLAN 10 with one tag, without it.
-fn untagged(frames: Vec<Decided>) -> Vec<Decided> {
+pub fn untagged(frames: Vec<Decided>) -> Vec<Decided> {
     let untagged = |mut frame: Decided| {
         let tag: Vec<_> = frame.bytes.drain(12..16).collect();
         let is_tagged = frame.bytes[12..14] == [0x81, 0];

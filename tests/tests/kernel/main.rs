@@ -3,6 +3,7 @@
 
 mod decisions;
 mod learned;
+mod parents;
 
 use std::collections::BTreeMap;
 
@@ -304,7 +305,7 @@ fn the_verifier_takes_every_program_and_says_at_what_cost() {
         (everything(Shortcut::Allow), EVERY_FRAME, 1_000_000),
         (everything(Shortcut::Learned), EVERY_FRAME, 1_000_000),
     ] {
-        for name in [load::XDP, load::RX, load::TX] {
+        for name in [load::XDP, load::RX, load::TX, load::PARENT] {
             let mut ebpf = load::load(&policy, level).unwrap();
             let info = match name {
                 load::XDP => load::xdp(&mut ebpf).unwrap().info(),

@@ -9,25 +9,41 @@ use crate::{
 /// Where a router would send a packet, if it is for one, and for a container of another VLAN.
 #[inline(always)]
 pub fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
-    let (Some(destination), Some(source)) = (frame.read(0).map(Mac), frame.read(6).map(Mac)) else {
-        return Verdict::Pass;
-    };
-    // A router's, if nobody here has the MAC.
-    let key = EndpointKey::new(vid, destination);
-    if tables.endpoint(key).is_some() {
-        return Verdict::Pass;
-    }
     let Some((sender, taker)) = ends(frame, headers, vid) else {
         return Verdict::Pass;
     };
-    let Some(route) = tables.route(taker) else {
-        return Verdict::Pass;
-    };
+    match way(frame, sender, taker, tables) {
+        Some((vid, parent, mac))
+            if are_true(tables, Settings::ENDPOINTS) && fits(frame, headers, parent.mtu) =>
+        {
+            Verdict::Shortcut { vid, mac }
+        }
+        _ => Verdict::Pass,
+    }
+}
+
+/// What all packets between two have in common.
+#[inline(always)]
+pub fn way(
+    frame: &impl Frame,
+    sender: NeighborKey,
+    taker: NeighborKey,
+    tables: &impl Tables,
+) -> Option<(Vid, Parent, Mac)> {
+    let vid = Vid::from_tci(taker.vid);
+    let (destination, source) = (frame.read(0).map(Mac)?, frame.read(6)?);
+    // A router's, if nobody here has the MAC.
+    if tables
+        .endpoint(EndpointKey::new(vid, destination))
+        .is_some()
+    {
+        return None;
+    }
+    let route = tables.route(taker)?;
     let to = Vid::from_tci(route.vid);
     let parent = tables.parent(to);
-    let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
-    if !leads_on || !are_true(tables, Settings::ENDPOINTS) || !fits(frame, headers, parent.mtu) {
-        return Verdict::Pass;
+    if parent.ifindex == 0 || !parent.has(Parent::UP) {
+        return None;
     }
     // Only if the answer comes back the same way, so that a router sees both or none; which also means that the
     // sender has the address.
@@ -36,14 +52,8 @@ pub fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
         ..sender
     };
     let way_back = Route {
-        mac: source.0,
-        vid: vid.get(),
+        mac: source,
+        vid: taker.vid,
     };
-    if tables.route(back) != Some(way_back) {
-        return Verdict::Pass;
-    }
-    Verdict::Shortcut {
-        vid: to,
-        mac: Mac(route.mac),
-    }
+    (tables.route(back) == Some(way_back)).then_some((to, parent, Mac(route.mac)))
 }

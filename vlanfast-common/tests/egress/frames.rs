@@ -184,6 +184,36 @@ impl Sent {
         bytes
     }
 
+    /// The same but for one thing, by a number; beyond those, another.
+    pub fn but_for(mut self, thing: u8, other: Self) -> Self {
+        match thing {
+            0 => {}
+            1 => self.source = other.source,
+            2 => self.vid = other.vid,
+            3 => self.to = other.to,
+            4 => {
+                if let (Message::Packet(own), Message::Packet(other)) =
+                    (&mut self.message, other.message)
+                {
+                    (own.hops, own.rest, own.length) = (other.hops, other.rest, other.length);
+                }
+            }
+            5 => self.message = other.message,
+            _ => return other,
+        }
+        self
+    }
+
+    /// As it leaves the device of its VLAN.
+    pub fn untagged(&self) -> Vec<u8> {
+        let untagged = Self {
+            vid: 0,
+            priority: 0,
+            ..self.clone()
+        };
+        untagged.bytes()
+    }
+
     pub fn frame<'a>(&self, bytes: &'a [u8]) -> Bytes<'a> {
         Bytes {
             stripped_tag: self.tag().filter(|_| self.is_stripped),

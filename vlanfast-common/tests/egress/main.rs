@@ -3,6 +3,7 @@
 
 mod frames;
 mod lan;
+mod own;
 
 use std::collections::BTreeMap;
 

@@ -18,7 +18,8 @@ use crate::{
         counters::CounterMap,
         device::Trunk,
         flows::PairMap,
-        hooks, load,
+        hooks::{self, Parents},
+        load,
         netlink::Netlink,
         pins::{Holder, Lock, Pins},
         tables::{self, Heartbeat, Maps},
@@ -120,6 +121,9 @@ fn taken(pins: &Pins, holder: Holder) -> Error {
 /// left but to attach.
 struct Ready {
     policy: Policy,
+    /// The shortcut begins at the VLANs' own devices. Not where every packet is to be counted or shown as if
+    /// it did not take it: that is for the trunk's programs.
+    from_parents: bool,
     ebpf: Ebpf,
     maps: Maps,
     messages: Messages,
@@ -173,8 +177,10 @@ impl Ready {
             }
             .into());
         }
+        let from_parents = args.shortcut == Shortcuts::Allow && !args.dry_run && args.verbose == 0;
         Ok(Self {
             policy,
+            from_parents,
             ebpf,
             maps,
             messages,
@@ -196,7 +202,13 @@ impl Ready {
             eprintln!("note: {note}");
         }
         self.maps.note(|settings| settings.policy = self.policy)?;
-        let published = self.reconciler.publish(netlink).await?;
+        // Of what is attached otherwise our handles end here: it is pinned, and they would keep it alive behind a
+        // detach's back.
+        let parents = match self.from_parents {
+            true => Parents::new(self.ebpf)?,
+            false => None,
+        };
+        let published = self.reconciler.publish(netlink, parents).await?;
         self.maps.beat(VALIDITY)?;
         let pins = self.reconciler.pins();
         let (counters, pairs) = (CounterMap::open(pins)?, PairMap::open(pins)?);
@@ -214,8 +226,6 @@ impl Ready {
         };
         let start = |listener| http::Server::start(listener, published.clone(), read, alive);
         let server = self.listener.map(start).transpose()?;
-        // What is attached is pinned: our handles on the programs end here, or they would keep them
-        // alive behind a detach's back.
         Ok(Attached {
             maps: self.maps,
             messages: self.messages,

@@ -2,6 +2,7 @@
 //! can read it, replace it and take it off.
 
 mod attach;
+mod parents;
 mod remove;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ use super::{
 use crate::state::published::Hook;
 
 pub use attach::{attach, prepare};
+pub use parents::Parents;
 pub use remove::remove;
 
 /// How a program is attached.

@@ -18,6 +18,7 @@ use crate::state::plan::Capacity;
 pub const XDP: &str = "vlanfast_xdp";
 pub const RX: &str = "vlanfast_rx";
 pub const TX: &str = "vlanfast_tx";
+pub const PARENT: &str = "vlanfast_parent";
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("VLANFAST_OBJECT"));
 

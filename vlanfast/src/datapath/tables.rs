@@ -85,6 +85,9 @@ impl Maps {
         put(&mut self.endpoints, ENDPOINTS, &plan.endpoints.put)?;
         put(&mut self.neighbors, NEIGHBORS, &plan.neighbors.put)?;
         put(&mut self.routes, ROUTES, &plan.routes.put)?;
+        if !plan.is_empty() {
+            self.renew()?;
+        }
         // Should an address come back, nobody knows whose it is. Last, because nothing waits for it.
         self.flows.forget(&plan.routes.remove)
     }
@@ -166,6 +169,15 @@ impl Maps {
     pub fn beat(&mut self, validity: Duration) -> anyhow::Result<()> {
         let until = now()? + validity;
         self.set_heartbeat(until.as_nanos() as u64)
+    }
+
+    /// Has the programs look anew for what they remember under this heartbeat: to them, another nanosecond is another.
+    fn renew(&mut self) -> anyhow::Result<()> {
+        self.note(|settings| {
+            if settings.heartbeat != 0 {
+                settings.heartbeat += 1;
+            }
+        })
     }
 
     /// Says that nobody keeps the tables true any more: from now on every frame is passed.

@@ -35,6 +35,20 @@ pub struct Desired {
     pub stacked: u32,
 }
 
+impl Desired {
+    /// The VLANs whose senders have a route to another by the administrator's word, by the device they leave by.
+    /// What is untagged leaves by the trunk itself.
+    pub fn senders(&self) -> BTreeMap<u32, (Vid, &str)> {
+        let vids: BTreeSet<_> = self.tables.routes.keys().map(|key| key.vid).collect();
+        let tagged = |(&vid, parent): (&Vid, &Parent)| {
+            let leaves = vid != Vid::UNTAGGED && vids.contains(&vid.get()) && parent.ifindex != 0;
+            let name = self.parents.get(&vid).filter(|_| leaves)?;
+            Some((parent.ifindex, (vid, name.as_str())))
+        };
+        self.tables.vlans.iter().filter_map(tagged).collect()
+    }
+}
+
 /// The device behind an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {

@@ -1,0 +1,122 @@
+//! The program on what leaves a VLAN's own device, run on the loopback device for it.
+
+use aya::maps::{Array, HashMap};
+use vlanfast::datapath::load;
+use vlanfast_common::{Counters, NeighborKey, Policy, Route, Settings, Verdict};
+use vlanfast_tests::{
+    decisions::{Decided, shortcutting},
+    require,
+    world::World,
+};
+
+use super::{
+    Counted, Loaded, carried_out,
+    decisions::{ALL, untagged},
+};
+
+/// What `BPF_PROG_TEST_RUN` has for a device.
+const LOOPBACK: u32 = 1;
+const VID: u32 = 10;
+const POLICY: Policy = Policy { shortcut: 1, ..ALL };
+
+/// The program on a device of VLAN 10, or of none that it knows.
+fn loaded(vid: Option<u32>) -> Loaded {
+    let mut loaded = Loaded::new(load::PARENT, &World::new(POLICY).unwrap());
+    if let Some(vid) = vid {
+        let map = loaded.ebpf.map_mut("DEVICES").unwrap();
+        let mut devices = HashMap::<_, u32, u32>::try_from(map).unwrap();
+        devices.insert(LOOPBACK, vid, 0).unwrap();
+    }
+    loaded
+}
+
+/// Each frame twice, the second time by what is remembered of the first, and what was counted in the end.
+fn meets(loaded: &mut Loaded, frames: &[Decided]) {
+    let mut counters = Counters::default();
+    for Decided {
+        name,
+        bytes,
+        verdict,
+    } in frames
+    {
+        for time in ["first", "second"] {
+            let (code, left) = loaded.run(bytes);
+            let (expected_code, expected) = carried_out(load::PARENT, *verdict, bytes);
+            assert_eq!(code, expected_code, "{name}, the {time} time");
+            assert_eq!(left, expected, "{name}, the {time} time");
+            counters.shortcut += u64::from(*verdict != Verdict::Pass);
+        }
+    }
+    loaded.expected = match counters.shortcut {
+        0 => Counted::new(),
+        _ => Counted::from([(VID, counters)]),
+    };
+    loaded.counted_nothing_else();
+}
+
+fn passed(frames: Vec<Decided>) -> Vec<Decided> {
+    let pass = |frame| Decided {
+        verdict: Verdict::Pass,
+        ..frame
+    };
+    frames.into_iter().map(pass).collect()
+}
+
+#[test]
+fn what_the_router_would_bring_back_takes_the_shortcut_from_a_vlans_device() {
+    require!("parents", nix::unistd::geteuid().is_root(), "needs root");
+    let frames = untagged(shortcutting());
+    let taken = frames.iter().filter(|frame| frame.verdict != Verdict::Pass);
+    assert!(taken.count() >= 14 && frames.len() >= 30);
+    meets(&mut loaded(Some(VID)), &frames);
+    // Each after each: none is taken for another.
+    let mut frames = frames;
+    frames.reverse();
+    meets(&mut loaded(Some(VID)), &frames);
+    // Of a VLAN within this one, and on a device that is not known.
+    meets(&mut loaded(Some(VID)), &passed(shortcutting()));
+    meets(&mut loaded(None), &passed(frames));
+}
+
+/// What is remembered is good for one heartbeat, and for tables that lack nobody.
+#[test]
+fn a_way_is_forgotten_with_its_heartbeat() {
+    require!("parents", nix::unistd::geteuid().is_root(), "needs root");
+    let mut frames = untagged(shortcutting());
+    frames.retain(|frame| frame.verdict != Verdict::Pass);
+    let mut loaded = loaded(Some(VID));
+    let are_taken = |loaded: &mut Loaded, settings: Settings, are_taken: bool| {
+        let map = loaded.ebpf.map_mut("SETTINGS").unwrap();
+        let mut map = Array::<_, Settings>::try_from(map).unwrap();
+        map.set(0, settings, 0).unwrap();
+        for Decided { name, bytes, .. } in &frames {
+            let (_, left) = loaded.run(bytes);
+            assert_eq!(left != *bytes, are_taken, "{name}: {settings:?}");
+        }
+    };
+    let settings = World::new(POLICY).unwrap().settings;
+    let incomplete = Settings {
+        incomplete: Settings::ENDPOINTS,
+        ..settings
+    };
+    let late = Settings {
+        // A moment after the machine's start.
+        heartbeat: 1,
+        ..settings
+    };
+    are_taken(&mut loaded, settings, true);
+    are_taken(&mut loaded, incomplete, false);
+    are_taken(&mut loaded, late, false);
+    are_taken(&mut loaded, settings, true);
+    let map = loaded.ebpf.map_mut("ROUTES").unwrap();
+    let mut routes = HashMap::<_, NeighborKey, Route>::try_from(map).unwrap();
+    let keys: Vec<_> = routes.keys().map(Result::unwrap).collect();
+    assert!(!keys.is_empty());
+    keys.iter().for_each(|key| routes.remove(key).unwrap());
+    are_taken(&mut loaded, settings, true);
+    let another = Settings {
+        heartbeat: settings.heartbeat - 1,
+        ..settings
+    };
+    are_taken(&mut loaded, another, false);
+}
