@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use vlanfast_tests::{
     capture::in_netns,
     program::Attached,
@@ -128,6 +128,41 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
         report::figure(table, row, column, cost);
     }
     Ok(())
+}
+
+/// With a router that takes half a millisecond each way, which is no time of the CPU's.
+pub fn ping(bench: &mut Bench) -> Result<()> {
+    let table = "ping";
+    let house = House::new()?;
+    for vid in [10, 20] {
+        let delay = format!("tc qdisc add dev {WIRE}.{vid} root netem delay 500us");
+        house.wire.router.run(&delay)?;
+    }
+    for (row, on, address) in [
+        ("within one VLAN, kernel alone", On::Nothing, "10.0.10.3"),
+        ("by the router, kernel alone", On::Nothing, "10.0.20.2"),
+        ("by the shortcut", SHORTCUT, "10.0.20.2"),
+        ("by the shortcut, learnt", LEARNT, "10.0.20.2"),
+    ] {
+        if bench.baseline && !matches!(on, On::Nothing) {
+            continue;
+        }
+        report::step(&format!("{table}: {row}"));
+        let _attached = house.attach(on)?;
+        let said = house.a.run(&format!("ping -n -c 101 -i 0.01 {address}"))?;
+        report::figure(table, row, "µs for a round trip", 1e3 * median_time(&said)?);
+    }
+    Ok(())
+}
+
+/// Of the milliseconds that a ping tells one by one.
+fn median_time(said: &str) -> Result<f64> {
+    let times = said.split("time=").skip(1);
+    let times = times.map(|rest| Ok(rest.split(' ').next().unwrap_or_default().parse()?));
+    let mut times = times.collect::<Result<Vec<f64>>>()?;
+    ensure!(times.len() == 101, "not all pings were answered: {said}");
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }
 
 /// Dropped, it is gone.

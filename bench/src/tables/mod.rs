@@ -29,6 +29,7 @@ pub const ALL: &[Table] = &[
     ("unwanted-native", unwanted::natively),
     ("between", between::between),
     ("between-bulk", between::bulk),
+    ("ping", between::ping),
     ("programs", size::programs),
     ("daemon", size::daemon),
 ];

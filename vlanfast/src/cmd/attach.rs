@@ -121,8 +121,7 @@ fn taken(pins: &Pins, holder: Holder) -> Error {
 /// left but to attach.
 struct Ready {
     policy: Policy,
-    /// The shortcut begins at the VLANs' own devices. Not where every packet is to be counted or shown as if
-    /// it did not take it: that is for the trunk's programs.
+    /// The shortcut begins at the VLANs' own devices: not in a dry run, nor where every packet is to be shown.
     from_parents: bool,
     ebpf: Ebpf,
     maps: Maps,
@@ -165,6 +164,10 @@ impl Ready {
         let level = messages::level(args.verbose);
         let (mut ebpf, maps) = load::adopt(pins, capacity, &policy, level)?;
         hooks::prepare(&mut ebpf, choice)?;
+        let from_parents = args.shortcut == Shortcuts::Allow && !args.dry_run && args.verbose == 0;
+        if from_parents {
+            Parents::prepare(&mut ebpf)?;
+        }
         let messages = Messages::open(&mut ebpf, args.verbose)?;
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
@@ -177,7 +180,6 @@ impl Ready {
             }
             .into());
         }
-        let from_parents = args.shortcut == Shortcuts::Allow && !args.dry_run && args.verbose == 0;
         Ok(Self {
             policy,
             from_parents,

@@ -28,13 +28,20 @@ pub struct Parents {
 }
 
 impl Parents {
+    /// Loads the program, before anything changes.
+    pub fn prepare(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+        match kernel::has_tcx() {
+            true => load::tc(ebpf, load::PARENT).map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// For an object whose maps are filled. `None` before tcx (Linux 6.6): a clsact qdisc on every device would
     /// drop what is sent while it is made.
     pub fn new(mut ebpf: Ebpf) -> anyhow::Result<Option<Self>> {
         if !kernel::has_tcx() {
             return Ok(None);
         }
-        load::tc(&mut ebpf, load::PARENT)?;
         let map = ebpf.take_map(DEVICES);
         let devices = map.ok_or_else(|| anyhow!("the BPF object has no map {DEVICES}"))?;
         Ok(Some(Self {
