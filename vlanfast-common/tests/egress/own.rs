@@ -78,7 +78,7 @@ fn by_way_of<const ENDS: usize>(
         .expect("the device of a VLAN");
     let verdict = Verdict::Shortcut {
         vid: Vid::from_tci(*to),
-        mac: Mac(next[..6].try_into().unwrap()),
+        mac: Mac(next[..6].try_into().expect("six bytes")),
     };
     (is_known, verdict)
 }
