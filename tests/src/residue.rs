@@ -15,7 +15,7 @@ use crate::{program::is_pinned, topology::Netns};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Residue(BTreeSet<String>);
 
-const MAPS: [&str; 9] = [
+const MAPS: [&str; 11] = [
     "COUNTERS",
     "SETTINGS",
     "STATUS",
@@ -24,6 +24,8 @@ const MAPS: [&str; 9] = [
     "NEIGHBORS",
     "ROUTES",
     "BUCKETS",
+    "DEVICES",
+    "WAYS",
     "AYA_LOGS",
 ];
 

@@ -36,6 +36,11 @@ fn what_is_allowed_does_without_the_router() {
     let attached = allowed(&house);
     let status = attached.status().unwrap();
     for (vlan, other) in status["vlans"].as_array().unwrap().iter().zip([20, 10]) {
+        let from = match kernel_at_least(6, 6) {
+            true => &vlan["parent"],
+            false => &Value::from(house.wire.trunk.as_str()),
+        };
+        assert_eq!(&vlan["shortcut_from"], from, "{status:#}");
         assert_eq!(
             vlan["shortcut_to"],
             serde_json::json!([other]),
@@ -247,4 +252,13 @@ fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
     assert_eq!(count(&house, &[10, 20, 30]), [one, one, 0]);
     attached.stop().unwrap();
     assert_eq!(count(&house, &[10, 20, 30]), [0, 0, 0]);
+
+    // Where every packet is shown, the trunk has it all.
+    let arguments = ["-v", "--shortcut", "allow", "--shortcut-allow", "10:20"];
+    let attached = house.attach(&arguments).unwrap();
+    assert_eq!(count(&house, &[10, 20, 30]), [0, 0, 0]);
+    let before = shortcuts(&attached, 10).unwrap();
+    assert!(is_whole(&ping(&house.near, FAR[0], 20, "").unwrap()));
+    assert!(shortcuts(&attached, 10).unwrap() >= before + 20);
+    attached.stop().unwrap();
 }

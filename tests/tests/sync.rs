@@ -90,8 +90,8 @@ fn the_vlan_is_read_from_the_device_and_followed() {
     });
     let status = attached.status().unwrap();
     let expected = serde_json::json!([
-        {"vlan": 10, "parent": "vlan10", "endpoints": 2, "listeners": [], "host_access": false, "shortcut_to": []},
-        {"vlan": 21, "parent": "uplink.x", "endpoints": 1, "listeners": [], "host_access": false, "shortcut_to": []},
+        {"vlan": 10, "parent": "vlan10", "endpoints": 2, "listeners": [], "host_access": false, "shortcut_to": [], "shortcut_from": null},
+        {"vlan": 21, "parent": "uplink.x", "endpoints": 1, "listeners": [], "host_access": false, "shortcut_to": [], "shortcut_from": null},
     ]);
     assert_eq!(status["vlans"], expected);
     attached.stop().unwrap();

@@ -77,8 +77,8 @@ fn status_lists_the_vlan_devices_by_vid_and_not_by_name() {
     let attached = Attached::start(&wire.host, trunk, &[]).unwrap();
     let vlans = &attached.status().unwrap()["vlans"];
     let expected = serde_json::json!([
-        {"vlan": 20, "parent": "vlan7", "endpoints": 0, "listeners": [], "host_access": false, "shortcut_to": []},
-        {"vlan": 30, "parent": "uplink", "endpoints": 0, "listeners": [], "host_access": false, "shortcut_to": []},
+        {"vlan": 20, "parent": "vlan7", "endpoints": 0, "listeners": [], "host_access": false, "shortcut_to": [], "shortcut_from": null},
+        {"vlan": 30, "parent": "uplink", "endpoints": 0, "listeners": [], "host_access": false, "shortcut_to": [], "shortcut_from": null},
     ]);
     assert_eq!(*vlans, expected);
     attached.stop().unwrap();

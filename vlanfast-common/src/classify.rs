@@ -12,7 +12,7 @@ use crate::{
     Vlan,
 };
 
-pub use allowed::way;
+pub use allowed::destination;
 pub use learned::learn;
 
 /// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
@@ -151,10 +151,11 @@ pub fn shortcut(
 ) -> Verdict {
     let may = direction == Direction::Tx && tables.takes_shortcuts();
     match vid(frame, headers) {
-        // Where the device has a program, that has decided.
-        Some(vid) if may && !tables.parent(vid).has(Parent::PROGRAM) => {
-            shortcut_of(frame, headers, vid, tables)
-        }
+        // Where the device has a program, that has decided, unless the tag was among the bytes by then.
+        Some(vid) if may => match frame.stripped_tag() {
+            Some(_) if tables.parent(vid).has(Parent::PROGRAM) => Verdict::Pass,
+            _ => shortcut_of(frame, headers, vid, tables),
+        },
         _ => Verdict::Pass,
     }
 }

@@ -52,5 +52,5 @@ pub use storm::Bucket;
 pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent, Route};
 pub use uniform::Uniform;
 pub use verdict::{Reason, Verdict};
-pub use way::{IPV4, IPV6, Way};
+pub use way::Way;
 pub use wire::{Wire, wire};

@@ -125,11 +125,6 @@ impl Protocol {
     pub const ARP: Self = Self(0x0806);
     pub const IPV6: Self = Self(0x86dd);
 
-    #[inline(always)]
-    pub const fn from_number(number: u16) -> Self {
-        Self(number)
-    }
-
     /// The number: an EtherType from 0x0600 on, an 802.3 length below.
     #[inline(always)]
     pub const fn number(self) -> u16 {

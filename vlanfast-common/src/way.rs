@@ -1,7 +1,7 @@
 //! The shortcut from a VLAN's own device: what was found for a packet between two is good for the next one between
 //! them, for as long as the tables stay as they are.
 
-use crate::{Cast, Frame, Headers, Protocol, Tables, Vid, Vlan, classify::way as find, ends};
+use crate::{Cast, Frame, Headers, Protocol, Tables, Vid, Vlan, classify::destination, ends};
 
 /// A value of the per-CPU array `WAYS`: where packets with the same addresses go that leave by the same device.
 ///
@@ -16,7 +16,7 @@ pub struct Way {
     /// Of the device of the taker's VLAN; 0 where the router has them.
     pub to: u32,
     /// Of the device that they leave by.
-    pub vid: u16,
+    vid: u16,
     /// EtherType: IPv4 or IPv6.
     protocol: u16,
     /// Of the device of the taker's VLAN.
@@ -32,11 +32,11 @@ pub struct Way {
 
 const _: () = assert!(size_of::<Way>() == 80);
 
-/// A version of IP, by the bytes that source and destination take together.
-pub const IPV4: usize = 8;
-pub const IPV6: usize = 32;
-
+/// For each version of IP, which goes by the bytes that source and destination take together.
 impl Way {
+    pub const IPV4: usize = 8;
+    pub const IPV6: usize = 32;
+
     /// How many are remembered. Two that have one slot are found anew in turns.
     pub const SLOTS: u32 = 256;
 
@@ -67,7 +67,7 @@ impl Way {
         let Some((sender, taker)) = ends(frame, &headers, vid) else {
             return false;
         };
-        let (_, to, mac) = find(frame, sender, taker, tables).unwrap_or_default();
+        let (_, to, mac) = destination(frame, sender, taker, tables).unwrap_or_default();
         let (Some(macs), Some(ends)) = (frame.read::<12>(0), addresses::<ENDS>(frame)) else {
             return false;
         };
@@ -106,6 +106,12 @@ impl Way {
             && are(&self.ends, &ends)
     }
 
+    /// Those of its packets.
+    #[inline(always)]
+    pub const fn headers<const ENDS: usize>(&self) -> Headers {
+        headers::<ENDS>(Vid::from_tci(self.vid))
+    }
+
     /// Whether a frame of this length goes there.
     #[inline(always)]
     pub const fn takes(&self, length: usize) -> bool {
@@ -126,7 +132,7 @@ const fn headers<const ENDS: usize>(vid: Vid) -> Headers {
 #[inline(always)]
 const fn protocol<const ENDS: usize>() -> Protocol {
     match ENDS {
-        IPV4 => Protocol::IPV4,
+        Way::IPV4 => Protocol::IPV4,
         _ => Protocol::IPV6,
     }
 }
@@ -135,7 +141,7 @@ const fn protocol<const ENDS: usize>() -> Protocol {
 #[inline(always)]
 fn addresses<const ENDS: usize>(frame: &impl Frame) -> Option<[u8; ENDS]> {
     let offset = match ENDS {
-        IPV4 => 12,
+        Way::IPV4 => 12,
         _ => 8,
     };
     frame.whole().read(Headers::ETHERNET + offset)

@@ -17,19 +17,6 @@ impl<'a, F, const LENGTH: usize> Head<'a, F, LENGTH> {
     }
 }
 
-impl<F, const LENGTH: usize> Head<'_, F, LENGTH> {
-    /// Writes words to an even place of the frame, whose bytes the verifier sees to that nobody else has.
-    #[inline(always)]
-    pub fn write(&self, offset: usize, words: &[u16]) {
-        if offset + 2 * words.len() <= LENGTH {
-            for (place, word) in words.iter().enumerate() {
-                // SAFETY: `of` has checked the bounds.
-                unsafe { *((self.start + offset) as *mut u16).add(place) = *word };
-            }
-        }
-    }
-}
-
 impl<F: Frame, const LENGTH: usize> Frame for Head<'_, F, LENGTH> {
     type Whole = F;
 

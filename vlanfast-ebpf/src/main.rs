@@ -1,5 +1,5 @@
-//! The programs on the trunk. A packet's way: hook → [`Frame`] → `parse` → `classify` → `act`,
-//! and counting at the one exit. All decisions are in `vlanfast-common`.
+//! The programs. On the trunk, a packet's way is hook → [`Frame`] → `parse` → `classify` → `act`, and
+//! counting at the one exit; on VLAN devices, it is [`parent`]. All decisions are in `vlanfast-common`.
 #![no_std]
 #![no_main]
 

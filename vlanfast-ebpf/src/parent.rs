@@ -6,8 +6,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use vlanfast_common::{
-    Direction, Frame, Headers, Hop, IPV4, IPV6, Protocol, Verdict, Vid, Vlan, Way, heartbeat,
-    parse, shortcut_of,
+    Direction, Frame, Headers, Hop, Protocol, Verdict, Vid, Vlan, Way, heartbeat, parse,
+    shortcut_of,
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     maps::{DEVICES, WAYS},
     pull_head,
     tables::Maps,
-    tc::{SkbFrame, redirect},
+    tc::{Routed, SkbFrame, redirect},
 };
 
 /// Up to behind the network header.
@@ -36,10 +36,10 @@ pub fn parent(ctx: &TcContext) -> i32 {
     };
     let taken = match start.read(12).map(u16::from_be_bytes) {
         Some(number) if number == Protocol::IPV4.number() => {
-            usual::<IPV4, LENGTH_4>(ctx, &start, Hop::Ipv4)
+            usual::<{ Way::IPV4 }, LENGTH_4, 12>(ctx, &start, Hop::Ipv4)
         }
         Some(number) if number == Protocol::IPV6.number() => match frame.start::<LENGTH_6>() {
-            Some(start) => usual::<IPV6, LENGTH_6>(ctx, &start, Hop::Ipv6),
+            Some(start) => usual::<{ Way::IPV6 }, LENGTH_6, 8>(ctx, &start, Hop::Ipv6),
             None => return unusual(ctx.skb.skb),
         },
         _ => None,
@@ -47,9 +47,10 @@ pub fn parent(ctx: &TcContext) -> i32 {
     taken.unwrap_or(TC_ACT_UNSPEC)
 }
 
-/// A single packet, whose headers are in one piece.
+/// A single packet, whose headers are in one piece. What a hop changes ends `N` bytes behind the start of its network
+/// header.
 #[inline(always)]
-fn usual<const ENDS: usize, const LENGTH: usize>(
+fn usual<const ENDS: usize, const LENGTH: usize, const N: usize>(
     ctx: &TcContext,
     start: &Start<'_, SkbFrame<'_>, LENGTH>,
     hop: Hop,
@@ -65,27 +66,16 @@ fn usual<const ENDS: usize, const LENGTH: usize>(
     }
     // SAFETY: as above.
     let way = unsafe { &*way };
-    way.takes(start.len())
-        .then(|| forward(ctx, start, hop, way))
-}
-
-#[inline(always)]
-fn forward<const LENGTH: usize>(
-    ctx: &TcContext,
-    start: &Start<'_, SkbFrame<'_>, LENGTH>,
-    hop: Hop,
-    way: &Way,
-) -> i32 {
-    let at = Headers::ETHERNET + hop.offset();
-    let Some(bytes) = start.read(at) else {
-        return TC_ACT_UNSPEC;
-    };
-    let [a, b, c, d] = hop.take(bytes);
-    let changed = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])];
-    start.0.write(0, &way.next);
-    start.0.write(at, &changed);
-    count::shortcut(Vlan::id(Vid::from_tci(way.vid)));
-    redirect(ctx, way.to)
+    if !way.takes(start.len()) {
+        return None;
+    }
+    // Nothing was written where it can't be, and the router still has it.
+    let headers = way.headers::<ENDS>();
+    let routed = Routed::<_, N>::new(start, &headers, hop, way.next)?;
+    routed.store(ctx).then(|| {
+        count::shortcut(headers.vlan);
+        redirect(ctx, way.to)
+    })
 }
 
 /// Finds the way of a packet, and keeps it for the next one.

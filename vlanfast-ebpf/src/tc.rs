@@ -231,40 +231,55 @@ fn forward<const N: usize>(
     to: Parent,
     mac: Mac,
 ) -> i32 {
-    /// What an untagged frame starts with.
-    #[repr(C)]
-    struct Rewritten<const N: usize> {
-        addresses: [Mac; 2],
-        protocol: [u8; 2],
-        network: [u8; N],
-    }
-
-    let Some(mut network) = frame.whole().read::<N>(headers.network) else {
+    let addresses = [mac, Mac(to.mac)];
+    let routed = Routed::<_, N>::new(frame, headers, hop, addresses);
+    let Some(routed) = routed.filter(|_| to.ifindex != 0) else {
         return TC_ACT_UNSPEC;
-    };
-    let changed = &mut network[hop.offset()..];
-    let [a, b, c, d] = *changed else {
-        return TC_ACT_UNSPEC;
-    };
-    changed.copy_from_slice(&hop.take([a, b, c, d]));
-    if to.ifindex == 0 {
-        return TC_ACT_UNSPEC;
-    }
-    let rewritten = Rewritten {
-        addresses: [mac, Mac(to.mac)],
-        protocol: headers.protocol.number().to_be_bytes(),
-        network,
     };
     let is_tagged = frame.stripped_tag().is_some() || headers.network != Headers::ETHERNET;
     if is_tagged && !untag(ctx) {
         return TC_ACT_SHOT;
     }
-    let stored = ctx.store(0, &rewritten, BPF_F_RECOMPUTE_CSUM.into());
-    match (stored, frame.stripped_tag()) {
-        (Ok(()), _) => redirect(ctx, to.ifindex),
+    match (routed.store(ctx), frame.stripped_tag()) {
+        (true, _) => redirect(ctx, to.ifindex),
         // With its tag again it can still go to the router.
-        (Err(_), Some(tag)) if push(ctx, tag) => TC_ACT_UNSPEC,
-        (Err(_), _) => TC_ACT_SHOT,
+        (false, Some(tag)) if push(ctx, tag) => TC_ACT_UNSPEC,
+        (false, _) => TC_ACT_SHOT,
+    }
+}
+
+/// What an untagged frame starts with that a router has sent on, up to behind what a hop changes: `N` bytes of the
+/// network header.
+#[repr(C)]
+pub struct Routed<Addresses, const N: usize> {
+    addresses: Addresses,
+    protocol: [u8; 2],
+    network: [u8; N],
+}
+
+impl<Addresses, const N: usize> Routed<Addresses, N> {
+    #[inline(always)]
+    pub fn new(
+        frame: &impl Frame,
+        headers: &Headers,
+        hop: Hop,
+        addresses: Addresses,
+    ) -> Option<Self> {
+        let mut network = frame.whole().read::<N>(headers.network)?;
+        let changed = &mut network[hop.offset()..];
+        let [a, b, c, d] = *changed else { return None };
+        changed.copy_from_slice(&hop.take([a, b, c, d]));
+        Some(Self {
+            addresses,
+            protocol: headers.protocol.number().to_be_bytes(),
+            network,
+        })
+    }
+
+    /// Writes it to a frame that has no tag any more; whether it could be written.
+    #[inline(always)]
+    pub fn store(&self, ctx: &TcContext) -> bool {
+        ctx.store(0, self, BPF_F_RECOMPUTE_CSUM.into()).is_ok()
     }
 }
 

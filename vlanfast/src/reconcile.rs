@@ -169,6 +169,7 @@ impl Reconciler {
                     self.truth.doubt();
                     self.netlink.doubt();
                     // Someone may have taken a program of ours off.
+                    self.behind |= self.parents.as_mut().is_some_and(hooks::Parents::doubt);
                     self.hooks = hooks::attached(kernel, &self.pins).await.unwrap_or_default();
                     doubt = Instant::now() + DOUBT;
                 }
@@ -259,7 +260,7 @@ impl Reconciler {
     fn round(&mut self) -> anyhow::Result<()> {
         let mut desired = desired(self.netlink.network(), self.trunk);
         self.wishes.write(&mut desired.tables);
-        self.begin_at_parents(&mut desired);
+        let begun = self.begin_at_parents(&mut desired);
         let Some(name) = desired.parents.get(&Vid::UNTAGGED) else {
             return Err(Error::TrunkGone {
                 trunk: self.pins.trunk.clone(),
@@ -280,16 +281,17 @@ impl Reconciler {
         }
         applied?;
         self.incomplete = incomplete;
-        self.behind = !named;
+        self.behind = !named || !begun;
         self.report(desired, &plan)
     }
 
-    /// Has the shortcut begin at the VLANs' own devices, where it can.
-    fn begin_at_parents(&mut self, desired: &mut Desired) {
+    /// Has the shortcut begin at the VLANs' own devices, or says that it has to be tried again.
+    fn begin_at_parents(&mut self, desired: &mut Desired) -> bool {
         let Some(parents) = &mut self.parents else {
-            return;
+            return true;
         };
-        if let Err(error) = parents.follow(&desired.senders()) {
+        let followed = parents.follow(&desired.senders());
+        if let Err(error) = &followed {
             log::warn!("{error:#}; the shortcut begins at the trunk there");
         }
         for parent in desired.tables.vlans.values_mut() {
@@ -297,6 +299,7 @@ impl Reconciler {
                 parent.flags |= Parent::PROGRAM;
             }
         }
+        followed.is_ok()
     }
 
     /// Follows the trunk's name, or says that it has to be tried again: another trunk's pins may be in the

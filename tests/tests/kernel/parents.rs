@@ -4,6 +4,7 @@ use aya::maps::{Array, HashMap};
 use vlanfast::datapath::load;
 use vlanfast_common::{Counters, NeighborKey, Policy, Route, Settings, Verdict};
 use vlanfast_tests::{
+    cpu::pin,
     decisions::{Decided, shortcutting},
     require,
     world::World,
@@ -65,6 +66,8 @@ fn passed(frames: Vec<Decided>) -> Vec<Decided> {
 #[test]
 fn what_the_router_would_bring_back_takes_the_shortcut_from_a_vlans_device() {
     require!("parents", nix::unistd::geteuid().is_root(), "needs root");
+    // What is remembered is each CPU's own.
+    pin(0).unwrap();
     let frames = untagged(shortcutting());
     let taken = frames.iter().filter(|frame| frame.verdict != Verdict::Pass);
     assert!(taken.count() >= 14 && frames.len() >= 30);
@@ -82,6 +85,7 @@ fn what_the_router_would_bring_back_takes_the_shortcut_from_a_vlans_device() {
 #[test]
 fn a_way_is_forgotten_with_its_heartbeat() {
     require!("parents", nix::unistd::geteuid().is_root(), "needs root");
+    pin(0).unwrap();
     let mut frames = untagged(shortcutting());
     frames.retain(|frame| frame.verdict != Verdict::Pass);
     let mut loaded = loaded(Some(VID));

@@ -10,7 +10,7 @@ use vlanfast::{
     },
     state::{
         desired::Tables,
-        plan::{Capacity, plan},
+        plan::{Capacity, Plan, plan},
     },
 };
 use vlanfast_common::{
@@ -153,4 +153,31 @@ fn the_heartbeat_and_the_rest_of_settings_do_not_disturb_each_other() {
     status.sources[Source::Netlink as usize].state = SourceState::Ok as u32;
     maps.set_status(&status).unwrap();
     assert_eq!(maps.status().unwrap(), status);
+}
+
+/// What the programs remember is good under one heartbeat.
+#[test]
+fn whoever_changes_the_tables_moves_the_heartbeat() {
+    require!("renewal", nix::unistd::geteuid().is_root(), "needs root");
+    let mut maps = maps();
+    let heartbeat = |maps: &Maps| maps.settings().unwrap().heartbeat;
+    let one = tables(&[1]);
+    maps.apply(&plan(&Tables::default(), &one, CAPACITY))
+        .unwrap();
+    assert_eq!(heartbeat(&maps), 0, "none before it begins");
+    maps.beat(Duration::from_secs(3)).unwrap();
+    let before = heartbeat(&maps);
+    maps.apply(&Plan::default()).unwrap();
+    assert_eq!(heartbeat(&maps), before, "nothing has changed");
+    let other = tables(&[2]);
+    maps.apply(&plan(&one, &other, CAPACITY)).unwrap();
+    assert_eq!(heartbeat(&maps), before + 1);
+    // More than the map takes: some of it is done.
+    let room = Capacity {
+        endpoints: 99,
+        ..CAPACITY
+    };
+    let too_much = plan(&other, &tables(&[3, 4, 5, 6, 7]), room);
+    maps.apply(&too_much).unwrap_err();
+    assert_eq!(heartbeat(&maps), before + 2);
 }

@@ -12,7 +12,7 @@ pub fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
     let Some((sender, taker)) = ends(frame, headers, vid) else {
         return Verdict::Pass;
     };
-    match way(frame, sender, taker, tables) {
+    match destination(frame, sender, taker, tables) {
         Some((vid, parent, mac))
             if are_true(tables, Settings::ENDPOINTS) && fits(frame, headers, parent.mtu) =>
         {
@@ -24,19 +24,16 @@ pub fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
 
 /// What all packets between two have in common.
 #[inline(always)]
-pub fn way(
+pub fn destination(
     frame: &impl Frame,
     sender: NeighborKey,
     taker: NeighborKey,
     tables: &impl Tables,
 ) -> Option<(Vid, Parent, Mac)> {
     let vid = Vid::from_tci(taker.vid);
-    let (destination, source) = (frame.read(0).map(Mac)?, frame.read(6)?);
-    // A router's, if nobody here has the MAC.
-    if tables
-        .endpoint(EndpointKey::new(vid, destination))
-        .is_some()
-    {
+    let (router, source) = (frame.read(0).map(Mac)?, frame.read(6)?);
+    // It is a router's, if nobody here has it.
+    if tables.endpoint(EndpointKey::new(vid, router)).is_some() {
         return None;
     }
     let route = tables.route(taker)?;

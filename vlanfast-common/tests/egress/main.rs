@@ -139,6 +139,9 @@ proptest! {
         prop_assert!(!lan.stations.contains_key(&(sent.vid, sent.destination()[5])));
         prop_assert!(packet.hops > 1 && matches!(packet.rest, Rest::Plain(_)));
         prop_assert!(packet.from != LINK_LOCAL);
+        let is_stripped = sent.frame(&sent.bytes()).stripped_tag.is_some();
+        let from = lan.parents[&sent.vid];
+        prop_assert!(!from.has(Parent::PROGRAM) || !is_stripped, "that device has decided");
         let parent = lan.parents[&vid.get()];
         prop_assert!(parent.ifindex != 0 && parent.has(Parent::UP));
         prop_assert!(sent.packet_length() <= parent.mtu.into());

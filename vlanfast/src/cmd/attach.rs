@@ -164,10 +164,13 @@ impl Ready {
         let level = messages::level(args.verbose);
         let (mut ebpf, maps) = load::adopt(pins, capacity, &policy, level)?;
         hooks::prepare(&mut ebpf, choice)?;
-        let from_parents = args.shortcut == Shortcuts::Allow && !args.dry_run && args.verbose == 0;
-        if from_parents {
-            Parents::prepare(&mut ebpf)?;
-        }
+        let from_parents = args.shortcut == Shortcuts::Allow
+            && !args.dry_run
+            && args.verbose == 0
+            && Parents::prepare(&mut ebpf).unwrap_or_else(|error| {
+                eprintln!("note: {error:#}; the shortcut begins at the trunk");
+                false
+            });
         let messages = Messages::open(&mut ebpf, args.verbose)?;
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
@@ -204,10 +207,10 @@ impl Ready {
             eprintln!("note: {note}");
         }
         self.maps.note(|settings| settings.policy = self.policy)?;
-        // Of what is attached otherwise our handles end here: it is pinned, and they would keep it alive behind a
-        // detach's back.
+        // What is attached is pinned: our handles on the programs end here, or they would keep them
+        // alive behind a detach's back.
         let parents = match self.from_parents {
-            true => Parents::new(self.ebpf)?,
+            true => Some(Parents::new(self.ebpf)?),
             false => None,
         };
         let published = self.reconciler.publish(netlink, parents).await?;

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    io,
+    fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::Path,
 };
@@ -88,6 +88,12 @@ pub fn permitted() -> anyhow::Result<()> {
 /// Whether TC programs attach as tcx links (Linux 6.6, commit e420bed02507).
 pub fn has_tcx() -> bool {
     uname().is_ok_and(|name| version(&name.release().to_string_lossy()) >= (6, 6))
+}
+
+/// Whether this is a realtime kernel (PREEMPT_RT), where from Linux 6.18 on one task may run in the middle of what
+/// another does with softirqs off (`PREEMPT_RT_NEEDS_BH_LOCK` not set).
+pub fn is_realtime() -> bool {
+    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
 }
 
 /// Takes a pinned link off its hook, now. Removing the pin alone would leave that to a grace period.

@@ -72,6 +72,18 @@ impl Maps {
     /// Carries out a plan. Removals first, so that there is room for what comes, and a key before
     /// what it leads to: an address never leads to an endpoint that is gone.
     pub fn apply(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let written = self.write(plan);
+        // Also where some of it failed.
+        let renewed = match plan.is_empty() {
+            true => Ok(()),
+            false => self.renew(),
+        };
+        // Should an address come back, nobody knows whose it is. Last, because nothing waits for it.
+        written.and(renewed)?;
+        self.flows.forget(&plan.routes.remove)
+    }
+
+    fn write(&mut self, plan: &Plan) -> anyhow::Result<()> {
         remove(&mut self.routes, ROUTES, &plan.routes.remove)?;
         remove(&mut self.neighbors, NEIGHBORS, &plan.neighbors.remove)?;
         remove(&mut self.endpoints, ENDPOINTS, &plan.endpoints.remove)?;
@@ -84,12 +96,7 @@ impl Maps {
         }
         put(&mut self.endpoints, ENDPOINTS, &plan.endpoints.put)?;
         put(&mut self.neighbors, NEIGHBORS, &plan.neighbors.put)?;
-        put(&mut self.routes, ROUTES, &plan.routes.put)?;
-        if !plan.is_empty() {
-            self.renew()?;
-        }
-        // Should an address come back, nobody knows whose it is. Last, because nothing waits for it.
-        self.flows.forget(&plan.routes.remove)
+        put(&mut self.routes, ROUTES, &plan.routes.put)
     }
 
     fn set_parent(&mut self, vid: Vid, parent: Parent) -> anyhow::Result<()> {

@@ -177,9 +177,9 @@ pub const ALL: &[Table] = &[
         about: "Instructions for a UDP datagram from `send` to `recv`, and for one there and one back. \
                 The router forwards between VLANs in a namespace of its own; there is no wire's delay, \
                 so a real router costs more. *By the shortcut*: `--shortcut allow`, from the VLANs' own devices; \
-                *learnt*: `--shortcut learned`, from the trunk. *A bare program* takes every packet for one that the router would send \
-                on, and does nothing but look up where to, rewrite and redirect; on VLAN devices that is before \
-                8021q and the trunk's queue. \
+                *learnt*: `--shortcut learned`, from the trunk. *A bare program* takes every packet for one \
+                that the router would send on, and does nothing but look up where to, rewrite and redirect; \
+                on VLAN devices that is before 8021q and the trunk's queue. \
                 *Host access*: `--host-access all`, without which host and container do not reach each other.",
         unit: Unit::Times,
         ..TABLE

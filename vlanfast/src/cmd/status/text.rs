@@ -79,11 +79,11 @@ pub fn text(status: &Status) -> String {
         } else {
             ""
         };
-        let shortcut = match &vlan.shortcut_to[..] {
-            [] => String::new(),
-            others => {
-                let others: Vec<_> = others.iter().map(u16::to_string).collect();
-                format!(", shortcut to {}", others.join(", "))
+        let shortcut = match &vlan.shortcut_from {
+            None => String::new(),
+            Some(device) => {
+                let others: Vec<_> = vlan.shortcut_to.iter().map(u16::to_string).collect();
+                format!(", shortcut from {device} to {}", others.join(", "))
             }
         };
         let without = vlan.without.as_ref();

@@ -23,6 +23,8 @@ pub struct Vlan {
     /// The VLANs with which packets may be exchanged without the router, by the administrator's word, and there
     /// are containers on both.
     pub shortcut_to: Vec<u16>,
+    /// The device at which such packets do without it: the VLAN's own, or the trunk.
+    pub shortcut_from: Option<String>,
     /// What of the policy does not concern it, and why.
     #[serde(skip)]
     pub without: Option<String>,
@@ -43,14 +45,27 @@ pub fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, String>)
         let name = names.get(&Ifindex(ifindex)).cloned();
         name.unwrap_or_else(|| ifindex.to_string())
     };
-    let row = |(vid, &parent): (&Vid, &Parent)| Vlan {
-        vlan: vid.get(),
-        parent: (parent.ifindex != 0).then(|| name(parent.ifindex)),
-        endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),
-        listeners: Listener::of(parent).map(Listener::name).collect(),
-        host_access: parent.has(Parent::HOST_ACCESS),
-        shortcut_to: others(vid.get(), &shortcuts),
-        without: without(parent, policy),
+    let trunk = tables
+        .vlans
+        .get(&Vid::UNTAGGED)
+        .copied()
+        .unwrap_or_default();
+    let row = |(vid, &parent): (&Vid, &Parent)| {
+        let shortcut_to = others(vid.get(), &shortcuts);
+        let from = match parent.has(Parent::PROGRAM) {
+            true => parent,
+            false => trunk,
+        };
+        Vlan {
+            vlan: vid.get(),
+            parent: (parent.ifindex != 0).then(|| name(parent.ifindex)),
+            endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),
+            listeners: Listener::of(parent).map(Listener::name).collect(),
+            host_access: parent.has(Parent::HOST_ACCESS),
+            shortcut_from: (!shortcut_to.is_empty()).then(|| name(from.ifindex)),
+            shortcut_to,
+            without: without(parent, policy),
+        }
     };
     let rows = tables.vlans.iter().map(row);
     rows.filter(|vlan| vlan.vlan != 0 || vlan.endpoints > 0 || !vlan.listeners.is_empty())
@@ -126,27 +141,41 @@ mod tests {
             };
             tables.routes.insert(key, route);
         }
-        for vid in [10, 20, 30, 40, 50] {
+        for vid in [0, 10, 20, 30, 40, 50] {
             let parent = Parent {
                 ifindex: vid.into(),
-                flags: if vid == 50 { 0 } else { Parent::UP },
+                flags: match vid {
+                    50 => 0,
+                    20 => Parent::UP | Parent::PROGRAM,
+                    _ => Parent::UP,
+                },
                 ..Parent::default()
             };
             tables.vlans.insert(Vid::from_tci(vid), parent);
         }
-        let shown = |shortcut: Shortcut| -> Vec<Vec<u16>> {
+        let shown = |shortcut: Shortcut| {
             let policy = Policy {
                 shortcut: shortcut as u32,
                 ..Policy::default()
             };
             let rows = vlans(&tables, policy, &BTreeMap::new());
-            rows.into_iter().map(|row| row.shortcut_to).collect()
+            let shown = rows
+                .into_iter()
+                .map(|row| (row.shortcut_to, row.shortcut_from));
+            shown.collect::<Vec<_>>()
         };
-        let none: Vec<Vec<u16>> = vec![vec![]; 5];
+        // Devices without a name show their index, which is their VID here.
+        let at = |from: u16| Some(from.to_string());
         assert_eq!(
             shown(Shortcut::Allow),
-            [vec![20, 40], vec![10], vec![], vec![10], vec![]]
+            [
+                (vec![20, 40], at(0)),
+                (vec![10], at(20)),
+                (vec![], None),
+                (vec![10], at(0)),
+                (vec![], None)
+            ]
         );
-        assert_eq!(shown(Shortcut::Learned), none);
+        assert_eq!(shown(Shortcut::Learned), vec![(vec![], None); 5]);
     }
 }
