@@ -43,6 +43,7 @@ pub fn between(bench: &mut Bench) -> Result<()> {
     let within = (&house.a, &house.b, [10, 0, 10, 3]);
     let across = (&house.a, &house.c, [10, 0, 20, 2]);
     let host = (house.host(), &house.a, [10, 0, 10, 2]);
+    let out = (&house.a, &house.wire.router, [10, 0, 10, 1]);
     for (row, on, (from, to, address)) in [
         ("within one VLAN, kernel alone", On::Nothing, within),
         ("within one VLAN, vlanfast, TC", DEFAULT, within),
@@ -62,6 +63,9 @@ pub fn between(bench: &mut Bench) -> Result<()> {
             across,
         ),
         ("host to container, host access", HOST_ACCESS, host),
+        ("to the router itself, kernel alone", On::Nothing, out),
+        ("to the router itself, vlanfast, TC", DEFAULT, out),
+        ("to the router itself, shortcut allowed", SHORTCUT, out),
     ] {
         if bench.baseline && !matches!(on, On::Nothing) {
             continue;

@@ -180,7 +180,8 @@ pub const ALL: &[Table] = &[
                 *learnt*: `--shortcut learned`, from the trunk. *A bare program* takes every packet for one \
                 that the router would send on, and does nothing but look up where to, rewrite and redirect; \
                 on VLAN devices that is before 8021q and the trunk's queue. \
-                *Host access*: `--host-access all`, without which host and container do not reach each other.",
+                *Host access*: `--host-access all`, without which host and container do not reach each other. \
+                *To the router itself* is what leaves by the wire all the same.",
         unit: Unit::Times,
         ..TABLE
     },
