@@ -77,7 +77,7 @@ fn passes_on_egress(frames: Vec<Decided>, policy: Policy) {
 }
 
 /// Frames that are to be passed.
-fn passed(frames: Vec<Decided>) -> Vec<Decided> {
+pub fn passed(frames: Vec<Decided>) -> Vec<Decided> {
     let passed = |frame| Decided {
         verdict: Verdict::Pass,
         ..frame

@@ -12,7 +12,7 @@ use vlanfast_tests::{
 
 use super::{
     Counted, Loaded, carried_out,
-    decisions::{ALL, untagged},
+    decisions::{ALL, passed, untagged},
 };
 
 /// What `BPF_PROG_TEST_RUN` has for a device.
@@ -53,14 +53,6 @@ fn meets(loaded: &mut Loaded, frames: &[Decided]) {
         _ => Counted::from([(VID, counters)]),
     };
     loaded.counted_nothing_else();
-}
-
-fn passed(frames: Vec<Decided>) -> Vec<Decided> {
-    let pass = |frame| Decided {
-        verdict: Verdict::Pass,
-        ..frame
-    };
-    frames.into_iter().map(pass).collect()
 }
 
 #[test]
