@@ -2,6 +2,7 @@
 
 mod bracket;
 mod build;
+mod guest;
 mod report;
 
 use std::collections::BTreeMap;
@@ -19,26 +20,8 @@ use anyhow::{Context, Result, bail};
 use crate::vm::{self, End, Job, Kernel};
 use crate::{ebpf, setup, sh};
 use bracket::{Bracket, bracket};
+use guest::PROGRAM_TIMEOUT;
 use report::{Count, Tracker};
-
-/// Seconds for one test program; under TCG the tutorial takes a few minutes.
-const PROGRAM_TIMEOUT: u64 = 2400;
-const VM_TARGETS: &[&str] = &[
-    "kernel",
-    "netns",
-    "trunk",
-    "storm",
-    "learned",
-    "shortcut",
-    "protocols",
-    "sync",
-    "life",
-    "scale",
-    "tutorial",
-    "metrics",
-];
-/// The one for NICs with several queues.
-const QUEUES: &str = "queues";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Level {
@@ -66,7 +49,7 @@ pub struct Args {
     #[arg(long)]
     release: bool,
     /// Run this program of the vm level only
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(VM_TARGETS))]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(guest::PROGRAMS))]
     program: Option<String>,
     /// Run the vm level's program for NICs with two queues, and no other; root
     #[arg(long, conflicts_with = "program")]
@@ -317,16 +300,18 @@ impl<'a> Session<'a> {
     }
 
     fn vm(&self, kernel: Kernel, tracker: &mut Tracker) -> Result<()> {
-        let mut job = Job::new(kernel.to_string(), kernel, vm_script(self.args));
+        let programs = guest::programs(self.args, kernel);
+        let script = guest::script(self.args, &programs);
+        let mut job = Job::new(kernel.to_string(), kernel, script);
         if self.args.queues {
             job.queues = Some(2);
         }
-        job.timeout = Duration::from_secs(PROGRAM_TIMEOUT * VM_TARGETS.len() as u64);
+        job.timeout = Duration::from_secs(PROGRAM_TIMEOUT * programs.len() as u64);
         for name in ["vlanfast", "vlanfast-next"] {
             job.files
                 .push(vm::File::new(self.program(name)?, format!("bin/{name}")));
         }
-        for name in vm_targets(self.args) {
+        for name in programs {
             job.files
                 .push(vm::File::new(self.program(name)?, format!("tests/{name}")));
         }
@@ -357,41 +342,4 @@ impl<'a> Session<'a> {
             ),
         }
     }
-}
-
-/// The programs of the vm level, in their order.
-fn vm_targets(args: &Args) -> Vec<&str> {
-    match (&args.program, args.queues) {
-        (Some(program), _) => vec![program],
-        (None, true) => vec![QUEUES],
-        (None, false) => VM_TARGETS.to_vec(),
-    }
-}
-
-/// The guest's part: each program between two brackets, one after the other whatever becomes of it.
-fn vm_script(args: &Args) -> String {
-    let mut script = String::from(
-        "export VLANFAST_BIN=/lab/bin/vlanfast VLANFAST_NEXT_BIN=/lab/bin/vlanfast-next\n\
-         export VLANFAST_LAB=1 RUST_BACKTRACE=1\n",
-    );
-    if args.allow_skip {
-        script += "export VLANFAST_ALLOW_SKIP=1\n";
-    }
-    let filter = args.filter.as_ref().map_or(String::new(), |text| {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    });
-    for name in vm_targets(args) {
-        // Minutes count in the lab, and `storm` has the same there on a VLAN. Who asks for some gets them.
-        let left_out = match (name, &args.filter) {
-            ("netns", None) => "--skip storm::",
-            _ => "",
-        };
-        script += &format!(
-            "echo '@@ begin {name}'\n\
-             timeout -k 5 {PROGRAM_TIMEOUT} /lab/tests/{name} --test-threads=1 --nocapture {filter} {left_out} 2>&1\n\
-             echo \"@@ end {name} rc=$?\"\n"
-        );
-    }
-    // The brackets carry the verdicts.
-    script + "exit 0\n"
 }
