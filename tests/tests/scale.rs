@@ -37,7 +37,7 @@ fn attach(wire: &Wire) -> Attached {
 fn one_change(wire: &Wire, inside: &Netns, mac: [u8; 6]) -> Duration {
     let map = Taker::open(&wire.trunk).unwrap();
     let mut took = vec![];
-    for number in 0..51 {
+    for number in 0..11 {
         let address = format!("198.51.100.{}", number + 1);
         let start = Instant::now();
         inside
