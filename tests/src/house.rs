@@ -94,6 +94,16 @@ pub fn is_whole(said: &str) -> bool {
     said.contains(" 0% packet loss") && !said.contains("DUP!")
 }
 
+/// The median of the milliseconds that a ping tells one by one.
+pub fn median_time(said: &str) -> Result<f64> {
+    let times = said.split("time=").skip(1);
+    let times = times.map(|rest| Ok(rest.split(' ').next().unwrap_or_default().parse()?));
+    let mut times = times.collect::<Result<Vec<f64>>>()?;
+    times.sort_by(f64::total_cmp);
+    let median = times.get(times.len() / 2).copied();
+    median.with_context(|| format!("a ping that was answered: {said}"))
+}
+
 /// Packets of a VLAN that took the shortcut.
 pub fn shortcuts(attached: &Attached, vid: u16) -> Result<u64> {
     let row = attached.row(vid)?;

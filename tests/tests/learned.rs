@@ -9,7 +9,7 @@ use std::{
 use vlanfast_tests::{
     capture::{Packets, in_netns},
     cpu,
-    house::{FAR, House, NEAR, is_whole, ping, shortcuts},
+    house::{FAR, House, NEAR, is_whole, median_time, ping, shortcuts},
     in_the_lab,
     program::{Attached, vlanfast},
     scenario::transfer,
@@ -57,12 +57,7 @@ fn tcp(netns: &Netns, name: &str) -> u64 {
 fn round_trip(from: &Netns) -> f64 {
     let said = ping(from, FAR[0], 101, "").unwrap();
     assert!(is_whole(&said), "{said}");
-    let times = said.split("time=").skip(1);
-    let mut times: Vec<f64> = times
-        .map(|rest| rest.split(' ').next().unwrap().parse().unwrap())
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    median_time(&said).unwrap()
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub static UNKNOWN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
+/// What was found for packets that leave by VLAN devices, by [`Way::slot`].
 #[map]
 pub static WAYS: PerCpuArray<Way> = PerCpuArray::with_max_entries(Way::SLOTS, 0);
 

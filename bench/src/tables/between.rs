@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use vlanfast_tests::{
     capture::in_netns,
+    house::{self, is_whole, median_time},
     program::Attached,
     topology::{Netns, WIRE, Wire},
 };
@@ -153,20 +154,11 @@ pub fn ping(bench: &mut Bench) -> Result<()> {
         }
         report::step(&format!("{table}: {row}"));
         let _attached = house.attach(on)?;
-        let said = house.a.run(&format!("ping -n -c 101 -i 0.01 {address}"))?;
+        let said = house::ping(&house.a, address, 101, "")?;
+        ensure!(is_whole(&said), "{said}");
         report::figure(table, row, "µs for a round trip", 1e3 * median_time(&said)?);
     }
     Ok(())
-}
-
-/// Of the milliseconds that a ping tells one by one.
-fn median_time(said: &str) -> Result<f64> {
-    let times = said.split("time=").skip(1);
-    let times = times.map(|rest| Ok(rest.split(' ').next().unwrap_or_default().parse()?));
-    let mut times = times.collect::<Result<Vec<f64>>>()?;
-    ensure!(times.len() == 101, "not all pings were answered: {said}");
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
 }
 
 /// Dropped, it is gone.
