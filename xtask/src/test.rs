@@ -80,6 +80,7 @@ pub fn test(args: &Args) -> Result<()> {
     let session = Session::build(args, levels)?;
     let mut rows = Vec::new();
     let mut notes = Vec::new();
+    let mut failures = Vec::new();
     // In a fixed order, each once, whatever the command line says: the cheap ones first.
     for level in all.into_iter().filter(|level| levels.contains(level)) {
         let kernels = match (level, args.kernel) {
@@ -107,6 +108,8 @@ pub fn test(args: &Args) -> Result<()> {
             notes.extend(skips.map(|skip| format!("skipped ({name}) {skip}")));
             let figures = tracker.figures.iter();
             notes.extend(figures.map(|figure| format!("{figure} ({name})")));
+            let failed = tracker.failures.iter();
+            failures.extend(failed.map(|failure| format!("failed ({name}) {failure}")));
             rows.push((name, tracker.count, seconds));
         }
     }
@@ -115,6 +118,7 @@ pub fn test(args: &Args) -> Result<()> {
     println!();
     notes.iter().for_each(|note| println!("{note}"));
     println!("{}", report::table(&rows));
+    failures.iter().for_each(|failure| println!("{failure}"));
     println!("{sum}");
     if sum.failed > 0 || sum.total() == 0 || (sum.skipped > 0 && !args.allow_skip) {
         // The sum is the last line by contract; an error would print another.
@@ -178,11 +182,11 @@ impl<'a> Session<'a> {
         // A lab that doesn't work fails its level; the others still run.
         if let Err(error) = self.run(level, kernel, &mut tracker) {
             println!("  {name}: {error:#}");
-            tracker.count.failed += 1;
+            tracker.fail(format!("{error:#}"));
         }
         if tracker.count.total() == 0 && self.args.filter.is_none() {
             println!("  {name}: no test ran");
-            tracker.count.failed += 1;
+            tracker.fail("no test ran".to_owned());
         }
         Ran {
             name,

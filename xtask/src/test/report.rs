@@ -50,6 +50,8 @@ pub struct Tracker {
     pub count: Count,
     /// `test: reason`, in order.
     pub skips: Vec<String>,
+    /// `program: test`, or how a program ended.
+    pub failures: Vec<String>,
     pub figures: Vec<String>,
     program: Option<Program>,
 }
@@ -140,6 +142,7 @@ impl Tracker {
             let took = took_long(took);
             show.push(format!("  {}: {name} ... {verdict}{took}", program.name));
             if verdict == "FAILED" {
+                self.failures.push(format!("{}: {name}", program.name));
                 let from = program.output.len().saturating_sub(SHOWN);
                 show.extend(
                     program.output[from..]
@@ -163,7 +166,7 @@ impl Tracker {
             .as_ref()
             .map_or(String::new(), |test| format!(" in {test}"));
         if program.open || program.results == 0 {
-            self.count.failed += 1;
+            self.fail(format!("{}: {how}{at} without a result", program.name));
             self.count.skipped += program.skipped.len();
             let last: Vec<&str> = program
                 .output
@@ -180,10 +183,17 @@ impl Tracker {
             ));
         }
         if rc != Some(0) && program.failed == 0 {
-            self.count.failed += 1;
-            return Some(format!("  {}: {how} though no test failed", program.name));
+            let failure = format!("{}: {how} though no test failed", program.name);
+            self.fail(failure.clone());
+            return Some(format!("  {failure}"));
         }
         None
+    }
+
+    /// Counts what fails without a test that failed.
+    pub fn fail(&mut self, failure: String) {
+        self.count.failed += 1;
+        self.failures.push(failure);
     }
 }
 
@@ -313,6 +323,7 @@ mod tests {
                     test result: FAILED. 1 passed; 1 failed; 0 ignored\n";
         let (tracker, shown, complaint) = track(text, Some(101));
         assert_eq!(tracker.count, count(1, 1, 0));
+        assert_eq!(tracker.failures, ["t: b"]);
         assert_eq!(
             shown,
             [
@@ -341,6 +352,7 @@ mod tests {
         assert_eq!(track(one, None).0.count, count(1, 1, 0));
         let (tracker, _, complaint) = track(&format!("{one}running 1 test\ntest z ... "), None);
         assert_eq!(tracker.count, count(1, 1, 0));
+        assert_eq!(tracker.failures, ["t: was cut off in z without a result"]);
         assert!(complaint.is_some_and(|text| text.contains("was cut off in z")));
         assert_eq!(track("", Some(0)).0.count, count(0, 1, 0));
     }
