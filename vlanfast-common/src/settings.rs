@@ -19,7 +19,7 @@ pub struct Settings {
     pub made_clsact: u32,
     /// 1 where `rx-vlan-offload` was on before we turned it off.
     pub managed_offload: u32,
-    /// What finds no room in the tables, by [`Settings::ENDPOINTS`] and [`Settings::NEIGHBORS`].
+    /// What the tables lack, by the bits below.
     pub incomplete: u32,
     /// The [`Policy`](crate::Policy) that the programs were loaded with, for `status`.
     pub policy: Policy,
@@ -32,6 +32,9 @@ impl Settings {
     pub const NEIGHBORS: u32 = 2;
     /// Something has changed, and the tables follow within milliseconds: until then nothing is shed.
     pub const CHANGING: u32 = 4;
+    /// Someone takes tagged frames, and nobody knows of which VLANs: what the trunk has by
+    /// [`Parent::TAGGED`](crate::Parent::TAGGED).
+    pub const VLANS: u32 = 8;
 }
 
 const _: () = assert!(size_of::<Settings>() == 64);

@@ -68,7 +68,7 @@ fn tables() -> impl Strategy<Value = Uniform> {
     let conflict = prop_oneof![4 => Just(0), 1 => Just(Neighbor::CONFLICT)];
     let nsid = prop_oneof![Just(Endpoint::OWN_NAMESPACE), Just(3)];
     let taker = (seldom, (0..8u16, nsid), any::<bool>(), conflict);
-    let settings = (often(), prop_oneof![4 => Just(0), 1 => 0..4u32]);
+    let settings = (often(), prop_oneof![4 => Just(0), 1 => 0..16u32]);
     (policy, parent, taker, settings).prop_map(
         |((steer, storm_limit, shed, deliver), (ifindex, flags), taker, (alive, incomplete))| {
             let (has_endpoint, (endpoint, nsid), has_neighbor, neighbor) = taker;
@@ -140,7 +140,10 @@ proptest! {
                 prop_assert!(tables.neighbor.is_none() && !tables.parent.has(Parent::UNLIMITED));
                 prop_assert!(tables.settings.incomplete & Settings::NEIGHBORS == 0);
             }
-            Reason::ShedVlan => prop_assert!(tables.policy.shed > 0 && tables.parent.ifindex == 0),
+            Reason::ShedVlan => {
+                prop_assert!(tables.policy.shed > 0 && tables.parent.ifindex == 0);
+                prop_assert!(tables.settings.incomplete & Settings::VLANS == 0);
+            }
             Reason::ShedMac => {
                 prop_assert!(headers.cast == Cast::Unicast && tables.policy.shed == 2);
                 prop_assert!(tables.endpoint.is_none());

@@ -1,5 +1,7 @@
 //! The start of a frame, read straight from memory.
 
+use core::hint::assert_unchecked;
+
 use aya_ebpf::cty::{c_long, c_void};
 use vlanfast_common::{Frame, HEAD, Segments, Tag};
 
@@ -27,7 +29,10 @@ impl<F: Frame, const LENGTH: usize> Frame for Head<'_, F, LENGTH> {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        self.frame.len()
+        let len = self.frame.len();
+        // SAFETY: `of` has checked it, in a form from which LLVM does not know.
+        unsafe { assert_unchecked(len >= LENGTH) };
+        len
     }
 
     #[inline(always)]

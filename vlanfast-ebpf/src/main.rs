@@ -29,12 +29,14 @@ use vlanfast_common::{
 #[xdp]
 pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     if Maps::XDP.sheds_vlans() {
-        let shed = shed_xdp(ctx.ctx);
-        if shed != 0 {
-            return shed;
-        }
+        return shed_xdp(&ctx);
     }
-    let frame = xdp::XdpFrame::new(&ctx);
+    receive(&ctx)
+}
+
+#[inline(always)]
+fn receive(ctx: &XdpContext) -> u32 {
+    let frame = xdp::XdpFrame::new(ctx);
     let headers = headers(&frame, frame.head());
     if !is_plain(&headers, Direction::Rx, &Maps::XDP) {
         let headers = report::unknown(headers.to_bits());
@@ -47,7 +49,7 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
     if report::is_on() {
         report_xdp(ctx.ctx, Verdict::Pass.to_bits());
     }
-    pass(&ctx, &frame, &headers, Direction::Rx)
+    pass(ctx, &frame, &headers, Direction::Rx)
 }
 
 /// Ingress, where XDP is not to be had.
@@ -110,19 +112,22 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
 // is nothing to those frames that are. Several, one after the other, because a chain of calls has 512 bytes
 // of stack. They take and return numbers, because the verifier does not follow structures.
 
-/// What the hook returns for a frame that is shed; 0 for one that is not, which means nothing else. A flood
-/// of these has to be cheap, so it comes first, and shares nothing with what comes then.
-#[inline(never)]
-fn shed_xdp(ctx: *mut xdp_md) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let frame = xdp::XdpFrame::new(&ctx);
+/// A flood of frames that are shed has to be cheap, so they come first, and the others pay for the call.
+#[inline(always)]
+fn shed_xdp(ctx: &XdpContext) -> u32 {
+    let frame = xdp::XdpFrame::new(ctx);
     let Some((headers, verdict)) = shed_head(frame.head()) else {
-        return 0;
+        return receive_xdp(ctx.ctx);
     };
     if report::is_on() {
         report_xdp(ctx.ctx, verdict.to_bits());
     }
-    finish(&ctx, &frame, &headers, Direction::Rx, verdict)
+    finish(ctx, &frame, &headers, Direction::Rx, verdict)
+}
+
+#[inline(never)]
+fn receive_xdp(ctx: *mut xdp_md) -> u32 {
+    receive(&XdpContext::new(ctx))
 }
 
 #[inline(never)]
@@ -157,6 +162,7 @@ fn report_xdp(ctx: *mut xdp_md, verdict: u64) {
     report::report(&ctx, &frame, Direction::Rx, &headers, verdict);
 }
 
+/// What the hook returns for a frame that is shed; 0 for one that is not, which means nothing else.
 #[inline(never)]
 fn shed_skb(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);

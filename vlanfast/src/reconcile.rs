@@ -269,7 +269,7 @@ impl Reconciler {
         };
         let named = *name == self.pins.trunk || self.rename(name);
         let plan = plan(&self.installed, &desired.tables, self.capacity);
-        let incomplete = plan.incomplete();
+        let incomplete = plan.incomplete() | desired.tables.unseen();
         // Before the tables lack anything; and they lack it until the last of it is there.
         self.maps
             .note(|settings| settings.incomplete |= incomplete)?;

@@ -6,7 +6,7 @@ use vlanfast::state::{
     listeners::Listener::{self, *},
     snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Promiscuity},
 };
-use vlanfast_common::{Mac, Parent, Vid};
+use vlanfast_common::{Mac, Parent, Settings, Vid};
 
 const OWN: Nsid = Nsid::Own;
 const INSIDE: Nsid = Nsid::Other(3);
@@ -67,6 +67,10 @@ impl Lan {
         let desired = desired(&self.0, Ifindex(TRUNK.1));
         let vlans = desired.tables.vlans;
         vlans.get(&vid(number)).copied().unwrap_or_default()
+    }
+
+    fn unseen(&self) -> u32 {
+        desired(&self.0, Ifindex(TRUNK.1)).tables.unseen()
     }
 
     fn of(&self, number: u16) -> Vec<Listener> {
@@ -195,6 +199,20 @@ fn guests_have_addresses_that_nobody_sees() {
     let bridged = lan.add((INSIDE, 7), BRIDGE, Some(TRUNK));
     bridged.port = true;
     assert_eq!(lan.of(0), [Guests]);
+}
+
+#[test]
+fn on_the_trunk_itself_they_may_take_frames_of_any_vlan() {
+    let mut lan = Lan::new();
+    lan.link(PARENT).port = true;
+    lan.promiscuous(TRUNK, 2, false);
+    assert_eq!(lan.of(0), [Promiscuous]);
+    assert_eq!(lan.unseen(), 0);
+    lan.link(TRUNK).port = true;
+    assert_eq!(lan.unseen(), Settings::VLANS);
+    let mut lan = Lan::new();
+    lan.add((INSIDE, 7), BRIDGE, Some(TRUNK)).port = true;
+    assert_eq!((lan.of(0), lan.unseen()), (vec![Guests], Settings::VLANS));
 }
 
 #[test]

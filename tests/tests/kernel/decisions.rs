@@ -2,7 +2,7 @@
 //! must agree.
 
 use vlanfast::datapath::load;
-use vlanfast_common::{Direction, Policy, Settings, Verdict};
+use vlanfast_common::{Direction, Policy, Reason, Settings, Verdict};
 use vlanfast_tests::{
     decisions::{
         Decided, delivering, over_the_limit, reflecting, shedding, shortcutting, steering,
@@ -266,6 +266,19 @@ fn tables_without_room_for_everybody_are_no_reason_to_drop() {
     frames.retain(by_tables);
     assert!(frames.len() > 4);
     passes(frames, Some(&absent()), incomplete);
+}
+
+#[test]
+fn a_trunk_with_takers_of_any_vlan_sheds_none() {
+    let unseen = || {
+        let mut world = World::new(ALL).unwrap();
+        world.settings.incomplete = Settings::VLANS;
+        world
+    };
+    let mut frames = shedding();
+    frames.retain(|frame| frame.verdict == Verdict::Drop(Reason::ShedVlan));
+    assert!(frames.len() > 1);
+    passes(frames, None, unseen);
 }
 
 #[test]

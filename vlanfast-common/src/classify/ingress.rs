@@ -51,8 +51,8 @@ pub fn shed(
     }
     let parent = tables.parent(vid);
     if parent.is_absent() {
-        let has_others = tables.parent(Vid::UNTAGGED).has(Parent::TAGGED);
-        return (!has_others && are_true(tables, Settings::CHANGING)).then_some(Reason::ShedVlan);
+        let are_true = are_true(tables, Settings::VLANS | Settings::CHANGING);
+        return are_true.then_some(Reason::ShedVlan);
     }
     let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
     // The takers of stacked VLANs are none of the tables'.

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Vid};
 
 use super::{
     listeners,
@@ -19,6 +19,16 @@ pub struct Tables {
     pub endpoints: BTreeMap<EndpointKey, Endpoint>,
     pub neighbors: BTreeMap<NeighborKey, Neighbor>,
     pub routes: BTreeMap<NeighborKey, Route>,
+}
+
+impl Tables {
+    /// What they can't say, whatever room they have, as [`Settings::incomplete`] has it.
+    pub fn unseen(&self) -> u32 {
+        match self.vlans.get(&Vid::UNTAGGED) {
+            Some(trunk) if trunk.has(Parent::TAGGED) => Settings::VLANS,
+            _ => 0,
+        }
+    }
 }
 
 /// The contents of the maps, and what people want to see beside them.
