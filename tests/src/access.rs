@@ -1,12 +1,13 @@
-//! The host and a container on one VLAN, by `--host-access`.
+//! The host and its containers on one VLAN, by `--host-access`.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     capture::{Packets, Sniffer},
@@ -21,17 +22,21 @@ const HOST: &str = "10.9.0.250";
 const CONTAINER: &str = "10.9.0.2";
 const HOST6: &str = "fd00:9::250";
 const CONTAINER6: &str = "fd00:9::2";
+const OTHER: &str = "10.9.0.3";
+const OTHER6: &str = "fd00:9::3";
 
 /// What a buffer is longer than that stands for several packets.
 pub const PACKET: u64 = 1600;
 
-/// A host with an address on a VLAN, and a macvlan of a mode on the same.
+/// A host with an address on a VLAN, and two macvlans of a mode on the same.
 pub struct Lan<'a> {
     wire: &'a Wire,
     /// The host's device on the VLAN.
     device: String,
     vid: u16,
     container: Netns,
+    /// The other container, which is no side of anything.
+    other: Netns,
 }
 
 impl<'a> Lan<'a> {
@@ -41,19 +46,26 @@ impl<'a> Lan<'a> {
             0 => wire.trunk.clone(),
             vid => format!("{}.{vid}", wire.trunk),
         };
-        let container = Netns::new()?;
+        // A host that forwards is a way between its containers, and Docker may have made this one do so.
         wire.host.run(&format!(
-            "ip link add link {device} name mv0 type macvlan mode {mode} && \
-             ip link set mv0 netns {} && {}",
-            container.name,
+            "echo 0 >/proc/sys/net/ipv4/ip_forward && {}",
             addressed(&device, HOST, HOST6),
         ))?;
-        container.run(&addressed("mv0", CONTAINER, CONTAINER6))?;
+        let container = |address, address6| -> Result<Netns> {
+            let netns = Netns::new()?;
+            wire.host.run(&format!(
+                "ip link add link {device} name mv0 type macvlan mode {mode} && ip link set mv0 netns {}",
+                netns.name,
+            ))?;
+            netns.run(&addressed("mv0", address, address6))?;
+            Ok(netns)
+        };
         Ok(Self {
+            container: container(CONTAINER, CONTAINER6)?,
+            other: container(OTHER, OTHER6)?,
             wire,
             device,
             vid,
-            container,
         })
     }
 
@@ -73,6 +85,23 @@ impl<'a> Lan<'a> {
         ]
     }
 
+    /// The two containers.
+    fn containers(&self) -> [Side<'_>; 2] {
+        let [_, container] = self.sides();
+        let other = Side {
+            netns: &self.other,
+            device: "mv0",
+            addresses: [OTHER, OTHER6],
+        };
+        [container, other]
+    }
+
+    /// Whose addresses a frame asks for.
+    fn asked_for_by(&self, frame: &[u8]) -> Option<&'static str> {
+        let mut addresses = self.sides().into_iter().flat_map(|side| side.addresses);
+        addresses.find(|address| asks_for(frame, address.parse().expect("an address of ours")))
+    }
+
     /// What comes to the router's end of the wire.
     fn wire(&self) -> Result<Packets> {
         Packets::open(&self.wire.router.path(), WIRE, true)
@@ -86,11 +115,10 @@ impl<'a> Lan<'a> {
         let [host, container] = self.sides();
         for (from, to) in [(&host, &container), (&container, &host)] {
             for address in to.addresses {
-                for netns in [host.netns, container.netns] {
-                    netns.run("ip neigh flush all && ip -6 neigh flush all")?;
-                }
+                from.forget()?;
+                to.forget()?;
                 let device = from.device;
-                let line = format!("ping -q -n -c {pings} -i 0.005 -I {device} {address}");
+                let line = format!("ping -q -n -c {pings} -i 0.002 -I {device} {address}");
                 let said = from.netns.run(&line)?;
                 ensure!(said.contains(" 0% packet loss"), "{said}");
                 ensure!(!said.contains("duplicates"), "{said}");
@@ -112,9 +140,41 @@ impl<'a> Lan<'a> {
         ensure!(unicast == 0, "{unicast} frames left for the wire");
         ensure!(counters["rx"]["packets"]["unicast"] == 0, "{counters:#}");
         let mut left = on_the_wire.incoming_with_tags()?;
-        left.retain(|frame| frame[0] & 1 == 0);
+        left.retain(|frame| frame[0] & 1 == 0 || self.asked_for_by(frame).is_some());
         ensure!(left.is_empty(), "{} on the wire: {left:x?}", left.len());
         Ok(shortest)
+    }
+
+    /// The addresses that are asked for on the wire while each side looks for the other.
+    pub fn asked_for(&self) -> Result<BTreeSet<&'static str>> {
+        let on_the_wire = self.wire()?;
+        let sides = self.sides();
+        sides.iter().try_for_each(Side::forget)?;
+        self.reaches()?;
+        let frames = on_the_wire.incoming_with_tags()?;
+        let asked_for = frames.iter().filter_map(|frame| self.asked_for_by(frame));
+        Ok(asked_for.collect())
+    }
+
+    /// Whether the two containers reach each other. Where they do not, neither hears a frame of the other's.
+    pub fn containers_reach(&self) -> Result<bool> {
+        let containers = self.containers();
+        let [one, other] = &containers;
+        containers.iter().try_for_each(Side::forget)?;
+        let mut reached = vec![];
+        for (from, to) in [(one, other), (other, one)] {
+            let mac = from.netns.mac(from.device)?;
+            let at_the_other = Packets::open(&to.netns.path(), to.device, true)?;
+            from.announce()?;
+            reached.push(from.reaches(to)?);
+            let mut heard = at_the_other.incoming()?;
+            heard.retain(|frame| frame[6..12] == mac);
+            ensure!(reached.ends_with(&[!heard.is_empty()]), "{heard:x?}");
+        }
+        ensure!(reached[0] == reached[1], "one way: {reached:?}");
+        // In mode bridge they pass the trunk's ingress, also when they probe what they know seconds later.
+        containers.iter().try_for_each(Side::forget)?;
+        Ok(reached[0])
     }
 
     /// What one side announces, the other hears.
@@ -179,6 +239,7 @@ impl<'a> Lan<'a> {
 
     /// What one side has, the other may not take.
     pub fn detects_duplicates(&self) -> Result<()> {
+        let on_the_wire = self.wire()?;
         let [host, container] = self.sides();
         for (claimer, owner) in [(&host, &container), (&container, &host)] {
             let (device, [_, address]) = (claimer.device, owner.addresses);
@@ -194,6 +255,9 @@ impl<'a> Lan<'a> {
             }
             run(&format!("ip addr del {address}/64 dev {device}"))?;
         }
+        let mut asked = on_the_wire.incoming_with_tags()?;
+        asked.retain(|frame| self.asked_for_by(frame).is_some());
+        ensure!(asked.is_empty(), "on the wire: {asked:x?}");
         Ok(())
     }
 
@@ -203,16 +267,10 @@ impl<'a> Lan<'a> {
         self.wire.host.run(&line).map(drop)
     }
 
-    /// Whether a ping of each side's reaches the other.
+    /// Whether each side reaches the other.
     pub fn reaches(&self) -> Result<[bool; 2]> {
-        let ping = |netns: &Netns, address| -> Result<bool> {
-            let line = format!("ping -q -n -c 1 -W 1 {address} >/dev/null && echo reached || true");
-            Ok(netns.run(&line)?.contains("reached"))
-        };
-        Ok([
-            ping(&self.wire.host, CONTAINER)?,
-            ping(&self.container, HOST)?,
-        ])
+        let [host, container] = self.sides();
+        Ok([host.reaches(&container)?, container.reaches(&host)?])
     }
 }
 
@@ -224,6 +282,25 @@ pub(crate) fn addressed(device: &str, address: &str, address6: &str) -> String {
     )
 }
 
+/// Whether a frame is an ARP request or a neighbour solicitation for an address; not an announcement of it.
+fn asks_for(frame: &[u8], address: IpAddr) -> bool {
+    let rest = match frame[12..14] {
+        [0x81, 0] => &frame[16..],
+        _ => &frame[12..],
+    };
+    match address {
+        IpAddr::V4(address) => {
+            rest.starts_with(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1])
+                && rest[26..30] == address.octets()
+                && rest[16..20] != address.octets()
+        }
+        IpAddr::V6(address) => {
+            let is_icmpv6 = rest.starts_with(&[0x86, 0xdd]) && rest[8] == 58;
+            is_icmpv6 && rest[42..44] == [135, 0] && rest[50..66] == address.octets()
+        }
+    }
+}
+
 /// The host or a container.
 struct Side<'a> {
     netns: &'a Netns,
@@ -232,6 +309,25 @@ struct Side<'a> {
 }
 
 impl Side<'_> {
+    /// Empties the caches.
+    fn forget(&self) -> Result<()> {
+        let line = "ip neigh flush all && ip -6 neigh flush all";
+        self.netns.run(line).map(drop)
+    }
+
+    /// Whether pings are answered: over both protocols, or over neither.
+    fn reaches(&self, other: &Side) -> Result<bool> {
+        let pings = other.addresses.map(|address| {
+            format!("(ping -q -n -c 3 -i 0.2 -W 1 {address} >/dev/null && echo {address}) &")
+        });
+        let reached = self.netns.run(&format!("{} wait", pings.join(" ")))?;
+        match reached.lines().count() {
+            0 => Ok(false),
+            2 => Ok(true),
+            _ => bail!("reaches only {reached}"),
+        }
+    }
+
     /// Gratuitous ARP and an unsolicited neighbour advertisement.
     fn announcements(&self) -> Result<Vec<Vec<u8>>> {
         let mac = self.netns.mac(self.device)?;

@@ -1,8 +1,15 @@
 //! A host with a container on each of two VLANs, and the router between them.
 
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    time::Duration,
+};
+
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    capture::in_netns,
     program::Attached,
     topology::{Netns, WIRE, Wire},
 };
@@ -12,6 +19,10 @@ pub const NEAR: [&str; 2] = ["10.0.10.2", "fd00:10::2"];
 /// Those of the one on VLAN 20.
 pub const FAR: [&str; 2] = ["10.0.20.2", "fd00:20::2"];
 
+/// How ingress is read by default: on a veth, and on a device whose driver has XDP.
+pub const TC: &[&str] = &["tcx", "clsact"];
+pub const XDP: &[&str] = &["xdp-native"];
+
 pub struct House {
     pub wire: Wire,
     pub near: Netns,
@@ -20,7 +31,10 @@ pub struct House {
 
 impl House {
     pub fn new() -> Result<Self> {
-        let wire = Wire::veth()?;
+        Self::on(Wire::veth()?)
+    }
+
+    pub fn on(wire: Wire) -> Result<Self> {
         let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward; \
                        echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
         wire.router.run(forward)?;
@@ -31,6 +45,14 @@ impl House {
 
     pub fn attach(&self, arguments: &[&str]) -> Result<Attached> {
         Attached::start(&self.wire.host, &self.wire.trunk, arguments)
+    }
+
+    /// The same where ingress has to be read by one of these.
+    pub fn attach_by(&self, ingress: &[&str], arguments: &[&str]) -> Result<Attached> {
+        let attached = self.attach(arguments)?;
+        let kind = attached.kind("ingress")?;
+        ensure!(ingress.contains(&kind.as_str()), "ingress by {kind}");
+        Ok(attached)
     }
 
     /// Packets that the router has forwarded, in both protocols.
@@ -50,6 +72,17 @@ impl House {
         Ok(forwarded.parse::<u64>()? + forwarded6.trim().parse::<u64>()?)
     }
 
+    /// No segment of either container's was lost, or taken for lost, and none came twice.
+    pub fn nothing_was_sent_again(&self) -> Result<()> {
+        for end in [&self.near, &self.far] {
+            for name in ["RetransSegs", "TCPDSACKRecv"] {
+                let count = counter(end, name)?;
+                ensure!(count == 0, "{name}: {count}");
+            }
+        }
+        Ok(())
+    }
+
     /// Pings both ways, in both protocols: nothing is lost or doubled, and each has made its hops.
     pub fn pings(&self, count: u32, ttl: u8) -> Result<()> {
         for (from, addresses) in [(&self.near, FAR), (&self.far, NEAR)] {
@@ -58,6 +91,39 @@ impl House {
                 ensure!(is_whole(&said), "{said}");
                 ensure!(said.contains(&format!("ttl={ttl} ")), "{said}");
             }
+        }
+        Ok(())
+    }
+}
+
+/// A connection between the two containers, which rests unless it is told to go on.
+pub struct Connection {
+    near: TcpStream,
+    far: TcpStream,
+}
+
+impl Connection {
+    pub fn new(house: &House) -> Result<Self> {
+        let there = (FAR[0], 5002);
+        let listener = in_netns(&house.far.path(), move || Ok(TcpListener::bind(there)?))?;
+        let near = in_netns(&house.near.path(), move || Ok(TcpStream::connect(there)?))?;
+        let far = listener.accept()?.0;
+        for end in [&near, &far] {
+            end.set_read_timeout(Some(Duration::from_secs(30)))?;
+        }
+        Ok(Self { near, far })
+    }
+
+    /// So many words, each with its answer.
+    pub fn go_on(&mut self, count: u32) -> Result<()> {
+        for word in 0..count {
+            let word = word.to_be_bytes();
+            let mut read = [0; 4];
+            self.near.write_all(&word)?;
+            self.far.read_exact(&mut read)?;
+            self.far.write_all(&read)?;
+            self.near.read_exact(&mut read)?;
+            ensure!(read == word, "{read:?} is not {word:?}");
         }
         Ok(())
     }
@@ -80,6 +146,40 @@ fn container(wire: &Wire, vid: u16) -> Result<Netns> {
         ipv6("eth0")
     ))?;
     Ok(container)
+}
+
+/// A namespace behind a container, which translates for it (IPv4). What it sends is single packets with checksums
+/// when it leaves the container, which a container's own never is: macvlan always has both offloads.
+pub fn without_offloads(container: &Netns) -> Result<Netns> {
+    let behind = Netns::new()?;
+    container.run(&format!(
+        "ip link add behind type veth peer name eth0 netns {} && \
+         ip addr add 10.0.99.1/24 dev behind && ip link set behind up && \
+         echo 1 >/proc/sys/net/ipv4/ip_forward && \
+         nft 'add table ip nat; \
+         add chain ip nat postrouting {{ type nat hook postrouting priority 100; }}; \
+         add rule ip nat postrouting oifname eth0 masquerade'",
+        behind.name
+    ))?;
+    behind.run(
+        "ethtool -K eth0 tx off && ip addr add 10.0.99.2/24 dev eth0 && \
+         ip link set eth0 up && ip route add default via 10.0.99.1",
+    )?;
+    Ok(behind)
+}
+
+/// A counter of a namespace's IPv4 and TCP; the sum of those that have the name in several protocols.
+pub fn counter(netns: &Netns, name: &str) -> Result<u64> {
+    let text = netns.run("cat /proc/net/snmp /proc/net/netstat")?;
+    let lines: Vec<_> = text.lines().collect();
+    let values: Vec<u64> = lines
+        .chunks(2)
+        .flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| Ok(value.parse()?))
+        .collect::<Result<_>>()?;
+    ensure!(!values.is_empty(), "there is no {name}");
+    Ok(values.iter().sum())
 }
 
 /// What a ping of so many says, with further options.

@@ -2,8 +2,10 @@
 //! kernel's.
 
 use std::{
+    array,
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    sync::atomic::Ordering::Relaxed,
 };
 
 use anyhow::{Context, Result};
@@ -218,6 +220,21 @@ impl World {
             self.neighbors.insert(key, neighbor);
         }
         Ok(())
+    }
+
+    /// What was counted of flows between VLANs, in the order of the fields.
+    pub fn pairs(&self) -> BTreeMap<PairKey, [u64; 6]> {
+        let words = |pair: &Pair| {
+            let counts = [&pair.candidates, &pair.enabled, &pair.packets];
+            let more = [&pair.bytes, &pair.refreshes, &pair.failures];
+            let mut counts = counts.into_iter().chain(more);
+            array::from_fn(|_| counts.next().map_or(0, |count| count.load(Relaxed)))
+        };
+        let pairs = self.pairs.borrow();
+        pairs
+            .iter()
+            .map(|(key, pair)| (*key, words(pair)))
+            .collect()
     }
 
     /// The same for the kernel.

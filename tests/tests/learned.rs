@@ -9,12 +9,14 @@ use std::{
 use vlanfast_tests::{
     capture::{Packets, in_netns},
     cpu,
-    house::{FAR, House, NEAR, is_whole, median_time, ping, shortcuts},
+    house::{
+        Connection, FAR, House, NEAR, TC, XDP, counter, is_whole, median_time, ping, shortcuts,
+    },
     in_the_lab,
     program::{Attached, vlanfast},
     scenario::transfer,
     talk::Talk,
-    topology::{Netns, WIRE},
+    topology::{Netns, WIRE, Wire},
 };
 
 const LEARNED: &[&str] = &["--shortcut", "learned"];
@@ -42,17 +44,6 @@ fn returned(attached: &Attached, vid: u16) -> u64 {
     row["drops"]["returned"].as_u64().unwrap()
 }
 
-/// A counter of TCP's in a namespace, of `/proc/net/netstat` or `/proc/net/snmp`.
-fn tcp(netns: &Netns, name: &str) -> u64 {
-    let text = netns.run("cat /proc/net/snmp /proc/net/netstat").unwrap();
-    let lines: Vec<_> = text.lines().collect();
-    let pairs = lines
-        .chunks(2)
-        .flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()));
-    let (_, value) = pairs.into_iter().find(|(key, _)| *key == name).unwrap();
-    value.parse().unwrap()
-}
-
 /// The median of a ping's round trips, in milliseconds.
 fn round_trip(from: &Netns) -> f64 {
     let said = ping(from, FAR[0], 101, "").unwrap();
@@ -60,11 +51,10 @@ fn round_trip(from: &Netns) -> f64 {
     median_time(&said).unwrap()
 }
 
-#[test]
-fn what_the_router_sends_on_does_without_it_from_then_on() {
-    in_the_lab!("learned");
-    let house = House::new().unwrap();
-    let attached = house.attach(LEARNED).unwrap();
+/// On a wire where ingress is read by one of these.
+fn learn(wire: Wire, ingress: &[&str]) {
+    let house = House::on(wire).unwrap();
+    let attached = house.attach_by(ingress, LEARNED).unwrap();
     let before = house.routed().unwrap();
     house.pings(200, 63).unwrap();
     transfer(&house.near, &house.far, FAR[0]).unwrap();
@@ -94,6 +84,18 @@ fn what_the_router_sends_on_does_without_it_from_then_on() {
     attached.stop().unwrap();
 }
 
+#[test]
+fn what_the_router_sends_on_does_without_it_from_then_on() {
+    in_the_lab!("learned");
+    learn(Wire::veth().unwrap(), TC);
+}
+
+#[test]
+fn what_the_router_sends_on_behind_virtio_does_without_it_from_then_on() {
+    in_the_lab!("learned, virtio");
+    learn(Wire::virtio().unwrap(), XDP);
+}
+
 /// Whether a tagged frame is an echo request of the one container for the other (RFC 792).
 fn is_near_ping(frame: &[u8]) -> bool {
     frame.len() > 38
@@ -103,14 +105,13 @@ fn is_near_ping(frame: &[u8]) -> bool {
         && frame[38] == 8
 }
 
-#[test]
-fn the_router_is_asked_again_and_nobody_notices() {
-    in_the_lab!("learned, refreshed");
-    let house = House::new().unwrap();
+/// On a wire where ingress is read by one of these.
+fn ask_again(wire: Wire, ingress: &[&str]) {
+    let house = House::on(wire).unwrap();
     let (host, trunk) = (&house.wire.host, &house.wire.trunk);
     host.run(&format!("ip link set {trunk}.10 type vlan egress 0:5"))
         .unwrap();
-    let attached = house.attach(OFTEN).unwrap();
+    let attached = house.attach_by(ingress, OFTEN).unwrap();
     let wire = Packets::open(&house.wire.router.path(), WIRE, true).unwrap();
     let talk = Talk::start(&house.near, &house.far, FAR[0]).unwrap();
     let talk6 = Talk::start(&house.far, &house.near, NEAR[1]).unwrap();
@@ -137,10 +138,37 @@ fn the_router_is_asked_again_and_nobody_notices() {
     // Ten flows for five seconds and more, of which each comes back to the taker's VLAN.
     let dropped = returned(&attached, 10) + returned(&attached, 20);
     assert!(dropped >= 15, "{dropped}");
-    for end in [&house.near, &house.far] {
-        assert_eq!(tcp(end, "RetransSegs"), 0, "sent again");
-        assert_eq!(tcp(end, "TCPDSACKRecv"), 0, "received twice");
+    house.nothing_was_sent_again().unwrap();
+    attached.stop().unwrap();
+}
+
+#[test]
+fn the_router_is_asked_again_and_nobody_notices() {
+    in_the_lab!("learned, refreshed");
+    ask_again(Wire::veth().unwrap(), TC);
+}
+
+#[test]
+fn the_router_behind_virtio_is_asked_again_and_nobody_notices() {
+    in_the_lab!("learned, refreshed, virtio");
+    ask_again(Wire::virtio().unwrap(), XDP);
+}
+
+#[test]
+fn a_connection_that_rests_begins_anew_and_goes_on() {
+    in_the_lab!("learned, begun anew");
+    let house = House::new().unwrap();
+    let attached = house.attach(OFTEN).unwrap();
+    let mut connection = Connection::new(&house).unwrap();
+    // It rests for longer than the router is taken at its word.
+    for _ in 0..3 {
+        let (routed, taken) = (house.routed().unwrap(), both_ways(&attached));
+        connection.go_on(100).unwrap();
+        assert!(house.routed().unwrap() > routed, "it asks");
+        assert!(both_ways(&attached) > taken + 100);
+        thread::sleep(END);
     }
+    house.nothing_was_sent_again().unwrap();
     attached.stop().unwrap();
 }
 
@@ -170,7 +198,8 @@ fn a_bulk_transfer_changes_over_without_being_sent_again() {
         assert!(taken > 12_000, "{taken}");
         for end in [&house.near, &house.far] {
             for name in ["TCPFastRetrans", "TCPTimeouts", "TCPSACKReorder"] {
-                assert_eq!(tcp(end, name), 0, "{name}, router's delay {delay}");
+                let count = counter(end, name).unwrap();
+                assert_eq!(count, 0, "{name}, router's delay {delay}");
             }
         }
         attached.stop().unwrap();
@@ -364,8 +393,8 @@ fn without_a_heartbeat_connections_go_on_by_the_router() {
     let before = house.routed().unwrap();
     attached.kill().unwrap();
     thread::sleep(Duration::from_secs(5));
-    let heard = talk.stop().unwrap();
-    assert!(heard.longest_silence < Duration::from_secs(1), "{heard:?}");
+    talk.stop().unwrap();
+    house.nothing_was_sent_again().unwrap();
     assert!(house.routed().unwrap() - before > 100);
     let attached = house.attach(LEARNED).unwrap();
     assert!(is_whole(&ping(&house.near, FAR[0], 20, "").unwrap()));

@@ -164,6 +164,14 @@ fn a_bond_is_a_trunk_like_any_other() {
         wire.trunk
     ))
     .unwrap();
+    // Its ports take frames for MACs of their own.
+    let refused = vlanfast(
+        host,
+        &["attach", &bond, "--metrics", "off", "--shed", "mac"],
+    )
+    .unwrap();
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("--shed vlan"), "{refused:?}");
     let attached = attach(host, &bond);
     assert!(
         attached.status().unwrap()["ingress"]["reason"]

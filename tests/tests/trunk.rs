@@ -1,6 +1,9 @@
 //! Level `vm`: trunks with the kernel's own 802.1Q devices and macvlan, over a veth and over virtio,
 //! whose driver has native XDP.
 
+#[path = "trunk/refused.rs"]
+mod refused;
+
 use vlanfast_tests::{
     access::{Lan, PACKET},
     capture::{Packets, Sniffer},
@@ -173,7 +176,7 @@ fn a_bulk_transfer_to_a_container_is_exact_through_generic_xdp() {
 }
 
 /// Over VLAN 10, where tags travel as metadata. Gives how long the buffers of bulk are at least.
-fn host_access(wire: &Wire, ingress: &str, modes: &[&str]) -> u64 {
+fn host_access(wire: &Wire, ingress: &str, modes: &[&str], pings: u32) -> u64 {
     let mut shortest = u64::MAX;
     wire.vlan(10).unwrap();
     let device = format!("{}.10", wire.trunk);
@@ -184,9 +187,11 @@ fn host_access(wire: &Wire, ingress: &str, modes: &[&str]) -> u64 {
         let announced = lan.announced().unwrap();
         let tag = [0x81, 0, 5 << 5, 10];
         assert!(announced.iter().all(|frame| frame[12..16] == tag));
+        assert_eq!(lan.asked_for().unwrap().len(), 4);
         let arguments = ["--host-access", "10", "--ingress", ingress];
         let attached = Attached::start(&wire.host, &wire.trunk, &arguments).unwrap();
-        shortest = shortest.min(lan.talks(&attached, 100).unwrap());
+        shortest = shortest.min(lan.talks(&attached, pings).unwrap());
+        assert_eq!(lan.containers_reach().unwrap(), *mode == "bridge");
         lan.announces().unwrap();
         assert_eq!(lan.announced().unwrap(), announced);
         lan.detects_no_duplicates().unwrap();
@@ -201,7 +206,7 @@ fn host_access(wire: &Wire, ingress: &str, modes: &[&str]) -> u64 {
 fn host_and_container_of_a_vlan_reach_each_other() {
     in_the_lab!("host access");
     let modes = ["bridge", "private", "vepa"];
-    let shortest = host_access(&Wire::veth().unwrap(), "tc", &modes);
+    let shortest = host_access(&Wire::veth().unwrap(), "tc", &modes, 100);
     assert!(shortest > 2 * PACKET, "buffers were split: {shortest}");
 }
 
@@ -209,7 +214,7 @@ fn host_and_container_of_a_vlan_reach_each_other() {
 fn host_and_container_behind_virtio_reach_each_other() {
     in_the_lab!("host access, virtio");
     // Whatever the buffers: the lab's NICs take none of several packets.
-    host_access(&Wire::virtio().unwrap(), "xdp", &["bridge"]);
+    host_access(&Wire::virtio().unwrap(), "xdp", &["bridge"], 1000);
 }
 
 #[test]

@@ -143,9 +143,9 @@ fn neighbours(router: &Netns) {
 }
 
 /// Attaches and starts the independent count, in a moment when no frame falls between the two.
-fn begin(host: &Netns, router: &Netns, ingress: &str) -> (Attached, Sniffer) {
+fn begin(host: &Netns, router: &Netns, options: &[&str]) -> (Attached, Sniffer) {
     for _ in 0..10 {
-        let attached = Attached::start(host, "eth0", &["--ingress", ingress]).unwrap();
+        let attached = Attached::start(host, "eth0", options).unwrap();
         let sniffer = Sniffer::start(&router.path(), WIRE).unwrap();
         let (rx, tx) = attached.counters().unwrap();
         if rx.is_empty() && tx.is_empty() {
@@ -158,9 +158,10 @@ fn begin(host: &Netns, router: &Netns, ingress: &str) -> (Attached, Sniffer) {
     panic!("the network never was quiet");
 }
 
-/// The tutorial with vlanfast attached, while another counts what the router sends and receives.
-fn attached(host: &Netns, router: &Netns, ingress: &str, kind: &str) {
-    let (attached, sniffer) = begin(host, router, ingress);
+/// The tutorial with vlanfast attached, while another counts what the router sends and receives. How many packets
+/// took the shortcut.
+fn attached(host: &Netns, router: &Netns, options: &[&str], kind: &str) -> u64 {
+    let (attached, sniffer) = begin(host, router, options);
     assert_eq!(attached.kind("ingress").unwrap(), kind);
     tutorial(router);
     // Quiet again: the kernel asks after a neighbour that it used 5 seconds later.
@@ -168,14 +169,19 @@ fn attached(host: &Netns, router: &Netns, ingress: &str, kind: &str) {
     let (at_router, from_router) = sniffer.stop().unwrap();
     for vid in [10, 20] {
         let sum = &from_router[&Row::Vlan(vid)];
-        assert!(sum.packets[0] > 20, "VLAN {vid} had traffic: {sum:?}");
+        assert!(sum.packets[0] > 10, "VLAN {vid} had traffic: {sum:?}");
         println!(
             "figure: tutorial by {kind}: VLAN {vid}: the router sent {:?} frames, {} bytes",
             sum.packets, sum.bytes
         );
     }
     settle(&attached, &from_router, &at_router);
+    let shortcut = [10, 20].map(|vid| {
+        let row = attached.row(vid).unwrap();
+        row["verdicts"]["tx"]["shortcut"].as_u64().unwrap()
+    });
     attached.stop().unwrap();
+    shortcut.iter().sum()
 }
 
 #[test]
@@ -189,15 +195,18 @@ fn the_tutorial_gives_its_results_without_vlanfast_by_xdp_and_by_tc() {
         }
     }
     tutorial(&lab.router);
-    attached(&lab.host, &lab.router, "auto", "xdp-native");
-    attached(
-        &lab.host,
-        &lab.router,
-        "tc",
-        if kernel_at_least(6, 6) {
-            "tcx"
-        } else {
-            "clsact"
-        },
-    );
+    let (host, router) = (&lab.host, &lab.router);
+    let tc = match kernel_at_least(6, 6) {
+        true => "tcx",
+        false => "clsact",
+    };
+    let by_xdp = ["--ingress", "auto", "--shed", "mac"];
+    assert_eq!(attached(host, router, &by_xdp, "xdp-native"), 0);
+    let by_tc = ["--ingress", "tc", "--shed", "mac"];
+    assert_eq!(attached(host, router, &by_tc, tc), 0);
+    // A packet that a router has to answer still gets its answer from there.
+    let short = ["--host-access", "all", "--shortcut", "allow"];
+    let allowed = ["--shortcut-allow", "10:20"];
+    let all = [&by_xdp[..], &short, &allowed].concat();
+    assert!(attached(host, router, &all, "xdp-native") > 30);
 }

@@ -254,6 +254,8 @@ pub enum IngressReason {
     NoNativeXdp = 4,
     /// The hook belongs to someone else.
     ForeignXdp = 5,
+    /// The NIC takes the tag out, and its driver refuses to leave it there.
+    KeepsOffload = 6,
 }
 
 impl IngressReason {
@@ -266,6 +268,7 @@ impl IngressReason {
             3 => Self::StripsTags,
             4 => Self::NoNativeXdp,
             5 => Self::ForeignXdp,
+            6 => Self::KeepsOffload,
             _ => return None,
         })
     }
@@ -279,6 +282,7 @@ impl IngressReason {
             Self::StripsTags => "strips-tags",
             Self::NoNativeXdp => "no-native-xdp",
             Self::ForeignXdp => "foreign-xdp",
+            Self::KeepsOffload => "keeps-offload",
         }
     }
 }

@@ -277,6 +277,10 @@ fn verdicts_and_headers_survive_as_numbers() {
             vid: Vid::from_tci(4094),
             mac,
         },
+        Verdict::Both {
+            vid: Vid::from_tci(1),
+            mac,
+        },
         Verdict::Deliver { ifindex: u32::MAX },
     ]
     .into_iter()

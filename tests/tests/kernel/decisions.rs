@@ -140,7 +140,13 @@ fn what_leaves_for_this_host_comes_in_again() {
         host_access: 1,
         ..ALL
     };
-    decides_on_egress(&reflecting(), policy);
+    let dry = Policy {
+        dry_run: 1,
+        ..policy
+    };
+    for policy in [policy, dry] {
+        decides_on_egress(&reflecting(), policy);
+    }
     passes_on_egress(reflecting(), policy);
 }
 

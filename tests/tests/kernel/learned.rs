@@ -1,10 +1,10 @@
 //! Packets to a router and back, by which flows are learnt: the host, the kernel and the expectation must agree.
 
-use std::thread;
+use std::{collections::BTreeMap, thread};
 
-use aya::maps::HashMap;
+use aya::{Pod, maps::HashMap};
 use vlanfast::datapath::load;
-use vlanfast_common::{Direction, FlowKey, Policy, Shortcut, Verdict};
+use vlanfast_common::{Direction, FlowKey, PairKey, Policy, Shortcut, Verdict};
 use vlanfast_tests::{
     decisions::{Said, conversations},
     require,
@@ -27,8 +27,11 @@ fn agrees(policy: Policy, ingress: &'static str, alive: bool) {
     conversations.retain(|said| said.refresh == policy.shortcut_refresh);
     assert!(conversations.len() > 3);
     for said in &conversations {
-        has(said, &world(), &mut loaded, ingress, alive);
-        forget(&mut loaded);
+        let world = world();
+        has(said, &world, &mut loaded, ingress, alive);
+        assert_eq!(taken::<PairKey, 6>(&mut loaded, "PAIRS"), world.pairs());
+        assert_eq!(alive, !world.pairs().is_empty());
+        taken::<FlowKey, 12>(&mut loaded, "FLOWS");
     }
     loaded.counted_nothing_else();
 }
@@ -52,13 +55,15 @@ fn has(said: &Said, world: &World, loaded: &mut Loaded, ingress: &'static str, a
     }
 }
 
-fn forget(loaded: &mut Loaded) {
-    let map = loaded.ebpf.map_mut("FLOWS").unwrap();
-    let mut flows = HashMap::<_, FlowKey, [u64; 12]>::try_from(map).unwrap();
-    let keys: Vec<_> = flows.keys().map(Result::unwrap).collect();
-    for key in keys {
-        flows.remove(&key).unwrap();
+/// What the programs have left in a map, which is empty then.
+fn taken<K: Pod + Ord, const N: usize>(loaded: &mut Loaded, name: &str) -> BTreeMap<K, [u64; N]> {
+    let map = loaded.ebpf.map_mut(name).unwrap();
+    let mut map = HashMap::<_, K, [u64; N]>::try_from(map).unwrap();
+    let entries: BTreeMap<_, _> = map.iter().map(Result::unwrap).collect();
+    for key in entries.keys() {
+        map.remove(key).unwrap();
     }
+    entries
 }
 
 fn learning(refresh: u32) -> Policy {

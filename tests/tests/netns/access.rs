@@ -28,9 +28,12 @@ fn host_and_container_reach_each_other_in_every_mode() {
         wire.keep_tags().unwrap();
         let lan = Lan::new(&wire, 0, mode).unwrap();
         let announced = lan.announced().unwrap();
+        assert_eq!(lan.asked_for().unwrap().len(), 4);
+        assert_eq!(lan.containers_reach().unwrap(), mode == "bridge");
         let arguments = ["--host-access", "all", "--ingress", ingress];
         let attached = Attached::start(&wire.host, &wire.trunk, &arguments).unwrap();
         assert!(lan.talks(&attached, pings).unwrap() > 2 * PACKET);
+        assert_eq!(lan.containers_reach().unwrap(), mode == "bridge");
         lan.announces().unwrap();
         assert_eq!(lan.announced().unwrap(), announced);
         lan.detects_no_duplicates().unwrap();

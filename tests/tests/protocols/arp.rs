@@ -63,9 +63,11 @@ fn arping_is_answered_by_whoever_has_the_address() {
             (A, of(Elsewhere)),
             (Host, of(Router)),
         ];
-        at_once(asked, |(from, address)| {
+        let answers = at_once(asked, |(from, address)| {
             arping(lan, from, ASK, &address).unwrap().from
-        })
+        });
+        assert!(lan.is_steered().unwrap());
+        answers
     });
     let expected = [
         vec![A],

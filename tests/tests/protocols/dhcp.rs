@@ -47,7 +47,12 @@ fn a_dhcp_client_gets_its_lease() {
         }
         let _server = Daemon::start(lan.netns(Router), &line, "", "DHCP, IP range").unwrap();
         let leases = [(A, false), (B, true)].map(|(station, broadcast)| {
+            let before = lan.steered().unwrap();
             let address = lease(lan, station, script, broadcast);
+            if broadcast && let Some(before) = before {
+                // What it is offered, and what it gets.
+                assert!(lan.steered().unwrap() >= Some(before + 2));
+            }
             let reached = lan.pings(station, &Router.ipv4()).unwrap();
             (address, reached)
         });

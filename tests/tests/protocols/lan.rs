@@ -14,7 +14,7 @@ use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
 use vlanfast_tests::{
     capture::in_netns,
-    program::{Ended, end},
+    program::{Attached, Ended, end},
     topology::{Netns, WIRE, Wire},
 };
 
@@ -62,6 +62,7 @@ impl Station {
 }
 
 pub struct Lan {
+    attached: Option<Attached>,
     // They go before the host, whose devices theirs are on.
     containers: BTreeMap<Station, Netns>,
     pub wire: Wire,
@@ -86,7 +87,11 @@ impl Lan {
         for station in [A, B, C, Elsewhere] {
             containers.insert(station, wire.container(station.vid(), &station.ipv4())?);
         }
-        let lan = Self { containers, wire };
+        let lan = Self {
+            attached: None,
+            containers,
+            wire,
+        };
         for station in [Router, Host, A, B, C, Elsewhere] {
             let (ipv4, ipv6) = (station.ipv4(), station.ipv6());
             let mut line = format!(
@@ -108,6 +113,36 @@ impl Lan {
             "link-local addresses stay tentative"
         );
         Ok(lan)
+    }
+
+    /// With all that makes it drop or change a frame that comes in.
+    pub fn attach(&mut self, ingress: &str) -> Result<()> {
+        let options = ["--ingress", ingress, "--shed", "mac"];
+        self.attached = Some(Attached::start(
+            &self.wire.host,
+            &self.wire.trunk,
+            &options,
+        )?);
+        Ok(())
+    }
+
+    pub fn detach(&mut self) -> Result<()> {
+        self.attached.take().map_or(Ok(()), Attached::stop)
+    }
+
+    /// How many packets went to their only taker so far; `None` without vlanfast.
+    pub fn steered(&self) -> Result<Option<u64>> {
+        let Some(attached) = &self.attached else {
+            return Ok(None);
+        };
+        let row = attached.row(10)?;
+        let steered = row["verdicts"]["rx"]["steer"].as_u64();
+        steered.context("no number").map(Some)
+    }
+
+    /// Whether some were, if that can be: what comes out alike would show nothing else.
+    pub fn is_steered(&self) -> Result<bool> {
+        Ok(self.steered()?.is_none_or(|steered| steered > 0))
     }
 
     pub fn netns(&self, station: Station) -> &Netns {

@@ -12,7 +12,7 @@ mod vrrp;
 use std::fmt::Debug;
 
 use lan::Lan;
-use vlanfast_tests::{program::Attached, topology::Wire};
+use vlanfast_tests::topology::Wire;
 
 /// Plays a scenario on a fresh LAN without vlanfast, then with it by TC and by native XDP, and gives
 /// the outcome, which was the same each time.
@@ -23,11 +23,10 @@ fn alike<T: Debug + PartialEq>(scenario: impl Fn(&Lan) -> T) -> T {
         // Native XDP as a NIC's driver has it.
         (Wire::virtio, "xdp"),
     ] {
-        let lan = Lan::new(wire().unwrap()).unwrap();
-        let trunk = &lan.wire.trunk;
-        let attached = Attached::start(&lan.wire.host, trunk, &["--ingress", ingress]).unwrap();
+        let mut lan = Lan::new(wire().unwrap()).unwrap();
+        lan.attach(ingress).unwrap();
         let with = scenario(&lan);
-        attached.stop().unwrap();
+        lan.detach().unwrap();
         assert_eq!(
             with, without,
             "left: with --ingress {ingress}; right: without"

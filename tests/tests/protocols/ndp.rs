@@ -49,9 +49,11 @@ fn a_neighbour_solicitation_is_answered_by_whoever_has_the_address() {
             (A, B),
             (A, Elsewhere),
         ];
-        at_once(asked, |(from, whose)| {
+        let answers = at_once(asked, |(from, whose)| {
             ndisc6(lan, from, &whose.ipv6()).unwrap()
-        })
+        });
+        assert!(lan.is_steered().unwrap());
+        answers
     });
     let expected = [
         vec![A],

@@ -72,7 +72,7 @@ fn auto(trunk: &Trunk, manage_offloads: bool) -> Choice {
             reason,
             keep_tags: false,
         },
-        // Whether the driver has it shows when it is attached; see `IngressReason::NoNativeXdp`.
+        // Whether the driver agrees shows when it is attached; see `hooks::attach`.
         None => Choice {
             ingress: Ingress::XdpNative,
             reason: IngressReason::Suitable,
@@ -96,6 +96,9 @@ pub fn explain(reason: IngressReason, kind: Option<&str>) -> String {
         }
         IngressReason::NoNativeXdp => "not XDP: the driver has no native XDP, or refused it".into(),
         IngressReason::ForeignXdp => "not XDP: that hook is someone else's".into(),
+        IngressReason::KeepsOffload => {
+            "not XDP: the driver refused to leave VLAN tags to it (rx-vlan-offload stays on)".into()
+        }
     }
 }
 
@@ -168,6 +171,18 @@ mod tests {
             let error = choose(&stripping, asked, false).unwrap_err().to_string();
             assert!(error.contains("ethtool -K eth0 rxvlan off"), "{error}");
             assert!(error.contains("--manage-offloads"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_who_has_not_let_it_manage_offloads_is_told_of_that() {
+        let numbers: Vec<_> = (0..).map_while(IngressReason::from_number).collect();
+        assert_eq!(numbers.len(), 7);
+        for (number, reason) in (0..).zip(numbers) {
+            assert_eq!(reason as u32, number);
+            let said = explain(reason, None);
+            let is_told = said.contains("--manage-offloads");
+            assert_eq!(is_told, reason == IngressReason::StripsTags, "{said}");
         }
     }
 

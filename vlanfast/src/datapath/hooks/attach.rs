@@ -1,5 +1,9 @@
 //! Onto the hooks: in place of what is there of ours, so that no packet meets a hook without a program.
 
+mod refused;
+
+use std::io;
+
 use anyhow::{Context, anyhow};
 use aya::{
     Ebpf,
@@ -12,21 +16,19 @@ use aya::{
 };
 use vlanfast_common::{Direction, IngressReason, LAYOUT, Settings};
 
+use self::refused::{NoNativeXdp, Refused};
 use super::{
     Kind, filter, kind, name, program_id,
     remove::{strip_tags, take_off},
     tc_type,
 };
-use crate::{
-    datapath::{
-        choose::{Choice, Ingress},
-        device::Trunk,
-        ethtool, kernel, load,
-        netlink::Netlink,
-        pins::{self, MAPS, Pins},
-        tables::{self, Maps},
-    },
-    error::Error,
+use crate::datapath::{
+    choose::{Choice, Ingress},
+    device::Trunk,
+    ethtool, kernel, load,
+    netlink::Netlink,
+    pins::{self, MAPS, Pins},
+    tables::{self, Maps},
 };
 
 /// Attaches both hooks, or replaces what is attached. What it did before an error is pinned, and
@@ -89,26 +91,26 @@ pub async fn attach(
     };
     hooks.put(Direction::Tx, tc).await?;
     // After egress: a crash finds the device again by what is attached to it.
-    let refused = match keep_tags(trunk, choice, &mut notes) {
-        Err(error) => Err((error, IngressReason::StripsTags)),
-        Ok(()) => {
+    let put = match keep_tags(trunk, choice) {
+        Err(why) => Err(Refused::Offload(why)),
+        Ok(note) => {
             let ingress = match choice.ingress {
                 Ingress::Tc => tc,
                 Ingress::XdpNative => Kind::XdpNative,
                 Ingress::XdpGeneric => Kind::XdpGeneric,
             };
             let put = hooks.put(Direction::Rx, ingress).await;
-            put.map_err(|error| (error, IngressReason::NoNativeXdp))
+            put.map(|()| notes.extend(note)).map_err(Refused::Program)
         }
     };
-    let fell_back = match refused {
-        Err((error, reason)) if choice.reason == IngressReason::Suitable => {
+    let fell_back = match put {
+        Err(refused) if choice.reason == IngressReason::Suitable => {
             hooks.put(Direction::Rx, tc).await?;
-            maps.note(|settings| settings.ingress_reason = reason as u32)?;
-            notes.push(format!("{error:#}; using TC instead"));
+            maps.note(|settings| settings.ingress_reason = refused.reason() as u32)?;
+            notes.push(refused.note(&trunk.name));
             true
         }
-        Err((error, _)) => return Err(error),
+        Err(refused) => return Err(refused.error(&trunk.name)),
         Ok(()) => false,
     };
     if (fell_back || choice.ingress == Ingress::Tc) && maps.settings()?.managed_offload != 0 {
@@ -121,24 +123,19 @@ pub async fn attach(
     Ok(notes)
 }
 
-/// Turns `rx-vlan-offload` off where that was chosen.
-fn keep_tags(trunk: &Trunk, choice: Choice, notes: &mut Vec<String>) -> anyhow::Result<()> {
+/// Turns `rx-vlan-offload` off where that was chosen. Gives what to say of it.
+fn keep_tags(trunk: &Trunk, choice: Choice) -> io::Result<Option<String>> {
     let name = &trunk.name;
-    let refused = |why| Error::KeepsOffload {
-        trunk: name.clone(),
-        why,
-    };
-    if choice.keep_tags && ethtool::set_strips_tags(name, false).map_err(refused)? {
-        let peer = match trunk.kind.as_deref() {
-            Some("veth") => "; its peer has to leave them there as well (txvlan off)",
-            _ => "",
-        };
-        notes.push(format!(
-            "turned rx-vlan-offload of {name} off, so that XDP sees the tags{peer}; detaching turns it \
-             on again"
-        ));
+    if !choice.keep_tags || !ethtool::set_strips_tags(name, false)? {
+        return Ok(None);
     }
-    Ok(())
+    let peer = match trunk.kind.as_deref() {
+        Some("veth") => "; its peer has to leave them there as well (txvlan off)",
+        _ => "",
+    };
+    Ok(Some(format!(
+        "turned rx-vlan-offload of {name} off, so that XDP sees the tags{peer}; detaching turns it on again"
+    )))
 }
 
 /// Loads the programs that a choice needs. Before anything changes: those that the kernel refuses leave
@@ -154,11 +151,15 @@ pub fn prepare(ebpf: &mut Ebpf, choice: Choice) -> anyhow::Result<()> {
 /// What the driver refused when we attached is not tried again at a restart: it would cost ingress
 /// its program for a moment, and on some NICs the link.
 fn remembered(choice: Choice, old: &Settings) -> Choice {
-    let refused = old.ingress_reason == IngressReason::NoNativeXdp as u32;
+    let refused = match IngressReason::from_number(old.ingress_reason) {
+        Some(reason @ IngressReason::NoNativeXdp) => reason,
+        Some(reason @ IngressReason::KeepsOffload) if choice.keep_tags => reason,
+        _ => return choice,
+    };
     match choice.reason {
-        IngressReason::Suitable if refused => Choice {
+        IngressReason::Suitable => Choice {
             ingress: Ingress::Tc,
-            reason: IngressReason::NoNativeXdp,
+            reason: refused,
             keep_tags: false,
         },
         _ => choice,
@@ -200,18 +201,17 @@ impl Hooks<'_> {
                 .attach_to_link(link)
                 .with_context(|| failed_to_replace(trunk, hook))?;
         } else {
-            let what = || match mode {
-                XdpMode::Skb => format!("failed to attach generic XDP to {}", trunk.name),
-                _ => format!(
-                    "the driver of {} refused native XDP; try --ingress tc",
-                    trunk.name
-                ),
-            };
-            let id = program
-                .attach_to_if_index(trunk.ifindex, mode)
-                .with_context(what)?;
+            let name = &trunk.name;
+            let attached = program.attach_to_if_index(trunk.ifindex, mode);
+            let id = match mode {
+                XdpMode::Skb => {
+                    attached.with_context(|| format!("failed to attach generic XDP to {name}"))
+                }
+                _ => attached.with_context(|| NoNativeXdp(name.clone())),
+            }?;
             // The kernel's way without links (before Linux 5.9) would leave nothing to pin.
-            let link: FdLink = program.take_link(id)?.try_into().with_context(what)?;
+            let link = FdLink::try_from(program.take_link(id)?)
+                .with_context(|| failed_to_attach(trunk, hook))?;
             pin(link, pins, hook)?;
         }
         pins::commit(&pins.program(hook))
@@ -314,23 +314,34 @@ mod tests {
 
     #[test]
     fn what_the_driver_refused_is_not_tried_again_unless_asked_for() {
-        let refused = Settings {
-            ingress_reason: IngressReason::NoNativeXdp as u32,
+        let refused = |reason: IngressReason| Settings {
+            ingress_reason: reason as u32,
             ..Settings::default()
         };
-        let xdp = |reason| Choice {
+        let xdp = |reason, keep_tags| Choice {
             ingress: Ingress::XdpNative,
             reason,
-            keep_tags: true,
+            keep_tags,
         };
-        let again = remembered(xdp(IngressReason::Suitable), &refused);
-        assert_eq!(
-            (again.ingress, again.reason, again.keep_tags),
-            (Ingress::Tc, IngressReason::NoNativeXdp, false)
-        );
+        use IngressReason::{Asked, KeepsOffload, NoNativeXdp, StripsTags, Suitable};
+        for (old, keep_tags) in [
+            (NoNativeXdp, false),
+            (NoNativeXdp, true),
+            (KeepsOffload, true),
+        ] {
+            let again = remembered(xdp(Suitable, keep_tags), &refused(old));
+            assert_eq!(
+                (again.ingress, again.reason, again.keep_tags),
+                (Ingress::Tc, old, false)
+            );
+        }
         for (choice, old) in [
-            (xdp(IngressReason::Asked), refused),
-            (xdp(IngressReason::Suitable), Settings::default()),
+            (xdp(Asked, true), refused(NoNativeXdp)),
+            (xdp(Asked, true), refused(KeepsOffload)),
+            // Somebody has turned it off since, or allows it now.
+            (xdp(Suitable, false), refused(KeepsOffload)),
+            (xdp(Suitable, true), refused(StripsTags)),
+            (xdp(Suitable, true), Settings::default()),
         ] {
             assert_eq!(remembered(choice, &old), choice);
         }

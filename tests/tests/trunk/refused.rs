@@ -1,0 +1,254 @@
+//! Drivers that refuse what native XDP takes: `auto` takes TC and says why, `--ingress xdp` is an error.
+
+use std::{
+    ffi::c_void,
+    io,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+};
+
+use nix::{
+    sys::{
+        ptrace::{self, Options},
+        signal::{Signal, kill},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use vlanfast_tests::{
+    capture::in_netns,
+    in_the_lab,
+    program::{Attached, Ended, binary, vlanfast},
+    prometheus::get,
+    residue::Residue,
+    topology::{Netns, Wire},
+};
+
+const METRICS_PORT: u16 = 9436;
+const METRICS: &str = "127.0.0.1:9436";
+
+/// A virtio trunk whose frames may be longer than a page, which its driver's XDP can't take. The NIC is the
+/// lab's: it gets its MTU back.
+struct Jumbo(Wire);
+
+impl Jumbo {
+    fn new() -> Self {
+        let jumbo = Self(Wire::virtio().unwrap());
+        jumbo.mtu(9000);
+        jumbo
+    }
+
+    fn mtu(&self, mtu: u32) {
+        let line = format!("ip link set {} mtu {mtu}", self.0.trunk);
+        self.0.host.run(&line).unwrap();
+    }
+}
+
+impl Drop for Jumbo {
+    fn drop(&mut self) {
+        self.mtu(1500);
+    }
+}
+
+/// The series of `vlanfast_attached` for ingress, by one scrape.
+fn attached_metric(host: &Netns) -> String {
+    let scrape = || get(METRICS_PORT, "/metrics");
+    let (code, text) = in_netns(&host.path(), scrape).unwrap();
+    assert_eq!(code, 200, "{text}");
+    let is_it = |line: &&str| line.starts_with("vlanfast_attached{") && line.contains("ingress");
+    let lines: Vec<_> = text.lines().filter(is_it).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines[0].to_owned()
+}
+
+fn expected_metric(trunk: &str, mode: &str, reason: &str) -> String {
+    format!(
+        r#"vlanfast_attached{{trunk="{trunk}",hook="ingress",mode="{mode}",reason="{reason}"}} 1"#
+    )
+}
+
+/// One line on stderr with each of the words, that ends with the remedy.
+fn failed(ended: &Ended, code: i32, words: &[&str]) {
+    let text = ended.stderr.trim_end();
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    assert!(text.starts_with("error: "), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.ends_with("use --ingress tc"), "{text}");
+    for word in words {
+        assert!(text.contains(word), "no '{word}' in: {text}");
+    }
+}
+
+/// What is said where TC stands in, each of the words included.
+fn fell_back(stderr: &str, words: &[&str]) {
+    let is_note = |line: &&str| line.starts_with("note: ") && line.ends_with("; using TC instead");
+    let note = stderr.lines().find(is_note);
+    let note = note.unwrap_or_else(|| panic!("no such note in: {stderr}"));
+    for word in words {
+        assert!(note.contains(word), "no '{word}' in: {note}");
+    }
+}
+
+#[test]
+fn where_the_driver_refuses_native_xdp_auto_takes_tc_and_says_why() {
+    in_the_lab!("no native xdp");
+    let wire = Jumbo::new();
+    let (host, trunk) = (&wire.0.host, &wire.0.trunk);
+    let before = Residue::of(host, trunk).unwrap();
+    let words = [trunk, "refused native XDP", "MTU too large"];
+    let arguments = ["attach", trunk, "--ingress", "xdp", "--metrics", "off"];
+    failed(&vlanfast(host, &arguments).unwrap(), 1, &words);
+    before.wait_until_as_before(host, trunk).unwrap();
+
+    let arguments = ["--ingress", "auto", "--metrics", METRICS];
+    let start = || Attached::start(host, trunk, &arguments).unwrap();
+    let is_tc = |attached: &Attached| {
+        assert_eq!(attached.kind("ingress").unwrap(), super::tc());
+        let ingress = &attached.status().unwrap()["ingress"];
+        let reason = "not XDP: the driver has no native XDP, or refused it";
+        assert_eq!(ingress["chosen"], "tc");
+        assert_eq!(ingress["reason"], reason);
+        assert!(attached.said.contains(reason), "{}", attached.said);
+        let expected = expected_metric(trunk, super::tc(), "no-native-xdp");
+        assert_eq!(attached_metric(host), expected);
+    };
+    let attached = start();
+    is_tc(&attached);
+    kill(attached.pid(), Signal::SIGKILL).unwrap();
+    fell_back(&attached.end().unwrap().stderr, &words);
+
+    // After a crash it is not tried again, whatever the driver would say now; after a detach it is.
+    wire.mtu(1500);
+    let attached = start();
+    is_tc(&attached);
+    attached.stop().unwrap();
+    let attached = start();
+    assert_eq!(attached.kind("ingress").unwrap(), "xdp-native");
+    let expected = expected_metric(trunk, "xdp-native", "suitable");
+    assert_eq!(attached_metric(host), expected);
+    attached.stop().unwrap();
+    before.wait_until_as_before(host, trunk).unwrap();
+}
+
+#[test]
+fn where_the_driver_keeps_its_offload_auto_takes_tc_and_says_why() {
+    in_the_lab!("keeps offload");
+    let wire = Wire::virtio().unwrap();
+    let (host, trunk) = (&wire.host, &wire.trunk);
+    let before = Residue::of(host, trunk).unwrap();
+    let words = [trunk, "refused to leave VLAN tags to XDP", "not supported"];
+    let start = |ingress| {
+        let mut command = host.command(&binary());
+        command.args(["attach", trunk, "--manage-offloads"]).args([
+            "--ingress",
+            ingress,
+            "--metrics",
+            METRICS,
+        ]);
+        start_with_fixed_offload(&mut command)
+    };
+    failed(&ended(start("xdp")), 4, &words);
+    before.wait_until_as_before(host, trunk).unwrap();
+
+    let child = start("auto");
+    let status = vlanfast(host, &["status", trunk, "--json"]).unwrap();
+    let metric = attached_metric(host);
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let ended = ended(child);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    fell_back(&ended.stderr, &words);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    let expected = serde_json::json!({
+        "chosen": "tc",
+        "reason": "not XDP: the driver refused to leave VLAN tags to it (rx-vlan-offload stays on)",
+        "managed_offload": false,
+    });
+    assert_eq!(status["ingress"], expected);
+    assert_eq!(metric, expected_metric(trunk, super::tc(), "keeps-offload"));
+    before.wait_until_as_before(host, trunk).unwrap();
+}
+
+fn ended(child: Child) -> Ended {
+    let output = child.wait_with_output().unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::new(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Starts a command that finds `rx-vlan-offload` on and can't turn it off, whatever it asks: no driver of
+/// the lab is like that. Gives it once it says something or ends.
+fn start_with_fixed_offload(command: &mut Command) -> Child {
+    // SAFETY: one call between fork and exec, without memory.
+    unsafe {
+        command.pre_exec(|| ptrace::traceme().map_err(io::Error::from));
+    }
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(child.id() as i32);
+    // It stops where its first exec ends.
+    let stopped = waitpid(pid, None).unwrap();
+    assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
+    let options =
+        Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXIT | Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(pid, options).unwrap();
+    let (mut asked, mut signal) = (None, None);
+    loop {
+        ptrace::syscall(pid, signal.take()).unwrap();
+        match waitpid(pid, None).unwrap() {
+            WaitStatus::PtraceSyscall(_) => match call(pid) {
+                Some((libc::SYS_write, [1, ..])) => break,
+                Some((libc::SYS_ioctl, [_, libc::SIOCETHTOOL, request])) => {
+                    asked = asks_for_flags(pid, request);
+                }
+                Some(_) => {}
+                None => {
+                    if let Some(value) = asked.take() {
+                        let answer = ptrace::read(pid, value).unwrap();
+                        ptrace::write(pid, value, answer | RX_VLAN << 32).unwrap();
+                    }
+                }
+            },
+            WaitStatus::PtraceEvent(..) => break,
+            // Another exec: nsenter's.
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
+            WaitStatus::Stopped(_, other) => signal = Some(other),
+            end => panic!("{end:?}"),
+        }
+    }
+    ptrace::detach(pid, None).unwrap();
+    child
+}
+
+/// `ETHTOOL_GFLAGS`, `ETHTOOL_SFLAGS` and `ETH_FLAG_RXVLAN` of `include/uapi/linux/ethtool.h`.
+const GET_FLAGS: u32 = 0x25;
+const SET_FLAGS: u32 = 0x26;
+const RX_VLAN: i64 = 1 << 8;
+
+/// Number and arguments of the system call that begins; `None` where one ends.
+fn call(pid: Pid) -> Option<(i64, [u64; 3])> {
+    let info = ptrace::syscall_info(pid).unwrap();
+    if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return None;
+    }
+    // SAFETY: this is what the union has where a call begins.
+    let entry = unsafe { info.u.entry };
+    let [first, second, third, ..] = entry.args;
+    Some((entry.nr as i64, [first, second, third]))
+}
+
+/// Where the answer to `ETHTOOL_GFLAGS` will be, if it is that. `ETHTOOL_SFLAGS` becomes a command that the
+/// kernel does not have.
+fn asks_for_flags(pid: Pid, request: u64) -> Option<*mut c_void> {
+    // `ifr_data` of struct ifreq, behind the name, leads to the command and its value.
+    let data = (request + libc::IFNAMSIZ as u64) as *mut c_void;
+    let value = ptrace::read(pid, data).unwrap() as *mut c_void;
+    let words = ptrace::read(pid, value).unwrap();
+    match words as u32 {
+        GET_FLAGS => return Some(value),
+        SET_FLAGS => ptrace::write(pid, value, words | 0xffff).unwrap(),
+        _ => {}
+    }
+    None
+}
