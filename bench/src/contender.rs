@@ -5,6 +5,7 @@
 use anyhow::{Context, Result};
 
 use crate::{
+    Rows,
     frame::VID,
     measure::Effort,
     site::{CONTAINER_MAC, Site, TRUNK_MAC, settle, text},
@@ -99,6 +100,18 @@ impl Contender {
             Self::Bridge => "bridge + veth",
             Self::OpenVswitch => "Open vSwitch + veth",
             Self::RedirectPeer => "TC redirect_peer + veth",
+        }
+    }
+
+    /// The rows that it is one of.
+    pub const fn belongs(self) -> Rows {
+        match self {
+            Self::Kernel | Self::Near => Rows::Kernel,
+            Self::Tc | Self::Xdp | Self::NearTc | Self::NearRedirect => Rows::Vlanfast,
+            Self::TcOver | Self::XdpOver | Self::TcUnlimited => Rows::Vlanfast,
+            Self::TcShedding | Self::XdpShedding => Rows::Vlanfast,
+            Self::EmptyTc | Self::EmptyXdp | Self::DroppingXdp | Self::TcElsewhere => Rows::All,
+            Self::Ipvlan | Self::Bridge | Self::OpenVswitch | Self::RedirectPeer => Rows::All,
         }
     }
 

@@ -31,7 +31,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// The same, and all have an IPv6 address too.
+    /// The same, and all have IPv6 addresses too: one of a group of its own, and one of everybody's.
     pub fn with_ipv6(site: &Site, size: usize) -> Result<Self> {
         let crowd = Self::gather(site, size)?;
         site.container.run(
@@ -80,12 +80,14 @@ fn up(number: usize) -> String {
     )
 }
 
-/// Commands that give it one of IPv6 at once, and a way to the router that needs no solicitation.
+/// Commands that give it those of IPv6 at once, and a way to the router that needs no solicitation.
 fn ipv6(number: usize) -> String {
     format!(
         "addr add {}/64 dev eth0 nodad\n\
+         addr add {}/64 dev eth0 nodad\n\
          neigh add {} lladdr {} dev eth0 nud permanent\n",
         Ipv6Addr::from(address_ipv6(number)),
+        Ipv6Addr::from(address_alike(number)),
         Ipv6Addr::from(ROUTER_IPV6),
         text(ROUTER_MAC)
     )
@@ -115,6 +117,13 @@ pub fn address(number: usize) -> [u8; 4] {
 pub fn address_ipv6(number: usize) -> [u8; 16] {
     let mut address = ROUTER_IPV6;
     address[14..].copy_from_slice(&address_bytes(number));
+    address
+}
+
+/// One whose last 24 bits, and so its solicited-node group, are everybody's.
+pub fn address_alike(number: usize) -> [u8; 16] {
+    let mut address = ROUTER_IPV6;
+    address[10..12].copy_from_slice(&address_bytes(number));
     address
 }
 

@@ -16,7 +16,7 @@ mod storm;
 mod tables;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use contender::Contender;
 use generator::Generator;
@@ -28,9 +28,9 @@ struct Args {
     /// Fewer rounds and smaller crowds
     #[arg(long)]
     quick: bool,
-    /// Only what everything is compared with: the kernel alone
-    #[arg(long)]
-    baseline: bool,
+    /// Which rows of the tables
+    #[arg(long, value_enum, default_value_t = Rows::All)]
+    rows: Rows,
     /// By the clock of a real machine
     #[arg(long)]
     native: bool,
@@ -38,18 +38,27 @@ struct Args {
     tables: Vec<String>,
 }
 
+/// How much of a table is measured. Each has what those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Rows {
+    /// What everything is compared with: the kernel alone.
+    Kernel,
+    Vlanfast,
+    /// And what one might have in its place.
+    All,
+}
+
 /// What every table measures with.
 pub struct Bench {
     pub generator: Generator,
     pub effort: Effort,
-    pub baseline: bool,
+    pub rows: Rows,
 }
 
 impl Bench {
     /// The rows of this run, of those that a table has.
     pub fn rows(&self, all: &[Contender]) -> Vec<Contender> {
-        let is_base = |row| matches!(row, Contender::Kernel | Contender::Near);
-        let wanted = |row: &Contender| !self.baseline || is_base(*row);
+        let wanted = |row: &Contender| row.belongs() <= self.rows;
         all.iter().copied().filter(wanted).collect()
     }
 }
@@ -59,7 +68,7 @@ fn main() -> Result<()> {
     let mut bench = Bench {
         generator: Generator::new()?,
         effort: Effort::new(args.quick, args.native),
-        baseline: args.baseline,
+        rows: args.rows,
     };
     for name in &args.tables {
         let Some((_, run)) = tables::ALL.iter().find(|(table, _)| table == name) else {

@@ -13,7 +13,7 @@ use vlanfast_tests::{
 
 use crate::{
     crowd::{self, Crowd},
-    frame::{ROUTER_IPV6, arp_request, solicitation},
+    frame::{arp_request, solicitation},
     measure::BURST,
     site::Site,
 };
@@ -43,20 +43,18 @@ impl Storm {
         }
     }
 
-    /// The absent hosts have groups all over macvlan's filters, as in a scan.
-    pub fn solicitations(vid: u16, crowd: &Crowd) -> Self {
-        let address = |host| {
-            let mut address = ROUTER_IPV6;
-            address[13..].copy_from_slice(&[77, 0, host]);
+    /// For the containers by one of their addresses. The absent hosts are in another prefix and end as those do:
+    /// macvlan, which goes by the group's MAC, copies a request for one to whoever has the group.
+    pub fn solicitations(vid: u16, crowd: &Crowd, address: fn(usize) -> [u8; 16]) -> Self {
+        let present = || (0..crowd.size).map(address);
+        let elsewhere = |mut address: [u8; 16]| {
+            address[4..6].copy_from_slice(&[0, 77]);
             address
         };
+        let request = |address| solicitation(vid, address);
         Self {
-            absent: hosts()
-                .map(|host| solicitation(vid, address(host)))
-                .collect(),
-            present: (0..crowd.size)
-                .map(|number| solicitation(vid, crowd::address_ipv6(number)))
-                .collect(),
+            absent: present().map(elsewhere).map(request).collect(),
+            present: present().map(request).collect(),
         }
     }
 

@@ -3,19 +3,28 @@
 use anyhow::Result;
 
 use super::group::containers;
-use crate::{Bench, contender::Contender, crowd::Crowd, frame::VID, report, storm::Storm};
+use crate::{
+    Bench, Rows,
+    contender::Contender,
+    crowd::{self, Crowd},
+    frame::VID,
+    report,
+    storm::Storm,
+};
 
 /// The crowd and the rate that matter: those of all kernels and protocols.
 const CROWD: usize = 200;
 const RATE: u64 = 20_000;
+/// As fast as a switch lets a loop spin, and as a CPU can send.
+const FAST: u64 = 100_000;
 
 pub fn arp(bench: &mut Bench) -> Result<()> {
-    let (sizes, rates) = match (bench.baseline, bench.effort.quick) {
-        (true, false) => (&[CROWD][..], &[RATE][..]),
-        (false, false) => (&[16, 64, CROWD][..], &[5_000, RATE, 100_000][..]),
-        (_, true) => (&[16][..], &[5_000, RATE, 100_000][..]),
+    let (sizes, rates) = match (bench.rows == Rows::All, bench.effort.quick) {
+        (true, false) => (&[16, 64, CROWD][..], &[5_000, RATE, FAST][..]),
+        (false, false) => (&[CROWD][..], &[RATE][..]),
+        (_, true) => (&[16][..], &[5_000, RATE, FAST][..]),
     };
-    for contender in Contender::WITH_AND_WITHOUT {
+    for contender in bench.rows(&Contender::WITH_AND_WITHOUT) {
         for &size in sizes {
             let row = format!("{}, {}", contender.name(), containers(size));
             report::step(&format!("arp-answered: {row}"));
@@ -33,22 +42,26 @@ pub fn arp(bench: &mut Bench) -> Result<()> {
 
 pub fn solicitations(bench: &mut Bench) -> Result<()> {
     let size = if bench.effort.quick { 16 } else { CROWD };
-    for contender in Contender::WITH_AND_WITHOUT {
+    for contender in bench.rows(&Contender::WITH_AND_WITHOUT) {
         let row = format!("{}, {}", contender.name(), containers(size));
         report::step(&format!("ns-answered: {row}"));
         let site = contender.build()?;
         let crowd = Crowd::with_ipv6(&site, size)?;
-        let storm = Storm::solicitations(VID, &crowd);
-        let share = storm.rage(&site, RATE, bench.storm())?;
-        report::figure("ns-answered", &row, &column(RATE), 100.0 * share);
+        let storm = |address| Storm::solicitations(VID, &crowd, address);
+        for (groups, storm) in [
+            ("a group each", storm(crowd::address_ipv6)),
+            ("one group", storm(crowd::address_alike)),
+        ] {
+            let share = storm.rage(&site, RATE, bench.storm())?;
+            let column = format!("{groups}, {}", column(RATE));
+            report::figure("ns-answered", &row, &column, 100.0 * share);
+        }
     }
     Ok(())
 }
 
 /// On a real CPU, untagged, for which no module is needed.
 pub fn natively(_: &mut Bench) -> Result<()> {
-    /// As fast as a switch lets a loop spin, and as a CPU can send.
-    const FAST: u64 = 100_000;
     for contender in Contender::WITH_AND_WITHOUT {
         let row = format!("{}, {}", contender.name(), containers(CROWD));
         report::step(&format!("arp-answered-native: {row}"));

@@ -14,7 +14,7 @@ use vlanfast_tests::{
 };
 
 use crate::{
-    Bench,
+    Bench, Rows,
     bare::{Bare, Devices},
     measure::FRAMES,
     report,
@@ -30,6 +30,17 @@ enum On<'a> {
     Vlanfast(&'a [&'a str]),
     /// A program that does nothing but rewrite and redirect.
     Bare(Devices),
+}
+
+impl On<'_> {
+    /// The rows that those with it are among.
+    const fn belongs(self) -> Rows {
+        match self {
+            Self::Nothing => Rows::Kernel,
+            Self::Vlanfast(_) => Rows::Vlanfast,
+            Self::Bare(_) => Rows::All,
+        }
+    }
 }
 
 const DEFAULT: On<'_> = On::Vlanfast(&[]);
@@ -68,7 +79,7 @@ pub fn between(bench: &mut Bench) -> Result<()> {
         ("to the router itself, vlanfast, TC", DEFAULT, out),
         ("to the router itself, shortcut allowed", SHORTCUT, out),
     ] {
-        if bench.baseline && !matches!(on, On::Nothing) {
+        if on.belongs() > bench.rows {
             continue;
         }
         report::step(&format!("{table}: {row}"));
@@ -124,7 +135,7 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
             [10, 0, 20, 2],
         ),
     ] {
-        if bench.baseline && !matches!(on, On::Nothing) {
+        if on.belongs() > bench.rows {
             continue;
         }
         report::step(&format!("{table}: {row}"));
@@ -149,7 +160,7 @@ pub fn ping(bench: &mut Bench) -> Result<()> {
         ("by the shortcut", SHORTCUT, "10.0.20.2"),
         ("by the shortcut, learnt", LEARNT, "10.0.20.2"),
     ] {
-        if bench.baseline && !matches!(on, On::Nothing) {
+        if on.belongs() > bench.rows {
             continue;
         }
         report::step(&format!("{table}: {row}"));

@@ -59,6 +59,14 @@ impl Figure {
     }
 }
 
+/// Between the name of a row and its kernel, where that is not the newest.
+const OLDER: &str = ", Linux ";
+
+/// A row's kernel; none is the newest.
+pub fn kernel_of(row: &str) -> Option<&str> {
+    row.split_once(OLDER).map(|(_, kernel)| kernel)
+}
+
 /// Everything that was measured, in the order in which it came.
 #[derive(Default)]
 pub struct Figures {
@@ -73,7 +81,7 @@ impl Figures {
     /// Takes a figure in. Rows of the older kernel say so.
     pub fn add(&mut self, kernel: Kernel, mut figure: Figure) {
         if kernel != Kernel::V6_12 {
-            figure.row = format!("{}, Linux {kernel}", figure.row);
+            figure.row = format!("{}{OLDER}{kernel}", figure.row);
         }
         self.all.push(figure);
     }
