@@ -76,7 +76,8 @@ fn learn(wire: Wire, ingress: &[&str]) {
     };
     for (source, protocol) in [(NEAR[0], "icmp"), (FAR[1], "icmpv6")] {
         let flow = of(source, protocol);
-        assert!(flow["packets"].as_u64().unwrap() >= 190, "{flow:#}");
+        // Of 200, those left out that went before the router's answer came.
+        assert!(flow["packets"].as_u64().unwrap() >= 150, "{flow:#}");
     }
     let ended = vlanfast(&house.wire.host, &["flows", "flush"]).unwrap();
     assert!(ended.stdout.contains("flows forgotten"), "{ended:?}");
@@ -393,8 +394,8 @@ fn without_a_heartbeat_connections_go_on_by_the_router() {
     let before = house.routed().unwrap();
     attached.kill().unwrap();
     thread::sleep(Duration::from_secs(5));
-    talk.stop().unwrap();
-    house.nothing_was_sent_again().unwrap();
+    let heard = talk.stop().unwrap();
+    assert!(heard.longest_silence < Duration::from_secs(1), "{heard:?}");
     assert!(house.routed().unwrap() - before > 100);
     let attached = house.attach(LEARNED).unwrap();
     assert!(is_whole(&ping(&house.near, FAR[0], 20, "").unwrap()));

@@ -12,7 +12,8 @@ pub struct Head<'a, F, const LENGTH: usize = HEAD> {
 }
 
 impl<'a, F, const LENGTH: usize> Head<'a, F, LENGTH> {
-    /// Nearly every frame has one: none is shorter on a wire, and drivers leave the headers in one piece.
+    /// Nearly every frame has one: none is shorter on a wire, and drivers leave the headers in one piece, which is
+    /// what `start` and `end` have to be of this frame.
     #[inline(always)]
     pub fn of(frame: &'a F, start: usize, end: usize) -> Option<Self> {
         (start + LENGTH <= end).then_some(Self { frame, start })
@@ -30,7 +31,8 @@ impl<F: Frame, const LENGTH: usize> Frame for Head<'_, F, LENGTH> {
     #[inline(always)]
     fn len(&self) -> usize {
         let len = self.frame.len();
-        // SAFETY: `of` has checked it, in a form from which LLVM does not know.
+        // SAFETY: `of` has found so many bytes in one piece of the frame, whose length is that of all its pieces.
+        // Nobody asks once the frame was changed. LLVM can't tell it from the addresses.
         unsafe { assert_unchecked(len >= LENGTH) };
         len
     }

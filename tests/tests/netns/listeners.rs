@@ -3,6 +3,8 @@
 
 use std::{thread, time::Duration};
 
+use vlanfast::datapath::{pins::Pins, tables::settings};
+use vlanfast_common::Settings;
 use vlanfast_tests::{
     capture::Packets,
     program::{Attached, vlanfast},
@@ -57,6 +59,9 @@ fn those_who_take_what_nobody_sees_are_shown() {
     ))
     .unwrap();
     listeners(&attached, 0, &["port"]);
+    // What the programs go by is noted before what `status` shows is.
+    let note = || settings(&Pins::of(trunk)).unwrap().incomplete;
+    assert_eq!(note() & Settings::VLANS, Settings::VLANS);
     assert!(warnings(&attached).contains("VLANs without a device here are not shed"));
     let text = vlanfast(host, &["status", trunk]).unwrap().stdout;
     let line = format!("{trunk}, 0 endpoints; not steered, no storm limit, not shed: a port of");
@@ -64,6 +69,7 @@ fn those_who_take_what_nobody_sees_are_shown() {
     host.run(&format!("ip link set {trunk} nomaster")).unwrap();
     listeners(&attached, 0, &[]);
     assert_eq!(warnings(&attached), "[]");
+    eventually("the note", &attached, |_| note() & Settings::VLANS == 0);
     attached.stop().unwrap();
 }
 

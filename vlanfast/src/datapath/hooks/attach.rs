@@ -104,7 +104,7 @@ pub async fn attach(
         }
     };
     let fell_back = match put {
-        Err(refused) if choice.reason == IngressReason::Suitable => {
+        Err(refused) if choice.reason == IngressReason::Suitable && refused.is_the_drivers() => {
             hooks.put(Direction::Rx, tc).await?;
             maps.note(|settings| settings.ingress_reason = refused.reason() as u32)?;
             notes.push(refused.note(&trunk.name));

@@ -20,6 +20,14 @@ pub enum Refused {
 pub struct NoNativeXdp(pub String);
 
 impl Refused {
+    /// Whether TC is the remedy.
+    pub fn is_the_drivers(&self) -> bool {
+        match self {
+            Self::Offload(_) => true,
+            Self::Program(error) => error.is::<NoNativeXdp>(),
+        }
+    }
+
     pub const fn reason(&self) -> IngressReason {
         match self {
             Self::Offload(_) => IngressReason::KeepsOffload,
@@ -46,10 +54,8 @@ impl Refused {
                 why,
             }
             .into(),
-            Self::Program(error) if error.is::<NoNativeXdp>() => {
-                anyhow!("{error:#}; use --ingress tc")
-            }
-            Self::Program(error) => error,
+            Self::Program(error) if !error.is::<NoNativeXdp>() => error,
+            Self::Program(error) => anyhow!("{error:#}; use --ingress tc"),
         }
     }
 }
@@ -73,6 +79,7 @@ mod tests {
             (driver(), IngressReason::NoNativeXdp),
         ] {
             assert_eq!(refused.reason(), reason);
+            assert!(refused.is_the_drivers());
             let note = refused.note("eth0");
             assert!(note.contains("eth0") && note.contains("it can't"), "{note}");
             assert!(note.ends_with("; using TC instead"), "{note}");
@@ -86,6 +93,7 @@ mod tests {
         // Its code is another than that of a failure.
         assert!(offload().error("eth0").is::<Error>());
         let other = Refused::Program(anyhow!("failed to pin the link"));
+        assert!(!other.is_the_drivers());
         assert_eq!(other.error("eth0").to_string(), "failed to pin the link");
     }
 }
