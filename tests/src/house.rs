@@ -133,7 +133,11 @@ impl Connection {
 /// A container with the router's addresses beside it.
 fn container(wire: &Wire, vid: u16) -> Result<Netns> {
     wire.vlan(vid)?;
-    let ipv6 = |device: &str| format!("echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
+    // A router asks for nobody before its link-local address is good.
+    let ipv6 = |device: &str| {
+        let settings = format!("/proc/sys/net/ipv6/conf/{device}");
+        format!("echo 0 >{settings}/accept_dad && echo 0 >{settings}/disable_ipv6")
+    };
     let gateway = format!("{WIRE}.{vid}");
     wire.router.run(&format!(
         "{} && ip addr add 10.0.{vid}.1/24 dev {gateway} && \

@@ -130,7 +130,9 @@ fn ask_again(wire: Wire, ingress: &[&str]) {
     }
     let mut asked = wire.incoming_with_tags().unwrap();
     asked.retain(|frame| is_near_ping(frame));
-    assert!((4..50).contains(&asked.len()), "{asked:x?}");
+    // Of 500: once a second, and at first all that go before the answer comes.
+    let count = asked.len();
+    assert!((4..250).contains(&count), "{count} by the router");
     for frame in asked {
         // As it would be without us: its tag with PCP 5, its TTL.
         assert_eq!(frame[12..16], [0x81, 0, 0xa0, 10], "{frame:x?}");
