@@ -28,11 +28,8 @@ pub enum Error {
     )]
     StripsTags { trunk: String, peer: &'static str },
 
-    #[error(
-        "the driver of {trunk} refused to leave VLAN tags to XDP (rx-vlan-offload stays on: {why}): \
-         use --ingress tc"
-    )]
-    KeepsOffload { trunk: String, why: io::Error },
+    #[error("{why}: use --ingress tc")]
+    KeepsOffload { why: String },
 
     #[error(
         "--shed would keep frames from takers on {trunk} that vlanfast can't see ({listeners}): leave \

@@ -205,7 +205,7 @@ impl<'a> Session<'a> {
 
     fn program(&self, name: &str) -> Result<&Path> {
         self.programs.get(name).map(PathBuf::as_path).with_context(|| {
-            format!("finding the test target `{name}` of vlanfast-tests: cargo built none; is tests/tests/{name}.rs there?")
+            format!("finding the test target `{name}` of vlanfast-tests: cargo built none; is it in tests/tests?")
         })
     }
 

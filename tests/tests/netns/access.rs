@@ -1,4 +1,4 @@
-//! The host reaches its containers, with macvlans on the trunk itself; `trunk.rs` of level `vm` has the same
+//! The host reaches its containers, with macvlans on the trunk itself; `trunk` of level `vm` has the same
 //! on VLANs.
 
 use std::{thread, time::Duration};

@@ -1,4 +1,4 @@
-//! `--deliver redirect`, with macvlans on the trunk itself; `trunk.rs` of level `vm` has the same on a VLAN.
+//! `--deliver redirect`, with macvlans on the trunk itself; `trunk` of level `vm` has the same on a VLAN.
 
 use std::{thread, time::Duration};
 

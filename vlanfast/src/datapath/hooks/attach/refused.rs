@@ -38,10 +38,7 @@ impl Refused {
     /// For who left the choice to us, which is made.
     pub fn note(&self, trunk: &str) -> String {
         match self {
-            Self::Offload(why) => format!(
-                "the driver of {trunk} refused to leave VLAN tags to XDP (rx-vlan-offload stays on: {why}); \
-                 using TC instead"
-            ),
+            Self::Offload(why) => format!("{}; using TC instead", offload(trunk, why)),
             Self::Program(error) => format!("{error:#}; using TC instead"),
         }
     }
@@ -50,14 +47,19 @@ impl Refused {
     pub fn error(self, trunk: &str) -> anyhow::Error {
         match self {
             Self::Offload(why) => Error::KeepsOffload {
-                trunk: trunk.to_owned(),
-                why,
+                why: offload(trunk, &why),
             }
             .into(),
             Self::Program(error) if !error.is::<NoNativeXdp>() => error,
             Self::Program(error) => anyhow!("{error:#}; use --ingress tc"),
         }
     }
+}
+
+fn offload(trunk: &str, why: &io::Error) -> String {
+    format!(
+        "the driver of {trunk} refused to leave VLAN tags to XDP (rx-vlan-offload stays on: {why})"
+    )
 }
 
 #[cfg(test)]

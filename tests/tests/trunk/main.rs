@@ -1,7 +1,6 @@
 //! Level `vm`: trunks with the kernel's own 802.1Q devices and macvlan, over a veth and over virtio,
 //! whose driver has native XDP.
 
-#[path = "trunk/refused.rs"]
 mod refused;
 
 use vlanfast_tests::{

@@ -1,0 +1,175 @@
+//! What the router refuses, translates or has no part in any more, and what changes behind the trunk.
+
+use std::{
+    net::UdpSocket,
+    thread,
+    time::{Duration, Instant},
+};
+
+use vlanfast_tests::{
+    capture::in_netns,
+    house::{FAR, House, NEAR, is_whole, ping, shortcuts},
+    in_the_lab,
+    scenario::transfer,
+    topology::{Netns, WIRE},
+};
+
+use super::{END, LEARNED, OFTEN, both_ways};
+
+/// A table of the router's, with a chain that its forwarded packets go through.
+fn filter(house: &House, rule: &str) {
+    let line = format!(
+        "nft 'add table inet filter; \
+         add chain inet filter forward {{ type filter hook forward priority 0; }}; \
+         add rule inet filter forward {rule}'"
+    );
+    house.wire.router.run(&line).unwrap();
+}
+
+#[test]
+fn what_the_router_drops_is_never_delivered() {
+    in_the_lab!("learned, filtered");
+    let house = House::new().unwrap();
+    filter(&house, "udp dport 81 drop");
+    let attached = house.attach(OFTEN).unwrap();
+    let [open, closed] = [80, 81].map(|port| Datagrams::new(&house, port));
+    for _ in 0..3 {
+        assert_eq!(closed.arrive(20), 0);
+        assert_eq!(open.arrive(20), 20);
+    }
+    let taken = shortcuts(&attached, 10).unwrap();
+    assert!(taken > 40, "{taken}");
+    // A rule that comes later.
+    filter(&house, "udp dport 80 drop");
+    let start = Instant::now();
+    while open.arrive(1) == 1 {
+        assert!(start.elapsed() < END, "still delivered");
+    }
+    assert_eq!(open.arrive(20) + closed.arrive(20), 0);
+    let other = Datagrams::new(&house, 82);
+    assert_eq!(other.arrive(20), 20);
+    attached.stop().unwrap();
+}
+
+/// A flow of datagrams.
+struct Datagrams {
+    sender: UdpSocket,
+    taker: UdpSocket,
+}
+
+impl Datagrams {
+    fn new(house: &House, port: u16) -> Self {
+        let bind = |netns: &Netns, port| {
+            in_netns(&netns.path(), move || {
+                Ok(UdpSocket::bind(("0.0.0.0", port))?)
+            })
+            .unwrap()
+        };
+        let (sender, taker) = (bind(&house.near, 0), bind(&house.far, port));
+        sender.connect((FAR[0], port)).unwrap();
+        let patience = Duration::from_millis(200);
+        taker.set_read_timeout(Some(patience)).unwrap();
+        Self { sender, taker }
+    }
+
+    /// Sends so many; how many arrive, each once and in order.
+    fn arrive(&self, count: u8) -> u8 {
+        let mut arrived = 0;
+        for number in 0..count {
+            self.sender.send(&[number; 16]).unwrap();
+            let mut payload = [0; 32];
+            if self.taker.recv(&mut payload).is_ok() {
+                assert_eq!(payload[..16], [number; 16]);
+                arrived += 1;
+            }
+        }
+        arrived
+    }
+}
+
+#[test]
+fn what_the_router_translates_is_the_routers() {
+    in_the_lab!("learned, translated");
+    let house = House::new().unwrap();
+    house
+        .wire
+        .router
+        .run(
+            "nft 'add table ip nat; \
+             add chain ip nat postrouting { type nat hook postrouting priority 100; }; \
+             add rule ip nat postrouting ip saddr 10.0.10.0/24 masquerade'",
+        )
+        .unwrap();
+    let attached = house.attach(OFTEN).unwrap();
+    let said = ping(&house.near, FAR[0], 200, "").unwrap();
+    assert!(is_whole(&said), "{said}");
+    transfer(&house.near, &house.far, FAR[0]).unwrap();
+    assert_eq!(both_ways(&attached), 0);
+    attached.stop().unwrap();
+}
+
+#[test]
+fn a_router_that_is_dead_ends_what_it_allowed() {
+    in_the_lab!("learned, dead router");
+    let house = House::new().unwrap();
+    let attached = house.attach(OFTEN).unwrap();
+    let open = Datagrams::new(&house, 80);
+    assert_eq!(open.arrive(20), 20);
+    house
+        .wire
+        .router
+        .run("echo 0 >/proc/sys/net/ipv4/ip_forward")
+        .unwrap();
+    assert_eq!(Datagrams::new(&house, 81).arrive(5), 0, "a new one");
+    let start = Instant::now();
+    while open.arrive(1) == 1 {
+        assert!(start.elapsed() < END, "still delivered");
+    }
+    assert_eq!(open.arrive(10), 0);
+    let failures = &attached.flows().unwrap();
+    assert!(
+        failures.iter().all(|flow| flow["state"] == "candidate"),
+        "{failures:#?}"
+    );
+    attached.stop().unwrap();
+}
+
+#[test]
+fn what_changes_behind_the_trunk_is_asked_anew() {
+    in_the_lab!("learned, sync");
+    let house = House::new().unwrap();
+    let attached = house.attach(LEARNED).unwrap();
+    let learnt = || {
+        let said = ping(&house.near, FAR[0], 20, "").unwrap();
+        assert!(is_whole(&said), "{said}");
+        let flows = attached.flows().unwrap();
+        flows
+            .iter()
+            .any(|flow| flow["source"] == NEAR[0] && flow["state"] == "shortcut")
+    };
+    assert!(learnt());
+    house.far.run("ip addr del 10.0.20.2/24 dev eth0").unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(attached.flows().unwrap().len(), 0);
+    house
+        .far
+        .run("ip addr add 10.0.20.2/24 dev eth0 && ip route add default via 10.0.20.1")
+        .unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(learnt());
+    // Another gateway: the router by another MAC.
+    let open = Datagrams::new(&house, 80);
+    assert_eq!(open.arrive(20), 20);
+    let routed = house.routed().unwrap();
+    assert_eq!(open.arrive(20), 20);
+    assert_eq!(house.routed().unwrap(), routed);
+    house
+        .wire
+        .router
+        .run(&format!("ip link set {WIRE}.10 address 02:00:00:00:00:99"))
+        .unwrap();
+    house.near.run("ip neigh flush all").unwrap();
+    assert_eq!(open.arrive(20), 20);
+    assert!(house.routed().unwrap() > routed);
+    attached.stop().unwrap();
+}
