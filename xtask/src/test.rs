@@ -136,6 +136,9 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
+/// The programs of level `netns`.
+const NETNS: [&str; 2] = ["netns", "hostile"];
+
 /// How a level went.
 struct Ran {
     name: String,
@@ -199,6 +202,7 @@ impl<'a> Session<'a> {
         match (level, kernel) {
             (Level::Host, _) => self.host(tracker),
             (Level::Vm, Some(kernel)) => self.vm(kernel, tracker),
+            (Level::Netns, _) => NETNS.iter().try_for_each(|name| self.direct(name, tracker)),
             (level, _) => self.direct(level_name(level), tracker),
         }
     }

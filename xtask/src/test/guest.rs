@@ -10,6 +10,7 @@ pub const PROGRAM_TIMEOUT: u64 = 2400;
 pub const PROGRAMS: &[&str] = &[
     "kernel",
     "netns",
+    "hostile",
     "trunk",
     "storm",
     "learned",

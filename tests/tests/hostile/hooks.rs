@@ -1,0 +1,1 @@
+//! Hooks that others share: taken away, put in front, in the way.

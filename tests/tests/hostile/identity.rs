@@ -1,0 +1,1 @@
+//! A trunk is a device of a namespace, whatever was typed.

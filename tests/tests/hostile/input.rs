@@ -1,0 +1,1 @@
+//! Any input at all, by generator: no panic, no hang, nothing touched.

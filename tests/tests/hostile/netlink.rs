@@ -1,0 +1,1 @@
+//! What can't be read is not absent, and a signal ends any phase.

@@ -1,0 +1,1 @@
+//! Root never follows a stranger: names, directories, links, locks.

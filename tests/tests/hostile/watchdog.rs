@@ -1,0 +1,1 @@
+//! A process that hangs is noticed, and the next one takes over.
