@@ -2,7 +2,9 @@
 //! result published for metrics. Everything is computed from scratch in each round, so that a lost
 //! event costs a moment and never correctness.
 
-use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell, collections::BTreeMap, convert::Infallible, rc::Rc, sync::Arc, time::Duration,
+};
 
 use anyhow::Context;
 use tokio::{
@@ -22,6 +24,7 @@ use crate::{
     source::{docker, netlink::Netlink},
     state::{
         desired::{Desired, Tables, desired},
+        listeners::Listener,
         names::names,
         plan::{Capacity, Plan, plan},
         published::{Hook, MapFill, Published},
@@ -257,6 +260,14 @@ impl Reconciler {
         sources
     }
 
+    /// The VLANs that are left alone, and why.
+    fn listeners(&self) -> BTreeMap<Vid, Vec<Listener>> {
+        let vlans = self.installed.vlans.iter();
+        let rows = vlans.map(|(vid, parent)| (*vid, Listener::of(*parent).collect::<Vec<_>>()));
+        rows.filter(|(_, listeners)| !listeners.is_empty())
+            .collect()
+    }
+
     fn round(&mut self) -> anyhow::Result<()> {
         let mut desired = desired(self.netlink.network(), self.trunk);
         self.wishes.write(&mut desired.tables);
@@ -362,6 +373,8 @@ impl Reconciler {
             ],
             sources,
             hooks: self.hooks.clone(),
+            policy: self.maps.settings()?.policy,
+            listeners: Arc::new(self.listeners()),
         };
         if self.wishes.routes == Routes::None {
             published.maps.retain(|fill| fill.map != ROUTES);

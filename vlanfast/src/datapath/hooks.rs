@@ -106,6 +106,8 @@ pub async fn attached(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Vec<Hook
                     Direction::Rx => reason.map_or("unknown", IngressReason::name),
                     Direction::Tx => "",
                 },
+                attached: true,
+                preceded_by: vec![],
             });
         }
     }

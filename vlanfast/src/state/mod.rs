@@ -2,6 +2,7 @@
 
 pub mod desired;
 pub mod listeners;
+pub mod name;
 pub mod names;
 pub mod plan;
 pub mod published;

@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use vlanfast_common::{EndpointKey, SourceStatus, Vid};
+use vlanfast_common::{EndpointKey, Policy, SourceStatus, Vid};
 
-use super::names::Names;
+use super::{listeners::Listener, names::Names};
 
 /// One round's result.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,17 +19,26 @@ pub struct Published {
     /// By `vlanfast_common::Source`.
     pub sources: [SourceStatus; 2],
     pub hooks: Vec<Hook>,
+    /// What the programs were told to do.
+    pub policy: Policy,
+    /// The VLANs that are left alone, and why; VID 0 is untagged traffic.
+    pub listeners: Arc<BTreeMap<Vid, Vec<Listener>>>,
 }
 
-/// A hook that is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A hook of the trunk, as it was when somebody looked last.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
     /// `ingress` or `egress`.
     pub hook: &'static str,
-    /// `tcx`, `xdp-native`, …
+    /// `tcx`, `xdp-native`, …: how our program is attached, or was until somebody took it off.
     pub mode: &'static str,
     /// Of ingress, why in that mode; else empty.
     pub reason: &'static str,
+    /// Our program is there.
+    pub attached: bool,
+    /// Other people's programs and filters that run before ours, each in words. What they keep to themselves
+    /// is neither counted nor decided about.
+    pub preceded_by: Vec<String>,
 }
 
 /// How full a map is.

@@ -1,6 +1,6 @@
 //! What a scrape shows.
 
-use vlanfast_common::{EndpointKey, Mac, SourceStatus, Tally, Vid};
+use vlanfast_common::{EndpointKey, Mac, Policy, SourceStatus, Tally, Vid};
 
 use super::*;
 use crate::state::{
@@ -20,7 +20,13 @@ fn published() -> Published {
         last_success,
         ..SourceStatus::default()
     };
-    let hook = |hook, mode, reason| Hook { hook, mode, reason };
+    let hook = |hook, mode, reason| Hook {
+        hook,
+        mode,
+        reason,
+        attached: true,
+        preceded_by: vec![],
+    };
     let key = |last| EndpointKey::new(vid, Mac([2, 0, 0, 0, 0, last]));
     let parents = [(Vid::UNTAGGED, "eth0".into()), (vid, "eth0.10".into())];
     let endpoints = [(key(1), names), (key(2), Names::default())];
@@ -42,6 +48,8 @@ fn published() -> Published {
             hook("ingress", "tcx", "no-native-xdp"),
             hook("egress", "tcx", ""),
         ],
+        policy: Policy::default(),
+        listeners: Arc::default(),
     }
 }
 
