@@ -68,14 +68,14 @@ fn follow(pid: Pid, step: usize) -> Result<Option<&'static str>> {
 }
 
 /// A system call that begins.
-struct Call {
-    number: i64,
-    arguments: [u64; 3],
+pub(crate) struct Call {
+    pub(crate) number: i64,
+    pub(crate) arguments: [u64; 3],
 }
 
 impl Call {
     /// `None` where one ends.
-    fn of(pid: Pid) -> Result<Option<Self>> {
+    pub(crate) fn of(pid: Pid) -> Result<Option<Self>> {
         // `struct ptrace_syscall_info` of ptrace(2): three words, then number and arguments.
         let mut words = [0u64; 11];
         // SAFETY: the kernel writes no more than the size that is given.

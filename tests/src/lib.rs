@@ -2,6 +2,7 @@
 //! they made themselves, under names of their own.
 
 pub mod access;
+pub mod bare;
 pub mod capture;
 pub mod cpu;
 pub mod crash;
@@ -19,8 +20,10 @@ pub mod residue;
 pub mod scenario;
 pub mod scene;
 pub mod shedding;
+pub mod stall;
 pub mod steering;
 pub mod storm;
+pub mod supervisor;
 pub mod sync;
 pub mod talk;
 pub mod topology;

@@ -275,16 +275,23 @@ impl Drop for Attached {
 }
 
 /// What a process has written by its end.
-fn written(mut file: &File) -> Result<String> {
+pub fn written(mut file: &File) -> Result<String> {
     file.rewind()?;
     let mut text = vec![];
     file.read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The directory of a trunk's pins.
+/// Where the pins of all trunks are.
+pub const PINS: &str = "/sys/fs/bpf/vlanfast";
+
+/// The directory of a trunk's pins, which ends with its name; or one that is not there.
 pub fn pins(trunk: &str) -> PathBuf {
-    PathBuf::from("/sys/fs/bpf/vlanfast").join(trunk)
+    let name = format!(":{}", trunk.replace('.', ":"));
+    let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
+    let mut found = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(&name));
+    let none = PathBuf::from(PINS).join(trunk);
+    found.next().map_or(none, |entry| entry.path())
 }
 
 /// Whether a trunk has pins.

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::{capture::in_netns, topology::Netns};
+
 /// Longer than it takes to start under emulation.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -139,6 +141,18 @@ pub fn get(port: u16, target: &str) -> Result<(u16, String)> {
         status.with_context(|| format!("no status in {head:?}"))?,
         body.to_owned(),
     ))
+}
+
+/// The same from a namespace's own loopback device.
+pub fn get_in(netns: &Netns, port: u16, target: &'static str) -> Result<(u16, String)> {
+    in_netns(&netns.path(), move || get(port, target))
+}
+
+/// The value of a series of `/metrics`, by its name with its labels; `None` where there is none.
+pub fn metric(netns: &Netns, port: u16, series: &str) -> Option<f64> {
+    let (_, text) = get_in(netns, port, "/metrics").ok()?;
+    let mut values = text.lines().filter_map(|line| line.strip_prefix(series));
+    values.next()?.trim().parse().ok()
 }
 
 /// Percent-encoding (RFC 3986 section 2.1) of everything but letters and digits.

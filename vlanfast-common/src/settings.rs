@@ -63,6 +63,16 @@ pub struct Policy {
     pub deliver: u32,
 }
 
+impl Policy {
+    /// How unicast reaches its taker: the word on the command line and in `status`.
+    pub const fn deliver_name(&self) -> &'static str {
+        match self.deliver {
+            0 => "kernel",
+            _ => "redirect",
+        }
+    }
+}
+
 /// Which frames are dropped because nobody here takes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]

@@ -12,6 +12,7 @@ use vlanfast_common::{Policy, Shed, Shortcut};
 use crate::{
     source::docker::Wish,
     state::{
+        name::Name,
         vids::{Pair, Vids},
         wishes::{Routes, Wishes},
     },
@@ -27,7 +28,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 fine; 1 failed; 2 wrong usage; 3 not permitted; 4 no such device, or one that can't be \
-a trunk; 5 the hook is someone else's; 6 the kernel lacks something; 7 already attached";
+a trunk; 5 the hook, or the directory for pins, is someone else's; 6 the kernel lacks something; 7 already attached";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -48,7 +49,7 @@ pub enum Command {
 #[derive(Args)]
 pub struct AttachArgs {
     /// The NIC that carries the VLANs, e.g. eth0 (not eth0.10)
-    pub trunk: String,
+    pub trunk: Name,
 
     /// Where to read what comes in
     #[arg(long, value_enum, default_value_t = Asked::Auto)]
@@ -262,13 +263,13 @@ pub enum OnExit {
 #[derive(Args)]
 pub struct DetachArgs {
     /// The trunk it is attached to
-    pub trunk: String,
+    pub trunk: Name,
 }
 
 #[derive(Args)]
 pub struct StatusArgs {
     /// One trunk only
-    pub trunk: Option<String>,
+    pub trunk: Option<Name>,
 
     /// One JSON object per trunk
     #[arg(long)]
@@ -278,7 +279,7 @@ pub struct StatusArgs {
 #[derive(Args)]
 pub struct EndpointsArgs {
     /// One trunk only
-    pub trunk: Option<String>,
+    pub trunk: Option<Name>,
 
     /// Where containers get their names from
     #[arg(long, value_name = "auto|off|SOCKET", default_value_t = Wish::Auto)]
@@ -292,7 +293,7 @@ pub struct EndpointsArgs {
 #[derive(Args)]
 pub struct CountersArgs {
     /// One trunk only
-    pub trunk: Option<String>,
+    pub trunk: Option<Name>,
 
     /// One VLAN only; 0 is untagged and priority-tagged traffic
     #[arg(long, value_name = "VID", value_parser = clap::value_parser!(u16).range(0..=4095))]
@@ -314,7 +315,7 @@ pub struct FlowsArgs {
     pub command: Option<FlowsCommand>,
 
     /// One trunk only
-    pub trunk: Option<String>,
+    pub trunk: Option<Name>,
 
     /// A JSON array
     #[arg(long)]
@@ -326,6 +327,6 @@ pub enum FlowsCommand {
     /// Forget all of them: the router is asked about each anew
     Flush {
         /// One trunk only
-        trunk: Option<String>,
+        trunk: Option<Name>,
     },
 }

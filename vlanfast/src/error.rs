@@ -4,6 +4,8 @@ use std::{io, process::ExitCode};
 
 use thiserror::Error;
 
+use crate::output;
+
 #[derive(Debug, Error)]
 pub enum Error {
     #[error("vlanfast needs {missing}: run it as root, or with `setpriv` or systemd grant them")]
@@ -49,6 +51,13 @@ pub enum Error {
     )]
     HookTaken { trunk: String, owner: String },
 
+    #[error(
+        "an ingress qdisc of someone else's is on {trunk}, and this kernel (without tcx, Linux 6.6) has no other \
+         place for TC: replace it by clsact, which takes the same filters (`tc qdisc del dev {trunk} ingress`, \
+         then `tc qdisc add dev {trunk} clsact`)"
+    )]
+    IngressQdisc { trunk: String },
+
     #[error("{what}: {remedy}")]
     Kernel { what: String, remedy: &'static str },
 
@@ -59,16 +68,41 @@ pub enum Error {
     AlreadyAttached { trunk: String, pid: String },
 
     #[error(
-        "the pins of another device have the name {trunk}, and process {pid} is attached to it: they \
-         follow once that process has seen how its device is called now; if it hangs, stop it"
+        "vlanfast is attached to {trunk} already ({programs}), by pins that are not in this BPF file system: \
+         run `vlanfast detach {trunk}` in the mount namespace or container where it was attached, or take them \
+         off by `bpftool net detach`"
     )]
-    NameTaken { trunk: String, pid: String },
+    PinnedElsewhere { trunk: String, programs: String },
+
+    #[error("{directory} can't be trusted: {why}; vlanfast touches nothing in it: {remedy}")]
+    Untrusted {
+        directory: String,
+        why: String,
+        remedy: String,
+    },
+
+    #[error(
+        "{holder} has locked the pins of {trunk}, and is no vlanfast that could be ended in order: end it, then \
+         try again"
+    )]
+    Locked { trunk: String, holder: String },
+
+    #[error(
+        "{trunk} is detached, but {files} is not vlanfast's, and stays: move it away, then remove the directory"
+    )]
+    NotOurs { trunk: String, files: String },
 
     #[error(
         "{trunk} is gone: its device was removed, or moved to another namespace; run `vlanfast attach` \
          when it is back"
     )]
     TrunkGone { trunk: String },
+
+    #[error(
+        "failed to {asked}: netlink does not answer; try again, and if it stays silent, look in `dmesg` for \
+         a network driver that hangs"
+    )]
+    Silent { asked: String },
 
     #[error("vlanfast is not attached to {trunk}: run `vlanfast attach {trunk}`")]
     NotAttached { trunk: String },
@@ -77,7 +111,10 @@ pub enum Error {
 impl Error {
     const fn exit_code(&self) -> u8 {
         match self {
-            Self::NotAttached { .. } => 1,
+            Self::NotAttached { .. }
+            | Self::Silent { .. }
+            | Self::Locked { .. }
+            | Self::NotOurs { .. } => 1,
             Self::NotPermitted { .. } => 3,
             Self::NoSuchDevice { .. }
             | Self::NotATrunk { .. }
@@ -87,9 +124,9 @@ impl Error {
             | Self::KeepsOffload { .. }
             | Self::TakesForPorts { .. }
             | Self::ListenedTo { .. } => 4,
-            Self::HookTaken { .. } => 5,
+            Self::HookTaken { .. } | Self::IngressQdisc { .. } | Self::Untrusted { .. } => 5,
             Self::Kernel { .. } => 6,
-            Self::AlreadyAttached { .. } | Self::NameTaken { .. } => 7,
+            Self::AlreadyAttached { .. } | Self::PinnedElsewhere { .. } => 7,
         }
     }
 }
@@ -102,8 +139,7 @@ pub fn report(failure: &anyhow::Error) -> ExitCode {
     {
         return ExitCode::SUCCESS;
     }
-    let text = format!("{failure:#}").replace('\n', " ");
-    eprintln!("error: {text}");
+    output::note(&format!("error: {failure:#}"));
     match failure.downcast_ref::<Error>() {
         Some(error) => ExitCode::from(error.exit_code()),
         None => ExitCode::FAILURE,

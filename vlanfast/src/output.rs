@@ -1,51 +1,109 @@
-//! How things look: aligned, calm, and the same in `--json`.
+//! How things look: aligned, calm, and the same in `--json`; and what may reach a terminal at all. Names
+//! and words that others chose are shown, and never obeyed: nothing that is printed here has a control
+//! character but the ends of its lines.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
-/// Prints text. A closed pipe is an error that [`crate::error::report`] takes for success.
+use crate::state::name::escape;
+
+/// Prints lines of text. A closed pipe is an error that [`crate::error::report`] takes for success.
 pub fn text(text: &str) -> anyhow::Result<()> {
+    print(&lines(text))
+}
+
+/// The same on a screen that shows nothing else: home and clear, so that it stays in one place.
+pub fn screen(text: &str) -> anyhow::Result<()> {
+    print(&format!("\x1b[H\x1b[2J{}", lines(text)))
+}
+
+/// Prints a value as one line of JSON.
+pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&(printable_json(&serde_json::to_string(value)?) + "\n"))
+}
+
+/// Says something beside the output, on one line of stderr. Where nobody can read it any more (a closed
+/// pipe, a terminal that hung up), that ends nothing.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", line(text));
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// Prints a value as one line of JSON.
-pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    text(&format!("{}\n", serde_json::to_string(value)?))
+/// Text that is safe on a terminal, on one line.
+pub fn line(text: &str) -> String {
+    let joined: Vec<_> = text.lines().map(str::trim).collect();
+    escape(joined.join(" ").trim())
+}
+
+/// Text that is safe on a terminal, line by line.
+fn lines(text: &str) -> String {
+    let escaped: Vec<_> = text.split('\n').map(escape).collect();
+    escaped.join("\n")
+}
+
+/// JSON may have any letter in its strings, and only there: those that can't be printed are escaped in
+/// JSON's own way.
+fn printable_json(json: &str) -> Cow<'_, str> {
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return json.into();
+    }
+    let mut shown = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            ' '..='~' => shown.push(letter),
+            // One letter, unless it is escaped.
+            _ if letter.escape_debug().count() == 1 => shown.push(letter),
+            _ => {
+                let units = letter.encode_utf16(&mut [0; 2]).to_vec();
+                shown.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    shown.into()
 }
 
 /// Numbers under their heads: every column to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
-    columns(rows, |cell, width| format!("{cell:>width$}"))
+    columns(rows, |cell, space| space + cell)
 }
 
 /// Words beside words: every column to the left, indented.
 pub fn list(rows: &[Vec<String>]) -> String {
-    columns(rows, |cell, width| format!("{cell:<width$}"))
+    columns(rows, |cell, space| cell.to_owned() + &space)
         .lines()
         .map(|line| format!("  {}\n", line.trim_end()))
         .collect()
 }
 
-fn columns(rows: &[Vec<String>], align: impl Fn(&str, usize) -> String) -> String {
+/// A cell is one line, as wide as a terminal shows it.
+fn columns(rows: &[Vec<String>], align: impl Fn(&str, String) -> String) -> String {
+    let rows: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| escape(cell)).collect())
+        .collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<_> = (0..count)
         .map(|column| {
-            rows.iter()
-                .filter_map(|row| row.get(column))
-                .map(String::len)
-                .max()
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.width()).max().unwrap_or(0)
         })
-        .map(|width| width.unwrap_or(0))
         .collect();
     rows.iter()
         .map(|row| {
             let cells: Vec<_> = row
                 .iter()
                 .zip(&widths)
-                .map(|(cell, &width)| align(cell, width))
+                .map(|(cell, width)| align(cell, " ".repeat(width - cell.width())))
                 .collect();
             cells.join("  ") + "\n"
         })
@@ -54,11 +112,78 @@ fn columns(rows: &[Vec<String>], align: impl Fn(&str, usize) -> String) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows<const N: usize>(rows: [[&str; 2]; N]) -> Vec<Vec<String>> {
+        rows.map(|row| row.map(String::from).to_vec()).to_vec()
+    }
+
+    /// What moves the cursor, colours, or changes the order of what is shown.
+    fn is_obeyed(letter: char) -> bool {
+        letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}')
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [["vlan", "bytes"], ["10", "123456"]].map(|row| row.map(String::from).to_vec());
+        let rows = rows([["vlan", "bytes"], ["10", "123456"]]);
         assert_eq!(table(&rows), "vlan   bytes\n  10  123456\n");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_they_are_shown() {
+        let rows = rows([["\u{fc}", "1"], ["\u{7f51}\u{7edc}", "2"], ["\x1b", "3"]]);
+        assert_eq!(
+            list(&rows),
+            "  \u{fc}       1\n  \u{7f51}\u{7edc}    2\n  \\u{1b}  3\n"
+        );
+    }
+
+    #[test]
+    fn a_cell_is_no_line() {
+        let rows = rows([["a\nb", "1"], ["c", "2"]]);
+        assert_eq!(table(&rows), "a\\nb  1\n   c  2\n");
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(line("a\n  b\r\nc\n"), "a b c");
+        assert_eq!(line("a\x1b[2Jb\u{202e}"), r"a\u{1b}[2Jb\u{202e}");
+        assert_eq!(lines("a\nb\x07\n"), "a\nb\\u{7}\n");
+    }
+
+    #[test]
+    fn json_stays_what_it_is() {
+        for text in [
+            "web",
+            "\u{fc}\u{7f51}",
+            "\x1b[2J\n\"\\",
+            "\u{7f}\u{9b}\u{202e}\u{e0001}\u{1f600}",
+        ] {
+            let json = serde_json::to_string(text).unwrap();
+            let shown = printable_json(&json);
+            assert!(!shown.contains(is_obeyed), "{shown:?}");
+            assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
+        }
+        assert_eq!(printable_json("\"\u{202e}\u{fc}\""), "\"\\u202e\u{fc}\"");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_obeyed(cells in proptest::collection::vec(any::<String>(), 4), words: String) {
+            let rows: Vec<_> = cells.chunks(2).map(<[String]>::to_vec).collect();
+            for text in [table(&rows), list(&rows)] {
+                prop_assert_eq!(text.lines().count(), 2);
+                prop_assert!(!text.replace('\n', "").contains(is_obeyed), "{:?}", text);
+            }
+            prop_assert!(!line(&words).contains(is_obeyed));
+            prop_assert!(!lines(&words).replace('\n', "").contains(is_obeyed));
+            let json = serde_json::to_string(&words).unwrap();
+            prop_assert!(!printable_json(&json).contains(is_obeyed));
+        }
     }
 }

@@ -2,34 +2,37 @@
 //! result published for metrics. Everything is computed from scratch in each round, so that a lost
 //! event costs a moment and never correctness.
 
-use std::{
-    cell::Cell, collections::BTreeMap, convert::Infallible, rc::Rc, sync::Arc, time::Duration,
-};
+mod on_hooks;
+mod report;
 
-use anyhow::Context;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
-use vlanfast_common::{Parent, Settings, Source, SourceState, SourceStatus, Status, Vid};
+use vlanfast_common::{Direction, Parent, Settings, SourceState, SourceStatus, Vid};
 
 use crate::{
     clock,
     datapath::{
-        self, ethtool, hooks,
-        pins::{ENDPOINTS, NEIGHBORS, Pins, ROUTES, VLANS},
+        ethtool,
+        hooks::{self, Watch},
+        pins::Pins,
         tables::Maps,
     },
     error::Error,
-    source::{docker, netlink::Netlink},
+    heartbeat::{self, Freshness},
+    netlink::{Inventory, Netlink},
+    source::docker,
     state::{
         desired::{Desired, Tables, desired},
-        listeners::Listener,
-        names::names,
-        plan::{Capacity, Plan, plan},
-        published::{Hook, MapFill, Published},
-        snapshot::Ifindex,
-        wishes::{Routes, Wishes},
+        name::Name,
+        plan::{Capacity, plan},
+        published::{Hook, Published},
+        snapshot::{Ifindex, Nsid},
+        wishes::Wishes,
     },
 };
 
@@ -37,15 +40,16 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(5);
 /// Reads everything anew however quiet it is, should the kernel ever have kept something from us.
 const DOUBT: Duration = Duration::from_secs(60);
+/// Looks at the hooks: the kernel tells of qdiscs and filters, and of tcx programs and XDP links it does not.
+const LOOK: Duration = Duration::from_secs(2);
+/// Between two looks, however often somebody changes filters.
+const SPACE: Duration = Duration::from_millis(200);
 /// Before a source that failed is asked anew.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two beats, and how long one is good for: past it, the programs stop trusting the maps.
-const BEAT: Duration = Duration::from_secs(1);
-pub const VALIDITY: Duration = Duration::from_secs(3);
 
 /// The loop's state.
 pub struct Reconciler {
-    netlink: Netlink,
+    netlink: Inventory,
     docker: watch::Receiver<docker::State>,
     maps: Maps,
     pins: Pins,
@@ -55,10 +59,14 @@ pub struct Reconciler {
     /// What is in the maps.
     installed: Tables,
     netlink_status: SourceStatus,
-    /// There is something to do though the network is as it was: the last round failed, the trunk's name
-    /// was not free, or Docker has other names.
+    /// Since when netlink can't be read as a whole.
+    torn: Option<Instant>,
+    /// There is something to do though the network is as it was: the last round failed, the pins did not
+    /// follow the trunk's name, or Docker has other names.
     behind: bool,
     hooks: Vec<Hook>,
+    /// Once the programs are attached.
+    watch: Option<Watch>,
     /// Where the shortcut begins at the VLANs' own devices.
     parents: Option<hooks::Parents>,
     /// The programs that read these maps are at work.
@@ -66,32 +74,16 @@ pub struct Reconciler {
     /// Which tables lack something, as [`Settings::incomplete`] has it.
     incomplete: u32,
     tags_hidden: bool,
-    truth: Truth,
+    /// Netlink did not answer when it was asked about the hooks.
+    is_silent: bool,
+    freshness: Freshness,
     publish: watch::Sender<Option<Arc<Published>>>,
-}
-
-/// Since when the maps may be behind what is so; `None` where they are not, as far as is known.
-#[derive(Clone, Debug, Default)]
-pub struct Truth(Rc<Cell<Option<Instant>>>);
-
-impl Truth {
-    fn doubt(&self) {
-        self.0.set(self.0.get().or_else(|| Some(Instant::now())));
-    }
-
-    fn restore(&self) {
-        self.0.set(None);
-    }
-
-    fn holds(&self) -> bool {
-        self.0.get().is_none_or(|since| since.elapsed() < VALIDITY)
-    }
 }
 
 impl Reconciler {
     /// Reads the sources and fills the maps, which must be empty: the programs that use them are to be
     /// attached only then.
-    pub fn fill(
+    pub async fn fill(
         pins: Pins,
         trunk: Ifindex,
         wishes: Wishes,
@@ -99,7 +91,7 @@ impl Reconciler {
         docker: watch::Receiver<docker::State>,
     ) -> anyhow::Result<Self> {
         let mut reconciler = Self {
-            netlink: Netlink::open()?,
+            netlink: Inventory::open().await?,
             docker,
             capacity: maps.capacity()?,
             maps,
@@ -107,17 +99,23 @@ impl Reconciler {
             trunk,
             wishes,
             installed: Tables::default(),
-            netlink_status: SourceStatus::default(),
+            netlink_status: SourceStatus {
+                state: SourceState::Starting as u32,
+                ..SourceStatus::default()
+            },
+            torn: None,
             behind: false,
             hooks: vec![],
+            watch: None,
             parents: None,
             attached: false,
             incomplete: 0,
             tags_hidden: false,
-            truth: Truth::default(),
+            is_silent: false,
+            freshness: Freshness::default(),
             publish: watch::Sender::default(),
         };
-        reconciler.follow()?;
+        reconciler.follow().await?;
         Ok(reconciler)
     }
 
@@ -135,51 +133,73 @@ impl Reconciler {
     /// What each round finds, from now on with the hooks that were attached meanwhile.
     pub async fn publish(
         &mut self,
-        kernel: &datapath::netlink::Netlink,
+        kernel: &Netlink,
+        attached: [(Direction, hooks::Kind); 2],
         parents: Option<hooks::Parents>,
     ) -> anyhow::Result<watch::Receiver<Option<Arc<Published>>>> {
-        self.hooks = hooks::attached(kernel, &self.pins).await?;
+        let watch = Watch::of(attached);
+        self.hooks = watch.published(self.maps.settings()?.ingress_reason);
+        self.watch = Some(watch);
+        self.look_at_hooks(kernel).await?;
         self.parents = parents;
         self.attached = true;
         // Attaching may have taken seconds.
         self.behind = true;
-        self.follow()?;
+        self.follow().await?;
         Ok(self.publish.subscribe())
     }
 
-    /// Whether the maps are true, for [`heartbeat`].
-    pub fn truth(&self) -> Truth {
-        self.truth.clone()
+    /// How fresh the maps are, for the heartbeat.
+    pub fn freshness(&self) -> Freshness {
+        self.freshness.clone()
     }
 
-    /// Follows the sources until the trunk is gone, which is an error like any other.
-    pub async fn run(&mut self, kernel: &datapath::netlink::Netlink) -> anyhow::Result<Infallible> {
+    /// Follows the sources and watches the hooks until the trunk is gone, which is an error like any other.
+    pub async fn run(&mut self, kernel: &Netlink) -> anyhow::Result<Infallible> {
         let mut doubt = Instant::now() + DOUBT;
+        let (mut looked, mut look) = (Instant::now(), Instant::now() + LOOK);
         loop {
-            tokio::select! {
+            let due = tokio::select! {
                 heard = self.netlink.changed() => {
                     heard.context("failed to listen to netlink events")?;
-                    self.truth.doubt();
-                    // Whoever is new must not lose what comes for it before it is in the tables.
-                    let changing = |settings: &mut Settings| settings.incomplete |= Settings::CHANGING;
-                    if let Err(error) = self.maps.note(changing) {
-                        log::warn!("{error:#}");
-                    }
-                    sleep(SETTLE).await;
+                    self.settle().await
                 }
-                Ok(()) = self.docker.changed() => self.behind = true,
+                Ok(()) = self.docker.changed() => {
+                    self.behind = true;
+                    true
+                }
                 () = sleep_until(doubt) => {
-                    self.truth.doubt();
+                    self.freshness.mark_stale();
                     self.netlink.doubt();
-                    // Someone may have taken a program of ours off.
-                    self.behind |= self.parents.as_mut().is_some_and(hooks::Parents::doubt);
-                    self.hooks = hooks::attached(kernel, &self.pins).await.unwrap_or_default();
                     doubt = Instant::now() + DOUBT;
+                    true
                 }
+                () = sleep_until(look) => false,
+            };
+            if self.netlink.take_hook_events().may_be_of(self.trunk) {
+                look = look.min(looked + SPACE);
             }
-            match self.follow() {
-                Ok(()) if self.hides_tags() => self.truth.doubt(),
-                Ok(()) => self.truth.restore(),
+            if self.netlink.take_loss(self.trunk) {
+                let trunk = self.pins.trunk.to_string();
+                return Err(Error::TrunkGone { trunk }.into());
+            }
+            let mut differs = false;
+            if Instant::now() >= look {
+                differs = self.watch_hooks(kernel).await?;
+                looked = Instant::now();
+                look = looked + LOOK;
+            }
+            if !due && !differs {
+                continue;
+            }
+            match self.follow().await {
+                Ok(()) => {
+                    let is_withheld = self.hides_tags();
+                    self.freshness.withhold(is_withheld);
+                    if !self.is_silent {
+                        self.freshness.mark_fresh();
+                    }
+                }
                 Err(error) if is_gone(&error) => return Err(error),
                 Err(error) => {
                     log::warn!("{error:#}; trying again");
@@ -191,11 +211,30 @@ impl Reconciler {
         }
     }
 
+    /// Lets what belongs together come together, where devices or addresses have changed; whether they have.
+    async fn settle(&mut self) -> bool {
+        if !self.netlink.is_behind() {
+            return false;
+        }
+        self.freshness.mark_stale();
+        // Whoever is new must not lose what comes for it before it is in the tables.
+        let changing = |settings: &mut Settings| settings.incomplete |= Settings::CHANGING;
+        if let Err(error) = self.maps.note(changing) {
+            log::warn!("{error:#}");
+        }
+        sleep(SETTLE).await;
+        true
+    }
+
     /// Whether somebody has turned on what keeps XDP from seeing tags: then tables by VLAN mean nothing.
     fn hides_tags(&mut self) -> bool {
-        let trunk = &self.pins.trunk;
-        let by_xdp = self.hooks.iter().any(|hook| hook.mode.starts_with("xdp"));
-        let hides = by_xdp && ethtool::strips_tags(trunk).unwrap_or(false);
+        let link = self.netlink.network().find((Nsid::Own, self.trunk));
+        let Some(trunk) = link.map(|(_, link)| &link.name) else {
+            return self.tags_hidden;
+        };
+        let by_xdp = self.watch.as_ref().is_some_and(Watch::is_by_xdp);
+        // A device that can't be asked is as it was.
+        let hides = by_xdp && ethtool::strips_tags(trunk).unwrap_or(self.tags_hidden);
         if hides && !self.tags_hidden {
             log::warn!(
                 "{trunk} strips VLAN tags before XDP sees them, since somebody has turned rx-vlan-offload on: \
@@ -207,83 +246,87 @@ impl Reconciler {
     }
 
     /// From what the sources show by now to what is in the maps.
-    fn follow(&mut self) -> anyhow::Result<()> {
-        let differs = self.netlink.refresh()?;
-        self.netlink_status = SourceStatus {
-            state: SourceState::Ok as u32,
-            last_success: clock::seconds_since_1970(),
-            reserved: 0,
-        };
+    async fn follow(&mut self) -> anyhow::Result<()> {
+        let differs = self.netlink.refresh().await?;
+        self.note_success();
         match differs || self.behind {
-            true => self.round()?,
+            true => {
+                self.see_the_trunk().await?;
+                self.round()?;
+            }
             false => self.report_sources()?,
         }
+        let incomplete = self.incomplete | self.unread();
         // The programs of a process that was there before share the note, and have tables of their own.
         match self.attached {
-            true => self
-                .maps
-                .note(|settings| settings.incomplete = self.incomplete),
+            true => self.maps.note(|settings| settings.incomplete = incomplete),
             false => Ok(()),
+        }
+    }
+
+    /// Only a whole read is a success. One that is not, is for a moment no failure either: something changed
+    /// in its middle.
+    fn note_success(&mut self) {
+        if self.netlink.is_whole() {
+            self.torn = None;
+            self.netlink_status = SourceStatus {
+                state: SourceState::Ok as u32,
+                last_success: clock::seconds_since_1970(),
+                reserved: 0,
+            };
+        } else if self.torn.get_or_insert_with(Instant::now).elapsed() > heartbeat::VALIDITY {
+            if self.netlink_status.state != SourceState::Unreachable as u32 {
+                log::warn!(
+                    "netlink can't be read as a whole: until it can, nothing is dropped or limited for want of a taker"
+                );
+            }
+            self.netlink_status.state = SourceState::Unreachable as u32;
+        }
+    }
+
+    /// What the tables may lack because it can't be read, as [`Settings::incomplete`] has it: who is not seen is
+    /// not absent.
+    fn unread(&self) -> u32 {
+        match self.netlink.is_whole() {
+            true => 0,
+            false => Settings::ENDPOINTS | Settings::NEIGHBORS | Settings::VLANS,
+        }
+    }
+
+    /// Without the trunk, the tables would be empty; but only the kernel's word means that it is gone.
+    async fn see_the_trunk(&mut self) -> anyhow::Result<()> {
+        let trunk = (Nsid::Own, self.trunk);
+        if self.netlink.network().find(trunk).is_some() {
+            return Ok(());
+        }
+        let name = self.pins.trunk.to_string();
+        match self.netlink.is_gone(self.trunk).await? {
+            true => Err(Error::TrunkGone { trunk: name }.into()),
+            false => Err(anyhow!("what netlink says of {name} can't be read")),
         }
     }
 
     /// Lets everybody know that the maps are not kept up to date for the moment.
     fn failed(&mut self) {
         self.behind = true;
+        self.freshness.mark_stale();
         self.netlink_status.state = SourceState::Unreachable as u32;
         // It may be the maps that failed; the warning has said why.
         let _ = self.report_sources();
-    }
-
-    /// Reports how the sources do, where nothing else is new.
-    fn report_sources(&mut self) -> anyhow::Result<()> {
-        let sources = self.sources();
-        self.publish.send_if_modified(|published| {
-            let Some(published) = published else {
-                return false;
-            };
-            *published = Arc::new(Published {
-                sources,
-                hooks: self.hooks.clone(),
-                ..Published::clone(published)
-            });
-            true
-        });
-        let status = self.maps.status()?;
-        self.maps.set_status(&Status { sources, ..status })
-    }
-
-    fn sources(&self) -> [SourceStatus; Source::ALL.len()] {
-        let mut sources = [SourceStatus::default(); Source::ALL.len()];
-        sources[Source::Netlink as usize] = self.netlink_status;
-        sources[Source::Docker as usize] = self.docker.borrow().status;
-        sources
-    }
-
-    /// The VLANs that are left alone, and why.
-    fn listeners(&self) -> BTreeMap<Vid, Vec<Listener>> {
-        let vlans = self.installed.vlans.iter();
-        let rows = vlans.map(|(vid, parent)| (*vid, Listener::of(*parent).collect::<Vec<_>>()));
-        rows.filter(|(_, listeners)| !listeners.is_empty())
-            .collect()
     }
 
     fn round(&mut self) -> anyhow::Result<()> {
         let mut desired = desired(self.netlink.network(), self.trunk);
         self.wishes.write(&mut desired.tables);
         let begun = self.begin_at_parents(&mut desired);
-        let Some(name) = desired.parents.get(&Vid::UNTAGGED) else {
-            return Err(Error::TrunkGone {
-                trunk: self.pins.trunk.clone(),
-            }
-            .into());
-        };
-        let named = *name == self.pins.trunk || self.rename(name);
+        let name = desired.parents.get(&Vid::UNTAGGED).cloned();
+        let name = name.with_context(|| format!("nobody has seen {}", self.pins.trunk))?;
+        let named = name == self.pins.trunk || self.rename(&name);
         let plan = plan(&self.installed, &desired.tables, self.capacity);
         let incomplete = plan.incomplete() | desired.tables.unseen();
+        let for_now = incomplete | self.unread();
         // Before the tables lack anything; and they lack it until the last of it is there.
-        self.maps
-            .note(|settings| settings.incomplete |= incomplete)?;
+        self.maps.note(|settings| settings.incomplete |= for_now)?;
         let applied = self.maps.apply(&plan);
         match applied {
             Ok(()) => plan.apply_to(&mut self.installed),
@@ -313,9 +356,8 @@ impl Reconciler {
         followed.is_ok()
     }
 
-    /// Follows the trunk's name, or says that it has to be tried again: another trunk's pins may be in the
-    /// way until that has followed its own.
-    fn rename(&mut self, name: &str) -> bool {
+    /// Follows the trunk's name, or says that it has to be tried again.
+    fn rename(&mut self, name: &Name) -> bool {
         let renamed = self.pins.rename(name);
         match &renamed {
             Ok(()) => log::warn!("the trunk is called {name} now"),
@@ -323,82 +365,9 @@ impl Reconciler {
         }
         renamed.is_ok()
     }
-
-    /// Tells `status` and the metrics.
-    fn report(&mut self, desired: Desired, plan: &Plan) -> anyhow::Result<()> {
-        let docker = self.docker.borrow_and_update().clone();
-        let sources = self.sources();
-        self.maps.set_status(&Status {
-            sources,
-            endpoints_left_out: plan.endpoints.left_out,
-            neighbors_left_out: plan.neighbors.left_out,
-            service_parents: desired.service_parents,
-            stacked: desired.stacked,
-            routes_left_out: plan.routes.left_out,
-            reserved: [0; 3],
-        })?;
-        let mut endpoints = names(&desired, &docker.docker);
-        endpoints.retain(|key, _| self.installed.endpoints.contains_key(key));
-        let fill = |map, entries: usize, capacity, left_out| MapFill {
-            map,
-            entries: entries as u32,
-            capacity,
-            left_out,
-        };
-        let installed = &self.installed;
-        let mut published = Published {
-            trunk: self.pins.trunk.clone(),
-            parents: Arc::new(desired.parents),
-            endpoints: Arc::new(endpoints),
-            maps: vec![
-                fill(VLANS, installed.vlans.len(), Parent::COUNT, 0),
-                fill(
-                    ENDPOINTS,
-                    installed.endpoints.len(),
-                    self.capacity.endpoints,
-                    plan.endpoints.left_out,
-                ),
-                fill(
-                    NEIGHBORS,
-                    installed.neighbors.len(),
-                    self.capacity.neighbors,
-                    plan.neighbors.left_out,
-                ),
-                fill(
-                    ROUTES,
-                    installed.routes.len(),
-                    self.capacity.routes,
-                    plan.routes.left_out,
-                ),
-            ],
-            sources,
-            hooks: self.hooks.clone(),
-            policy: self.maps.settings()?.policy,
-            listeners: Arc::new(self.listeners()),
-        };
-        if self.wishes.routes == Routes::None {
-            published.maps.retain(|fill| fill.map != ROUTES);
-        }
-        self.publish.send_replace(Some(Arc::new(published)));
-        Ok(())
-    }
 }
 
 /// Whether a failure is that the trunk is gone: nothing can be attached to it any more.
 pub fn is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::TrunkGone { .. }))
-}
-
-/// Moves the heartbeat for as long as the maps are true; past it, the programs pass every frame.
-pub async fn heartbeat(maps: &mut Maps, truth: Truth) -> anyhow::Result<Infallible> {
-    let mut last = Instant::now();
-    loop {
-        sleep(BEAT).await;
-        // After a pause of the whole process nobody knows yet what has changed meanwhile.
-        let rested = last.elapsed() < VALIDITY;
-        last = Instant::now();
-        if rested && truth.holds() {
-            maps.beat(VALIDITY)?;
-        }
-    }
 }

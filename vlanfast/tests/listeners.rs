@@ -36,7 +36,7 @@ impl Lan {
         lower: Option<(Nsid, u32)>,
     ) -> &mut Link {
         let link = Link {
-            name: format!("d{index}"),
+            name: format!("d{index}").as_str().into(),
             mac: Mac(match kind {
                 // As a VLAN device and its trunk have it.
                 Kind::Vlan(_) | Kind::Other => [2, 0, 0, 0, 0, 1],

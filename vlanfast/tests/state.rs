@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use vlanfast::state::{
     desired::{Desired, desired},
+    name::Name,
     plan::{Capacity, plan},
     snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Promiscuity},
 };
@@ -134,7 +135,7 @@ fn a_container_in_two_vlans_is_two_endpoints() {
             "{address}"
         );
     }
-    assert_eq!(desired.devices[&key(10, 5)].parent, "eth0.10");
+    assert_eq!(desired.devices[&key(10, 5)].parent, "eth0.10".into());
 }
 
 #[test]
@@ -153,7 +154,7 @@ fn the_host_itself_is_a_taker_on_every_parent_but_no_endpoint() {
     }
     assert_eq!(desired.tables.neighbors.len(), 2);
     assert!(desired.devices.is_empty());
-    let parents: Vec<_> = desired.parents.values().map(String::as_str).collect();
+    let parents: Vec<_> = desired.parents.values().map(Name::to_string).collect();
     assert_eq!(parents, ["eth0", "eth0.10", "eth0.20"]);
 }
 
@@ -323,7 +324,7 @@ fn a_vlan_device_that_was_moved_away_still_gives_its_macvlans_their_vlan() {
     assert_eq!(endpoints(&desired), [key(30, 6)]);
     let parent = desired.tables.vlans[&vid(30)];
     assert_eq!(parent.ifindex, 0, "there is nowhere to redirect to");
-    assert_eq!(desired.parents[&vid(30)], "eth0.30");
+    assert_eq!(desired.parents[&vid(30)], "eth0.30".into());
 }
 
 #[test]

@@ -42,7 +42,7 @@ say "Put vlanfast on the trunk"
 echo "\$ vlanfast attach eth0 &"
 vlanfast attach eth0 &
 attached=$!
-for _ in $(seq 50); do [ -e /sys/fs/bpf/vlanfast/eth0/SETTINGS ] && break; sleep 0.2; done
+for _ in $(seq 50); do ls /sys/fs/bpf/vlanfast/*:eth0/SETTINGS >/dev/null 2>&1 && break; sleep 0.2; done
 sleep 2
 failed=0
 say "Who is behind it"

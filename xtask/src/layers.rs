@@ -14,6 +14,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cmd", &[]),
     // The loop between the sources and the maps.
     ("reconcile", &["cmd", "cli", "metrics", "output"]),
+    // Moves what the programs look at, and tells whoever started us.
+    (
+        "heartbeat",
+        &["cmd", "cli", "metrics", "output", "reconcile", "source"],
+    ),
+    // Stands alone: a socket and what is said by it.
+    (
+        "notify",
+        &[
+            "cmd",
+            "cli",
+            "datapath",
+            "heartbeat",
+            "metrics",
+            "output",
+            "reconcile",
+            "source",
+            "state",
+        ],
+    ),
     (
         "datapath",
         &["cmd", "metrics", "output", "reconcile", "source"],
@@ -21,7 +41,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Knows what is so, and nothing of what is made of it.
     (
         "source",
-        &["cmd", "cli", "datapath", "metrics", "output", "reconcile"],
+        &[
+            "cmd",
+            "cli",
+            "datapath",
+            "metrics",
+            "netlink",
+            "output",
+            "reconcile",
+        ],
     ),
     // Pure: decides, and asks nobody.
     (
@@ -31,7 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "output",
             "datapath::hooks",
             "datapath::load",
-            "datapath::netlink",
+            "netlink",
         ],
     ),
     // Pure as well: stands on nothing but `vlanfast-common`.
@@ -43,6 +71,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "datapath",
             "error",
             "metrics",
+            "netlink",
             "output",
             "reconcile",
             "source",
@@ -51,14 +80,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Shows what it is given: the counters too are read by whoever starts it.
     (
         "metrics",
-        &["cmd", "cli", "datapath", "output", "reconcile", "source"],
+        &[
+            "cmd",
+            "cli",
+            "datapath",
+            "netlink",
+            "output",
+            "reconcile",
+            "source",
+        ],
     ),
     (
         "cli",
         &["cmd", "output", "datapath", "metrics", "reconcile"],
     ),
+    // The one way to the kernel's rtnetlink. It decides nothing.
     (
-        "link",
+        "netlink",
         &[
             "cmd",
             "cli",
@@ -67,10 +105,29 @@ const LAYERS: &[(&str, &[&str])] = &[
             "output",
             "reconcile",
             "source",
+            "state::desired",
+            "state::plan",
         ],
     ),
     ("output", &["cmd", "datapath", "cli"]),
-    ("error", &["cmd", "datapath", "cli", "output"]),
+    ("error", &["cmd", "datapath", "cli", "netlink"]),
+    // Stands alone: signals, and an end that comes.
+    (
+        "stop",
+        &[
+            "cmd",
+            "cli",
+            "datapath",
+            "error",
+            "heartbeat",
+            "metrics",
+            "netlink",
+            "output",
+            "reconcile",
+            "source",
+            "state",
+        ],
+    ),
 ];
 
 /// What `vlanfast-common` must not name: it is packet logic alone.

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use crate::vm::{self, End, Job, Kernel};
 use crate::{ebpf, setup, sh};
 use bracket::{Bracket, bracket};
-use guest::PROGRAM_TIMEOUT;
+use guest::{Clock, PROGRAM_TIMEOUT};
 use report::{Count, Tracker};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long)]
     release: bool,
     /// Run this program of the vm level only
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(guest::PROGRAMS))]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(guest::names()))]
     program: Option<String>,
     /// Run the vm level's program for NICs with two queues, and no other; root
     #[arg(long, conflicts_with = "program")]
@@ -182,10 +182,21 @@ impl<'a> Session<'a> {
         println!("== {name}");
         let start = Instant::now();
         let mut tracker = Tracker::default();
-        // A lab that doesn't work fails its level; the others still run.
-        if let Err(error) = self.run(level, kernel, &mut tracker) {
-            println!("  {name}: {error:#}");
-            tracker.fail(format!("{error:#}"));
+        // A lab that doesn't work fails its level; the others, and the level's other guest, still run.
+        let note = |ended: Result<()>, tracker: &mut Tracker| {
+            if let Err(error) = ended {
+                println!("  {name}: {error:#}");
+                tracker.fail(format!("{error:#}"));
+            }
+        };
+        match (level, kernel) {
+            (Level::Vm, Some(kernel)) => {
+                for (clock, programs) in guest::guests(self.args, kernel) {
+                    let ended = self.guest(kernel, clock, &programs, &mut tracker);
+                    note(ended, &mut tracker);
+                }
+            }
+            _ => note(self.run(level, &mut tracker), &mut tracker),
         }
         if tracker.count.total() == 0 && self.args.filter.is_none() {
             println!("  {name}: no test ran");
@@ -198,12 +209,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn run(&self, level: Level, kernel: Option<Kernel>, tracker: &mut Tracker) -> Result<()> {
-        match (level, kernel) {
-            (Level::Host, _) => self.host(tracker),
-            (Level::Vm, Some(kernel)) => self.vm(kernel, tracker),
-            (Level::Netns, _) => NETNS.iter().try_for_each(|name| self.direct(name, tracker)),
-            (level, _) => self.direct(level_name(level), tracker),
+    /// Runs a level on this machine's kernel.
+    fn run(&self, level: Level, tracker: &mut Tracker) -> Result<()> {
+        match level {
+            Level::Host => self.host(tracker),
+            Level::Netns => NETNS.iter().try_for_each(|name| self.direct(name, tracker)),
+            level => self.direct(level_name(level), tracker),
         }
     }
 
@@ -307,10 +318,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn vm(&self, kernel: Kernel, tracker: &mut Tracker) -> Result<()> {
-        let programs = guest::programs(self.args, kernel);
-        let script = guest::script(self.args, &programs);
-        let mut job = Job::new(kernel.to_string(), kernel, script);
+    /// Boots a guest and runs programs in it.
+    fn guest(
+        &self,
+        kernel: Kernel,
+        clock: Clock,
+        programs: &[&str],
+        tracker: &mut Tracker,
+    ) -> Result<()> {
+        let script = guest::script(self.args, programs);
+        let name = match clock {
+            Clock::Real => kernel.to_string(),
+            Clock::Counted => format!("{kernel}-icount"),
+        };
+        let mut job = Job::new(name, kernel, script);
+        job.icount = clock == Clock::Counted;
         if self.args.queues {
             job.queues = Some(2);
         }
@@ -319,7 +341,7 @@ impl<'a> Session<'a> {
             job.files
                 .push(vm::File::new(self.program(name)?, format!("bin/{name}")));
         }
-        for name in programs {
+        for &name in programs {
             job.files
                 .push(vm::File::new(self.program(name)?, format!("tests/{name}")));
         }

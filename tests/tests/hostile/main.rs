@@ -2,8 +2,10 @@
 //! another device, tools that share a hook, a process that hangs, and any input at all.
 
 mod hooks;
+mod http;
 mod identity;
 mod input;
 mod netlink;
+mod signals;
 mod strangers;
 mod watchdog;

@@ -1,1 +1,304 @@
 //! What can't be read is not absent, and a signal ends any phase.
+
+use std::{fs::File, net::IpAddr, os::fd::AsFd, thread};
+
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+use tokio::runtime::Builder;
+use vlanfast::{
+    datapath::load,
+    netlink::{
+        Netlink,
+        tc::{Filters, NoClsact},
+    },
+    state::{name::Name, snapshot::Ifindex},
+};
+use vlanfast_common::{Direction, Policy};
+use vlanfast_tests::{
+    program::{detach, is_pinned, vlanfast},
+    require,
+    sync::{Taker, attach, container, endpoint, eventually},
+    topology::{Netns, Wire},
+};
+
+/// `Büro` in ISO 8859-1, which is no UTF-8.
+const ALIAS: &str = r#""$(printf 'B\374ro')""#;
+/// A name that is no UTF-8 either, and one that clears a terminal; each as a shell writes it, and as it is shown.
+const NAMES: [(&str, &str); 2] = [
+    (r#""$(printf '\377\376')""#, r"\xff\xfe"),
+    (r#""$(printf '\033[2J')""#, r"\u{1b}[2J"),
+];
+
+fn set_alias(netns: &Netns, device: &str) {
+    let line = format!("ip link set {device} alias {ALIAS}");
+    netns.run(&line).unwrap();
+}
+
+/// What `status` shows, less what goes on by itself.
+fn status(attached: &vlanfast_tests::program::Attached) -> Value {
+    let mut status = attached.status().unwrap();
+    status.as_object_mut().unwrap().remove("sources");
+    status
+}
+
+/// A container whose device speaks both versions of IP.
+fn with_both(wire: &Wire, device: &str, address: &str, address6: &str) -> Netns {
+    let container = container(wire, device, address);
+    let line = format!(
+        "echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6; \
+         ip addr add {address6}/64 dev {device} nodad"
+    );
+    container.run(&line).unwrap();
+    container
+}
+
+fn has(row: &Value, address: &str) -> bool {
+    let addresses = row["addresses"].as_array().unwrap();
+    addresses.iter().any(|it| it == address)
+}
+
+#[test]
+fn an_alias_that_is_no_text_on_an_attached_trunk_changes_nothing() {
+    require!("alias", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let attached = attach(&wire, &["--storm-limit", "20", "--on-exit", "keep"]);
+    let _first = with_both(&wire, "mv0", "192.0.2.10", "fd00::10");
+    let there = |endpoints: &[Value]| {
+        endpoint(endpoints, "mv0").is_some_and(|row| has(row, "192.0.2.10") && has(row, "fd00::10"))
+    };
+    eventually("both addresses", &attached, there);
+    let before = status(&attached);
+    assert_eq!(before["policy"]["storm_limit"], 20, "{before:#}");
+    set_alias(&wire.host, &wire.trunk);
+    // Whoever comes after it has been heard.
+    let second = container(&wire, "mv1", "192.0.2.11");
+    eventually("the next", &attached, |rows| rows.len() == 2 && there(rows));
+    drop(second);
+    eventually("the first alone", &attached, |rows| {
+        rows.len() == 1 && there(rows)
+    });
+    assert_eq!(status(&attached), before);
+    assert_eq!(attached.status().unwrap()["heartbeat"], "alive");
+    let ended = vlanfast(&wire.host, &["detach", &wire.trunk]).unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!is_pinned(&wire.trunk));
+}
+
+#[test]
+fn an_alias_that_is_no_text_is_no_obstacle_to_attach() {
+    require!(
+        "alias before",
+        nix::unistd::geteuid().is_root(),
+        "needs root"
+    );
+    let wire = Wire::veth().unwrap();
+    set_alias(&wire.host, &wire.trunk);
+    set_alias(&wire.router, "wire");
+    let inside = container(&wire, "mv0", "192.0.2.10");
+    set_alias(&inside, "mv0");
+    let attached = attach(&wire, &["--storm-limit", "20"]);
+    let there = |endpoints: &[Value]| endpoint(endpoints, "mv0").is_some();
+    eventually("the endpoint", &attached, there);
+    assert_eq!(
+        attached.status().unwrap()["ifindex"]
+            .as_u64()
+            .map(|it| it > 0),
+        Some(true)
+    );
+    // It changes while we listen, too.
+    inside.run("ip link set mv0 down").unwrap();
+    set_alias(&inside, "mv0");
+    inside.run("ip addr add 192.0.2.99/24 dev mv0").unwrap();
+    eventually("its second address", &attached, |endpoints| {
+        endpoint(endpoints, "mv0")
+            .is_some_and(|row| has(row, "192.0.2.10") && has(row, "192.0.2.99"))
+    });
+    attached.stop().unwrap();
+    assert!(!is_pinned(&wire.trunk));
+    detach(&wire.host, &wire.trunk).unwrap();
+}
+
+#[test]
+fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
+    require!("names", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let attached = attach(&wire, &[]);
+    let inside = with_both(&wire, "mv0", "192.0.2.10", "fd00::10");
+    eventually("both addresses", &attached, |endpoints| {
+        endpoint(endpoints, "mv0").is_some_and(|row| has(row, "fd00::10"))
+    });
+    let mac = inside.mac("mv0").unwrap();
+    let tables = Taker::open(&wire.trunk).unwrap();
+    let mut device = "mv0".to_owned();
+    for (name, shown) in NAMES {
+        // Before Linux 6.2 a device has to be down for it, and loses its IPv6 addresses.
+        let line = format!(
+            "ip link set {device} name {name} 2>/dev/null || {{ ip link set {device} down && \
+             ip link set {device} name {name} && ip link set {name} up && \
+             ip addr add fd00::10/64 dev {name} nodad; }}"
+        );
+        inside.run(&line).unwrap();
+        device = name.to_owned();
+        // Something that the loop has seen since.
+        let later = container(&wire, "later", "192.0.2.11");
+        eventually("the next", &attached, |endpoints| {
+            endpoint(endpoints, "later").is_some()
+        });
+        let rows = attached.endpoints().unwrap();
+        let row = endpoint(&rows, shown).unwrap_or_else(|| panic!("no {shown} in {rows:#?}"));
+        assert!(has(row, "192.0.2.10") && has(row, "fd00::10"), "{row}");
+        for address in ["192.0.2.10", "fd00::10"] {
+            let address: IpAddr = address.parse().unwrap();
+            assert!(tables.has(0, mac, address).unwrap(), "{address}");
+        }
+        let text = vlanfast(&wire.host, &["endpoints", &wire.trunk, "--docker", "off"]).unwrap();
+        assert!(text.stdout.contains(shown), "{}", text.stdout);
+        assert!(
+            !text.stdout.contains(['\u{1b}', '\u{fffd}']),
+            "{}",
+            text.stdout
+        );
+        drop(later);
+    }
+    inside.run(&format!("ip link del {device}")).unwrap();
+    eventually("nobody", &attached, <[Value]>::is_empty);
+    attached.stop().unwrap();
+}
+
+/// Runs in a namespace, on a thread that ends with it.
+fn inside<T: Send>(netns: &Netns, work: impl AsyncFnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            let file = File::open(netns.path()).unwrap();
+            setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(work())
+        });
+        there
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn programs(filters: &Filters) -> Vec<u32> {
+    let programs = filters.list.iter().map(|filter| filter.program.as_ref());
+    programs.map(|program| program.unwrap().id).collect()
+}
+
+#[test]
+fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
+    require!("filter", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let trunk = wire.trunk.as_str();
+    // An index means the same device under any name.
+    wire.host
+        .run(&format!(
+            "ip link property add dev {trunk} altname {trunk}-an-alternative-name"
+        ))
+        .unwrap();
+    inside(&wire.host, async || {
+        let netlink = Netlink::connect().unwrap();
+        let alternative = Name::from(format!("{trunk}-an-alternative-name").as_str());
+        let by = async |name: &Name| netlink.link(name).await.unwrap();
+        let device = by(&alternative).await.unwrap();
+        assert_eq!(device.name, Name::from(trunk));
+        assert_eq!(by(&trunk.into()).await, Some(device.clone()));
+        for none in ["nobody", "nobody-by-a-longer-name", ""] {
+            assert_eq!(by(&none.into()).await, None, "{none}");
+        }
+        assert_eq!(by(&Name::new(&[b'a'; 200])).await, None);
+        assert_eq!(netlink.link_of(Ifindex(0)).await.unwrap(), None);
+        assert_eq!(
+            netlink.link_of(Ifindex(i32::MAX as u32)).await.unwrap(),
+            None
+        );
+
+        let mut ebpf = load::load(&Policy::default(), 0).unwrap();
+        let mut program = |name| {
+            let program = load::tc(&mut ebpf, name).unwrap();
+            let id = program.info().unwrap().id();
+            (
+                program.fd().unwrap().as_fd().try_clone_to_owned().unwrap(),
+                id,
+            )
+        };
+        let ((rx, rx_id), (tx, tx_id)) = (program(load::RX), program(load::TX));
+        let (index, hook) = (device.ifindex, Direction::Rx);
+        assert!(!netlink.has_clsact(index).await.unwrap());
+        assert!(netlink.filters(index, hook).await.unwrap().are_none());
+        netlink.add_clsact(index).await.unwrap();
+        let taken = netlink.add_clsact(index).await.unwrap_err();
+        assert!(matches!(taken, NoClsact::Taken), "{taken:?}");
+        assert!(netlink.has_clsact(index).await.unwrap());
+
+        let first = netlink
+            .add_filter(index, hook, rx.as_fd(), "first")
+            .await
+            .unwrap();
+        // Whoever comes later, and leaves the place to the kernel, comes first.
+        let second = netlink
+            .add_filter(index, hook, tx.as_fd(), "second")
+            .await
+            .unwrap();
+        assert!(first.priority != 0 && first.handle != 0 && second.priority < first.priority);
+        let filters = netlink.filters(index, hook).await.unwrap();
+        assert_eq!(programs(&filters), [tx_id, rx_id]);
+        assert!(!filters.incomplete && !filters.are_none());
+        let found = &filters.list[1];
+        assert_eq!(
+            (found.priority, found.handle, found.chain),
+            (first.priority, first.handle, 0)
+        );
+        assert_eq!(found.kind, "bpf".into());
+        assert_eq!(found.program.as_ref().unwrap().name, "first".into());
+        assert!(
+            netlink
+                .filters(index, Direction::Tx)
+                .await
+                .unwrap()
+                .are_none()
+        );
+
+        netlink
+            .replace_filter(first, tx.as_fd(), "first")
+            .await
+            .unwrap();
+        let filters = netlink.filters(index, hook).await.unwrap();
+        assert_eq!(programs(&filters), [tx_id, tx_id]);
+
+        netlink.remove_filter(second).await.unwrap();
+        // It stays for the other.
+        netlink.remove_clsact_if_empty(index).await.unwrap();
+        assert!(netlink.has_clsact(index).await.unwrap());
+        netlink.remove_filter(first).await.unwrap();
+        netlink.remove_filter(first).await.unwrap();
+        netlink.remove_clsact_if_empty(index).await.unwrap();
+        assert!(!netlink.has_clsact(index).await.unwrap());
+    });
+}
+
+#[test]
+fn another_ingress_qdisc_is_told_from_other_failures() {
+    require!("ingress", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    wire.host
+        .run(&format!("tc qdisc add dev {} ingress", wire.trunk))
+        .unwrap();
+    inside(&wire.host, async || {
+        let netlink = Netlink::connect().unwrap();
+        let device = netlink
+            .link(&wire.trunk.as_str().into())
+            .await
+            .unwrap()
+            .unwrap();
+        let taken = netlink.add_clsact(device.ifindex).await.unwrap_err();
+        assert!(matches!(taken, NoClsact::Taken), "{taken:?}");
+        let kinds = netlink.qdiscs(device.ifindex).await.unwrap();
+        assert!(kinds.iter().any(|qdisc| qdisc.kind == "ingress".into()));
+        let nobody = netlink
+            .add_clsact(Ifindex(i32::MAX as u32))
+            .await
+            .unwrap_err();
+        assert!(matches!(nobody, NoClsact::Other(_)), "{nobody:?}");
+    });
+}

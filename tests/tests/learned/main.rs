@@ -247,8 +247,8 @@ fn a_router_that_takes_its_time_is_waited_for_once() {
         println!(
             "figure: {delay} each way: a ping takes {routed} ms by the router, {learned} ms learnt"
         );
-        // The delay takes no time of the machine's.
-        assert!(routed > there_and_back && learned < routed - there_and_back / 2.0);
+        // The delay takes no time of the machine's. `ping` rounds: 10.004 ms are printed as 10.0.
+        assert!(routed >= there_and_back && learned < routed - there_and_back / 2.0);
         attached.stop().unwrap();
     }
 }

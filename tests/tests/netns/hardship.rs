@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use vlanfast::datapath::{pins::Pins, tables::settings};
+use vlanfast::datapath::tables::settings;
 use vlanfast_common::Settings;
 use vlanfast_tests::{
     program::vlanfast,
@@ -16,6 +16,8 @@ use vlanfast_tests::{
     sync::{Taker, attach, container, endpoint, eventually, placed},
     topology::{Netns, Wire},
 };
+
+use super::opened;
 
 #[test]
 fn a_full_map_says_so_passes_the_rest_and_heals() {
@@ -46,7 +48,7 @@ fn a_full_map_says_so_passes_the_rest_and_heals() {
             thread::sleep(Duration::from_millis(20));
         }
     };
-    let incomplete = || settings(&Pins::of(&wire.trunk)).unwrap().incomplete;
+    let incomplete = || settings(&opened(&wire.trunk)).unwrap().incomplete;
     wait("two too many", (4, 4, 2));
     let noted = |expected| eventually("the note", &attached, |_| incomplete() == expected);
     noted(Settings::ENDPOINTS);
@@ -112,14 +114,14 @@ fn containers_that_were_exchanged_unseen_are_told_apart() {
 }
 
 /// How many events the one process that listens in a namespace has lost: the column Drops of
-/// `/proc/net/netlink`, in the row whose groups are those of `source/netlink/events.rs`.
+/// `/proc/net/netlink`, in the row whose groups are those of `netlink/events.rs`.
 fn lost_events(netns: &Netns) -> u64 {
     let table = netns.run("cat /proc/net/netlink").unwrap();
     let mut rows = table
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>());
     let row = rows
-        .find(|row| row[3] == "08000111")
+        .find(|row| row[3] == "08000119")
         .expect("vlanfast listens");
     row[8].parse().unwrap()
 }

@@ -6,13 +6,12 @@ use aya::{
     Ebpf,
     maps::PerCpuArray,
     programs::{
-        LinkOrder, TcAttachType,
+        LinkOrder, SchedClassifier, TcAttachType,
         tc::{NlOptions, TcAttachOptions},
     },
 };
 use nix::sys::signal::Signal;
-use vlanfast::datapath::load;
-use vlanfast_common::{Counters, Policy};
+use vlanfast_common::Counters;
 use vlanfast_tests::{
     capture::{Packets, in_netns},
     packet::{Cast, HOST, Row, Sums, add, frame, tag},
@@ -24,6 +23,8 @@ use vlanfast_tests::{
     topology::{WIRE, Wire},
     traffic::{Tally, Traffic, rate},
 };
+
+use super::strangers;
 
 #[test]
 fn every_signal_that_ends_it_leaves_nothing_behind() {
@@ -154,8 +155,9 @@ fn messages_are_shown_when_asked_for() {
 pub fn foreign(wire: &Wire, options: fn() -> TcAttachOptions) -> Ebpf {
     let trunk = wire.trunk.clone();
     in_netns(&wire.host.path(), move || {
-        let mut ebpf = load::load(&Policy::default(), 0)?;
-        let program = load::tc(&mut ebpf, load::RX)?;
+        let mut ebpf = strangers();
+        let program: &mut SchedClassifier = ebpf.program_mut("stranger_rx").unwrap().try_into()?;
+        program.load()?;
         program.attach_with_options(&trunk, TcAttachType::Ingress, options())?;
         Ok(ebpf)
     })
@@ -193,7 +195,7 @@ fn programs_of_others_go_on_running() {
     };
     let before = filters();
     assert!(
-        before.contains("vlanfast_rx"),
+        before.contains("stranger_rx"),
         "the foreign filter is there: {before}"
     );
 

@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use vlanfast::datapath::{pins::Pins, tables::settings};
+use vlanfast::datapath::tables::settings;
 use vlanfast_common::Settings;
 use vlanfast_tests::{
     capture::Packets,
@@ -13,6 +13,8 @@ use vlanfast_tests::{
     sync::{attach, container, endpoint, eventually, listeners},
     topology::{Netns, Wire},
 };
+
+use super::opened;
 
 /// How long something that must not come is waited for.
 const QUIET: Duration = Duration::from_millis(300);
@@ -60,7 +62,7 @@ fn those_who_take_what_nobody_sees_are_shown() {
     .unwrap();
     listeners(&attached, 0, &["port"]);
     // What the programs go by is noted before what `status` shows is.
-    let note = || settings(&Pins::of(trunk)).unwrap().incomplete;
+    let note = || settings(&opened(trunk)).unwrap().incomplete;
     assert_eq!(note() & Settings::VLANS, Settings::VLANS);
     assert!(warnings(&attached).contains("VLANs without a device here are not shed"));
     let text = vlanfast(host, &["status", trunk]).unwrap().stdout;

@@ -14,3 +14,37 @@ mod service;
 mod storm;
 mod sync;
 mod tables;
+
+use aya::Ebpf;
+use vlanfast::{
+    datapath::{
+        load,
+        pins::{Pins, Root},
+    },
+    state::name::Name,
+};
+
+/// The pins of a trunk, as the program itself opens them.
+fn opened(trunk: &str) -> Pins {
+    let name = Name::from(trunk);
+    let root = Root::open().unwrap().expect("something is pinned");
+    let pins = root
+        .pins(|entry| entry.name == name, |_| true)
+        .unwrap()
+        .into_iter()
+        .next();
+    pins.expect("the trunk has pins")
+}
+
+/// Someone else's programs: the object's own, called `stranger_rx`, `stranger_tx` and `stranger_xdp`. Under the
+/// names of ours they would be taken for those of a vlanfast whose pins are elsewhere.
+fn strangers() -> Ebpf {
+    let (ours, theirs) = (b"vlanfast_", b"stranger_");
+    let mut object = load::object().to_vec();
+    for at in 0..object.len() - ours.len() {
+        if object[at..].starts_with(ours) {
+            object[at..at + ours.len()].copy_from_slice(theirs);
+        }
+    }
+    Ebpf::load(&object).unwrap()
+}

@@ -5,11 +5,12 @@ use std::{
     os::unix::process::CommandExt,
 };
 
+use aya::programs::{Xdp, XdpMode};
 use nix::fcntl::{Flock, FlockArg};
-use vlanfast_common::Policy;
 use vlanfast_tests::{
     program::{Attached, Ended, binary, detach, end, next_binary, pins, vlanfast},
     require,
+    require::kernel_at_least,
     residue::Residue,
     topology::{Netns, Wire, run, unique},
 };
@@ -72,30 +73,39 @@ fn one_trunk_that_can_not_be_shown_hides_no_other() {
         Wire::veth().unwrap(),
     );
     let host = &fine.host;
+    // Those of other namespaces are not shown.
+    for wire in [&gone, &other] {
+        let trunk = &wire.trunk;
+        wire.host
+            .run(&format!("ip link set {trunk} netns {}", host.name))
+            .unwrap();
+        host.run(&format!("ip link set {trunk} up")).unwrap();
+    }
     // A device that is gone, and one with the maps of another version.
-    Attached::start(&gone.host, &gone.trunk, &["--metrics", "off"])
+    Attached::start(host, &gone.trunk, &["--metrics", "off"])
         .unwrap()
         .kill()
         .unwrap();
-    gone.host
-        .run(&format!("ip link del {}", gone.trunk))
-        .unwrap();
+    host.run(&format!("ip link del {}", gone.trunk)).unwrap();
     let next = next_binary();
-    Attached::start_by(next, &other.host, &other.trunk, &["--metrics", "off"])
+    Attached::start_by(next, host, &other.trunk, &["--metrics", "off"])
         .unwrap()
         .kill()
         .unwrap();
     fs::remove_file(pins(&other.trunk).join("ENDPOINTS")).unwrap();
+    let attached = Attached::start(host, &fine.trunk, &["--metrics", "off"]).unwrap();
     // One that is locked, and has nothing in it yet.
     let starting = unique();
-    fs::create_dir(pins(&starting)).unwrap();
-    let lock = File::open(pins(&starting)).unwrap();
+    let pins_of_fine = pins(&fine.trunk);
+    let id = pins_of_fine.file_name().unwrap().to_str().unwrap();
+    let (namespace, _) = id.split_once(':').unwrap();
+    let directory = pins_of_fine.with_file_name(format!("{namespace}:9999:{starting}"));
+    fs::create_dir(&directory).unwrap();
+    let lock = File::open(&directory).unwrap();
     let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
-    let attached = Attached::start(host, &fine.trunk, &["--metrics", "off"]).unwrap();
 
     let text = vlanfast(host, &["status"]).unwrap();
     let json = vlanfast(host, &["status", "--json"]).unwrap();
-    // Those of other tests that run at the same time are there too.
     for (trunk, word, key) in [
         (&gone.trunk, "can't be shown", "error"),
         (&other.trunk, "can't be shown", "error"),
@@ -116,16 +126,16 @@ fn one_trunk_that_can_not_be_shown_hides_no_other() {
         assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
     }
     refused(
-        &vlanfast(&gone.host, &["status", &gone.trunk]).unwrap(),
+        &vlanfast(host, &["status", &gone.trunk]).unwrap(),
         4,
         &["no such device", "vlanfast detach"],
     );
 
     attached.stop().unwrap();
     drop(lock);
-    fs::remove_dir(pins(&starting)).unwrap();
+    fs::remove_dir(&directory).unwrap();
     for wire in [&gone, &other] {
-        detach(&wire.host, &wire.trunk).unwrap();
+        detach(host, &wire.trunk).unwrap();
     }
 }
 
@@ -185,15 +195,16 @@ fn an_xdp_program_of_someone_else_is_named_and_left_alone() {
     let path = host.path();
     let name = trunk.clone();
     let _foreign = vlanfast_tests::capture::in_netns(&path, move || {
-        let mut ebpf = vlanfast::datapath::load::load(&Policy::default(), 0)?;
-        let program = vlanfast::datapath::load::xdp(&mut ebpf)?;
-        program.attach(&name, aya::programs::XdpMode::Driver)?;
+        let mut ebpf = super::strangers();
+        let program: &mut Xdp = ebpf.program_mut("stranger_xdp").unwrap().try_into()?;
+        program.load()?;
+        program.attach(&name, XdpMode::Driver)?;
         Ok(ebpf)
     })
     .unwrap();
     let before = Residue::of(host, &trunk).unwrap();
     let ended = vlanfast(host, &["attach", &trunk, "--ingress", "xdp"]).unwrap();
-    refused(&ended, 5, &[&trunk, "vlanfast_xdp", "--ingress tc"]);
+    refused(&ended, 5, &[&trunk, "stranger_xdp", "--ingress tc"]);
     assert_eq!(Residue::of(host, &trunk).unwrap(), before);
     // TC is free, and what `auto` would have done is not.
     let attached = Attached::start(host, &trunk, &[]).unwrap();
@@ -239,27 +250,12 @@ fn missing_rights_are_named() {
 }
 
 #[test]
-fn a_kernel_that_is_too_old_or_without_bpf_is_named() {
+fn a_kernel_without_bpf_is_named() {
     require!("kernel", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
-    let attach = || {
-        let mut command = wire.host.command(&binary());
-        command.args(["attach", &wire.trunk]);
-        command
-    };
-    let mut old = attach();
-    // SAFETY: one call between fork and exec, with a number.
-    unsafe {
-        old.pre_exec(|| {
-            // UNAME26 of personality(2): the kernel gives 2.6.x for its version.
-            libc::personality(0x0020000);
-            Ok(())
-        });
-    }
-    refused(&end(&mut old).unwrap(), 6, &["2.6.", "too old", "5.18"]);
-
-    let mut without = attach();
+    let mut without = wire.host.command(&binary());
+    without.args(["attach", &wire.trunk]);
     let filter = without_bpf();
     // SAFETY: applies a filter that was made before the fork.
     unsafe {
@@ -267,6 +263,33 @@ fn a_kernel_that_is_too_old_or_without_bpf_is_named() {
     }
     refused(&end(&mut without).unwrap(), 6, &["bpf(2)"]);
     assert_eq!(Residue::of(&wire.host, &wire.trunk).unwrap(), before);
+}
+
+#[test]
+fn a_kernel_with_an_old_number_and_every_feature_is_taken() {
+    require!("number", nix::unistd::geteuid().is_root(), "needs root");
+    /// Of personality(2): the kernel gives 2.6.x for its version, to this thread and those it starts.
+    const UNAME26: libc::c_ulong = 0x002_0000;
+    let wire = Wire::veth().unwrap();
+    // SAFETY: numbers alone.
+    let own = unsafe { libc::personality(0xffff_ffff) };
+    unsafe { libc::personality(UNAME26) };
+    let release = nix::sys::utsname::uname().unwrap().release().to_owned();
+    let attached = Attached::start(
+        &wire.host,
+        &wire.trunk,
+        &["--docker", "off", "--metrics", "off"],
+    );
+    unsafe { libc::personality(own as libc::c_ulong) };
+    assert!(release.to_string_lossy().starts_with("2.6."), "{release:?}");
+    let attached = attached.unwrap();
+    let tc = if kernel_at_least(6, 6) {
+        "tcx"
+    } else {
+        "clsact"
+    };
+    assert_eq!(attached.kind("ingress").unwrap(), tc);
+    attached.stop().unwrap();
 }
 
 /// A seccomp filter under which bpf(2) is not implemented.

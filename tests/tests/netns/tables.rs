@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use vlanfast::{
     datapath::{
         load,
-        pins::Pins,
+        pins::{Pins, TrunkId},
         tables::{Heartbeat, Maps, now},
     },
     state::{
         desired::Tables,
+        name::Name,
         plan::{Capacity, Plan, plan},
     },
 };
@@ -27,7 +28,15 @@ const CAPACITY: Capacity = Capacity {
 
 /// Maps that nobody else sees.
 fn maps() -> Maps {
-    let (_ebpf, maps) = load::adopt(&Pins::of(&unique()), CAPACITY, &Policy::default(), 0).unwrap();
+    let nobody = TrunkId {
+        netns: 0,
+        ifindex: 0,
+    };
+    let made = Pins::create(nobody, &Name::from(unique().as_str())).unwrap();
+    let (pins, _lock) = made.unwrap();
+    let (_ebpf, maps) = load::adopt(&pins, CAPACITY, &Policy::default(), 0).unwrap();
+    // What is not pinned lives as long as it is open.
+    pins.remove().unwrap();
     maps
 }
 

@@ -12,6 +12,7 @@ use vlanfast_tests::{
     program::{Attached, vlanfast},
     require::kernel_at_least,
     scenario::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
+    sync,
     topology::{WIRE, Wire},
 };
 
@@ -235,4 +236,33 @@ fn a_device_next_to_the_vlans_is_redirected_to() {
         neighbours.reaches_the_tap(&attached).unwrap();
         attached.stop().unwrap();
     }
+}
+
+/// A VLAN whose device can't be read would be a VLAN without anybody.
+#[test]
+fn an_alias_that_is_no_text_on_a_device_between_leaves_its_vlan_where_it_is() {
+    in_the_lab!("alias between");
+    let wire = Wire::veth().unwrap();
+    wire.vlan(10).unwrap();
+    let _inside = wire.container(10, "192.0.2.10").unwrap();
+    let attached = sync::attach(&wire, &["--shed", "vlan", "--storm-limit", "20"]);
+    sync::eventually("the endpoint", &attached, |endpoints| endpoints.len() == 1);
+    let before = attached.status().unwrap();
+    let parent = format!("{}.10", wire.trunk);
+    let alias = format!("ip link set {parent} alias \"$(printf 'B\\374ro')\"");
+    wire.host.run(&alias).unwrap();
+    let _next = wire.container(10, "192.0.2.11").unwrap();
+    sync::eventually("the next", &attached, |endpoints| endpoints.len() == 2);
+    let mut after = attached.status().unwrap();
+    assert_eq!(
+        after["vlans"].as_array().unwrap().len(),
+        before["vlans"].as_array().unwrap().len()
+    );
+    for row in after["vlans"].as_array_mut().unwrap() {
+        if row["vlan"] == 10 {
+            assert_eq!(row["endpoints"], 2);
+            assert_eq!(row["parent"], parent);
+        }
+    }
+    attached.stop().unwrap();
 }

@@ -2,11 +2,9 @@
 
 mod messages;
 
-use std::net::TcpListener;
+use std::{convert::Infallible, net::TcpListener};
 
-use anyhow::Context;
 use aya::Ebpf;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use vlanfast_common::{Parent, Policy, Shed};
 
 use self::messages::Messages;
@@ -20,44 +18,62 @@ use crate::{
         flows::PairMap,
         hooks::{self, Parents},
         load,
-        netlink::Netlink,
         pins::{Holder, Lock, Pins},
         tables::{self, Heartbeat, Maps},
+        trunks,
     },
     error::Error,
-    metrics::{http, registry::Totals},
+    heartbeat::{Health, VALIDITY, heartbeat},
+    metrics::{
+        http,
+        registry::{Totals, Trust},
+    },
+    netlink::Netlink,
+    notify::Supervisor,
     output,
-    reconcile::{Reconciler, VALIDITY, heartbeat, is_gone},
+    reconcile::{Reconciler, is_gone},
     source::docker,
     state::{listeners, plan::Capacity, snapshot::Ifindex},
+    stop::Stop,
 };
 
 pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
-    // From here on a signal ends us in order, at whatever point it comes.
+    // From here on a signal ends us, at whatever point it comes.
     let mut stop = Stop::listen()?;
     check_kernel()?;
     let netlink = Netlink::connect()?;
+    let prepared = tokio::select! {
+        biased;
+        () = stop.wait() => {
+            output::note("note: told to end before anything was attached");
+            return Ok(());
+        }
+        prepared = prepare(&netlink, args) => prepared?,
+    };
     let Prepared {
         pins,
         trunk,
         choice,
         adopted,
         _lock,
-    } = prepare(&netlink, args).await?;
-    let attached = match Ready::make(args, &pins, &trunk, choice) {
-        Ok(ready) => ready.attach(&netlink, &trunk, choice).await,
-        Err(error) => Err(error),
+    } = prepared;
+    let mut attached = None;
+    let work = async {
+        let ready = Ready::make(args, &pins, &trunk, choice).await?;
+        let attached = attached.insert(ready.attach(&netlink, &trunk, choice).await?);
+        attached.stay(&netlink, args.on_exit).await
+    };
+    let failure = tokio::select! {
+        biased;
+        () = stop.wait() => Ok(()),
+        Err(error) = work => Err(error),
     };
     match attached {
-        Ok(attached) => attached.stay(&netlink, &mut stop, args.on_exit).await,
-        // What is attached goes on as it was, and whoever comes next takes it over or off; where
-        // nothing was, nothing is left.
-        Err(error) if adopted => Err(error),
-        Err(error) => {
-            // The first failure is the one to mend.
-            let _ = hooks::remove(&netlink, &pins).await;
-            Err(error)
-        }
+        Some(attached) => attached.leave(&netlink, args.on_exit, failure).await,
+        // What was attached before goes on as it was, and whoever comes next takes it over or off.
+        None if adopted && (failure.is_err() || args.on_exit == OnExit::Keep) => failure,
+        // Where nothing was, nothing is left. The first failure is the one to mend.
+        None => failure.and(hooks::remove(&netlink, &pins).await),
     }
 }
 
@@ -73,32 +89,56 @@ struct Prepared {
 
 /// Everything that can be refused without having changed anything.
 async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepared> {
-    let name = &args.trunk;
-    let mut trunk = Trunk::find(netlink, name).await?;
-    let mut pins = Pins::of(name);
-    let mut lock = None;
-    match hooks::find(netlink, name).await? {
-        None => hooks::make_way(netlink, name).await?,
-        Some(found) => {
-            // Its process was killed, or told to keep it: it is ours now.
-            let taken = found.lock()?.map_err(|holder| taken(&found, holder))?;
-            if hooks::owner(netlink, &found).await?.as_ref() == Some(name) {
-                (pins, lock) = (found, Some(taken));
-            } else {
-                // Nothing is attached by it: its device is gone, or it never came so far.
-                hooks::remove(netlink, &found).await?;
-                trunk = Trunk::find(netlink, name).await?;
-            }
+    let Some(device) = trunks::device(netlink, &args.trunk).await? else {
+        let trunk = args.trunk.to_string();
+        return Err(Error::NoSuchDevice { trunk }.into());
+    };
+    let name = device.name.to_string();
+    let mut trunk = find(netlink, &device).await?;
+    let mut ours = None;
+    if let Some(mut found) = trunks::of(netlink, &device).await? {
+        // Its process was killed, or told to keep it: it is ours now.
+        let lock = found.lock()?.map_err(|holder| taken(&name, holder))?;
+        let owner = trunks::owner(netlink, &found).await?;
+        if owner.is_some_and(|owner| owner.ifindex == device.id.ifindex) {
+            found.adopt(device.id, &device.name)?;
+            ours = Some((found, lock));
+        } else {
+            // Nothing is attached by it: its device is gone, or it never came so far.
+            clear_up(netlink, &found).await?;
+            trunk = find(netlink, &device).await?;
         }
     }
-    let without = hooks::without_ours(&trunk, &pins)?;
-    let choice = choose::choose(&without, args.ingress, args.manage_offloads)?;
-    let adopted = lock.is_some();
-    let lock = match lock {
-        Some(lock) => lock,
-        None => pins.create()?.map_err(|holder| taken(&pins, holder))?,
+    let pins = ours.as_ref().map(|(pins, _)| pins);
+    let unpinned = hooks::unpinned(netlink, &trunk, pins).await?;
+    if !unpinned.is_empty() {
+        return Err(Error::PinnedElsewhere {
+            trunk: name,
+            programs: unpinned.join("; "),
+        }
+        .into());
+    }
+    let without = match pins {
+        Some(pins) => hooks::without_ours(&trunk, pins)?,
+        None => trunk.clone(),
     };
-    // Pins under a name that the trunk had before follow it in the first round.
+    let choice = choose::choose(&without, args.ingress, args.manage_offloads)?;
+    let adopted = ours.is_some();
+    let (pins, lock) = match ours {
+        Some(ours) => ours,
+        None => {
+            for left in trunks::left(netlink, &device.name).await? {
+                // It is in nobody's way; and whoever has it clears up after himself.
+                if let Ok(Ok(_lock)) = left.lock()
+                    && let Err(error) = clear_up(netlink, &left).await
+                {
+                    output::note(&format!("note: {error:#}"));
+                }
+            }
+            let created = Pins::create(device.id, &device.name)?;
+            created.map_err(|holder| taken(&name, holder))?
+        }
+    };
     Ok(Prepared {
         pins,
         trunk,
@@ -108,9 +148,23 @@ async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepare
     })
 }
 
-fn taken(pins: &Pins, holder: Holder) -> Error {
+async fn find(netlink: &Netlink, device: &trunks::Device) -> anyhow::Result<Trunk> {
+    let found = Trunk::of_index(netlink, device.id.ifindex).await?;
+    let trunk = || device.name.to_string();
+    found.ok_or_else(|| Error::NoSuchDevice { trunk: trunk() }.into())
+}
+
+/// Removes what has no use any more. What is not ours in it may stay.
+async fn clear_up(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
+    match hooks::remove(netlink, pins).await {
+        Err(error) if matches!(error.downcast_ref(), Some(Error::NotOurs { .. })) => Ok(()),
+        removed => removed,
+    }
+}
+
+fn taken(trunk: &str, holder: Holder) -> Error {
     Error::AlreadyAttached {
-        trunk: pins.trunk.clone(),
+        trunk: trunk.to_owned(),
         pid: holder
             .pid
             .map_or_else(|| "of another namespace".into(), |pid| pid.to_string()),
@@ -132,7 +186,7 @@ struct Ready {
 }
 
 impl Ready {
-    fn make(
+    async fn make(
         args: &AttachArgs,
         pins: &Pins,
         trunk: &Trunk,
@@ -156,7 +210,7 @@ impl Ready {
             && policy.shed == Shed::Mac as u32
         {
             return Err(Error::TakesForPorts {
-                trunk: trunk.name.clone(),
+                trunk: trunk.name.to_string(),
                 kind: kind.to_owned(),
             }
             .into());
@@ -168,17 +222,20 @@ impl Ready {
             && !args.dry_run
             && args.verbose == 0
             && Parents::prepare(&mut ebpf).unwrap_or_else(|error| {
-                eprintln!("note: {error:#}; the shortcut begins at the trunk");
+                output::note(&format!(
+                    "note: {error:#}; the shortcut begins at the trunk"
+                ));
                 false
             });
         let messages = Messages::open(&mut ebpf, args.verbose)?;
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
-        let reconciler = Reconciler::fill(pins.clone(), trunk, args.wishes(), tables, names)?;
+        let reconciler =
+            Reconciler::fill(pins.clone(), trunk, args.wishes(), tables, names).await?;
         if policy.shed != Shed::Off as u32 && reconciler.untagged().has(Parent::TAGGED) {
             return Err(Error::ListenedTo {
-                trunk: pins.trunk.clone(),
+                trunk: pins.trunk.to_string(),
                 listeners: listeners::words(reconciler.untagged(), Parent::TAGGED),
             }
             .into());
@@ -203,8 +260,9 @@ impl Ready {
     ) -> anyhow::Result<Attached> {
         let pins = self.reconciler.pins();
         let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
-        for note in hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await? {
-            eprintln!("note: {note}");
+        let done = hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await?;
+        for note in &done.notes {
+            output::note(&format!("note: {note}"));
         }
         self.maps.note(|settings| settings.policy = self.policy)?;
         // What is attached is pinned: our handles on the programs end here, or they would keep them
@@ -213,7 +271,10 @@ impl Ready {
             true => Some(Parents::new(self.ebpf)?),
             false => None,
         };
-        let published = self.reconciler.publish(netlink, parents).await?;
+        let published = self
+            .reconciler
+            .publish(netlink, done.hooks, parents)
+            .await?;
         self.maps.beat(VALIDITY)?;
         let pins = self.reconciler.pins();
         let (counters, pairs) = (CounterMap::open(pins)?, PairMap::open(pins)?);
@@ -224,17 +285,20 @@ impl Ready {
             })
         };
         let kept = Maps::open(pins)?;
-        let alive = move || {
-            let (settings, now) = (kept.settings(), tables::now());
-            matches!((settings, now), (Ok(settings), Ok(now))
-                if Heartbeat::of(&settings, now) == Heartbeat::Alive)
+        let trust = move || {
+            let settings = kept.settings()?;
+            Ok(Trust {
+                alive: Heartbeat::of(&settings, tables::now()?) == Heartbeat::Alive,
+                incomplete: settings.incomplete,
+            })
         };
-        let start = |listener| http::Server::start(listener, published.clone(), read, alive);
+        let start = |listener| http::Server::start(listener, published.clone(), read, trust);
         let server = self.listener.map(start).transpose()?;
         Ok(Attached {
             maps: self.maps,
             messages: self.messages,
             reconciler: self.reconciler,
+            supervisor: Supervisor::of_environment(),
             _docker: self.docker,
             _server: server,
         })
@@ -246,18 +310,14 @@ struct Attached {
     maps: Maps,
     messages: Messages,
     reconciler: Reconciler,
+    supervisor: Supervisor,
     _docker: docker::Task,
     _server: Option<http::Server>,
 }
 
 impl Attached {
-    /// Shows what was done, stays until a signal or a failure comes, then leaves as it was told to.
-    async fn stay(
-        mut self,
-        netlink: &Netlink,
-        stop: &mut Stop,
-        on_exit: OnExit,
-    ) -> anyhow::Result<()> {
+    /// Shows what was done, and stays until something fails.
+    async fn stay(&mut self, netlink: &Netlink, on_exit: OnExit) -> anyhow::Result<Infallible> {
         let then = match on_exit {
             OnExit::Detach => "detaches".into(),
             OnExit::Keep => format!(
@@ -265,26 +325,36 @@ impl Attached {
                 self.reconciler.pins().trunk
             ),
         };
+        self.supervisor.ready(Health::InSync.words());
         // Whether anybody reads it or not: what is attached has to be followed.
         let _ = status::print(netlink, self.reconciler.pins()).await;
         say(&format!("Ctrl-C {then}."));
-        let truth = self.reconciler.truth();
-        let ended = tokio::select! {
-            () = stop.wait() => Ok(()),
-            Err(error) = self.reconciler.run(netlink) => Err(error),
-            Err(error) = heartbeat(&mut self.maps, truth) => Err(error),
-            Err(error) = self.messages.show() => Err(error),
-        };
+        let freshness = self.reconciler.freshness();
+        tokio::select! {
+            ended = self.reconciler.run(netlink) => ended,
+            ended = heartbeat(&mut self.maps, freshness, &self.supervisor) => ended,
+            ended = self.messages.show() => ended,
+        }
+    }
+
+    /// Leaves the trunk as the user wants it: taken off, or attached and passing every frame.
+    async fn leave(
+        mut self,
+        netlink: &Netlink,
+        on_exit: OnExit,
+        failure: anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.supervisor.stopping();
         let pins = self.reconciler.pins();
-        if on_exit == OnExit::Keep && !ended.as_ref().is_err_and(is_gone) {
+        if on_exit == OnExit::Keep && !failure.as_ref().is_err_and(is_gone) {
             say(&format!(
                 "{}: stays attached, and passes every frame",
                 pins.trunk
             ));
-            return ended.and(self.maps.stop());
+            return failure.and(self.maps.stop());
         }
         say(&format!("{}: detaching", pins.trunk));
-        ended.and(hooks::remove(netlink, pins).await)
+        failure.and(hooks::remove(netlink, pins).await)
     }
 }
 
@@ -292,27 +362,4 @@ impl Attached {
 /// detaching.
 fn say(line: &str) {
     let _ = output::text(&format!("{line}\n"));
-}
-
-/// The signals that end an attachment.
-struct Stop([Signal; 3]);
-
-impl Stop {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("failed to listen for signals");
-        Ok(Self([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn wait(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }

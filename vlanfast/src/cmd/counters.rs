@@ -52,13 +52,12 @@ pub async fn run(args: &CountersArgs) -> anyhow::Result<()> {
     check_kernel()?;
     loop {
         let mut rows = vec![];
-        for pins in attached(args.trunk.as_deref()).await? {
+        for pins in attached(args.trunk.as_ref()).await? {
             rows.extend(read(&pins, args.vlan)?);
         }
         match (args.json, args.watch) {
             (true, _) => output::json(&rows)?,
-            // Home and clear: the table stays in one place.
-            (false, true) => output::text(&format!("\x1b[H\x1b[2J{}", table(&rows)))?,
+            (false, true) => output::screen(&table(&rows))?,
             (false, false) => output::text(&table(&rows))?,
         }
         if !args.watch {
@@ -71,12 +70,13 @@ pub async fn run(args: &CountersArgs) -> anyhow::Result<()> {
 /// The VLANs that had traffic; or the one asked for, whether it had or not.
 fn read(pins: &Pins, vlan: Option<u16>) -> anyhow::Result<Vec<Row>> {
     let map = CounterMap::open(pins)?;
+    let trunk = pins.trunk.to_string();
     let asked = vlan.map(|vlan| Vlan::id(Vid::from_tci(vlan)));
     let mut rows = vec![];
     for vlan in Vlan::all().filter(|vlan| asked.is_none_or(|asked| asked == *vlan)) {
         let counters = map.read(vlan)?;
         if asked.is_some() || counters != Counters::default() {
-            rows.push(row(&pins.trunk, vlan, &counters));
+            rows.push(row(&trunk, vlan, &counters));
         }
     }
     Ok(rows)

@@ -2,43 +2,35 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
-use nix::{
-    errno::Errno,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use anyhow::{Context, bail};
 
 use crate::{
     cli::DetachArgs,
-    datapath::{
-        check_kernel, hooks,
-        netlink::Netlink,
-        pins::{Holder, Pins},
-    },
+    datapath::{check_kernel, hooks, pins::Pins, trunks},
     error::Error,
+    netlink::Netlink,
+    output,
 };
 
-/// How long an attached process may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an attached process may take to end in order, and how long after a SIGKILL.
+const IN_ORDER: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 pub async fn run(args: &DetachArgs) -> anyhow::Result<()> {
     check_kernel()?;
     let netlink = Netlink::connect()?;
-    let Some(pins) = hooks::find(&netlink, &args.trunk).await? else {
-        if netlink.link(&args.trunk).await?.is_none() {
-            return Err(Error::NoSuchDevice {
-                trunk: args.trunk.clone(),
-            }
-            .into());
-        }
-        println!("{}: nothing attached, nothing to do", args.trunk);
+    let Some(pins) = trunks::find(&netlink, &args.trunk).await? else {
+        let Some(device) = trunks::device(&netlink, &args.trunk).await? else {
+            let trunk = args.trunk.to_string();
+            return Err(Error::NoSuchDevice { trunk }.into());
+        };
+        output::text(&format!(
+            "{}: nothing attached, nothing to do\n",
+            device.name
+        ))?;
         return Ok(());
     };
-    if let Some(holder) = pins.holder() {
-        end(holder, &pins)?;
-        pins.wait_until_free(PATIENCE).await?;
-    }
+    end(&pins).await?;
     // The process that we ended may have cleared up after itself; one that was told to keep things as
     // they are has not, nor has a killed one.
     if pins.exist() {
@@ -48,24 +40,27 @@ pub async fn run(args: &DetachArgs) -> anyhow::Result<()> {
             .context("someone attaches at this moment: try again")?;
         hooks::remove(&netlink, &pins).await?;
     }
-    println!("{}: detached", args.trunk);
-    Ok(())
+    output::text(&format!("{}: detached\n", pins.trunk))
 }
 
-/// Asks the attached process to end.
-fn end(holder: Holder, pins: &Pins) -> anyhow::Result<()> {
-    let pid = holder.pid.with_context(|| {
-        format!(
-            "the process attached to {} is in another PID namespace: stop it there",
-            pins.trunk
-        )
-    })?;
-    // It may have ended since, and its number be another's.
-    if pins.holder() != Some(holder) {
+/// Ends the process that is attached, if one is: in order, or else, should it hang, at once.
+async fn end(pins: &Pins) -> anyhow::Result<()> {
+    let Some(process) = pins.process()? else {
+        return Ok(());
+    };
+    process.end(false)?;
+    if pins.wait_until_free(IN_ORDER).await {
         return Ok(());
     }
-    match kill(Pid::from_raw(pid), Signal::SIGTERM) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("failed to stop process {pid}")),
+    output::note(&format!("note: {process} does not end, and is killed"));
+    process.end(true)?;
+    if pins.wait_until_free(AT_ONCE).await {
+        return Ok(());
     }
+    // Somebody else has what it left, or the kernel is at work for it.
+    pins.process()?;
+    bail!(
+        "{process} is attached to {} and does not even end when it is killed",
+        pins.trunk
+    )
 }

@@ -12,9 +12,10 @@ use self::delivery::Delivery;
 use super::attached;
 use crate::{
     cli::EndpointsArgs,
-    datapath::{self, check_kernel, pins::Pins, tables::Maps},
+    datapath::{check_kernel, pins::Pins, tables::Maps},
+    netlink::{Inventory, Netlink},
     output,
-    source::{docker, netlink::Netlink},
+    source::docker,
     state::{
         desired::{Tables, desired},
         names::{Names, names},
@@ -55,10 +56,10 @@ struct Row {
 
 pub async fn run(args: &EndpointsArgs) -> anyhow::Result<()> {
     check_kernel()?;
-    let trunks = attached(args.trunk.as_deref()).await?;
-    let kernel = datapath::netlink::Netlink::connect()?;
-    let mut netlink = Netlink::open()?;
-    netlink.refresh()?;
+    let trunks = attached(args.trunk.as_ref()).await?;
+    let kernel = Netlink::connect()?;
+    let mut netlink = Inventory::open().await?;
+    netlink.refresh().await?;
     let (docker, _) = docker::list_once(&args.docker, PATIENCE).await;
     let mut all = vec![];
     for pins in &trunks {
@@ -71,12 +72,13 @@ pub async fn run(args: &EndpointsArgs) -> anyhow::Result<()> {
 }
 
 async fn read(
-    kernel: &datapath::netlink::Netlink,
+    kernel: &Netlink,
     pins: &Pins,
     network: &Network,
     docker: &Docker,
 ) -> anyhow::Result<Vec<Row>> {
     let maps = Maps::open(pins)?;
+    let trunk = pins.trunk.to_string();
     let settings = maps.settings()?;
     let delivery = Delivery::read(kernel, pins, &settings).await?;
     let desired = desired(network, Ifindex(settings.ifindex));
@@ -84,7 +86,7 @@ async fn read(
     let parents: BTreeMap<_, _> = desired
         .devices
         .iter()
-        .map(|(key, device)| (*key, device.parent.clone()))
+        .map(|(key, device)| (*key, device.parent.to_string()))
         .collect();
     let tables = maps.read()?;
     let mut addresses = addresses(&tables);
@@ -96,7 +98,7 @@ async fn read(
         .map(|(key, endpoint)| {
             let addresses = addresses.remove(key).unwrap_or_default();
             row(
-                &pins.trunk,
+                &trunk,
                 *key,
                 endpoint,
                 addresses,

@@ -10,6 +10,7 @@ use crate::{
     cli::{FlowsArgs, FlowsCommand},
     datapath::{check_kernel, flows::FlowMap, pins::Pins, tables},
     output,
+    state::name::Name,
 };
 
 /// The shape of a row of `flows --json`.
@@ -40,10 +41,10 @@ struct Row {
 pub async fn run(args: &FlowsArgs) -> anyhow::Result<()> {
     check_kernel()?;
     if let Some(FlowsCommand::Flush { trunk }) = &args.command {
-        return flush(trunk.as_deref()).await;
+        return flush(trunk.as_ref()).await;
     }
     let mut rows = vec![];
-    let trunks = attached(args.trunk.as_deref()).await?;
+    let trunks = attached(args.trunk.as_ref()).await?;
     for pins in &trunks {
         rows.extend(read(pins)?);
     }
@@ -61,7 +62,7 @@ pub async fn run(args: &FlowsArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn flush(trunk: Option<&str>) -> anyhow::Result<()> {
+async fn flush(trunk: Option<&Name>) -> anyhow::Result<()> {
     for pins in attached(trunk).await? {
         let count = FlowMap::open(&pins)?.flush()?;
         output::text(&format!("{}: {count} flows forgotten\n", pins.trunk))?;
@@ -85,9 +86,10 @@ fn without(pins: &Pins) -> anyhow::Result<Option<String>> {
 fn read(pins: &Pins) -> anyhow::Result<Vec<Row>> {
     let flows = FlowMap::open(pins)?.read_all()?;
     let now = tables::now()?.as_nanos() as u64;
+    let trunk = pins.trunk.to_string();
     let mut rows: Vec<_> = flows
         .iter()
-        .filter_map(|(key, flow)| row(&pins.trunk, key, flow, now))
+        .filter_map(|(key, flow)| row(&trunk, key, flow, now))
         .collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.packets));
     Ok(rows)

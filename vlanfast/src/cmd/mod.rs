@@ -8,23 +8,28 @@ pub mod flows;
 pub mod status;
 
 use crate::{
-    datapath::{hooks, netlink::Netlink, pins::Pins},
+    datapath::{pins::Pins, trunks},
     error::Error,
+    netlink::Netlink,
+    state::name::Name,
 };
 
-/// The trunks that a reading verb is about: the one named, or all that are attached.
-async fn attached(trunk: Option<&str>) -> anyhow::Result<Vec<Pins>> {
-    let Some(name) = trunk else {
-        return Pins::all();
-    };
+/// The trunks that a reading verb is about: the one named, or all of our network namespace.
+async fn attached(trunk: Option<&Name>) -> anyhow::Result<Vec<Pins>> {
     let netlink = Netlink::connect()?;
-    if let Some(pins) = hooks::find(&netlink, name).await? {
+    let Some(name) = trunk else {
+        return trunks::all(&netlink).await;
+    };
+    if let Some(pins) = trunks::find(&netlink, name).await? {
         return Ok(vec![pins]);
     }
-    let trunk = name.to_owned();
-    Err(match netlink.link(name).await? {
-        Some(_) => Error::NotAttached { trunk },
-        None => Error::NoSuchDevice { trunk },
+    Err(match trunks::device(&netlink, name).await? {
+        Some(device) => Error::NotAttached {
+            trunk: device.name.to_string(),
+        },
+        None => Error::NoSuchDevice {
+            trunk: name.to_string(),
+        },
     }
     .into())
 }

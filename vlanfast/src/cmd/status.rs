@@ -21,12 +21,13 @@ use crate::{
         check_kernel, choose,
         device::Trunk,
         hooks::{self, HOOKS, Kind},
-        netlink::Netlink,
         pins::{Holder, Pins, ROUTES, STATUS},
         tables::{self, Heartbeat, Maps},
+        trunks,
     },
     error::Error,
-    output, source,
+    netlink::{self, Netlink},
+    output,
     state::{desired::Tables, listeners::words, published::MapFill},
 };
 
@@ -36,6 +37,8 @@ struct Status {
     trunk: String,
     ifindex: u32,
     hooks: Vec<Hook>,
+    /// The hooks that somebody took our program off.
+    missing: Vec<&'static str>,
     ingress: Ingress,
     /// `alive`; or `expired` or `stopped`, and every frame is passed.
     heartbeat: &'static str,
@@ -71,6 +74,8 @@ struct Hook {
     hook: &'static str,
     kind: &'static str,
     pinned: bool,
+    /// Other people's programs and filters that run before ours.
+    preceded_by: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -127,7 +132,7 @@ struct Ignored {
 pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     check_kernel()?;
     let netlink = Netlink::connect()?;
-    let all = attached(args.trunk.as_deref()).await?;
+    let all = attached(args.trunk.as_ref()).await?;
     if all.is_empty() && !args.json {
         return output::text("nothing attached: run `vlanfast attach TRUNK`\n");
     }
@@ -156,11 +161,12 @@ pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
 /// The process that fills the maps for the first time: what `status` reads is not there yet.
 fn starting(pins: &Pins) -> Option<Holder> {
     let holder = pins.holder()?;
-    (!pins.path(STATUS).exists()).then_some(holder)
+    let has_status = pins.has(&pins.path(STATUS));
+    has_status.is_ok_and(|has| !has).then_some(holder)
 }
 
 fn show_starting(pins: &Pins, holder: Holder, json: bool) -> anyhow::Result<()> {
-    let trunk = pins.trunk.clone();
+    let trunk = pins.trunk.to_string();
     match json {
         true => output::json(&Without::Starting {
             trunk,
@@ -174,7 +180,7 @@ fn show_starting(pins: &Pins, holder: Holder, json: bool) -> anyhow::Result<()> 
 }
 
 fn show_failed(pins: &Pins, error: &anyhow::Error, json: bool) -> anyhow::Result<()> {
-    let (trunk, error) = (pins.trunk.clone(), format!("{error:#}").replace('\n', " "));
+    let (trunk, error) = (pins.trunk.to_string(), output::line(&format!("{error:#}")));
     match json {
         true => output::json(&Without::Failed { trunk, error }),
         false => output::text(&format!("{trunk}: can't be shown: {error}\n")),
@@ -193,18 +199,19 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
         .await
         .with_context(|| {
             format!(
-                "there are pins of {0}, but no such trunk here; if it is in another namespace, ask there, \
-                 else run `vlanfast detach {0}` to remove them",
+                "there are pins of {0}, but no such trunk here any more; run `vlanfast detach {0}` to remove them",
                 pins.trunk
             )
         })?;
-    let mut attached = vec![];
+    let (mut attached, mut missing) = (vec![], vec![]);
     let mut chosen = "none";
     for hook in HOOKS {
-        let Some(kind) = hooks::kind(netlink, &trunk, pins, hook).await? else {
+        let seen = hooks::look(netlink, &trunk, pins, hook).await?;
+        let hook = hooks::name(hook);
+        let Some(kind) = seen.kind else {
+            missing.push(hook);
             continue;
         };
-        let hook = hooks::name(hook);
         if hook == "ingress" {
             chosen = match kind {
                 Kind::XdpNative | Kind::XdpGeneric => "xdp",
@@ -215,6 +222,7 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
             hook,
             kind: kind.as_str(),
             pinned: true,
+            preceded_by: seen.before,
         });
     }
     let reason = match IngressReason::from_number(settings.ingress_reason) {
@@ -225,12 +233,21 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
     let said = maps.status()?;
     let Settings { policy, .. } = settings;
     let untagged = tables.vlans.get(&Vid::UNTAGGED).copied();
+    let trunk_name = trunk.name.to_string();
+    let mut warnings = of_hooks(&trunk_name, &attached, &missing);
+    warnings.extend(of_policy(
+        &trunk_name,
+        policy,
+        untagged.unwrap_or_default(),
+        chosen,
+    ));
     Ok(Status {
         policy: PolicyRow::from(policy),
-        warnings: warnings(&trunk.name, policy, untagged.unwrap_or_default(), chosen),
-        trunk: trunk.name,
+        warnings,
+        trunk: trunk_name,
         ifindex: trunk.ifindex,
         hooks: attached,
+        missing,
         ingress: Ingress {
             chosen,
             reason,
@@ -238,7 +255,7 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
         },
         heartbeat: Heartbeat::of(&settings, tables::now()?).name(),
         pid: pins.holder().and_then(|holder| holder.pid),
-        vlans: vlans(&tables, policy, &source::netlink::names()?),
+        vlans: vlans(&tables, policy, &netlink::names().await?),
         maps: fills(&maps, &tables, policy)?,
         sources: sources(&said),
         ignored: Ignored {
@@ -258,17 +275,38 @@ fn fills(maps: &Maps, tables: &Tables, policy: Policy) -> anyhow::Result<Vec<Map
 /// The device that the pins are of.
 async fn device(netlink: &Netlink, pins: &Pins, ifindex: u32) -> anyhow::Result<Trunk> {
     // It may have another name than when somebody was attached last.
-    let name = hooks::owner(netlink, pins).await?;
-    let trunk = Trunk::find(netlink, name.as_ref().unwrap_or(&pins.trunk)).await?;
+    let trunk = match trunks::owner(netlink, pins).await? {
+        Some(owner) => owner,
+        None => Trunk::find(netlink, &pins.trunk).await?,
+    };
     if trunk.ifindex != ifindex {
-        let trunk = trunk.name;
+        let trunk = trunk.name.to_string();
         return Err(Error::TrunkGone { trunk }.into());
     }
     Ok(trunk)
 }
 
+/// What others have made of the hooks.
+fn of_hooks(trunk: &str, attached: &[Hook], missing: &[&str]) -> Vec<String> {
+    let taken = missing.iter().map(|hook| {
+        format!(
+            "{hook}: somebody took our program off, so that nothing is counted or decided there: end what does \
+             that, then run `vlanfast attach {trunk}`"
+        )
+    });
+    let preceded = attached.iter().filter(|hook| !hook.preceded_by.is_empty());
+    let preceded = preceded.map(|hook| {
+        format!(
+            "{}: {} runs before our program: what it keeps to itself is neither counted nor decided about",
+            hook.hook,
+            hook.preceded_by.join(", ")
+        )
+    });
+    taken.chain(preceded).collect()
+}
+
 /// What who switched something on may not expect.
-fn warnings(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec<String> {
+fn of_policy(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec<String> {
     let mut warnings = vec![];
     if policy.deliver != 0 && chosen == "xdp" {
         warnings.push(

@@ -34,13 +34,13 @@ pub fn choose(trunk: &Trunk, asked: Asked, manage_offloads: bool) -> Result<Choi
     if ingress != Ingress::Tc {
         if let Some(xdp) = &trunk.xdp {
             return Err(Error::HookTaken {
-                trunk: trunk.name.clone(),
+                trunk: trunk.name.to_string(),
                 owner: xdp.describe(),
             });
         }
         if trunk.strips_tags && !manage_offloads {
             return Err(Error::StripsTags {
-                trunk: trunk.name.clone(),
+                trunk: trunk.name.to_string(),
                 // A veth hides the tags that its peer sends as metadata, whatever it is set to.
                 peer: match trunk.kind.as_deref() {
                     Some("veth") => " (and txvlan off on its peer)",

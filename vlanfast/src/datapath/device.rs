@@ -1,21 +1,22 @@
 //! What the trunk is, as far as it decides what can be attached to it.
 
 use anyhow::Context;
-use aya::programs::loaded_programs;
-use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
-};
 
-use super::{ethtool, netlink::Netlink};
+use super::{bpf, ethtool};
 use crate::{
     error::Error,
-    link::{info_kind, lower, vlan},
+    netlink::{Netlink, decode::Device},
+    state::{
+        name::Name,
+        snapshot::{Ifindex, Kind},
+    },
 };
 
 /// A device that can be a trunk.
 #[derive(Clone, Debug)]
 pub struct Trunk {
-    pub name: String,
+    /// As the kernel has it, whatever name it was found by.
+    pub name: Name,
     pub ifindex: u32,
     /// `IFLA_INFO_KIND` of a software device; `None` for hardware and virtio.
     pub kind: Option<String>,
@@ -32,97 +33,75 @@ pub struct AttachedXdp {
 }
 
 impl AttachedXdp {
-    /// The program as `bpftool` would name it; by its number alone without CAP_SYS_ADMIN, which it takes
-    /// to open a program by that.
     pub fn describe(&self) -> String {
-        let id = self.program_id;
-        let program = loaded_programs()
-            .flatten()
-            .find(|program| program.id() == id);
-        match program.as_ref().and_then(|program| program.name_as_str()) {
-            Some(name) if !name.is_empty() => format!("XDP program '{name}' (id {id})"),
-            _ => format!("XDP program {id}"),
-        }
+        bpf::describe("XDP program", self.program_id)
     }
 }
 
 impl Trunk {
-    /// Looks a device up and refuses those that can't be a trunk.
-    pub async fn find(netlink: &Netlink, name: &str) -> anyhow::Result<Self> {
-        let trunk = || name.to_owned();
-        let Some(link) = netlink.link(name).await? else {
-            return Err(Error::NoSuchDevice { trunk: trunk() }.into());
+    /// Looks a device up, by its name or an alternative one, and refuses those that can't be a trunk.
+    pub async fn find(netlink: &Netlink, name: &Name) -> anyhow::Result<Self> {
+        match netlink.link(name).await? {
+            Some(device) => Self::of(netlink, device).await,
+            None => Err(Error::NoSuchDevice {
+                trunk: name.to_string(),
+            }
+            .into()),
+        }
+    }
+
+    /// The same by its index; `None` if the kernel says that there is no such device.
+    pub async fn of_index(netlink: &Netlink, ifindex: u32) -> anyhow::Result<Option<Self>> {
+        match netlink.link_of(Ifindex(ifindex)).await? {
+            Some(device) => Self::of(netlink, device).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn of(netlink: &Netlink, device: Device) -> anyhow::Result<Self> {
+        let not = |what| Error::NotATrunk {
+            trunk: device.name.to_string(),
+            what,
         };
-        if link.header.flags.contains(LinkFlags::Loopback) {
-            let what = "the loopback device";
-            return Err(Error::NotATrunk {
-                trunk: trunk(),
-                what,
-            }
-            .into());
+        if device.flags & libc::IFF_LOOPBACK as u32 != 0 {
+            return Err(not("the loopback device").into());
         }
-        if link.header.link_layer_type != LinkLayerType::Ether {
-            let what = "not an Ethernet device";
-            return Err(Error::NotATrunk {
-                trunk: trunk(),
-                what,
-            }
-            .into());
+        if device.hardware != libc::ARPHRD_ETHER {
+            return Err(not("not an Ethernet device").into());
         }
-        let kind = info_kind(&link);
-        if kind.as_deref() == Some("vlan") {
-            return Err(vlan_device(netlink, name, &link).await?);
+        if device.driver.as_deref() == Some("vlan") {
+            return Err(vlan_device(netlink, &device).await?.into());
         }
         Ok(Self {
-            name: trunk(),
-            ifindex: link.header.index,
-            kind,
-            strips_tags: ethtool::strips_tags(name)
-                .with_context(|| format!("failed to ask {name} for its offloads"))?,
-            xdp: attached_xdp(&link),
+            strips_tags: ethtool::strips_tags(&device.name)
+                .with_context(|| format!("failed to ask {} for its offloads", device.name))?,
+            ifindex: device.ifindex.0,
+            kind: device.driver,
+            xdp: device.xdp.map(|xdp| AttachedXdp {
+                program_id: xdp.program_id,
+                generic: xdp.generic,
+            }),
+            name: device.name,
         })
     }
 }
 
 /// The error for a VLAN device in the trunk's place; names the trunk below, however many are stacked.
-async fn vlan_device(
-    netlink: &Netlink,
-    device: &str,
-    link: &LinkMessage,
-) -> anyhow::Result<anyhow::Error> {
-    let trunk = match lower(link) {
-        Some(index) => netlink.name(index).await?,
-        None => None,
+async fn vlan_device(netlink: &Netlink, device: &Device) -> anyhow::Result<Error> {
+    let trunk = match device.lower {
+        Some((lower, None)) => netlink.link_of(lower).await?,
+        _ => None,
     };
-    Ok(match (trunk, vlan(link)) {
-        (Some(trunk), Some(vid)) => Error::VlanDevice {
-            device: device.to_owned(),
+    Ok(match (trunk, device.kind) {
+        (Some(trunk), Kind::Vlan(vid)) => Error::VlanDevice {
+            device: device.name.to_string(),
             vlan: vid.get(),
-            trunk,
+            trunk: trunk.name.to_string(),
         },
         // Its lower device is in another namespace, or it is an 802.1ad device.
         _ => Error::NotATrunk {
-            trunk: device.to_owned(),
+            trunk: device.name.to_string(),
             what: "a VLAN device",
         },
-    }
-    .into())
-}
-
-fn attached_xdp(link: &LinkMessage) -> Option<AttachedXdp> {
-    let attributes = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Xdp(attributes) => Some(attributes),
-            _ => None,
-        })?;
-    let program_id = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::ProgId(id) if *id != 0 => Some(*id),
-        _ => None,
-    })?;
-    Some(AttachedXdp {
-        program_id,
-        generic: attributes.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer)),
     })
 }

@@ -4,6 +4,8 @@ use std::{io, os::fd::AsRawFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use crate::{state::name::Name, stop};
+
 /// `ETHTOOL_GFLAGS`, `ETHTOOL_SFLAGS` and `ETH_FLAG_RXVLAN` of `include/uapi/linux/ethtool.h`.
 const GET_FLAGS: u32 = 0x25;
 const SET_FLAGS: u32 = 0x26;
@@ -17,7 +19,7 @@ struct Value {
 }
 
 /// Whether the device takes VLAN tags out of the bytes (`rx-vlan-offload`).
-pub fn strips_tags(name: &str) -> io::Result<bool> {
+pub fn strips_tags(name: &Name) -> io::Result<bool> {
     match flags(name) {
         // No ethtool operations at all: nothing that could strip.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
@@ -26,7 +28,7 @@ pub fn strips_tags(name: &str) -> io::Result<bool> {
 }
 
 /// Has the device take VLAN tags out of the bytes, or leave them there; says whether that is new.
-pub fn set_strips_tags(name: &str, strips: bool) -> io::Result<bool> {
+pub fn set_strips_tags(name: &Name, strips: bool) -> io::Result<bool> {
     let old = flags(name)?;
     let new = if strips {
         old | RX_VLAN
@@ -44,20 +46,21 @@ pub fn set_strips_tags(name: &str, strips: bool) -> io::Result<bool> {
     }
 }
 
-fn flags(name: &str) -> io::Result<u32> {
+fn flags(name: &Name) -> io::Result<u32> {
     ask(name, GET_FLAGS, 0)
 }
 
 /// Asks a driver for a number, or tells it one.
-fn ask(name: &str, command: u32, data: u32) -> io::Result<u32> {
+fn ask(name: &Name, command: u32, data: u32) -> io::Result<u32> {
     let mut value = Value { command, data };
     // SAFETY: all zeroes is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let name = name.as_bytes();
     if name.len() >= request.ifr_name.len() {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
+    for (to, from) in request.ifr_name.iter_mut().zip(name) {
+        *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     let socket = socket(
@@ -67,7 +70,10 @@ fn ask(name: &str, command: u32, data: u32) -> io::Result<u32> {
         None,
     )?;
     // SAFETY: the request names a device and points to a value of the size that the command has.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
+    let asked = stop::in_kernel(|| unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request)
+    });
+    match asked {
         0 => Ok(value.data),
         _ => Err(io::Error::last_os_error()),
     }

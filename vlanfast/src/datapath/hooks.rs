@@ -2,30 +2,41 @@
 //! can read it, replace it and take it off.
 
 mod attach;
+mod clsact;
 mod parents;
 mod remove;
+mod repairs;
+mod unpinned;
+mod watch;
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use aya::programs::{
-    ProgramInfo, TcAttachType,
+    ProgramInfo,
     links::{FdLink, LinkInfo, LinkType, PinnedLink},
 };
-use vlanfast_common::{Direction, IngressReason};
+use vlanfast_common::Direction;
 
 use super::{
+    bpf,
     device::Trunk,
-    kernel,
-    netlink::{Filter, Netlink},
     pins::{self, Pins},
     tables,
 };
-use crate::state::published::Hook;
+use crate::{
+    netlink::{
+        Netlink,
+        tc::{Filter, Place},
+    },
+    state::snapshot::Ifindex,
+};
 
-pub use attach::{attach, prepare};
+pub use attach::{Done, attach, prepare};
 pub use parents::Parents;
 pub use remove::remove;
+pub use unpinned::unpinned;
+pub use watch::Watch;
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +48,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const fn is_xdp(self) -> bool {
+        matches!(self, Self::XdpNative | Self::XdpGeneric)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcx => "tcx",
@@ -57,61 +72,82 @@ pub const fn name(hook: Direction) -> &'static str {
     }
 }
 
-const fn tc_type(hook: Direction) -> TcAttachType {
-    match hook {
-        Direction::Rx => TcAttachType::Ingress,
-        Direction::Tx => TcAttachType::Egress,
+/// What is at a hook of this very device, according to the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How our program is attached; `None` where it is not. The link that is pinned may have died with a
+    /// device that had the name before, or been taken off by somebody.
+    pub kind: Option<Kind>,
+    /// What runs before ours, in words.
+    pub before: Vec<String>,
+}
+
+/// Looks at a hook.
+pub async fn look(
+    netlink: &Netlink,
+    trunk: &Trunk,
+    pins: &Pins,
+    hook: Direction,
+) -> anyhow::Result<Seen> {
+    let mut seen = match link(pins, hook)? {
+        Some(link) if link.link_type()? == LinkType::Xdp => return Ok(at_xdp(trunk, &link)),
+        Some(link) => at_tcx(trunk, hook, link.program_id())?,
+        None => at_clsact(netlink, trunk, pins, hook).await?,
+    };
+    // XDP comes before TC; and a program of ours there would be this hook's.
+    if let (Direction::Rx, Some(xdp)) = (hook, &trunk.xdp) {
+        seen.before.insert(0, xdp.describe());
+    }
+    Ok(seen)
+}
+
+fn at_xdp(trunk: &Trunk, link: &LinkInfo) -> Seen {
+    let id = link.program_id();
+    let ours = trunk.xdp.as_ref().filter(|xdp| xdp.program_id == id);
+    let kind = ours.map(|xdp| match xdp.generic {
+        true => Kind::XdpGeneric,
+        false => Kind::XdpNative,
+    });
+    Seen {
+        kind,
+        before: vec![],
     }
 }
 
-/// How a hook of this very device is attached according to the kernel; `None` where nothing of ours
-/// is. The link that is pinned may have died with a device that had the name before.
+fn at_tcx(trunk: &Trunk, hook: Direction, id: u32) -> anyhow::Result<Seen> {
+    let programs = bpf::tcx_programs(trunk.ifindex, hook)
+        .with_context(|| format!("failed to list the tcx programs of {}", trunk.name))?;
+    let place = programs.iter().position(|program| *program == id);
+    let before = programs.iter().take(place.unwrap_or(0));
+    Ok(Seen {
+        kind: place.map(|_| Kind::Tcx),
+        before: before.map(|id| bpf::describe("tcx program", *id)).collect(),
+    })
+}
+
+async fn at_clsact(
+    netlink: &Netlink,
+    trunk: &Trunk,
+    pins: &Pins,
+    hook: Direction,
+) -> anyhow::Result<Seen> {
+    let Some(ours) = own_filter(netlink, trunk.ifindex, pins, hook).await? else {
+        return Ok(Seen::default());
+    };
+    Ok(Seen {
+        kind: Some(Kind::Clsact),
+        before: ours.before,
+    })
+}
+
+/// How a hook of this very device is attached; `None` where nothing of ours is.
 pub async fn kind(
     netlink: &Netlink,
     trunk: &Trunk,
     pins: &Pins,
     hook: Direction,
 ) -> anyhow::Result<Option<Kind>> {
-    let Some(link) = link(pins, hook)? else {
-        let filter = filter(netlink, trunk.ifindex, pins, hook).await?;
-        return Ok(filter.map(|_| Kind::Clsact));
-    };
-    let id = link.program_id();
-    Ok(match link.link_type()? {
-        LinkType::Xdp => match &trunk.xdp {
-            Some(xdp) if xdp.program_id != id => None,
-            Some(xdp) if xdp.generic => Some(Kind::XdpGeneric),
-            xdp => xdp.as_ref().map(|_| Kind::XdpNative),
-        },
-        _ => {
-            let programs = kernel::tcx_programs(trunk.ifindex, hook)
-                .with_context(|| format!("failed to list the tcx programs of {}", trunk.name))?;
-            programs.contains(&id).then_some(Kind::Tcx)
-        }
-    })
-}
-
-/// The hooks that are attached, and how each is.
-pub async fn attached(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Vec<Hook>> {
-    // Asked anew: what is at the XDP hook may have come with us.
-    let trunk = Trunk::find(netlink, &pins.trunk).await?;
-    let reason = IngressReason::from_number(tables::settings(pins)?.ingress_reason);
-    let mut attached = vec![];
-    for hook in HOOKS {
-        if let Some(kind) = kind(netlink, &trunk, pins, hook).await? {
-            attached.push(Hook {
-                hook: name(hook),
-                mode: kind.as_str(),
-                reason: match hook {
-                    Direction::Rx => reason.map_or("unknown", IngressReason::name),
-                    Direction::Tx => "",
-                },
-                attached: true,
-                preceded_by: vec![],
-            });
-        }
-    }
-    Ok(attached)
+    Ok(look(netlink, trunk, pins, hook).await?.kind)
 }
 
 /// The trunk as it would be without us: what is at its XDP hook then is someone else's, and the offload
@@ -125,65 +161,10 @@ pub fn without_ours(trunk: &Trunk, pins: &Pins) -> anyhow::Result<Trunk> {
     Ok(trunk)
 }
 
-/// The pins of a trunk: those of this very device, whatever name they are under; or else those under its
-/// name, to be cleared up, unless they are another device's that is there.
-pub async fn find(netlink: &Netlink, name: &str) -> anyhow::Result<Option<Pins>> {
-    let named = Pins::of(name);
-    if netlink.link(name).await?.is_none() {
-        return Ok(Some(named).filter(Pins::exist));
-    }
-    let owner_of_named = owner(netlink, &named).await?;
-    if owner_of_named.as_deref() == Some(name) {
-        return Ok(Some(named));
-    }
-    for pins in Pins::all()? {
-        if owner(netlink, &pins).await?.as_deref() == Some(name) {
-            return Ok(Some(pins));
-        }
-    }
-    Ok(Some(named).filter(|named| named.exist() && owner_of_named.is_none()))
-}
-
-/// The device that what is pinned is attached to, by its name of today; `None` if it is gone, or in
-/// another namespace. An index says that only together with its namespace; what the device shows does.
-pub async fn owner(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Option<String>> {
-    let Ok(settings) = tables::settings(pins) else {
-        return Ok(None);
-    };
-    let Some(name) = netlink.name(settings.ifindex).await? else {
-        return Ok(None);
-    };
-    // Nothing of ours is on a device that can't be a trunk.
-    let Ok(trunk) = Trunk::find(netlink, &name).await else {
-        return Ok(None);
-    };
-    for hook in HOOKS {
-        if kind(netlink, &trunk, pins, hook).await?.is_some() {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
-}
-
-/// Frees a name that another device had: the pins under it follow that device, and are removed if it is
-/// gone.
-pub async fn make_way(netlink: &Netlink, name: &str) -> anyhow::Result<()> {
-    let mut pins = Pins::of(name);
-    while pins.exist() {
-        match owner(netlink, &pins).await? {
-            // What was under its name has this one now, and is next.
-            Some(owner) if owner != name => pins.rename(&owner)?,
-            _ => remove(netlink, &pins).await?,
-        }
-        pins = Pins::of(name);
-    }
-    Ok(())
-}
-
 /// What is pinned as the link of a hook.
 fn link(pins: &Pins, hook: Direction) -> anyhow::Result<Option<LinkInfo>> {
     let path = pins.link(hook);
-    if !path.exists() {
+    if !pins.has(&path)? {
         return Ok(None);
     }
     let read = || FdLink::from(PinnedLink::from_pin(path)?).info();
@@ -192,27 +173,75 @@ fn link(pins: &Pins, hook: Direction) -> anyhow::Result<Option<LinkInfo>> {
         .with_context(|| format!("failed to read the link pinned for {}", name(hook)))
 }
 
+/// A filter of ours.
+struct OwnFilter {
+    program_id: u32,
+    place: Place,
+    /// The filters of others that run before it, in words.
+    before: Vec<String>,
+}
+
 /// Our filter at a clsact hook: one whose program is pinned for it, or was about to be.
-async fn filter(
+async fn own_filter(
     netlink: &Netlink,
     ifindex: u32,
     pins: &Pins,
     hook: Direction,
-) -> anyhow::Result<Option<Filter>> {
+) -> anyhow::Result<Option<OwnFilter>> {
     let path = pins.program(hook);
-    let ours = [program_id(&pins::next(&path))?, program_id(&path)?];
+    let ours = [
+        program_id(pins, &pins::next(&path))?,
+        program_id(pins, &path)?,
+    ];
     if ours == [None, None] {
         return Ok(None);
     }
-    let filters = netlink.bpf_filters(ifindex, hook).await?;
-    Ok(filters
-        .into_iter()
-        .find(|filter| ours.contains(&Some(filter.program_id))))
+    let ifindex = Ifindex(ifindex);
+    let filters = netlink.filters(ifindex, hook).await?;
+    let mut before = vec![];
+    for filter in &filters.list {
+        match &filter.program {
+            Some(program) if ours.contains(&Some(program.id)) => {
+                let place = Place {
+                    ifindex,
+                    hook,
+                    priority: filter.priority,
+                    handle: filter.handle,
+                };
+                before.dedup();
+                return Ok(Some(OwnFilter {
+                    program_id: program.id,
+                    place,
+                    before,
+                }));
+            }
+            // Other chains run where a filter of the first says so.
+            // And a u32 filter has its hash tables beside it.
+            _ if filter.chain == 0 => before.push(describe(filter)),
+            _ => {}
+        }
+    }
+    // One of those that can't be read may be ours.
+    ensure!(
+        !filters.incomplete,
+        "a TC filter at {} can't be read, and may be ours",
+        name(hook)
+    );
+    Ok(None)
+}
+
+/// A filter as `tc` would name it.
+fn describe(filter: &Filter) -> String {
+    let Filter { kind, priority, .. } = filter;
+    match &filter.program {
+        Some(program) => format!("{kind} filter '{}' (pref {priority})", program.name),
+        None => format!("{kind} filter (pref {priority})"),
+    }
 }
 
 /// The id of a pinned program.
-fn program_id(path: &Path) -> anyhow::Result<Option<u32>> {
-    if !path.exists() {
+fn program_id(pins: &Pins, path: &Path) -> anyhow::Result<Option<u32>> {
+    if !pins.has(path)? {
         return Ok(None);
     }
     let info = ProgramInfo::from_pin(path)

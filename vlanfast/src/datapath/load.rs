@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapInfo, MapType},
-    programs::{SchedClassifier, Xdp},
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 use vlanfast_common::{Counters, LAYOUT, Policy, Settings, Shortcut, Vlan};
 
@@ -12,7 +12,7 @@ use super::{
     pins::{COUNTERS, ENDPOINTS, FLOWS, NEIGHBORS, Pins, ROUTES, SETTINGS},
     tables::{self, Maps},
 };
-use crate::state::plan::Capacity;
+use crate::{error::Error, state::plan::Capacity, stop};
 
 /// Program names in the object. The kernel shows 15 characters.
 pub const XDP: &str = "vlanfast_xdp";
@@ -107,7 +107,7 @@ fn fit(pins: &Pins) -> bool {
 pub fn xdp(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
     let program: &mut Xdp = program(ebpf, XDP)?.try_into()?;
     if program.fd().is_err() {
-        program.load().with_context(|| refused(XDP))?;
+        stop::in_kernel(|| program.load()).map_err(|error| refused(XDP, error))?;
     }
     Ok(program)
 }
@@ -116,13 +116,42 @@ pub fn xdp(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
 pub fn tc<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
     let program: &mut SchedClassifier = program(ebpf, name)?.try_into()?;
     if program.fd().is_err() {
-        program.load().with_context(|| refused(name))?;
+        stop::in_kernel(|| program.load()).map_err(|error| refused(name, error))?;
     }
     Ok(program)
 }
 
-fn refused(name: &str) -> String {
-    format!("the kernel refused program {name}")
+/// What is said of a program that the kernel does not take. That shows which features it lacks, in the words
+/// of its verifier: no version does.
+fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = &error
+    else {
+        return anyhow::Error::new(error).context(format!("failed to load program {name}"));
+    };
+    // Rights, memory and signals are not the kernel's to lack.
+    const ENOTSUPP: i32 = 524;
+    const LACKING: [i32; 4] = [libc::EINVAL, libc::EACCES, libc::E2BIG, ENOTSUPP];
+    let code = io_error.raw_os_error();
+    if !code.is_some_and(|code| LACKING.contains(&code)) {
+        return anyhow!("failed to load program {name}: {io_error}");
+    }
+    let log = verifier_log.to_string();
+    let why = log.lines().rev().find(|line| is_reason(line));
+    let why = why.map_or_else(|| io_error.to_string(), |line| line.trim().to_owned());
+    Error::Kernel {
+        what: format!("the kernel refuses program {name} ({why})"),
+        remedy: "vlanfast is tested with Linux 6.1, 6.12 and 6.18; use one of these or newer",
+    }
+    .into()
+}
+
+/// Whether a line of the verifier's says why, and not how much there was to look at.
+fn is_reason(line: &str) -> bool {
+    let figures = ["processed ", "verification time ", "stack depth "];
+    !line.trim().is_empty() && !figures.iter().any(|figure| line.starts_with(figure))
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut aya::programs::Program> {

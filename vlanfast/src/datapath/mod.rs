@@ -1,5 +1,6 @@
 //! The border to the kernel: what a device is, which hook to take, and the programs and maps on it.
 
+mod bpf;
 pub mod choose;
 pub mod counters;
 pub mod device;
@@ -8,8 +9,8 @@ pub mod flows;
 pub mod hooks;
 mod kernel;
 pub mod load;
-pub mod netlink;
 pub mod pins;
 pub mod tables;
+pub mod trunks;
 
 pub use kernel::check as check_kernel;

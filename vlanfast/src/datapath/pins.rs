@@ -1,29 +1,36 @@
-//! What outlives the process: `/sys/fs/bpf/vlanfast/<trunk>/`, and whose it is at the moment.
+//! What outlives the process: `/sys/fs/bpf/vlanfast/<namespace>:<ifindex>:<name>/`, and whose it is at the
+//! moment.
 //!
 //! A process that is attached holds a lock on the directory, so it is known to be alive without any
 //! file of its own, and a `kill -9` leaves no wrong trace.
 
+mod dir;
+mod holder;
+mod id;
+mod root;
+
 use std::{
-    fmt,
-    fs::{self, File},
-    io,
-    os::unix::fs::MetadataExt,
+    fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process, thread,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
-    sys::stat::{major, minor},
 };
 use vlanfast_common::Direction;
 
-use crate::error::Error;
-
-pub const BPFFS: &str = "/sys/fs/bpf";
-const ROOT: &str = "/sys/fs/bpf/vlanfast";
+use self::dir::Dir;
+pub use self::{
+    holder::{Holder, Process},
+    id::{Entry, TrunkId, netns},
+    root::{Root, bpffs},
+};
+use crate::{error::Error, state::name::Name};
 
 pub const COUNTERS: &str = "COUNTERS";
 pub const SETTINGS: &str = "SETTINGS";
@@ -40,94 +47,127 @@ pub const MAPS: [&str; 9] = [
     SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS, ROUTES, FLOWS, PAIRS,
 ];
 
+/// What else is pinned.
+const HOOKS: [&str; 4] = [
+    "ingress_link",
+    "egress_link",
+    "ingress_program",
+    "egress_program",
+];
+/// Before the name of a pin that is to take another's place.
+const NEXT: &str = "next_";
+
 /// How long a lock is tried for: those who only look hold a shared one for a moment.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The pins of one trunk.
+/// The pins of one trunk: a directory that is held open.
 #[derive(Clone, Debug)]
 pub struct Pins {
-    pub trunk: String,
-    dir: PathBuf,
+    /// As it was called when somebody looked last.
+    pub trunk: Name,
+    /// `None` of a version that knew trunks by their names.
+    pub id: Option<TrunkId>,
+    dir: Dir,
+    root: Root,
 }
 
 /// Held for as long as a process is attached, or detaches.
-pub type Lock = Flock<File>;
+pub type Lock = Flock<OwnedFd>;
 
 impl Pins {
-    /// The pins of a trunk, whether there are any or not.
-    pub fn of(trunk: &str) -> Self {
-        Self::under(Path::new(ROOT), trunk)
+    /// Makes the directory of a trunk, or finds it, and takes it; or says who has it.
+    pub fn create(id: TrunkId, trunk: &Name) -> anyhow::Result<Result<(Self, Lock), Holder>> {
+        Self::create_in(Root::make, id, trunk)
     }
 
-    fn under(root: &Path, trunk: &str) -> Self {
-        Self {
-            trunk: trunk.to_owned(),
-            // bpffs reserves names with a dot; a colon is in no device's name.
-            dir: root.join(trunk.replace('.', ":")),
-        }
-    }
-
-    /// The pins of another trunk.
-    fn other(&self, trunk: &str) -> Self {
-        Self::under(self.dir.parent().unwrap_or(Path::new(ROOT)), trunk)
-    }
-
-    /// Follows a trunk that was renamed. A lock stays: it is the directory's, not the name's.
-    ///
-    /// Pins that another device left under that name get ours instead: they are found by their device.
-    /// Those that a process holds are for that process to move; until then it is
-    /// [`Error::NameTaken`], and ours stand aside, as it may be our name that it waits for.
-    pub fn rename(&mut self, trunk: &str) -> anyhow::Result<()> {
-        let new = self.other(trunk);
-        match new.try_lock(FlockArg::LockExclusiveNonblock)? {
-            None => move_to(&self.dir, &new.dir)?,
-            Some(Ok(_lock)) => {
-                move_to(&new.dir, &new.aside())?;
-                move_to(&self.dir, &new.dir)?;
-                move_to(&new.aside(), &self.dir)?;
-            }
-            Some(Err(holder)) => {
-                if self.dir != self.aside() {
-                    move_to(&self.dir, &self.aside())?;
-                    self.dir = self.aside();
+    fn create_in(
+        root: impl Fn() -> anyhow::Result<Root>,
+        id: TrunkId,
+        trunk: &Name,
+    ) -> anyhow::Result<Result<(Self, Lock), Holder>> {
+        loop {
+            let root = root()?;
+            let entry = Entry {
+                id: Some(id),
+                name: trunk.clone(),
+            };
+            let found = root
+                .pins(|entry| entry.id == Some(id), |_| true)?
+                .into_iter()
+                .next();
+            let Some(mut pins) = found else {
+                let name = entry.file_name();
+                match root.dir.make(&name) {
+                    // Whoever detached last may just have removed what it was to be made in.
+                    Ok(()) | Err(Errno::ENOENT) => continue,
+                    Err(error) => {
+                        let what = || format!("failed to make {}", root.dir.shown(&name));
+                        return Err(error).with_context(what);
+                    }
                 }
-                return Err(Error::NameTaken {
-                    trunk: trunk.to_owned(),
-                    pid: holder.to_string(),
+            };
+            match pins.try_for_a_moment()? {
+                None => {}
+                Some(Err(holder)) => return Ok(Err(holder)),
+                Some(Ok(lock)) => {
+                    pins.adopt(id, trunk)?;
+                    return Ok(Ok((pins, lock)));
                 }
-                .into());
             }
         }
-        *self = new;
+    }
+
+    /// Has the directory say which trunk it is of. A lock stays: it is the directory's, not the name's.
+    pub fn adopt(&mut self, id: TrunkId, trunk: &Name) -> anyhow::Result<()> {
+        self.id = Some(id);
+        self.rename(trunk)
+    }
+
+    /// Follows a trunk that was renamed. Nobody else's pins can be in the way.
+    pub fn rename(&mut self, trunk: &Name) -> anyhow::Result<()> {
+        let entry = Entry {
+            id: self.id,
+            name: trunk.clone(),
+        };
+        let (old, new) = (self.file_name()?, entry.file_name());
+        let root = &self.root.dir;
+        if old != new {
+            root.rename(&old, &new).with_context(|| {
+                format!(
+                    "failed to rename {} to {}",
+                    root.shown(&old),
+                    root.shown(&new)
+                )
+            })?;
+        }
+        self.trunk = trunk.clone();
         Ok(())
     }
 
-    /// A name that no device has.
-    fn aside(&self) -> PathBuf {
-        self.other(&format!("{}..{}", self.trunk, process::id()))
-            .dir
+    /// What the directory is called by now.
+    fn file_name(&self) -> anyhow::Result<Vec<u8>> {
+        let root = &self.root.dir;
+        for name in root.names()? {
+            if self.dir.is_called(&name, root)? {
+                return Ok(name);
+            }
+        }
+        Err(anyhow::anyhow!("the pins of {} are gone", self.trunk))
     }
 
-    /// Every trunk that has pins, in the order of their names.
-    pub fn all() -> anyhow::Result<Vec<Self>> {
-        let entries = match fs::read_dir(ROOT) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.with_context(|| format!("failed to read {ROOT}"))?,
-        };
-        let mut trunks: Vec<_> = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().replace(':', "."))
-            .collect();
-        trunks.sort();
-        Ok(trunks.iter().map(|trunk| Self::of(trunk)).collect())
-    }
-
+    /// Whether the directory is still there, under whatever name.
     pub fn exist(&self) -> bool {
-        self.dir.exists()
+        self.dir.stat().is_ok_and(|stat| stat.st_nlink > 0)
     }
 
+    /// A path of something in this very directory, good for as long as these are held.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.dir.path(name)
+    }
+
+    /// Whether anything is pinned at one of our paths.
+    pub fn has(&self, path: &Path) -> anyhow::Result<bool> {
+        self.dir.has(path.file_name().unwrap_or_default())
     }
 
     /// Where the link of a hook is pinned.
@@ -146,24 +186,12 @@ impl Pins {
         })
     }
 
-    /// Makes the directory and takes it, or says who has it.
-    pub fn create(&self) -> anyhow::Result<Result<Lock, Holder>> {
-        loop {
-            fs::create_dir_all(&self.dir)
-                .with_context(|| format!("failed to make {}", self.dir.display()))?;
-            // Whoever had it may just have removed it.
-            if let Some(taken) = self.try_for_a_moment()? {
-                return Ok(taken);
-            }
-        }
-    }
-
     /// Takes the directory, or says who has it.
     pub fn lock(&self) -> anyhow::Result<Result<Lock, Holder>> {
         self.try_for_a_moment()?.with_context(|| {
             format!(
-                "failed to lock {}: it was removed at this moment; try again",
-                self.dir.display()
+                "failed to lock the pins of {}: they were removed at this moment; try again",
+                self.trunk
             )
         })
     }
@@ -173,6 +201,39 @@ impl Pins {
         // Shared, so that those who look are not in each other's way.
         let taken = self.try_lock(FlockArg::LockSharedNonblock);
         taken.ok()??.err()
+    }
+
+    /// The process that is attached, by a descriptor: it is vlanfast's, and has the lock by itself. Anybody else
+    /// who has it is an error that names him.
+    pub fn process(&self) -> anyhow::Result<Option<Process>> {
+        const TRIES: u32 = 5;
+        let dir = self.dir.stat()?;
+        for _ in 0..TRIES {
+            let Some(holder) = self.holder() else {
+                return Ok(None);
+            };
+            let pid = holder.pid.with_context(|| {
+                format!(
+                    "the process attached to {} is in another PID namespace: stop it there",
+                    self.trunk
+                )
+            })?;
+            match Process::open(pid)? {
+                Some(process) if process.has_locked(&dir)? => {
+                    if process.is_vlanfast() {
+                        return Ok(Some(process));
+                    }
+                    break;
+                }
+                // It has ended since, and the number may be another's.
+                _ => thread::sleep(PATIENCE / TRIES),
+            }
+        }
+        Err(Error::Locked {
+            trunk: self.trunk.to_string(),
+            holder: holder::holders(&dir),
+        }
+        .into())
     }
 
     fn try_for_a_moment(&self) -> anyhow::Result<Option<Result<Lock, Holder>>> {
@@ -187,64 +248,74 @@ impl Pins {
         }
     }
 
-    /// `None` where there is no directory, or by now another one.
+    /// `None` where the directory was removed.
     fn try_lock(&self, how: FlockArg) -> anyhow::Result<Option<Result<Lock, Holder>>> {
-        let what = || format!("failed to lock {}", self.dir.display());
-        let dir = match File::open(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            dir => dir.with_context(what)?,
-        };
-        match Flock::lock(dir, how) {
-            Ok(lock) => Ok(self.is(&lock).then_some(Ok(lock))),
-            Err((dir, nix::Error::EWOULDBLOCK)) => Ok(Some(Err(Holder::of(&dir)))),
-            Err((_, error)) => Err(error).with_context(what),
+        if !self.exist() {
+            return Ok(None);
+        }
+        match Flock::lock(self.dir.again()?, how) {
+            Ok(lock) => Ok(self.exist().then_some(Ok(lock))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(Some(Err(Holder::of(&self.dir.stat()?)))),
+            Err((_, error)) => {
+                Err(error).with_context(|| format!("failed to lock the pins of {}", self.trunk))
+            }
         }
     }
 
-    /// Whether a directory is still the one that has our name.
-    fn is(&self, dir: &File) -> bool {
-        let (Ok(named), Ok(opened)) = (fs::metadata(&self.dir), dir.metadata()) else {
-            return false;
-        };
-        (named.dev(), named.ino()) == (opened.dev(), opened.ino())
-    }
-
-    /// Waits until the directory is free or gone.
-    pub async fn wait_until_free(&self, at_most: Duration) -> anyhow::Result<()> {
+    /// Waits until the directory is free or gone; whether it is.
+    pub async fn wait_until_free(&self, at_most: Duration) -> bool {
         let freed = async {
             while self.exist() && self.holder().is_some() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(at_most, freed).await.with_context(|| {
-            format!(
-                "the process that is attached to {} does not end",
-                self.trunk
-            )
-        })
+        tokio::time::timeout(at_most, freed).await.is_ok()
     }
 
-    /// Removes every pin. What is attached by a link goes with it, if nothing else holds it.
+    /// Removes every pin of ours, and the directory unless something else is in it. What is attached by a link
+    /// goes with it, if nothing else holds it.
     pub fn remove(&self) -> anyhow::Result<()> {
-        let remove = || -> io::Result<()> {
-            for entry in fs::read_dir(&self.dir)? {
-                fs::remove_file(entry?.path())?;
+        let file_name = self.file_name()?;
+        let shown =
+            |name: &[u8]| format!("{}/{}", self.root.dir.shown(&file_name), Name::new(name));
+        let (mut ours, others): (Vec<_>, Vec<_>) = self
+            .dir
+            .names()?
+            .into_iter()
+            .partition(|name| is_ours(name));
+        ours.sort_by_key(|name| name == SETTINGS.as_bytes());
+        for name in ours {
+            self.dir
+                .unlink(&name)
+                .with_context(|| format!("failed to remove {}", shown(&name)))?;
+        }
+        if !others.is_empty() {
+            let others: Vec<_> = others.iter().map(|name| shown(name)).collect();
+            return Err(Error::NotOurs {
+                trunk: self.trunk.to_string(),
+                files: others.join(", "),
             }
-            fs::remove_dir(&self.dir)?;
-            match fs::remove_dir(ROOT) {
-                // Another trunk is attached.
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-                result => result,
-            }
+            .into());
+        }
+        let remove = || {
+            self.root.dir.remove(&file_name)?;
+            self.root.remove()
         };
-        remove().with_context(|| format!("failed to remove {}", self.dir.display()))
+        remove().with_context(|| format!("failed to remove {}", self.root.dir.shown(&file_name)))
     }
+}
+
+/// Whether a pin of that name is one of those that we make.
+fn is_ours(name: &[u8]) -> bool {
+    let name = name.strip_prefix(NEXT.as_bytes()).unwrap_or(name);
+    let ours = MAPS.iter().chain(&HOOKS);
+    ours.into_iter().any(|known| known.as_bytes() == name)
 }
 
 /// Where a pin stands until it takes the place of the one at `path`; or where a crash has left it.
 pub fn next(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("next_{name}"))
+    path.with_file_name(format!("{NEXT}{name}"))
 }
 
 /// Pins beside what is pinned at `path`, for [`commit`] to put it there.
@@ -265,58 +336,6 @@ where
 /// which nothing is there.
 pub fn commit(path: &Path) -> anyhow::Result<()> {
     fs::rename(next(path), path).with_context(|| format!("failed to replace {}", path.display()))
-}
-
-fn move_to(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let (from_name, to_name) = (from.display(), to.display());
-    fs::rename(from, to).with_context(|| format!("failed to move {from_name} to {to_name}"))
-}
-
-/// The process that holds the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// `None` where the kernel doesn't say: it is in another PID namespace.
-    pub pid: Option<i32>,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid {
-            Some(pid) => pid.fmt(f),
-            None => f.pad("of another namespace"),
-        }
-    }
-}
-
-impl Holder {
-    fn of(dir: &File) -> Self {
-        let pid = || {
-            let dir = dir.metadata().ok()?;
-            let locks = fs::read_to_string("/proc/locks").ok()?;
-            let file = format!(
-                "{:02x}:{:02x}:{}",
-                major(dir.dev()),
-                minor(dir.dev()),
-                dir.ino()
-            );
-            writer(&locks, &file)
-        };
-        Self { pid: pid() }
-    }
-}
-
-/// Who holds a file exclusively, by `/proc/locks` (proc_locks(5)):
-/// `1: FLOCK ADVISORY WRITE pid major:minor:inode start end`.
-fn writer(locks: &str, file: &str) -> Option<i32> {
-    let pid = locks.lines().find_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        match fields[..] {
-            [_, "FLOCK", _, "WRITE", pid, of, ..] if of == file => pid.parse().ok(),
-            _ => None,
-        }
-    });
-    // 0, or -1, for one of another PID namespace.
-    pid.filter(|&pid| pid > 0)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The server of `/metrics`, `/ready` and `/live`, on a thread of its own: however long a scrape or a
-//! client takes, the reconciler does not wait for it.
+//! client takes, the reconciler does not wait for it; and however many there are, whoever comes is served.
 
 use std::{
     convert::Infallible,
@@ -25,17 +25,21 @@ use thiserror::Error;
 use tokio::{
     net::TcpStream,
     runtime,
-    sync::{Semaphore, oneshot, watch},
-    time,
+    sync::{oneshot, watch},
+    task, time,
 };
 
-use super::registry::{self, Totals};
+use super::{
+    registry::{self, Totals, Trust},
+    room::{Place, Room},
+};
 use crate::state::published::Published;
 
-/// More wait in the backlog: each of these may hold a whole scrape in memory.
-const CONNECTIONS: usize = 16;
 /// For a client to say what it wants.
 const HEAD: Duration = Duration::from_secs(2);
+/// What it may say: Prometheus takes 300 bytes in 7 headers.
+const HEAD_BYTES: usize = 16 << 10;
+const HEADERS: usize = 64;
 /// For a client to have it all. Prometheus gives up after as long.
 const WHOLE: Duration = Duration::from_secs(10);
 /// Before the next connection is accepted where one could not be: no descriptors are left.
@@ -72,21 +76,24 @@ pub struct Server {
 /// Reads what the programs have counted.
 type ReadTotals = dyn Fn() -> anyhow::Result<Totals> + Send + Sync;
 
+/// Reads how far the programs trust the tables.
+type ReadTrust = dyn Fn() -> anyhow::Result<Trust> + Send + Sync;
+
 /// What the answers are made of.
 struct Sources {
     published: watch::Receiver<Option<Arc<Published>>>,
     totals: Box<ReadTotals>,
-    alive: Box<dyn Fn() -> bool + Send + Sync>,
+    trust: Box<ReadTrust>,
 }
 
 impl Server {
-    /// Serves what is published at the time of each scrape, with the counters as they are then. `alive`
+    /// Serves what is published at the time of each scrape, with the counters as they are then. `trust`
     /// says whether the process still does its work: this thread would answer though it hung.
     pub fn start(
         listener: TcpListener,
         published: watch::Receiver<Option<Arc<Published>>>,
         totals: impl Fn() -> anyhow::Result<Totals> + Send + Sync + 'static,
-        alive: impl Fn() -> bool + Send + Sync + 'static,
+        trust: impl Fn() -> anyhow::Result<Trust> + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -100,7 +107,7 @@ impl Server {
         let sources = Sources {
             published,
             totals: Box::new(totals),
-            alive: Box::new(alive),
+            trust: Box::new(trust),
         };
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
@@ -133,30 +140,39 @@ impl Drop for Server {
 }
 
 async fn serve(listener: &tokio::net::TcpListener, sources: Arc<Sources>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    // Nobody closes it, so there always is a permit in the end.
-    while let Ok(permit) = room.clone().acquire_owned().await {
-        let Ok((stream, _)) = listener.accept().await else {
-            time::sleep(PAUSE).await;
-            continue;
+    let room = Arc::new(Room::default());
+    for number in 0.. {
+        let stream = loop {
+            match listener.accept().await {
+                Ok((stream, _)) => break stream,
+                Err(_) => time::sleep(PAUSE).await,
+            }
         };
-        let sources = sources.clone();
-        tokio::spawn(async move {
+        let (place, sources) = (room.place(number), sources.clone());
+        let task = tokio::spawn(async move {
             // A client that is too slow, or goes away, is no concern of ours.
-            let _ = time::timeout(WHOLE, converse(stream, &sources)).await;
-            drop(permit);
+            let _ = time::timeout(WHOLE, converse(stream, &sources, &place)).await;
         });
+        room.enter(number, task.abort_handle());
+        // Whoever is here may have asked by now, and is to be heard before others come.
+        task::yield_now().await;
     }
 }
 
 /// One connection, one answer: none stays open to wait for the next scrape.
-async fn converse(stream: TcpStream, sources: &Sources) -> hyper::Result<()> {
-    let service =
-        service_fn(|request| async move { Ok::<_, Infallible>(sources.answer(&request)) });
+async fn converse(stream: TcpStream, sources: &Sources, place: &Place) -> hyper::Result<()> {
+    let service = service_fn(|request| async move {
+        place.asks();
+        Ok::<_, Infallible>(sources.answer(&request))
+    });
     http1::Builder::new()
         .keep_alive(false)
+        // Who has said all that it has to say waits for an answer.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .await
 }
@@ -169,11 +185,10 @@ impl Sources {
         // Not held: the reconciler would wait for it.
         let published = self.published.borrow().clone();
         match (request.uri().path(), published) {
-            ("/live", _) if (self.alive)() => plain(StatusCode::OK, "live\n".into()),
-            ("/live", _) => plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the heartbeat has expired: the process hangs, or can't reach its sources\n".into(),
-            ),
+            ("/live", published) => match self.ails(published.as_deref()) {
+                None => plain(StatusCode::OK, "live\n".into()),
+                Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
             ("/ready" | "/metrics", None) => plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not ready: nothing has been read yet\n".into(),
@@ -190,8 +205,30 @@ impl Sources {
         }
     }
 
+    /// Why the process does not do its work, if it does not.
+    fn ails(&self, published: Option<&Published>) -> Option<String> {
+        match (self.trust)() {
+            Ok(Trust { alive: true, .. }) => {}
+            Ok(_) => {
+                let why = "the heartbeat has expired: the process hangs, or its tables can't be kept true";
+                return Some(why.into());
+            }
+            Err(error) => return Some(format!("{error:#}")),
+        }
+        let hooks = published.map_or(&[][..], |published| &published.hooks);
+        let missing: Vec<_> = hooks
+            .iter()
+            .filter(|hook| !hook.attached)
+            .map(|hook| format!("{} ({})", hook.hook, hook.mode))
+            .collect();
+        (!missing.is_empty()).then(|| {
+            let missing = missing.join(" and ");
+            format!("somebody has taken the program off: {missing}; see `vlanfast status`")
+        })
+    }
+
     fn scrape(&self, published: Arc<Published>) -> anyhow::Result<String> {
-        registry::encode(published, (self.totals)()?)
+        registry::encode(published, (self.totals)()?, (self.trust)()?)
     }
 }
 
@@ -208,98 +245,4 @@ fn response(status: StatusCode, kind: &'static str, text: String) -> Response<Fu
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::{Read, Write},
-        net::TcpStream,
-        time::Instant,
-    };
-
-    use super::*;
-
-    type Publisher = watch::Sender<Option<Arc<Published>>>;
-
-    fn start(first: Option<Published>) -> (Server, Publisher, SocketAddr) {
-        let (publisher, published) = watch::channel(first.map(Arc::new));
-        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let counters = || Ok(Totals::default());
-        let server = Server::start(listener, published, counters, || true).unwrap();
-        (server, publisher, address)
-    }
-
-    #[test]
-    fn it_is_not_live_when_the_process_is_not() {
-        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (_publisher, published) = watch::channel(Some(Arc::default()));
-        let _server =
-            Server::start(listener, published, || Ok(Totals::default()), || false).unwrap();
-        let said = ask(address, "GET /live");
-        assert!(said.starts_with("HTTP/1.1 503"), "{said}");
-        assert!(said.contains("the heartbeat has expired"), "{said}");
-        assert!(ask(address, "GET /ready").starts_with("HTTP/1.1 200"));
-    }
-
-    fn ask(address: SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "{request} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).unwrap();
-        said
-    }
-
-    #[test]
-    fn it_is_live_at_once_and_ready_when_something_was_published() {
-        let (_server, publisher, address) = start(None);
-        assert!(ask(address, "GET /live").starts_with("HTTP/1.1 200"));
-        assert!(ask(address, "GET /ready").starts_with("HTTP/1.1 503"));
-        assert!(ask(address, "GET /metrics").starts_with("HTTP/1.1 503"));
-        publisher.send_replace(Some(Arc::default()));
-        assert!(ask(address, "GET /ready").starts_with("HTTP/1.1 200"));
-        let metrics = ask(address, "GET /metrics");
-        assert!(metrics.starts_with("HTTP/1.1 200"));
-        assert!(metrics.contains("content-type: text/plain; version=0.0.4"));
-        assert!(metrics.contains("\nvlanfast_build_info{"));
-    }
-
-    #[test]
-    fn what_there_is_not_is_refused() {
-        let (_server, _publisher, address) = start(None);
-        assert!(ask(address, "GET /").starts_with("HTTP/1.1 404"));
-        assert!(ask(address, "POST /metrics").starts_with("HTTP/1.1 405"));
-    }
-
-    #[test]
-    fn an_address_that_is_taken_is_named_with_a_way_out_on_one_line() {
-        let (_server, _publisher, address) = start(None);
-        let said = listen(address).unwrap_err().to_string();
-        assert!(said.starts_with(&format!(
-            "can't serve metrics on {address}: Address already in use"
-        )));
-        assert!(
-            said.ends_with("choose another address with --metrics ADDR:PORT, or --metrics off")
-        );
-        assert!(!said.contains('\n'));
-    }
-
-    #[test]
-    fn silent_clients_take_the_place_of_others_for_a_moment_only() {
-        let (_server, _publisher, address) = start(None);
-        let silent: Vec<_> = (0..CONNECTIONS)
-            .map(|_| TcpStream::connect(address).unwrap())
-            .collect();
-        let begin = Instant::now();
-        assert!(ask(address, "GET /live").starts_with("HTTP/1.1 200"));
-        assert!(begin.elapsed() < 2 * HEAD, "{:?}", begin.elapsed());
-        drop(silent);
-    }
-
-    #[test]
-    fn it_stops_when_it_is_dropped_and_frees_the_address() {
-        let (server, _publisher, address) = start(None);
-        let _silent = TcpStream::connect(address).unwrap();
-        drop(server);
-        listen(address).unwrap();
-    }
-}
+mod tests;

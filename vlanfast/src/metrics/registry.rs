@@ -18,9 +18,11 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use vlanfast_common::{Counters, Direction, Pair, PairKey, Source, SourceState, Vlan};
+use vlanfast_common::{Counters, Direction, Pair, PairKey, Vlan};
 
 use crate::state::published::Published;
+
+mod state;
 
 /// The encoder puts it before every name, and `_total` behind that of a counter.
 const PREFIX: &str = "vlanfast";
@@ -33,11 +35,20 @@ pub struct Totals {
     pub pairs: BTreeMap<PairKey, Pair>,
 }
 
+/// How far the programs trust the tables, at the moment of a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// The heartbeat is; else every frame is passed.
+    pub alive: bool,
+    /// Which tables lack something, as `Settings::incomplete` has it.
+    pub incomplete: u32,
+}
+
 /// Writes one scrape. A VLAN has series if the host has a device for it, or if it had traffic; a pair of VLANs,
 /// if there was a flow.
-pub fn encode(published: Arc<Published>, totals: Totals) -> anyhow::Result<String> {
+pub fn encode(published: Arc<Published>, totals: Totals, trust: Trust) -> anyhow::Result<String> {
     let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(Scrape::new(published, totals)));
+    registry.register_collector(Box::new(Scrape::new(published, totals, trust)));
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry).context("failed to write the metrics")?;
     Ok(text)
@@ -49,6 +60,7 @@ struct Scrape {
     published: Arc<Published>,
     vlans: Vec<Row>,
     pairs: BTreeMap<PairKey, Pair>,
+    trust: Trust,
 }
 
 /// One VLAN's numbers.
@@ -61,7 +73,7 @@ struct Row {
 }
 
 impl Scrape {
-    fn new(published: Arc<Published>, totals: Totals) -> Self {
+    fn new(published: Arc<Published>, totals: Totals, trust: Trust) -> Self {
         let with_device = published.parents.keys();
         let mut vlans: BTreeMap<Vlan, (Counters, u64)> = with_device
             .map(|&vid| (Vlan::id(vid), Default::default()))
@@ -89,6 +101,7 @@ impl Scrape {
             published,
             vlans,
             pairs: totals.pairs,
+            trust,
         }
     }
 
@@ -245,43 +258,6 @@ impl Scrape {
         let help = "Entries that found no room in the map: their frames take the kernel's own path";
         gauge("map_left_out", help, |fill| fill.left_out)
     }
-
-    fn sources(&self, out: &mut Output) -> fmt::Result {
-        let sources = || {
-            let states = Source::ALL.map(|source| {
-                let status = self.published.sources[source as usize];
-                let state = SourceState::from_number(status.state);
-                (source, state, status.last_success)
-            });
-            let switched_on = states
-                .into_iter()
-                .filter(|(_, state, _)| *state != Some(SourceState::Off));
-            switched_on.map(|(source, state, last)| ([("source", source.name())], state, last))
-        };
-        let up =
-            sources().map(|(labels, state, _)| (labels, u64::from(state == Some(SourceState::Ok))));
-        out.gauge("source_up", "Whether the source answers", up)?;
-        let last = sources().map(|(labels, _, last)| (labels, last));
-        let help = "When the source was last read whole, 0 for never";
-        out.gauge("sync_last_success_timestamp_seconds", help, last)
-    }
-
-    fn program(&self, out: &mut Output) -> fmt::Result {
-        let Published { trunk, hooks, .. } = &*self.published;
-        let attached = hooks.iter().map(|hook| {
-            let labels = [
-                ("trunk", trunk.as_str()),
-                ("hook", hook.hook),
-                ("mode", hook.mode),
-                ("reason", hook.reason),
-            ];
-            (labels, 1)
-        });
-        let help = "A hook of the trunk, how it is attached, and why not otherwise";
-        out.gauge("attached", help, attached)?;
-        let version = [([("version", env!("CARGO_PKG_VERSION"))], 1)];
-        out.gauge("build_info", "The version of vlanfast", version)
-    }
 }
 
 impl Collector for Scrape {
@@ -293,7 +269,9 @@ impl Collector for Scrape {
         self.endpoints(&mut out)?;
         self.maps(&mut out)?;
         self.sources(&mut out)?;
-        self.program(&mut out)
+        self.hooks(&mut out)?;
+        self.trust(&mut out)?;
+        self.settings(&mut out)
     }
 }
 

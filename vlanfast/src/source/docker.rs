@@ -3,10 +3,18 @@
 //!
 //! Events are hints, lists are truth: an event only says that it is time for a new list, so a lost one
 //! costs a moment.
+//!
+//! Whoever listens at the socket may say anything, at any length and speed. An answer costs at most 64 MiB
+//! while it is read and [`LIMIT`], and a flood of events a list now and then.
 
+mod answer;
 mod api;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod hostile;
+mod http;
+mod metered;
 #[cfg(test)]
 mod tests;
 
@@ -14,13 +22,12 @@ use std::{
     convert::Infallible,
     env, fmt, fs, io,
     path::{Path, PathBuf},
-    pin::pin,
     str::FromStr,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::StreamExt;
+use hyper::StatusCode;
 use thiserror::Error;
 use tokio::{
     sync::{Notify, watch},
@@ -40,8 +47,17 @@ const PID_FILES: [&str; 2] = ["/var/run/docker.pid", "/run/docker.pid"];
 const RETRY: Duration = Duration::from_secs(1);
 /// For a daemon that ended our connection to end itself: it stops containers first, 15 s by default.
 const SHUTDOWN: Duration = Duration::from_secs(20);
+/// The same for one that gave an answer that can't be used: that may have cost something.
+const RETRY_WRONG: Duration = Duration::from_secs(5);
 /// Docker tells of one `docker run` in several events; one list is enough for them.
 const SETTLE: Duration = Duration::from_millis(20);
+/// What that grows to while events come one after the other.
+const SETTLE_MOST: Duration = Duration::from_secs(1);
+/// Lists may take a fifth of the time.
+const REST: u32 = 4;
+/// After this many pieces of events in a row the rest has to wait for a moment. They all say the same.
+const BURST: usize = 100;
+const BREATH: Duration = Duration::from_millis(50);
 /// Without an event: so that a daemon that hangs is noticed, and `last_success` means something.
 const RELIST: Duration = Duration::from_secs(30);
 /// How long one list may take, and how long an answer to any request.
@@ -167,10 +183,10 @@ impl Drop for Task {
 /// Watches Docker from now on. The receiver's end never closes before the task is dropped, also where
 /// there is nothing to watch.
 pub fn watch(wish: Wish) -> (Task, watch::Receiver<State>) {
-    watch_daemon(wish.daemon())
+    watch_daemon(wish.daemon(), LIMIT)
 }
 
-fn watch_daemon(daemon: Option<Daemon>) -> (Task, watch::Receiver<State>) {
+fn watch_daemon(daemon: Option<Daemon>, limit: Duration) -> (Task, watch::Receiver<State>) {
     let first = match daemon {
         Some(_) => SourceState::Starting,
         None => SourceState::Off,
@@ -181,7 +197,7 @@ fn watch_daemon(daemon: Option<Daemon>) -> (Task, watch::Receiver<State>) {
     });
     let task = tokio::spawn(async move {
         match daemon {
-            Some(daemon) => keep_watching(&daemon, &sender).await,
+            Some(daemon) => keep_watching(&daemon, limit, &sender).await,
             None => std::future::pending().await,
         }
     });
@@ -195,15 +211,15 @@ pub async fn list_once(wish: &Wish, limit: Duration) -> (Docker, SourceStatus) {
     };
     let ask = async {
         daemon.pid()?;
-        Client::connect(&daemon.socket, limit).await?.list().await
+        Client::connect(daemon.socket).await?.list().await
     };
-    match timeout(limit, ask).await.unwrap_or(Err(Error::Timeout)) {
+    match within(limit, ask).await {
         Ok(docker) => (docker, success()),
         Err(error) => (Docker::default(), status(error.state())),
     }
 }
 
-async fn keep_watching(daemon: &Daemon, sender: &watch::Sender<State>) {
+async fn keep_watching(daemon: &Daemon, limit: Duration, sender: &watch::Sender<State>) {
     // The daemon that ended our session, and when: it may be about to end, with its file still there.
     let mut ending: Option<(String, Instant)> = None;
     loop {
@@ -215,7 +231,7 @@ async fn keep_watching(daemon: &Daemon, sender: &watch::Sender<State>) {
         let error = match daemon.pid() {
             Ok(Some(pid)) if is_ending(&pid) => Error::Ended,
             Ok(pid) => {
-                let Err(error) = session(&daemon.socket, sender).await;
+                let Err(error) = session(&daemon.socket, limit, sender).await;
                 let answered = sender.borrow().status.state == SourceState::Ok as u32;
                 ending = pid.filter(|_| answered).zip(Some(Instant::now()));
                 error
@@ -232,35 +248,45 @@ async fn keep_watching(daemon: &Daemon, sender: &watch::Sender<State>) {
             }
             changed
         });
-        sleep(RETRY).await;
+        sleep(error.retry()).await;
     }
 }
 
 /// One connection's life: it ends with an error, be it that Docker was stopped.
-async fn session(socket: &Path, sender: &watch::Sender<State>) -> Result<Infallible, Error> {
-    let client = timeout(LIMIT, Client::connect(socket, LIMIT))
-        .await
-        .unwrap_or(Err(Error::Timeout))?;
+async fn session(
+    socket: &Path,
+    limit: Duration,
+    sender: &watch::Sender<State>,
+) -> Result<Infallible, Error> {
+    let client = within(limit, Client::connect(socket.into())).await?;
     let due = Notify::new();
     let hear = async {
-        let mut events = pin!(client.events());
-        while let Some(event) = events.next().await {
-            event?;
+        let mut events = within(limit, client.events()).await?;
+        let mut heard = 0_usize;
+        while events.piece().await?.is_some() {
             due.notify_one();
+            heard = heard.wrapping_add(1);
+            if heard.is_multiple_of(BURST) {
+                sleep(BREATH).await;
+            }
         }
         Err(Error::Ended)
     };
     let look = async {
+        let mut pause = SETTLE;
         loop {
-            let docker = timeout(LIMIT, client.list())
-                .await
-                .unwrap_or(Err(Error::Timeout))?;
+            let asked = Instant::now();
+            let docker = within(limit, client.list()).await?;
             sender.send_replace(State {
                 docker: Arc::new(docker),
                 status: success(),
             });
+            let listed = Instant::now();
             if timeout(RELIST, due.notified()).await.is_ok() {
-                sleep(SETTLE).await;
+                let quiet = listed.elapsed();
+                pause = next_pause(pause, quiet);
+                let rest = (REST * (listed - asked)).saturating_sub(quiet);
+                sleep(pause.max(rest)).await;
             }
         }
     };
@@ -270,6 +296,21 @@ async fn session(socket: &Path, sender: &watch::Sender<State>) -> Result<Infalli
         end = hear => end,
         end = look => end,
     }
+}
+
+/// How long to wait after an event, if it was `last` before the list before it, and quiet since: long
+/// where one event follows the other, so that a flood costs little, and short after some seconds of calm.
+fn next_pause(last: Duration, quiet: Duration) -> Duration {
+    (2 * last)
+        .saturating_sub(quiet / 4)
+        .clamp(SETTLE, SETTLE_MOST)
+}
+
+async fn within<T>(
+    limit: Duration,
+    ask: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(limit, ask).await.unwrap_or(Err(Error::Timeout))
 }
 
 fn status(state: SourceState) -> SourceStatus {
@@ -294,7 +335,17 @@ enum Error {
     #[error("failed to connect: {0}")]
     Connect(#[source] io::Error),
     #[error("failed to ask: {0}")]
-    Api(#[from] bollard::errors::Error),
+    Ask(#[from] hyper::http::Error),
+    #[error("no HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    #[error("an answer of more than {} MiB", http::ANSWER >> 20)]
+    TooLong,
+    #[error("an answer that can't be read: {0}")]
+    Answer(String),
+    #[error("it does not say which API it has")]
+    Version,
     #[error("no answer in time")]
     Timeout,
     #[error("the connection was closed")]
@@ -306,7 +357,28 @@ impl Error {
         match self {
             Self::NotRunning => SourceState::Absent,
             Self::Connect(error) => refusal(error.kind()),
-            Self::Api(_) | Self::Timeout | Self::Ended => SourceState::Unreachable,
+            Self::Ask(_)
+            | Self::Http(_)
+            | Self::Status(_)
+            | Self::TooLong
+            | Self::Answer(_)
+            | Self::Version
+            | Self::Timeout
+            | Self::Ended => SourceState::Unreachable,
+        }
+    }
+
+    /// Until it is asked again.
+    fn retry(&self) -> Duration {
+        match self {
+            Self::TooLong | Self::Answer(_) | Self::Version | Self::Timeout => RETRY_WRONG,
+            Self::NotRunning
+            | Self::Connect(_)
+            | Self::Ask(_)
+            // As from a daemon that was killed.
+            | Self::Http(_)
+            | Self::Status(_)
+            | Self::Ended => RETRY,
         }
     }
 }

@@ -2,4 +2,3 @@
 //! are truth: an event only says what to read anew.
 
 pub mod docker;
-pub mod netlink;

@@ -9,6 +9,7 @@ use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Rout
 
 use super::{
     listeners,
+    name::Name,
     snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Place},
 };
 
@@ -36,7 +37,7 @@ impl Tables {
 pub struct Desired {
     pub tables: Tables,
     /// The names of the devices that the host has for the VLANs; VID 0 is the trunk.
-    pub parents: BTreeMap<Vid, String>,
+    pub parents: BTreeMap<Vid, Name>,
     /// The devices behind the entries that are endpoints, the host's own left out.
     pub devices: BTreeMap<EndpointKey, Device>,
     /// 802.1ad devices on the trunk: ignored.
@@ -48,12 +49,12 @@ pub struct Desired {
 impl Desired {
     /// The VLANs whose senders have a route to another by the administrator's word, by the device they leave by.
     /// What is untagged leaves by the trunk itself.
-    pub fn senders(&self) -> BTreeMap<u32, (Vid, &str)> {
+    pub fn senders(&self) -> BTreeMap<u32, (Vid, &Name)> {
         let vids: BTreeSet<_> = self.tables.routes.keys().map(|key| key.vid).collect();
         let tagged = |(&vid, parent): (&Vid, &Parent)| {
             let leaves = vid != Vid::UNTAGGED && vids.contains(&vid.get()) && parent.ifindex != 0;
             let name = self.parents.get(&vid).filter(|_| leaves)?;
-            Some((parent.ifindex, (vid, name.as_str())))
+            Some((parent.ifindex, (vid, name)))
         };
         self.tables.vlans.iter().filter_map(tagged).collect()
     }
@@ -62,9 +63,9 @@ impl Desired {
 /// The device behind an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    pub name: String,
+    pub name: Name,
     pub nsid: Nsid,
-    pub parent: String,
+    pub parent: Name,
     pub addresses: Vec<IpAddr>,
 }
 

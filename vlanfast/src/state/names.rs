@@ -14,6 +14,7 @@ use vlanfast_common::{EndpointKey, Mac};
 
 use super::{
     desired::{Desired, Device},
+    name::Name,
     snapshot::{Attachment, Container, Docker, DockerNetwork, Nsid},
 };
 
@@ -58,7 +59,7 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<EndpointKey, Names>
             }
         };
         let names = Names {
-            device: device.name.clone(),
+            device: device.name.to_string(),
             container: container.map(|container| container.name.clone()),
             network: network.map(|network| network.name.clone()),
             project: container.and_then(|container| container.project.clone()),
@@ -86,8 +87,8 @@ impl Place<'_> {
 /// All places, by what a device on the parent of that name can be known by.
 #[derive(Default)]
 struct Places<'a> {
-    macs: HashMap<(&'a str, Mac), Vec<Place<'a>>>,
-    addresses: HashMap<(&'a str, IpAddr), Vec<Place<'a>>>,
+    macs: HashMap<(&'a [u8], Mac), Vec<Place<'a>>>,
+    addresses: HashMap<(&'a [u8], IpAddr), Vec<Place<'a>>>,
 }
 
 impl<'a> Places<'a> {
@@ -98,7 +99,7 @@ impl<'a> Places<'a> {
                 let Some(network) = docker.networks.get(&attachment.network) else {
                     continue;
                 };
-                let Some(parent) = network.parent.as_deref() else {
+                let Some(parent) = network.parent.as_deref().map(str::as_bytes) else {
                     continue;
                 };
                 let place = Place {
@@ -127,12 +128,12 @@ impl<'a> Places<'a> {
     }
 
     fn by_mac(&self, mac: Mac, device: &Device) -> Vec<Place<'a>> {
-        let places = self.macs.get(&(device.parent.as_str(), mac));
+        let places = self.macs.get(&(device.parent.as_bytes(), mac));
         places.cloned().unwrap_or_default()
     }
 
     fn by_address(&self, _: Mac, device: &Device) -> Vec<Place<'a>> {
-        let parent = device.parent.as_str();
+        let parent = device.parent.as_bytes();
         let addresses = device.addresses.iter();
         let known = addresses.filter_map(|&address| self.addresses.get(&(parent, address)));
         known.flatten().copied().collect()
@@ -163,12 +164,13 @@ fn residents<'a>(
 /// The container's network on a parent, if there is exactly one.
 fn only_network<'a>(
     container: &Container,
-    parent: &str,
+    parent: &Name,
     docker: &'a Docker,
 ) -> Option<&'a DockerNetwork> {
     let attachments = container.attachments.iter();
     let networks = attachments.filter_map(|attachment| docker.networks.get(&attachment.network));
-    let mut networks = networks.filter(|network| network.parent.as_deref() == Some(parent));
+    let mut networks = networks
+        .filter(|network| network.parent.as_deref().map(str::as_bytes) == Some(parent.as_bytes()));
     let first = networks.next();
     first.filter(|_| networks.next().is_none())
 }

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use vlanfast_common::{EndpointKey, Policy, SourceStatus, Vid};
 
-use super::{listeners::Listener, names::Names};
+use super::{listeners::Listener, name::Name, names::Names};
 
 /// One round's result.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Published {
     pub trunk: String,
     /// The VLANs that the host has a device for, with that device's name; VID 0 is the trunk.
-    pub parents: Arc<BTreeMap<Vid, String>>,
+    pub parents: Arc<BTreeMap<Vid, Name>>,
     /// The macvlans and macvtaps whose entries are in the map, with their names.
     pub endpoints: Arc<BTreeMap<EndpointKey, Names>>,
     pub maps: Vec<MapFill>,

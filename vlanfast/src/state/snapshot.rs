@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use vlanfast_common::{Endpoint, Mac, Vid};
 
+use super::name::Name;
+
 /// An interface index. It means a device only together with its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ifindex(pub u32);
@@ -62,7 +64,7 @@ pub struct Namespace {
 /// A device, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    pub name: String,
+    pub name: Name,
     pub mac: Mac,
     pub up: bool,
     pub mtu: u32,

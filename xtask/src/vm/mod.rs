@@ -79,8 +79,11 @@ pub struct Job {
     pub script: String,
     /// From the start of QEMU to the end of the script.
     pub timeout: Duration,
-    /// The guest's clock counts instructions (1 ns each) on one CPU: slower, but repeatable.
+    /// The guest's clock counts instructions (1 ns each) on one CPU, and jumps to the next timer where there is
+    /// nothing to do: computing takes longer, waiting no time, and a figure can be repeated.
     pub icount: bool,
+    /// QEMU's name for the CPU.
+    pub cpu: &'static str,
     /// How many queues each NIC has. More than the one that a hub offers come from taps in a network
     /// namespace of their own, for which root is needed.
     pub queues: Option<u32>,
@@ -95,6 +98,8 @@ impl Job {
             script: script.into(),
             timeout: Duration::from_secs(900),
             icount: false,
+            // It has no ERMS and no SMAP, under TCG the dearest way to copy memory, and to reach that of a process.
+            cpu: "Nehalem",
             queues: None,
         }
     }
@@ -109,8 +114,9 @@ pub struct Outcome {
 
 /// Runs a job in a fresh guest and hands every line of its console to `on_line` as it comes.
 ///
-/// The guest has 2 CPUs, 4 GB, iproute2, ping, arping, ndisc6, traceroute, ethtool, bpftool, tcpdump,
-/// dnsmasq, avahi, keepalived, Docker and Prometheus; busybox is everything else. Its network:
+/// The guest has 2 CPUs (one where its clock counts instructions), 4 GB, iproute2, ping, arping, ndisc6,
+/// traceroute, ethtool, bpftool, tcpdump, dnsmasq, avahi, keepalived, Docker and Prometheus; busybox is
+/// everything else. Its network:
 ///
 /// - `eth0` (52:54:00:00:00:0a) and `eth1` (52:54:00:00:00:0b) are two virtio NICs joined by a wire
 ///   inside QEMU, both down: a trunk with a real driver, and what is behind it.
@@ -118,7 +124,7 @@ pub struct Outcome {
 ///
 /// Lines that start with `@@ ` are the protocol: `@@ guest ready` before the script starts and
 /// `@@ guest done rc=N` after it. A script may print `@@ begin NAME` and `@@ end NAME rc=N`; they are
-/// passed on unread. A guest that isn't ready within a minute is booted again, three times at most,
+/// passed on unread. A guest that isn't ready within three minutes is booted again, three times at most,
 /// so `on_line` can see the lines of a boot that failed.
 ///
 /// `Err` means the lab didn't work (no package, no QEMU, no boot). A script that failed, hung or took

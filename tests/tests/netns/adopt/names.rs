@@ -1,9 +1,12 @@
 //! A trunk that has another name than when it was attached, and a name that has another device.
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::{
+    maps::MapInfo,
+    programs::{SchedClassifier, TcAttachType},
+};
 use vlanfast_tests::{
     capture::in_netns,
-    program::{Attached, is_pinned},
+    program::{Attached, is_pinned, pins},
     require,
     require::kernel_at_least,
     residue::Residue,
@@ -105,7 +108,7 @@ fn trunks_that_swapped_their_names_are_each_cleared_up_by_the_name_of_today() {
         (programs(host, &one.trunk), programs(host, &two.trunk)),
         (0, 1)
     );
-    // What is pinned under its name is the other's.
+    // The pins that had its name last are the other's.
     detach(host, &one.trunk);
     assert_eq!(programs(host, &two.trunk), 1);
     detach(host, &two.trunk);
@@ -168,6 +171,7 @@ fn a_new_device_with_the_old_name_of_a_renamed_trunk_takes_nothing_from_it() {
     let mut wire = Wire::veth().unwrap();
     attach(&wire, &[]).kill().unwrap();
     let counters = map(&wire, "COUNTERS").id();
+    let directory = pins(&wire.trunk);
     let old = std::mem::replace(&mut wire.trunk, unique());
     let host = &wire.host;
     rename(host, &old, &wire.trunk);
@@ -177,11 +181,19 @@ fn a_new_device_with_the_old_name_of_a_renamed_trunk_takes_nothing_from_it() {
     .unwrap();
     let heir = Attached::start(host, &old, &["--metrics", "off"]).unwrap();
     assert_eq!((programs(host, &old), programs(host, &wire.trunk)), (1, 1));
-    assert_eq!(map(&wire, "COUNTERS").id(), counters, "under its new name");
+    let kept = MapInfo::from_pin(directory.join("COUNTERS")).unwrap();
+    assert_eq!(kept.id(), counters);
     heir.stop().unwrap();
-    assert!(!is_pinned(&old));
+    assert_eq!(pins(&old), directory, "the heir's are gone");
+    assert_eq!(programs(host, &wire.trunk), 1);
+    // Whoever attaches to it by its new name goes on with them.
+    let again = attach(&wire, &[]);
+    assert_eq!(map(&wire, "COUNTERS").id(), counters);
+    assert!(!is_pinned(&old) && !directory.exists());
+    again.kill().unwrap();
     detach(host, &wire.trunk);
     assert_eq!(programs(host, &wire.trunk), 0);
+    assert!(!is_pinned(&wire.trunk));
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! What is said while attached: our own warnings always, the programs' messages with `-v`.
 
+use std::io::Write;
+
 use anyhow::Context;
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use log::LevelFilter;
 use tokio::io::unix::AsyncFd;
+
+use crate::output;
 
 /// The programs' messages, if they are wanted.
 pub struct Messages(Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>);
@@ -29,6 +33,11 @@ impl Messages {
         // say at these levels.
         env_logger::Builder::new()
             .filter_module("vlanfast", level)
+            .format(|buffer, record| {
+                // They quote names, and Docker's and the kernel's words.
+                let text = output::line(&record.args().to_string());
+                writeln!(buffer, "[{:<5} {}] {text}", record.level(), record.target())
+            })
             .init();
         if verbose == 0 {
             return Ok(Self(None));

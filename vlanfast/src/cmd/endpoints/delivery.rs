@@ -1,14 +1,15 @@
 //! Whether `--deliver redirect` applies to an endpoint, and why not.
 
-use vlanfast_common::{Detour, Endpoint, Parent, Settings, detour};
+use vlanfast_common::{Detour, Direction, Endpoint, Parent, Settings, detour};
 
 use crate::{
     datapath::{
-        hooks,
-        netlink::Netlink,
+        device::Trunk,
+        hooks::{self, Kind},
         pins::Pins,
         tables::{self, Heartbeat},
     },
+    netlink::Netlink,
     state::listeners::words,
 };
 
@@ -26,14 +27,13 @@ impl Delivery {
             return Ok(Self::Kernel);
         }
         // A trunk that has gone has none.
-        let hooks = hooks::attached(kernel, pins).await.unwrap_or_default();
-        let ingress = hooks.iter().find(|hook| hook.hook == "ingress");
+        let ingress = match Trunk::of_index(kernel, settings.ifindex).await? {
+            Some(trunk) => hooks::kind(kernel, &trunk, pins, Direction::Rx).await?,
+            None => None,
+        };
         let reasons = [
             (ingress.is_none(), "nothing is attached"),
-            (
-                ingress.is_some_and(|hook| hook.mode.starts_with("xdp")),
-                "ingress is read by XDP",
-            ),
+            (ingress.is_some_and(Kind::is_xdp), "ingress is read by XDP"),
             (settings.policy.dry_run != 0, "dry run"),
             (
                 Heartbeat::of(settings, tables::now()?) != Heartbeat::Alive,
@@ -41,7 +41,7 @@ impl Delivery {
             ),
             (
                 settings.incomplete & Settings::ENDPOINTS != 0,
-                "the map ENDPOINTS is full",
+                "the map ENDPOINTS lacks somebody",
             ),
         ];
         let first = reasons.into_iter().find(|(holds, _)| *holds);

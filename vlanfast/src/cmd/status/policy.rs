@@ -28,10 +28,7 @@ impl From<Policy> for PolicyRow {
             host_access: policy.host_access != 0,
             shortcut: shortcut.name(),
             shortcut_refresh: (shortcut == Shortcut::Learned).then_some(policy.shortcut_refresh),
-            deliver: match policy.deliver {
-                0 => "kernel",
-                _ => "redirect",
-            },
+            deliver: policy.deliver_name(),
         }
     }
 }

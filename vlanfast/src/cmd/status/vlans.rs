@@ -8,6 +8,7 @@ use vlanfast_common::{Endpoint, Parent, Policy, Shed, Shortcut, Vid};
 use crate::state::{
     desired::Tables,
     listeners::{Listener, words},
+    name::Name,
     snapshot::Ifindex,
 };
 
@@ -31,7 +32,7 @@ pub struct Vlan {
 }
 
 /// Those that have a device or a listener; the trunk itself if it has one, or endpoints.
-pub fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, String>) -> Vec<Vlan> {
+pub fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, Name>) -> Vec<Vlan> {
     let mut endpoints = BTreeMap::<u16, usize>::new();
     for (key, _) in tables
         .endpoints
@@ -42,8 +43,8 @@ pub fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, String>)
     }
     let shortcuts = shortcuts(tables, policy);
     let name = |ifindex| {
-        let name = names.get(&Ifindex(ifindex)).cloned();
-        name.unwrap_or_else(|| ifindex.to_string())
+        let name = names.get(&Ifindex(ifindex));
+        name.map_or_else(|| ifindex.to_string(), Name::to_string)
     };
     let trunk = tables
         .vlans

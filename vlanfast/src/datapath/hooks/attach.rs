@@ -2,39 +2,46 @@
 
 mod refused;
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use anyhow::{Context, anyhow};
-use aya::{
-    Ebpf,
-    programs::{
-        LinkOrder, SchedClassifier, XdpMode,
-        links::{FdLink, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
-        xdp::XdpLink,
-    },
-};
+use aya::{Ebpf, programs::ProgramFd};
 use vlanfast_common::{Direction, IngressReason, LAYOUT, Settings};
 
 use self::refused::{NoNativeXdp, Refused};
 use super::{
-    Kind, filter, kind, name, program_id,
+    Kind,
+    clsact::{add_clsact, lacks_clsact},
+    kind, name, own_filter, program_id,
     remove::{strip_tags, take_off},
-    tc_type,
 };
-use crate::datapath::{
-    choose::{Choice, Ingress},
-    device::Trunk,
-    ethtool, kernel, load,
+use crate::{
+    datapath::{
+        bpf::{self, AttachPoint},
+        choose::{Choice, Ingress},
+        device::Trunk,
+        ethtool, load,
+        pins::{self, MAPS, Pins},
+        tables::{self, Maps},
+    },
     netlink::Netlink,
-    pins::{self, MAPS, Pins},
-    tables::{self, Maps},
+    state::snapshot::Ifindex,
 };
 
+/// What was attached.
+pub struct Done {
+    /// How each hook was.
+    pub hooks: [(Direction, Kind); 2],
+    /// What the user should know of how it went: that TC had to stand in for XDP, say.
+    pub notes: Vec<String>,
+}
+
 /// Attaches both hooks, or replaces what is attached. What it did before an error is pinned, and
-/// [`remove`](super::remove) undoes it; so does the next `attach` or `detach` after a crash.
-///
-/// Gives what the user should know of how it went: that TC had to stand in for XDP, say.
+/// [`remove`](super::remove) undoes it; so does the next `attach` or `detach` after a crash. A hook that can't be
+/// attached as it is wanted keeps what it had.
 pub async fn attach(
     netlink: &Netlink,
     trunk: &Trunk,
@@ -42,28 +49,59 @@ pub async fn attach(
     ebpf: &mut Ebpf,
     maps: &mut Maps,
     pins: &Pins,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<Done> {
     let mut notes = Vec::new();
     let old = tables::settings(pins).unwrap_or_default();
     let choice = remembered(choice, &old);
     prepare(ebpf, choice)?;
 
-    let tc = match kernel::has_tcx() {
+    let tc = match bpf::has_tcx() {
         true => Kind::Tcx,
         false => Kind::Clsact,
     };
-    let add_clsact = tc == Kind::Clsact && !netlink.has_clsact(trunk.ifindex).await?;
+    let needs_clsact = tc == Kind::Clsact && lacks_clsact(netlink, trunk).await?;
     // Noted before it is done: a crash in between leaves a note too many, which harms nobody.
     maps.note(|settings| {
         *settings = Settings {
             layout: LAYOUT,
             ifindex: trunk.ifindex,
             ingress_reason: choice.reason as u32,
-            made_clsact: (add_clsact || old.made_clsact != 0).into(),
+            made_clsact: (needs_clsact || old.made_clsact != 0).into(),
             managed_offload: (choice.keep_tags || old.managed_offload != 0).into(),
             ..*settings
         }
     })?;
+    pin_maps(ebpf, pins)?;
+    if needs_clsact {
+        add_clsact(netlink, trunk).await?;
+        // qdisc_graft() stops the device's queues, for an ingress or clsact qdisc as well.
+        notes.push(
+            "this kernel has no tcx (Linux 6.6), and adding the clsact qdisc dropped what was sent \
+             for a few milliseconds; removing it will too"
+                .into(),
+        );
+    }
+    let hooks = Hooks {
+        netlink,
+        trunk,
+        pins,
+    };
+    let egress = load::tc(ebpf, load::TX)?.fd()?.try_clone()?;
+    hooks.put(Direction::Tx, tc, egress.as_fd()).await?;
+    // After egress: a crash finds the device again by what is attached to it.
+    let ingress = hooks.ingress(ebpf, choice, tc, maps, &mut notes).await?;
+    if ingress == tc && maps.settings()?.managed_offload != 0 {
+        match strip_tags(&trunk.name) {
+            Ok(()) => maps.note(|settings| settings.managed_offload = 0)?,
+            // TC does without; detaching tries again.
+            Err(error) => notes.push(format!("{error:#}")),
+        }
+    }
+    let hooks = [(Direction::Rx, ingress), (Direction::Tx, tc)];
+    Ok(Done { hooks, notes })
+}
+
+fn pin_maps(ebpf: &Ebpf, pins: &Pins) -> anyhow::Result<()> {
     for name in MAPS {
         let map = ebpf
             .map(name)
@@ -72,55 +110,7 @@ pub async fn attach(
         pins::stage(&path, |next| map.pin(next))?;
         pins::commit(&path)?;
     }
-    if add_clsact {
-        tc::qdisc_add_clsact(&trunk.name)
-            .with_context(|| format!("failed to add a clsact qdisc to {}", trunk.name))?;
-        // qdisc_graft() stops the device's queues, for an ingress or clsact qdisc as well.
-        notes.push(
-            "this kernel has no tcx (Linux 6.6), and adding the clsact qdisc dropped what was sent \
-             for a few milliseconds; removing it will too"
-                .into(),
-        );
-    }
-
-    let mut hooks = Hooks {
-        netlink,
-        trunk,
-        ebpf,
-        pins,
-    };
-    hooks.put(Direction::Tx, tc).await?;
-    // After egress: a crash finds the device again by what is attached to it.
-    let put = match keep_tags(trunk, choice) {
-        Err(why) => Err(Refused::Offload(why)),
-        Ok(note) => {
-            let ingress = match choice.ingress {
-                Ingress::Tc => tc,
-                Ingress::XdpNative => Kind::XdpNative,
-                Ingress::XdpGeneric => Kind::XdpGeneric,
-            };
-            let put = hooks.put(Direction::Rx, ingress).await;
-            put.map(|()| notes.extend(note)).map_err(Refused::Program)
-        }
-    };
-    let fell_back = match put {
-        Err(refused) if choice.reason == IngressReason::Suitable && refused.is_the_drivers() => {
-            hooks.put(Direction::Rx, tc).await?;
-            maps.note(|settings| settings.ingress_reason = refused.reason() as u32)?;
-            notes.push(refused.note(&trunk.name));
-            true
-        }
-        Err(refused) => return Err(refused.error(&trunk.name)),
-        Ok(()) => false,
-    };
-    if (fell_back || choice.ingress == Ingress::Tc) && maps.settings()?.managed_offload != 0 {
-        match strip_tags(&trunk.name) {
-            Ok(()) => maps.note(|settings| settings.managed_offload = 0)?,
-            // TC does without; detaching tries again.
-            Err(error) => notes.push(format!("{error:#}")),
-        }
-    }
-    Ok(notes)
+    Ok(())
 }
 
 /// Turns `rx-vlan-offload` off where that was chosen. Gives what to say of it.
@@ -142,10 +132,16 @@ fn keep_tags(trunk: &Trunk, choice: Choice) -> io::Result<Option<String>> {
 /// the old ones at work.
 pub fn prepare(ebpf: &mut Ebpf, choice: Choice) -> anyhow::Result<()> {
     load::tc(ebpf, load::TX)?;
-    match choice.ingress {
-        Ingress::Tc => load::tc(ebpf, load::RX).map(drop),
-        Ingress::XdpNative | Ingress::XdpGeneric => load::xdp(ebpf).map(drop),
-    }
+    ingress_program(ebpf, choice).map(drop)
+}
+
+/// The program that a choice has for ingress, loaded.
+fn ingress_program(ebpf: &mut Ebpf, choice: Choice) -> anyhow::Result<ProgramFd> {
+    let fd = match choice.ingress {
+        Ingress::Tc => load::tc(ebpf, load::RX)?.fd()?,
+        Ingress::XdpNative | Ingress::XdpGeneric => load::xdp(ebpf)?.fd()?,
+    };
+    Ok(fd.try_clone()?)
 }
 
 /// What the driver refused when we attached is not tried again at a restart: it would cost ingress
@@ -166,135 +162,177 @@ fn remembered(choice: Choice, old: &Settings) -> Choice {
     }
 }
 
+/// Puts what is pinned for a hook back where somebody took it off.
+pub async fn repair(
+    netlink: &Netlink,
+    trunk: &Trunk,
+    pins: &Pins,
+    maps: &mut Maps,
+    (hook, wanted): (Direction, Kind),
+) -> anyhow::Result<()> {
+    let program = bpf::open(&pins.program(hook))
+        .with_context(|| format!("failed to open the program pinned for {}", name(hook)))?;
+    if wanted == Kind::Clsact && lacks_clsact(netlink, trunk).await? {
+        maps.note(|settings| settings.made_clsact = 1)?;
+        add_clsact(netlink, trunk).await?;
+    }
+    let hooks = Hooks {
+        netlink,
+        trunk,
+        pins,
+    };
+    hooks.put(hook, wanted, program.as_fd()).await
+}
+
 /// What it takes to attach a program.
 struct Hooks<'a> {
     netlink: &'a Netlink,
     trunk: &'a Trunk,
-    ebpf: &'a mut Ebpf,
     pins: &'a Pins,
 }
 
 impl Hooks<'_> {
-    /// Puts our program on a hook. What is attached there in another way goes first: XDP and TC must
-    /// never both count what comes in.
-    async fn put(&mut self, hook: Direction, wanted: Kind) -> anyhow::Result<()> {
+    /// Has ingress read as it was chosen, or by TC where only the driver is against that; how it is read.
+    async fn ingress(
+        &self,
+        ebpf: &mut Ebpf,
+        choice: Choice,
+        tc: Kind,
+        maps: &mut Maps,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<Kind> {
+        let wanted = match choice.ingress {
+            Ingress::Tc => tc,
+            Ingress::XdpNative => Kind::XdpNative,
+            Ingress::XdpGeneric => Kind::XdpGeneric,
+        };
+        let program = ingress_program(ebpf, choice)?;
+        let put = match keep_tags(self.trunk, choice) {
+            Err(why) => Err(Refused::Offload(why)),
+            Ok(note) => {
+                let put = self.put(Direction::Rx, wanted, program.as_fd()).await;
+                put.map(|()| notes.extend(note)).map_err(Refused::Program)
+            }
+        };
+        let trunk = self.trunk.name.to_string();
+        match put {
+            Ok(()) => Ok(wanted),
+            Err(refused)
+                if choice.reason == IngressReason::Suitable && refused.is_the_drivers() =>
+            {
+                let program = load::tc(ebpf, load::RX)?.fd()?.try_clone()?;
+                self.put(Direction::Rx, tc, program.as_fd()).await?;
+                maps.note(|settings| settings.ingress_reason = refused.reason() as u32)?;
+                notes.push(refused.note(&trunk));
+                Ok(tc)
+            }
+            Err(refused) => Err(refused.error(&trunk)),
+        }
+    }
+
+    /// Puts our program on a hook. What is attached there in another way goes first, because XDP and TC must
+    /// never both count what comes in; and it comes back if the other way turns out to be none.
+    async fn put(
+        &self,
+        hook: Direction,
+        wanted: Kind,
+        program: BorrowedFd<'_>,
+    ) -> anyhow::Result<()> {
         let found = kind(self.netlink, self.trunk, self.pins, hook).await?;
-        let replace = found == Some(wanted);
-        if !replace {
-            take_off(self.netlink, Some(self.trunk.ifindex), self.pins, hook).await?;
+        if found == Some(wanted) {
+            return self.place(hook, wanted, true, program).await;
         }
-        match wanted {
-            Kind::Tcx => self.tcx(hook, replace),
-            Kind::Clsact => self.clsact(hook).await,
-            Kind::XdpNative => self.xdp(XdpMode::Driver, replace),
-            Kind::XdpGeneric => self.xdp(XdpMode::Skb, replace),
+        let old = match found {
+            Some(_) => Some(bpf::open(&self.pins.program(hook)).with_context(|| {
+                format!("failed to open the program pinned for {}", name(hook))
+            })?),
+            None => None,
+        };
+        take_off(self.netlink, Some(self.trunk.ifindex), self.pins, hook).await?;
+        let placed = self.place(hook, wanted, false, program).await;
+        if let (Err(error), Some(found), Some(old)) = (&placed, found, old) {
+            let back = self.place(hook, found, false, old.as_fd()).await;
+            back.with_context(|| format!("{error:#}; and what was there could not be put back"))?;
         }
+        placed
     }
 
-    fn xdp(&mut self, mode: XdpMode, replace: bool) -> anyhow::Result<()> {
-        let (trunk, pins, hook) = (self.trunk, self.pins, Direction::Rx);
-        let program = load::xdp(self.ebpf)?;
-        pins::stage(&pins.program(hook), |next| program.pin(next))?;
-        if replace {
-            let link = XdpLink::try_from(pinned(pins, hook)?)?;
-            program
-                .attach_to_link(link)
-                .with_context(|| failed_to_replace(trunk, hook))?;
-        } else {
-            let name = &trunk.name;
-            let attached = program.attach_to_if_index(trunk.ifindex, mode);
-            let id = match mode {
-                XdpMode::Skb => {
-                    attached.with_context(|| format!("failed to attach generic XDP to {name}"))
-                }
-                _ => attached.with_context(|| NoNativeXdp(name.clone())),
-            }?;
-            // The kernel's way without links (before Linux 5.9) would leave nothing to pin.
-            let link = FdLink::try_from(program.take_link(id)?)
-                .with_context(|| failed_to_attach(trunk, hook))?;
-            pin(link, pins, hook)?;
-        }
-        pins::commit(&pins.program(hook))
+    async fn place(
+        &self,
+        hook: Direction,
+        wanted: Kind,
+        replace: bool,
+        program: BorrowedFd<'_>,
+    ) -> anyhow::Result<()> {
+        let point = match wanted {
+            Kind::Tcx => AttachPoint::TcxFirst(hook),
+            Kind::XdpNative => AttachPoint::XdpNative,
+            Kind::XdpGeneric => AttachPoint::XdpGeneric,
+            Kind::Clsact => return self.clsact(hook, program).await,
+        };
+        self.link(hook, point, replace, program)
     }
 
-    fn tcx(&mut self, hook: Direction, replace: bool) -> anyhow::Result<()> {
+    fn link(
+        &self,
+        hook: Direction,
+        place: AttachPoint,
+        replace: bool,
+        program: BorrowedFd<'_>,
+    ) -> anyhow::Result<()> {
         let (trunk, pins) = (self.trunk, self.pins);
-        let program = tc_program(self.ebpf, hook)?;
-        pins::stage(&pins.program(hook), |next| program.pin(next))?;
+        pins::stage(&pins.program(hook), |next| bpf::pin(&program, next))?;
         if replace {
-            let link = SchedClassifierLink::try_from(pinned(pins, hook)?)?;
-            program
-                .attach_to_link(link)
+            bpf::open(&pins.link(hook))
+                .and_then(|link| bpf::update_link(link.as_fd(), program))
                 .with_context(|| failed_to_replace(trunk, hook))?;
         } else {
-            // First, so that what another program keeps to itself is counted all the same.
-            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let id = program
-                .attach_with_options(&trunk.name, tc_type(hook), options)
-                .with_context(|| failed_to_attach(trunk, hook))?;
-            pin(program.take_link(id)?.try_into()?, pins, hook)?;
+            // A tcx program of ours comes first, so that what another keeps to itself is counted all the same.
+            let link = bpf::create_link(program, trunk.ifindex, place);
+            let link = match place {
+                AttachPoint::XdpNative => {
+                    link.with_context(|| NoNativeXdp(trunk.name.to_string()))?
+                }
+                AttachPoint::TcxFirst(_) | AttachPoint::TcxLast(_) | AttachPoint::XdpGeneric => {
+                    link.with_context(|| failed_to_attach(trunk, hook))?
+                }
+            };
+            bpf::pin(&link, &pins.link(hook))
+                .with_context(|| format!("failed to pin the link at {}", name(hook)))?;
         }
         pins::commit(&pins.program(hook))
     }
 
     /// A filter is known by its program, so that program must be pinned at every moment, under one
     /// name or the other.
-    async fn clsact(&mut self, hook: Direction) -> anyhow::Result<()> {
+    async fn clsact(&self, hook: Direction, program: BorrowedFd<'_>) -> anyhow::Result<()> {
         let (trunk, pins) = (self.trunk, self.pins);
         let path = pins.program(hook);
-        let old = filter(self.netlink, trunk.ifindex, pins, hook).await?;
+        let old = own_filter(self.netlink, trunk.ifindex, pins, hook).await?;
         if let Some(old) = &old
-            && program_id(&pins::next(&path))? == Some(old.program_id)
+            && program_id(pins, &pins::next(&path))? == Some(old.program_id)
         {
             pins::commit(&path)?;
         }
-        let program = tc_program(self.ebpf, hook)?;
-        pins::stage(&path, |next| program.pin(next))?;
-        let id = match old {
-            // cls_bpf_change() swaps the program for one with the same priority and handle.
-            Some(old) => {
-                let handle = TcHandle::from(old.handle);
-                let name = &trunk.name;
-                let link =
-                    SchedClassifierLink::attached(name, tc_type(hook), old.priority, handle, None)?;
-                program
-                    .attach_to_link(link)
-                    .with_context(|| failed_to_replace(trunk, hook))?
-            }
-            None => {
-                let options = TcAttachOptions::Netlink(NlOptions::default());
-                program
-                    .attach_with_options(&trunk.name, tc_type(hook), options)
-                    .with_context(|| failed_to_attach(trunk, hook))?
-            }
-        };
-        // A filter stays until it is removed; letting go of the link would remove it now.
-        std::mem::forget(program.take_link(id)?);
-        pins::commit(&path)
-    }
-}
-
-fn tc_program(ebpf: &mut Ebpf, hook: Direction) -> anyhow::Result<&mut SchedClassifier> {
-    load::tc(
-        ebpf,
-        match hook {
+        pins::stage(&path, |next| bpf::pin(&program, next))?;
+        let label = match hook {
             Direction::Rx => load::RX,
             Direction::Tx => load::TX,
-        },
-    )
-}
-
-fn pinned(pins: &Pins, hook: Direction) -> anyhow::Result<FdLink> {
-    let link = PinnedLink::from_pin(pins.link(hook));
-    Ok(link
-        .with_context(|| format!("failed to open the link at {}", name(hook)))?
-        .into())
-}
-
-fn pin(link: FdLink, pins: &Pins, hook: Direction) -> anyhow::Result<()> {
-    link.pin(pins.link(hook))
-        .map(drop)
-        .with_context(|| format!("failed to pin the link at {}", name(hook)))
+        };
+        match old {
+            // cls_bpf_change() swaps the program for one with the same priority and handle.
+            Some(old) => {
+                let replaced = self.netlink.replace_filter(old.place, program, label).await;
+                replaced.with_context(|| failed_to_replace(trunk, hook))?;
+            }
+            None => {
+                let ifindex = Ifindex(trunk.ifindex);
+                let added = self.netlink.add_filter(ifindex, hook, program, label).await;
+                added.with_context(|| failed_to_attach(trunk, hook))?;
+            }
+        }
+        pins::commit(&path)
+    }
 }
 
 fn failed_to_attach(trunk: &Trunk, hook: Direction) -> String {

@@ -1,16 +1,16 @@
 //! Off the hooks. The same for Ctrl-C, for `detach`, and for an `attach` that finds what it can't use.
 
-use std::fs;
+use std::{fs, os::fd::AsFd};
 
 use anyhow::Context;
-use aya::programs::{
-    Link,
-    tc::{SchedClassifierLink, TcHandle},
-};
 use vlanfast_common::Direction;
 
-use super::{filter, name, owner, tc_type};
-use crate::datapath::{ethtool, kernel, netlink::Netlink, pins::Pins, tables};
+use super::{name, own_filter};
+use crate::{
+    datapath::{bpf, ethtool, pins::Pins, tables, trunks::owner},
+    netlink::Netlink,
+    state::{name::Name, snapshot::Ifindex},
+};
 
 /// Takes everything of ours off the trunk and removes the pins. Goes on where one step fails, so
 /// that as little as possible is left, and reports the first failure.
@@ -20,10 +20,7 @@ pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
     let settings = tables::settings(pins).unwrap_or_default();
     // By its index: the trunk may have been renamed, and another device have its name.
     let ifindex = match settings.ifindex {
-        0 => netlink
-            .link(&pins.trunk)
-            .await?
-            .map(|link| link.header.index),
+        0 => pins.id.map(|id| id.ifindex),
         ifindex => Some(ifindex),
     };
     // Asked while both hooks show it: an index alone does not say that the device is this one.
@@ -33,20 +30,30 @@ pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
     };
     let mut first = take_off(netlink, ifindex, pins, Direction::Rx).await;
     // XDP would miss the tags; and should this be the last that we do, egress still shows whose it is.
-    first = first.and(keeps_tags.and_then(|device| device.map_or(Ok(()), |it| strip_tags(&it))));
+    first =
+        first.and(keeps_tags.and_then(|device| device.map_or(Ok(()), |it| strip_tags(&it.name))));
     first = first.and(take_off(netlink, ifindex, pins, Direction::Tx).await);
     if let Some(ifindex) = ifindex
         && settings.made_clsact != 0
-        // A device that is gone took it along; and a crash may have come after the note, before the deed.
-        && netlink.has_clsact(ifindex).await?
     {
-        first = first.and(netlink.remove_clsact_if_empty(ifindex).await);
+        first = first.and(remove_clsact(netlink, Ifindex(ifindex)).await);
     }
-    first.and(pins.remove())
+    // What could not be taken off is known by its pins alone, and is for the next who tries.
+    first?;
+    pins.remove()
+}
+
+/// Removes the clsact qdisc that we added, unless it holds somebody's filter. A device that is gone took it along;
+/// and a crash may have come after the note, before the deed.
+async fn remove_clsact(netlink: &Netlink, ifindex: Ifindex) -> anyhow::Result<()> {
+    match netlink.has_clsact(ifindex).await? {
+        true => netlink.remove_clsact_if_empty(ifindex).await,
+        false => Ok(()),
+    }
 }
 
 /// Turns `rx-vlan-offload` on again.
-pub fn strip_tags(device: &str) -> anyhow::Result<()> {
+pub fn strip_tags(device: &Name) -> anyhow::Result<()> {
     ethtool::set_strips_tags(device, true)
         .map(drop)
         .with_context(|| {
@@ -72,11 +79,12 @@ pub async fn take_off(
 
 fn remove_link(pins: &Pins, hook: Direction) -> anyhow::Result<()> {
     let path = pins.link(hook);
-    if !path.exists() {
+    if !pins.has(&path)? {
         return Ok(());
     }
     let what = || format!("failed to detach the link at {}", name(hook));
-    match kernel::detach_link(&path) {
+    let detached = bpf::open(&path).and_then(|link| bpf::detach_link(link.as_fd()));
+    match detached {
         // The device is gone, and the link with it.
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
         result => result.with_context(what),
@@ -90,14 +98,11 @@ async fn remove_filter(
     pins: &Pins,
     hook: Direction,
 ) -> anyhow::Result<()> {
-    let Some(device) = netlink.name(ifindex).await? else {
+    let Some(filter) = own_filter(netlink, ifindex, pins, hook).await? else {
         return Ok(());
     };
-    let Some(filter) = filter(netlink, ifindex, pins, hook).await? else {
-        return Ok(());
-    };
-    let handle = TcHandle::from(filter.handle);
-    SchedClassifierLink::attached(&device, tc_type(hook), filter.priority, handle, None)?
-        .detach()
+    netlink
+        .remove_filter(filter.place)
+        .await
         .with_context(|| format!("failed to remove the filter at {}", name(hook)))
 }

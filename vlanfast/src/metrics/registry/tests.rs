@@ -1,9 +1,13 @@
 //! What a scrape shows.
 
-use vlanfast_common::{EndpointKey, Mac, Policy, SourceStatus, Tally, Vid};
+use vlanfast_common::{
+    EndpointKey, Mac, Policy, Settings, Shed, Shortcut, Source, SourceState, SourceStatus, Tally,
+    Vid,
+};
 
 use super::*;
 use crate::state::{
+    listeners::Listener,
     names::Names,
     published::{Hook, MapFill},
 };
@@ -58,8 +62,13 @@ fn encode(published: Published, counters: &[(Vlan, Counters)]) -> String {
         vlans: counters.to_vec(),
         ..Totals::default()
     };
-    super::encode(Arc::new(published), totals).unwrap()
+    super::encode(Arc::new(published), totals, ALIVE).unwrap()
 }
+
+const ALIVE: Trust = Trust {
+    alive: true,
+    incomplete: 0,
+};
 
 #[test]
 fn flows_are_told_apart_by_the_vlans_that_they_join() {
@@ -72,7 +81,7 @@ fn flows_are_told_apart_by_the_vlans_that_they_join() {
         trunk: "eth0".into(),
         ..Published::default()
     };
-    let text = super::encode(Arc::new(published), totals).unwrap();
+    let text = super::encode(Arc::new(published), totals, ALIVE).unwrap();
     for (name, number) in [
         ("candidates", 5),
         ("enabled", 4),
@@ -244,4 +253,133 @@ fn a_name_cannot_break_out_of_its_label() {
     published.trunk = "a\"b\\c\nd".into();
     let text = encode(published, &[]);
     assert!(text.contains(r#"{trunk="a\"b\\c\nd","#), "{text}");
+}
+
+#[test]
+fn a_hook_without_its_program_is_not_attached_and_who_comes_first_is_counted() {
+    let mut published = published();
+    published.hooks[0].attached = false;
+    published.hooks[1].preceded_by = vec!["program 7".into(), "program 8".into()];
+    let text = encode(published, &[]);
+    assert_eq!(
+        series(&text, "vlanfast_attached"),
+        [
+            r#"vlanfast_attached{trunk="eth0",hook="ingress",mode="tcx",reason="no-native-xdp"} 0"#,
+            r#"vlanfast_attached{trunk="eth0",hook="egress",mode="tcx",reason=""} 1"#,
+        ]
+    );
+    assert_eq!(
+        series(&text, "vlanfast_hook_preceded"),
+        [
+            r#"vlanfast_hook_preceded{trunk="eth0",hook="ingress"} 0"#,
+            r#"vlanfast_hook_preceded{trunk="eth0",hook="egress"} 2"#,
+        ]
+    );
+}
+
+#[test]
+fn what_the_programs_trust_is_what_it_is_at_the_scrape() {
+    let text = |alive, incomplete| {
+        let trust = Trust { alive, incomplete };
+        super::encode(Arc::new(published()), Totals::default(), trust).unwrap()
+    };
+    let alive = |text: &str| series(text, "vlanfast_heartbeat_alive{")[0].to_owned();
+    assert_eq!(
+        alive(&text(true, 0)),
+        r#"vlanfast_heartbeat_alive{trunk="eth0"} 1"#
+    );
+    assert_eq!(
+        alive(&text(false, 0)),
+        r#"vlanfast_heartbeat_alive{trunk="eth0"} 0"#
+    );
+    for (incomplete, expected) in [
+        (0, [0, 0, 0]),
+        // A change that is on its way is none.
+        (Settings::CHANGING, [0, 0, 0]),
+        (Settings::ENDPOINTS, [1, 0, 0]),
+        (Settings::NEIGHBORS | Settings::CHANGING, [0, 1, 0]),
+        (Settings::VLANS | Settings::ENDPOINTS, [1, 0, 1]),
+    ] {
+        let text = text(true, incomplete);
+        let expected: Vec<_> = ["endpoints", "neighbors", "vlans"]
+            .iter()
+            .zip(expected)
+            .map(|(table, number)| {
+                format!(r#"vlanfast_tables_incomplete{{trunk="eth0",table="{table}"}} {number}"#)
+            })
+            .collect();
+        assert_eq!(series(&text, "vlanfast_tables_incomplete"), expected);
+    }
+}
+
+#[test]
+fn vlans_that_are_left_alone_are_named_with_each_reason() {
+    let mut published = published();
+    let listeners = [
+        (Vid::UNTAGGED, vec![Listener::Promiscuous]),
+        (Vid::from_tci(10), vec![Listener::Port, Listener::Ipvlan]),
+    ];
+    published.listeners = Arc::new(listeners.into());
+    let text = encode(published, &[]);
+    let left_alone = "vlanfast_vlan_left_alone";
+    assert_eq!(
+        series(&text, left_alone),
+        [("0", "promiscuous"), ("10", "port"), ("10", "ipvlan")].map(|(vlan, reason)| format!(
+            r#"{left_alone}{{trunk="eth0",vlan="{vlan}",reason="{reason}"}} 1"#
+        ))
+    );
+    assert_eq!(series(&encode(self::published(), &[]), left_alone), [""; 0]);
+}
+
+#[test]
+fn the_policy_is_in_the_words_of_the_command_line() {
+    let policy = |policy| {
+        let published = Published {
+            policy,
+            ..published()
+        };
+        series(&encode(published, &[]), "vlanfast_policy_info")[0].to_owned()
+    };
+    assert_eq!(
+        policy(Policy::default()),
+        r#"vlanfast_policy_info{trunk="eth0",steer="off",storm_limit="0",shed="off",host_access="off",shortcut="off",deliver="kernel",dry_run="off"} 1"#
+    );
+    let everything = Policy {
+        steer: 1,
+        storm_limit: 100,
+        shed: Shed::Mac as u32,
+        dry_run: 1,
+        host_access: 1,
+        shortcut: Shortcut::Learned as u32,
+        shortcut_refresh: 10,
+        deliver: 1,
+    };
+    assert_eq!(
+        policy(everything),
+        r#"vlanfast_policy_info{trunk="eth0",steer="on",storm_limit="100",shed="mac",host_access="on",shortcut="learned",deliver="redirect",dry_run="on"} 1"#
+    );
+}
+
+#[test]
+fn every_metric_has_its_row_in_the_documentation() {
+    const DOCUMENTATION: &str = include_str!("../../../../docs/metrics.md");
+    let text = encode(published(), &[]);
+    let mut names: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, kind)| (name.trim_end_matches("_total"), kind))
+        .collect();
+    names.sort();
+    let mut documented: Vec<_> = DOCUMENTATION
+        .lines()
+        .filter(|line| line.starts_with("| `vlanfast_"))
+        .map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            let (name, kind) = (cells.next().unwrap(), cells.nth(1).unwrap());
+            (name.trim_matches('`').trim_end_matches("_total"), kind)
+        })
+        .collect();
+    documented.sort();
+    assert_eq!(names, documented);
 }

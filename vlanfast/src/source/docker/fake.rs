@@ -1,4 +1,4 @@
-//! A daemon that says what a test wants: as much HTTP/1.1 as bollard needs, on a socket of its own.
+//! A daemon that says what a test wants: as much HTTP/1.1 as our client needs, on a socket of its own.
 
 use std::{
     fs,
@@ -27,6 +27,8 @@ pub struct Facts {
     pub garbage: Option<&'static str>,
     /// Takes connections and says nothing.
     pub hangs: bool,
+    /// Tells of an event as often as it can.
+    pub floods: bool,
     /// Paths with their queries, versions stripped.
     pub asked: Vec<String>,
 }
@@ -95,14 +97,17 @@ impl Daemon {
     }
 }
 
-/// One connection: one request, as bollard keeps none open.
+/// One connection: one request, as our client keeps none open.
 async fn serve(mut stream: UnixStream, world: World, events: broadcast::Receiver<String>) {
     let Some(path) = request(&mut stream).await else {
         return;
     };
     if path.starts_with("/events") && !world.change(|facts| facts.hangs) {
         world.change(|facts| facts.asked.push(path));
-        return follow(stream, events).await;
+        return match world.change(|facts| facts.floods) {
+            true => flood(stream).await,
+            false => follow(stream, events).await,
+        };
     }
     match world.answer(&path) {
         Some(body) => {
@@ -138,6 +143,13 @@ async fn follow(mut stream: UnixStream, mut events: broadcast::Receiver<String>)
             return;
         };
         text = format!("{:x}\r\n{event}\n\r\n", event.len() + 1);
+    }
+}
+
+async fn flood(mut stream: UnixStream) {
+    let mut text = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    while stream.write_all(&text).await.is_ok() {
+        text = b"3\r\n{}\n\r\n".repeat(100);
     }
 }
 

@@ -31,9 +31,9 @@ fn address(number: u8) -> IpAddr {
 
 fn device(vlan: u8, its_mac: u8, address_: u8, nsid: Nsid) -> (EndpointKey, Device) {
     let device = Device {
-        name: format!("dev{its_mac}"),
+        name: format!("dev{its_mac}").as_str().into(),
         nsid,
-        parent: parent(vlan),
+        parent: parent(vlan).as_str().into(),
         addresses: vec!["fe80::1".parse().unwrap(), address(address_)],
     };
     let key = EndpointKey::new(Vid::from_tci(vlan.into()), mac(its_mac));
@@ -315,7 +315,7 @@ proptest! {
         devices.sort_by_key(|(key, _)| *key);
         for ((_, device), (container, network)) in devices.iter().zip(found(&devices, &docker)) {
             if network != "-" {
-                prop_assert_eq!(docker.networks[&network].parent.as_deref(), Some(&device.parent[..]));
+                prop_assert_eq!(docker.networks[&network].parent.clone(), Some(device.parent.to_string()));
                 let of = |it: &&Container| it.name == container;
                 let container = docker.containers.iter().find(of).unwrap();
                 prop_assert!(container.attachments.iter().any(|it| it.network == network));

@@ -8,8 +8,10 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs::{self, File},
     io,
+    os::unix::ffi::OsStringExt,
     path::PathBuf,
 };
 
@@ -22,13 +24,13 @@ const TABLE: &str = "/proc/self/mountinfo";
 pub struct Mounts {
     table: AsyncFd<File>,
     /// Those that have their id. By the whole line of the table: inodes are used again.
-    known: BTreeSet<String>,
+    known: BTreeSet<Vec<u8>>,
 }
 
 /// A mounted namespace.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mount {
-    line: String,
+    line: Vec<u8>,
     pub path: PathBuf,
 }
 
@@ -56,9 +58,10 @@ impl Mounts {
     /// The mounts that are not known to have an id. For the caller to open one at a time: a process may
     /// hold fewer files open than there are containers.
     pub fn unknown(&mut self) -> anyhow::Result<Vec<Mount>> {
-        let table = fs::read_to_string(TABLE).with_context(|| format!("failed to read {TABLE}"))?;
+        // Paths are bytes: only some of them are escaped.
+        let table = fs::read(TABLE).with_context(|| format!("failed to read {TABLE}"))?;
         let (known, unknown): (Vec<_>, Vec<_>) = table
-            .lines()
+            .split(|byte| *byte == b'\n')
             .filter_map(mount)
             .partition(|mount| self.known.contains(&mount.line));
         self.known = known.into_iter().map(|mount| mount.line).collect();
@@ -77,27 +80,33 @@ impl Mounts {
 }
 
 /// Reads a line of the table: `36 35 0:4 net:[4026532281] /run/netns/a rw shared:2 - nsfs nsfs rw`.
-fn mount(line: &str) -> Option<Mount> {
-    let mut fields = line.split(' ').skip(3);
-    fields.next()?.strip_prefix("net:[")?;
+fn mount(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(3);
+    fields.next()?.strip_prefix(b"net:[")?;
     Some(Mount {
-        line: line.to_owned(),
-        path: unescape(fields.next()?).into(),
+        line: line.to_vec(),
+        path: OsString::from_vec(unescape(fields.next()?)).into(),
     })
 }
 
-/// Space, tab, newline and backslash are in octal.
-fn unescape(path: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .iter()
-    .fold(path.to_owned(), |path, (code, plain)| {
-        path.replace(code, plain)
-    })
+/// What would end a field or a line is a backslash and three octal digits (`mangle_path` of the kernel).
+fn unescape(mut path: &[u8]) -> Vec<u8> {
+    let mut plain = vec![];
+    while let Some((&byte, rest)) = path.split_first() {
+        let code = rest.first_chunk::<3>().filter(|_| byte == b'\\');
+        let code = code.and_then(|digits| str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) => {
+                plain.push(escaped);
+                path = &rest[3..];
+            }
+            None => {
+                plain.push(byte);
+                path = rest;
+            }
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -105,18 +114,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_is_any_bytes() {
+        for (escaped, plain) in [
+            (&b"/run/a\\040b\\011\\012\\043"[..], &b"/run/a b\t\n#"[..]),
+            (b"/run/\\134040", b"/run/\\040"),
+            (b"/run/B\xfcro", b"/run/B\xfcro"),
+            (b"/run/\\9", b"/run/\\9"),
+        ] {
+            assert_eq!(unescape(escaped), plain);
+        }
+    }
+
+    #[test]
     fn only_network_namespaces_are_taken() {
-        let line = "36 35 0:4 net:[4026532281] /run/netns/a\\040b rw shared:2 - nsfs nsfs rw";
+        let line = b"36 35 0:4 net:[4026532281] /run/netns/a\\040b rw shared:2 - nsfs nsfs rw";
         let expected = Mount {
-            line: line.into(),
+            line: line.to_vec(),
             path: "/run/netns/a b".into(),
         };
         assert_eq!(mount(line), Some(expected));
-        assert_eq!(mount("22 1 253:0 / / rw,relatime - ext4 /dev/vda rw"), None);
-        assert_eq!(
-            mount("37 35 0:4 mnt:[4026532282] /run/x rw - nsfs nsfs rw"),
-            None
-        );
-        assert_eq!(mount(""), None);
+        for other in [
+            &b"22 1 253:0 / / rw,relatime - ext4 /dev/vda rw"[..],
+            b"37 35 0:4 mnt:[4026532282] /run/x rw - nsfs nsfs rw",
+            b"38 35 0:4 / /mnt/B\xfcro rw - tmpfs none rw",
+            b"",
+        ] {
+            assert_eq!(mount(other), None);
+        }
     }
 }

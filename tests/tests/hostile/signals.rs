@@ -1,0 +1,242 @@
+//! A signal ends any phase, with netlink stalled too; and nothing waits for ever.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    process::{Child, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use vlanfast_tests::{
+    program::{Attached, binary, detach, written},
+    require,
+    require::in_the_lab,
+    residue::Residue,
+    stall::Stalled,
+    topology::Wire,
+};
+
+/// What a signal has for ending a process; an emulated machine takes longer for all that is not waiting.
+fn limit() -> Duration {
+    Duration::from_millis(if in_the_lab() { 3_000 } else { 1_000 })
+}
+
+/// A command of vlanfast's that has stopped before it began, and has a tracer.
+struct Traced {
+    child: Child,
+    errors: File,
+    stalled: Stalled,
+    /// Gets a word once the command says that it is attached.
+    attached: Receiver<()>,
+}
+
+impl Traced {
+    fn start(wire: &Wire, arguments: &str) -> Self {
+        let line = format!("kill -STOP $$; exec {} {arguments}", binary());
+        let errors = tempfile::tempfile().unwrap();
+        let mut child = wire
+            .host
+            .command("sh")
+            .args(["-c", &line])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        let start = Instant::now();
+        let stopped = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status.contains("State:\tT")
+        };
+        while !stopped() {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "it never stopped"
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (tell, attached) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if line.contains("Ctrl-C") {
+                    let _ = tell.send(());
+                }
+            }
+        });
+        Self {
+            stalled: Stalled::attach(pid).unwrap(),
+            child,
+            errors,
+            attached,
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// How long it takes to end, and its code; killed if it takes too long.
+    fn end(&mut self) -> (Duration, Option<i32>) {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert_eq!(status.signal(), None, "it ended by {status}");
+                // In order, and not because it was given up.
+                let said = written(&self.errors).unwrap();
+                assert!(!said.contains("told to end, and something"), "{said}");
+                return (start.elapsed(), status.code());
+            }
+            if start.elapsed() > Duration::from_secs(20) {
+                let _ = self.child.kill();
+                panic!("it does not end");
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether a question was swallowed before it was attached.
+    fn is_stalled(&self) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(60) {
+            if self.stalled.swallowed() > 0 {
+                return true;
+            }
+            if self.attached.try_recv().is_ok() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it was neither stalled nor attached");
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const ATTACH: &str = "--docker off --metrics off";
+
+#[test]
+fn a_signal_ends_preparing_and_attaching_though_netlink_is_stalled() {
+    require!("phases", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    let signals = [Signal::SIGTERM, Signal::SIGINT];
+    let step = if in_the_lab() { 7 } else { 2 };
+    let mut stalled = 0;
+    for after in (0..).step_by(step) {
+        let mut traced = Traced::start(&wire, &format!("attach {} {ATTACH}", wire.trunk));
+        traced.stalled.stall_after(after);
+        traced.signal(Signal::SIGCONT);
+        if !traced.is_stalled() {
+            break;
+        }
+        stalled += 1;
+        let signal = signals[stalled % signals.len()];
+        traced.signal(signal);
+        let (took, code) = traced.end();
+        assert!(
+            took < limit(),
+            "{took:?} by {signal} after {after} questions"
+        );
+        assert!(matches!(code, Some(0 | 1)), "{code:?}");
+        drop(traced);
+        detach(&wire.host, &wire.trunk).unwrap();
+        before
+            .wait_until_as_before(&wire.host, &wire.trunk)
+            .unwrap();
+    }
+    assert!(stalled > 2, "the phases have more questions than {stalled}");
+}
+
+#[test]
+fn a_signal_ends_running_and_removing_though_netlink_is_stalled() {
+    require!("running", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    for (on_exit, signal) in [
+        ("detach", Signal::SIGTERM),
+        ("detach", Signal::SIGINT),
+        ("keep", Signal::SIGTERM),
+    ] {
+        let line = format!("attach {} {ATTACH} --on-exit {on_exit}", wire.trunk);
+        let mut traced = Traced::start(&wire, &line);
+        traced.signal(Signal::SIGCONT);
+        assert!(!traced.is_stalled());
+        traced.stalled.stall();
+        // In the middle of a question that is never answered.
+        let start = Instant::now();
+        while traced.stalled.swallowed() == 0 {
+            assert!(start.elapsed() < Duration::from_secs(60), "it asks nothing");
+            thread::sleep(Duration::from_millis(1));
+        }
+        traced.signal(signal);
+        let (took, _) = traced.end();
+        assert!(took < limit(), "{took:?} by {signal}");
+        drop(traced);
+        detach(&wire.host, &wire.trunk).unwrap();
+        before
+            .wait_until_as_before(&wire.host, &wire.trunk)
+            .unwrap();
+    }
+}
+
+#[test]
+fn nothing_that_is_asked_of_a_stalled_netlink_waits_for_ever() {
+    require!("verbs", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let line = format!("attach {} {ATTACH} --on-exit keep", wire.trunk);
+    let mut attached = Traced::start(&wire, &line);
+    attached.signal(Signal::SIGCONT);
+    assert!(!attached.is_stalled());
+    for verb in ["status", "endpoints", "counters", "flows", "detach"] {
+        let mut traced = Traced::start(&wire, &format!("{verb} {}", wire.trunk));
+        traced.stalled.stall();
+        traced.signal(Signal::SIGCONT);
+        let (took, code) = traced.end();
+        assert!(took < 4 * limit(), "{verb}: {took:?}");
+        assert_eq!(code, Some(1), "{verb}");
+    }
+    attached.signal(Signal::SIGTERM);
+    attached.end();
+    detach(&wire.host, &wire.trunk).unwrap();
+}
+
+/// As nohup and a shell's background jobs start a program.
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    require!("ignored", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    for (name, signal) in [("HUP", Signal::SIGHUP), ("INT", Signal::SIGINT)] {
+        let script = directory.path().join(name);
+        let line = format!("#!/bin/sh\ntrap '' {name}\nexec {} \"$@\"\n", binary());
+        fs::write(&script, line).unwrap();
+        fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        let start = |binary: String| {
+            let arguments = ["--docker", "off", "--metrics", "off"];
+            Attached::start_by(binary, &wire.host, &wire.trunk, &arguments).unwrap()
+        };
+        let attached = start(script.to_str().unwrap().to_owned());
+        kill(attached.pid(), signal).unwrap();
+        thread::sleep(Duration::from_millis(1_500));
+        let status = attached.status().unwrap();
+        assert_eq!(status["pid"], attached.pid().as_raw(), "SIG{name}");
+        assert_eq!(status["heartbeat"], "alive", "SIG{name}");
+        attached.stop().unwrap();
+        // One that was not ignored ends it.
+        start(binary()).stop_by(signal).unwrap();
+    }
+}

@@ -1,0 +1,106 @@
+//! What a scrape shows of vlanfast itself: whether it does its work, and which.
+
+use std::fmt;
+
+use vlanfast_common::{Settings, Shed, Shortcut, Source, SourceState};
+
+use super::{Output, Scrape};
+use crate::state::{
+    listeners::Listener,
+    published::{Hook, Published},
+};
+
+impl Scrape {
+    pub(super) fn sources(&self, out: &mut Output) -> fmt::Result {
+        let sources = || {
+            let states = Source::ALL.map(|source| {
+                let status = self.published.sources[source as usize];
+                let state = SourceState::from_number(status.state);
+                (source, state, status.last_success)
+            });
+            let switched_on = states
+                .into_iter()
+                .filter(|(_, state, _)| *state != Some(SourceState::Off));
+            switched_on.map(|(source, state, last)| ([("source", source.name())], state, last))
+        };
+        let up =
+            sources().map(|(labels, state, _)| (labels, u64::from(state == Some(SourceState::Ok))));
+        out.gauge("source_up", "Whether the source answers", up)?;
+        let last = sources().map(|(labels, _, last)| (labels, last));
+        let help = "When the source was last read whole, 0 for never";
+        out.gauge("sync_last_success_timestamp_seconds", help, last)
+    }
+
+    pub(super) fn hooks(&self, out: &mut Output) -> fmt::Result {
+        let Published { trunk, hooks, .. } = &*self.published;
+        let attached = hooks.iter().map(|hook| {
+            let labels = [
+                ("trunk", trunk.as_str()),
+                ("hook", hook.hook),
+                ("mode", hook.mode),
+                ("reason", hook.reason),
+            ];
+            (labels, hook.attached.into())
+        });
+        let help = "Whether our program is at a hook of the trunk, how, and why not otherwise";
+        out.gauge("attached", help, attached)?;
+        let preceded = hooks.iter().map(|hook: &Hook| {
+            let labels = [("trunk", trunk.as_str()), ("hook", hook.hook)];
+            (labels, hook.preceded_by.len() as u64)
+        });
+        let help = "Programs and filters of others at a hook of the trunk that run before ours";
+        out.gauge("hook_preceded", help, preceded)
+    }
+
+    /// Whether the programs act on the tables, and on which of them.
+    pub(super) fn trust(&self, out: &mut Output) -> fmt::Result {
+        let Published {
+            trunk, listeners, ..
+        } = &*self.published;
+        let alive = [([("trunk", trunk)], self.trust.alive.into())];
+        let help = "Whether the tables are kept true; where not, every frame is passed";
+        out.gauge("heartbeat_alive", help, alive)?;
+        let incomplete = [
+            ("endpoints", Settings::ENDPOINTS),
+            ("neighbors", Settings::NEIGHBORS),
+            ("vlans", Settings::VLANS),
+        ]
+        .map(|(table, flag)| {
+            let labels = [("trunk", trunk.as_str()), ("table", table)];
+            (labels, (self.trust.incomplete & flag != 0).into())
+        });
+        let help = "Whether a table may lack something, so that nobody counts as absent by it";
+        out.gauge("tables_incomplete", help, incomplete)?;
+        let left_alone = listeners.iter().flat_map(|(vid, listeners)| {
+            listeners.iter().map(|listener: &Listener| {
+                let labels = [
+                    ("trunk", trunk.clone()),
+                    ("vlan", vid.to_string()),
+                    ("reason", listener.name().to_owned()),
+                ];
+                (labels, 1)
+            })
+        });
+        let help = "A VLAN that is left alone, because somebody there takes frames unseen";
+        out.gauge("vlan_left_alone", help, left_alone)
+    }
+
+    pub(super) fn settings(&self, out: &mut Output) -> fmt::Result {
+        let Published { trunk, policy, .. } = &*self.published;
+        let switch = |number: u32| if number == 0 { "off" } else { "on" };
+        let labels = [
+            ("trunk", trunk.as_str()),
+            ("steer", switch(policy.steer)),
+            ("storm_limit", &policy.storm_limit.to_string()),
+            ("shed", Shed::from_number(policy.shed).name()),
+            ("host_access", switch(policy.host_access)),
+            ("shortcut", Shortcut::from_number(policy.shortcut).name()),
+            ("deliver", policy.deliver_name()),
+            ("dry_run", switch(policy.dry_run)),
+        ];
+        let help = "What the programs were told to do";
+        out.gauge("policy_info", help, [(labels, 1)])?;
+        let version = [([("version", env!("CARGO_PKG_VERSION"))], 1)];
+        out.gauge("build_info", "The version of vlanfast", version)
+    }
+}

@@ -1,0 +1,158 @@
+//! Attributes of netlink messages, read as bytes. What nobody asks for can be anything.
+
+use netlink_packet_core::{NLA_HEADER_SIZE, NlasIterator};
+
+/// Why a message is not as the kernel makes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+/// A chain of attributes that ends where it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// Takes them if the chain is whole: of one that is cut off, nobody knows what it lacks.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        match NlasIterator::new(bytes).all(|attribute| attribute.is_ok()) {
+            true => Ok(Self(bytes)),
+            false => Err(Malformed("its attributes are cut off")),
+        }
+    }
+
+    /// Those of a message, behind its own header.
+    pub fn behind(body: &'a [u8], header: usize) -> Result<Self, Malformed> {
+        let rest = body.get(header..).ok_or(TOO_SHORT)?;
+        Self::read(rest)
+    }
+
+    /// Each attribute, by its kind.
+    pub fn iter(self) -> impl Iterator<Item = (u16, Value<'a>)> {
+        NlasIterator::new(self.0)
+            .map_while(Result::ok)
+            .map(|attribute| {
+                let (kind, bytes) = (attribute.kind(), attribute.into_inner());
+                // The length was checked when the attribute was found.
+                let length = bytes.first_chunk().copied().map(u16::from_ne_bytes);
+                let end = usize::from(length.unwrap_or_default());
+                let value = bytes.get(NLA_HEADER_SIZE..end).unwrap_or_default();
+                (kind, Value(value))
+            })
+    }
+
+    /// The attribute of a kind.
+    pub fn get(self, kind: u16) -> Option<Value<'a>> {
+        self.iter().find(|(it, _)| *it == kind).map(|(_, it)| it)
+    }
+
+    /// The attribute of a kind, which a message of this kind has.
+    pub fn need(self, kind: u16, lacks: &'static str) -> Result<Value<'a>, Malformed> {
+        self.get(kind).ok_or(Malformed(lacks))
+    }
+}
+
+/// A message that ends before its own header does.
+pub const TOO_SHORT: Malformed = Malformed("it is too short");
+
+/// What an attribute holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a>(&'a [u8]);
+
+impl<'a> Value<'a> {
+    pub const fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    pub fn u8(self) -> Result<u8, Malformed> {
+        self.array().map(u8::from_ne_bytes)
+    }
+
+    pub fn u16(self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_ne_bytes)
+    }
+
+    /// A number of the wire.
+    pub fn be16(self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub fn u32(self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    pub fn i32(self) -> Result<i32, Malformed> {
+        self.array().map(i32::from_ne_bytes)
+    }
+
+    /// Exactly so many bytes.
+    pub fn array<const N: usize>(self) -> Result<[u8; N], Malformed> {
+        let wrong = |_| Malformed("an attribute has a length of its own");
+        self.0.try_into().map_err(wrong)
+    }
+
+    /// A string's bytes, in whatever encoding, up to the NUL that ends it.
+    pub fn text(self) -> &'a [u8] {
+        self.0.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
+    pub fn nested(self) -> Result<Attributes<'a>, Malformed> {
+        Attributes::read(self.0)
+    }
+}
+
+/// A short number of a message's own header.
+pub fn half(body: &[u8], at: usize) -> Result<u16, Malformed> {
+    let bytes = body.get(at..).and_then(|rest| rest.first_chunk());
+    bytes.copied().map(u16::from_ne_bytes).ok_or(TOO_SHORT)
+}
+
+/// A number of a message's own header.
+pub fn word(body: &[u8], at: usize) -> Result<u32, Malformed> {
+    let bytes = body.get(at..).and_then(|rest| rest.first_chunk());
+    bytes.copied().map(u32::from_ne_bytes).ok_or(TOO_SHORT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(length: u16, kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn attributes_are_found_among_those_of_any_kind() {
+        let bytes = [
+            attribute(7, 20, b"\xff\xfe\0"),
+            attribute(8, 4 | 0x8000, &1500u32.to_ne_bytes()),
+            attribute(4, 9, b""),
+        ]
+        .concat();
+        let attributes = Attributes::read(&bytes).unwrap();
+        assert_eq!(attributes.get(4).unwrap().u32(), Ok(1500));
+        assert!(attributes.get(4).unwrap().u16().is_err());
+        assert_eq!(attributes.get(20).unwrap().text(), b"\xff\xfe");
+        assert_eq!(attributes.get(9).unwrap().bytes(), b"");
+        assert!(attributes.get(9).unwrap().u8().is_err());
+        assert!(attributes.get(5).is_none());
+        // The last one may lack what pads it.
+        assert!(Attributes::read(&bytes[..7]).is_ok());
+    }
+
+    #[test]
+    fn a_chain_that_is_cut_off_is_none() {
+        let bytes = [attribute(7, 20, b"abc"), attribute(8, 4, &[0; 4])].concat();
+        for length in (1..7).chain(9..bytes.len()) {
+            assert!(Attributes::read(&bytes[..length]).is_err(), "{length}");
+        }
+        for length in [0, 1, 3, 17, u16::MAX] {
+            assert!(Attributes::read(&attribute(length, 1, &[0; 8])).is_err());
+        }
+        assert!(Attributes::behind(&bytes, 17).is_err());
+        assert_eq!(word(&[1, 0, 0], 0), Err(TOO_SHORT));
+        assert_eq!(word(&[1, 0, 0, 0], usize::MAX), Err(TOO_SHORT));
+    }
+}

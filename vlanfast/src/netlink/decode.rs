@@ -1,0 +1,277 @@
+//! What rtnetlink says of a device, an address or a namespace, as plain data.
+//!
+//! Index and flags come from the message's own header, names are bytes. An attribute that is not needed can be
+//! anything. What lacks one that is, or has it in a length of its own, is [`Undecodable`], and never absent.
+
+use std::net::IpAddr;
+
+use vlanfast_common::{Mac, Vid};
+
+use super::attrs::{Attributes, Malformed, TOO_SHORT, Value, half, word};
+use crate::state::{
+    name::Name,
+    snapshot::{Ifindex, Kind, Link, Mode, Nsid, Promiscuity},
+};
+
+/// `include/uapi/linux/if_link.h`.
+pub mod ifla {
+    pub const ADDRESS: u16 = 1;
+    pub const IFNAME: u16 = 3;
+    pub const MTU: u16 = 4;
+    pub const LINK: u16 = 5;
+    pub const MASTER: u16 = 10;
+    pub const LINKINFO: u16 = 18;
+    pub const EXT_MASK: u16 = 29;
+    pub const PROMISCUITY: u16 = 30;
+    pub const LINK_NETNSID: u16 = 37;
+    pub const XDP: u16 = 43;
+    pub const TARGET_NETNSID: u16 = 46;
+    pub const ALT_IFNAME: u16 = 53;
+
+    /// In `LINKINFO`.
+    pub const INFO_KIND: u16 = 1;
+    pub const INFO_DATA: u16 = 2;
+    pub const INFO_SLAVE_KIND: u16 = 4;
+
+    pub const VLAN_ID: u16 = 1;
+    pub const VLAN_PROTOCOL: u16 = 5;
+    pub const MACVLAN_MODE: u16 = 1;
+
+    pub const XDP_ATTACHED: u16 = 2;
+    pub const XDP_PROG_ID: u16 = 4;
+    pub const XDP_DRV_PROG_ID: u16 = 5;
+    pub const XDP_SKB_PROG_ID: u16 = 6;
+}
+
+/// `NETNSA_NSID` of `include/uapi/linux/net_namespace.h`.
+pub const NETNSA_NSID: u16 = 1;
+
+/// A message of which something that is needed can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecodable {
+    /// The device it is about, if its header has come so far.
+    pub ifindex: Option<Ifindex>,
+    pub why: &'static str,
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub ifindex: Ifindex,
+    pub name: Name,
+    /// `IFF_UP`, …
+    pub flags: u32,
+    /// `ARPHRD_ETHER`, …
+    pub hardware: u16,
+    /// All zeroes where its address is none of Ethernet's.
+    pub mac: Mac,
+    pub mtu: u32,
+    /// The device below, and the kernel's id for that one's namespace if it is another.
+    pub lower: Option<(Ifindex, Option<i32>)>,
+    /// It is a port of a device that takes its frames.
+    pub port: bool,
+    pub promiscuity: u32,
+    /// The kind of a software device (`IFLA_INFO_KIND`); hardware and virtio have none.
+    pub driver: Option<String>,
+    pub kind: Kind,
+    pub xdp: Option<Xdp>,
+}
+
+/// An XDP program on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xdp {
+    pub program_id: u32,
+    pub generic: bool,
+}
+
+impl Device {
+    /// The same as a device of a namespace. `stands_for` translates the kernel's ids, which are those of our
+    /// namespace, whichever was asked about (`rtnl_fill_link_netnsid`).
+    pub fn link(self, nsid: Nsid, stands_for: impl Fn(i32) -> Nsid) -> Link {
+        let has = |flag: libc::c_int| self.flags & flag as u32 != 0;
+        Link {
+            mac: self.mac,
+            up: has(libc::IFF_UP),
+            mtu: self.mtu,
+            kind: self.kind,
+            lower: self
+                .lower
+                .map(|(index, id)| (id.map_or(nsid, stands_for), index)),
+            port: self.port,
+            promiscuity: Promiscuity {
+                count: self.promiscuity,
+                by_hand: has(libc::IFF_PROMISC),
+            },
+            name: self.name,
+        }
+    }
+}
+
+/// A device, of `struct ifinfomsg` and what follows it.
+pub fn device(body: &[u8]) -> Result<Device, Undecodable> {
+    whole_device(body).map_err(|Malformed(why)| Undecodable {
+        ifindex: ifindex(body),
+        why,
+    })
+}
+
+fn whole_device(body: &[u8]) -> Result<Device, Malformed> {
+    const HEADER: usize = 16;
+    let attributes = Attributes::behind(body, HEADER)?;
+    let mut device = Device {
+        ifindex: ifindex(body).ok_or(Malformed("it has no index"))?,
+        name: Name::default(),
+        flags: word(body, 8)?,
+        hardware: half(body, 2)?,
+        mac: Mac::default(),
+        mtu: 0,
+        lower: None,
+        port: false,
+        promiscuity: 0,
+        driver: None,
+        kind: Kind::Other,
+        xdp: None,
+    };
+    let (mut lower, mut lower_nsid) = (None, None);
+    let (mut has_master, mut is_vrf) = (false, false);
+    for (kind, value) in attributes.iter() {
+        match kind {
+            ifla::IFNAME => device.name = Name::new(value.text()),
+            // Other lengths are other hardware's, or a tunnel's.
+            ifla::ADDRESS => device.mac = value.array().map(Mac).unwrap_or_default(),
+            ifla::MTU => device.mtu = value.u32()?,
+            ifla::LINK => lower = Some(Ifindex(value.u32()?)),
+            ifla::LINK_NETNSID => lower_nsid = Some(value.i32()?),
+            ifla::MASTER => has_master = value.u32()? != 0,
+            ifla::PROMISCUITY => device.promiscuity = value.u32()?,
+            ifla::LINKINFO => {
+                let info = value.nested()?;
+                (device.driver, device.kind) = driver(info)?;
+                is_vrf = info
+                    .get(ifla::INFO_SLAVE_KIND)
+                    .is_some_and(|kind| kind.text() == b"vrf");
+            }
+            ifla::XDP => device.xdp = xdp(value.nested()?)?,
+            _ => {}
+        }
+    }
+    // `IFNAMSIZ`, less the NUL.
+    if !(1..16).contains(&device.name.as_bytes().len()) {
+        return Err(Malformed("it has no name"));
+    }
+    device.lower = lower.map(|lower| (lower, lower_nsid));
+    // A VRF is about routes alone, and leaves frames to the device.
+    device.port = has_master && !is_vrf;
+    Ok(device)
+}
+
+/// What software makes of a device (`IFLA_LINKINFO`).
+fn driver(info: Attributes<'_>) -> Result<(Option<String>, Kind), Malformed> {
+    let Some(driver) = info.get(ifla::INFO_KIND).map(Value::text) else {
+        return Ok((None, Kind::Other));
+    };
+    let data = || {
+        info.need(ifla::INFO_DATA, "it does not say what it is")?
+            .nested()
+    };
+    let kind = match driver {
+        b"vlan" => vlan(data()?)?,
+        b"macvlan" => Kind::Macvlan(mode(data()?)?),
+        b"macvtap" => Kind::Macvtap(mode(data()?)?),
+        b"ipvlan" | b"ipvtap" => Kind::Ipvlan,
+        _ => Kind::Other,
+    };
+    Ok((Some(String::from_utf8_lossy(driver).into_owned()), kind))
+}
+
+fn vlan(data: Attributes<'_>) -> Result<Kind, Malformed> {
+    const C_TAG: u16 = 0x8100;
+    let protocol = data.need(ifla::VLAN_PROTOCOL, "it has no tag protocol")?;
+    let id = data.need(ifla::VLAN_ID, "it has no VLAN id")?.u16()?;
+    match (protocol.be16()?, id) {
+        (C_TAG, 0..4096) => Ok(Kind::Vlan(Vid::from_tci(id))),
+        (C_TAG, _) => Err(Malformed("its VLAN id is none")),
+        _ => Ok(Kind::ServiceVlan),
+    }
+}
+
+fn mode(data: Attributes<'_>) -> Result<Mode, Malformed> {
+    let number = data.need(ifla::MACVLAN_MODE, "it has no mode")?.u32()?;
+    // It takes frames, and nobody knows which.
+    Mode::from_number(number).ok_or(Malformed("its mode is one of a later kernel"))
+}
+
+fn xdp(attributes: Attributes<'_>) -> Result<Option<Xdp>, Malformed> {
+    /// `XDP_ATTACHED_SKB` and `XDP_ATTACHED_MULTI`: one for the driver or without it, and one in hardware.
+    const SKB: u8 = 2;
+    const MULTI: u8 = 4;
+    let id = |kind| attributes.get(kind).map(Value::u32).transpose();
+    let attached = attributes.need(ifla::XDP_ATTACHED, "its XDP hook is unclear")?;
+    let (ids, generic) = match attached.u8()? {
+        MULTI => {
+            let native = id(ifla::XDP_DRV_PROG_ID)?;
+            (native.or(id(ifla::XDP_SKB_PROG_ID)?), native.is_none())
+        }
+        how => (id(ifla::XDP_PROG_ID)?, how == SKB),
+    };
+    Ok(ids.filter(|id| *id != 0).map(|program_id| Xdp {
+        program_id,
+        generic,
+    }))
+}
+
+/// An address that is in use, and the device that has it, of `struct ifaddrmsg` and what follows it; `None` for
+/// one that is not in use, or no address of IP.
+pub fn address(body: &[u8]) -> Result<Option<(Ifindex, IpAddr)>, Undecodable> {
+    whole_address(body).map_err(|Malformed(why)| Undecodable {
+        ifindex: ifindex(body),
+        why,
+    })
+}
+
+fn whole_address(body: &[u8]) -> Result<Option<(Ifindex, IpAddr)>, Malformed> {
+    const HEADER: usize = 8;
+    let [family, _, flags, _] = *body.first_chunk().ok_or(TOO_SHORT)?;
+    let attributes = Attributes::behind(body, HEADER)?;
+    let ifindex = ifindex(body).ok_or(Malformed("it has no index"))?;
+    // Someone else may have it, or has it (RFC 4862 clauses 5.4 and 5.4.5). The kernel says so again once it is
+    // sure, and answers for an optimistic one until then (RFC 4429).
+    let has = |flag| u32::from(flags) & flag != 0;
+    let is_tentative = has(libc::IFA_F_TENTATIVE) && !has(libc::IFA_F_OPTIMISTIC);
+    let is_ip = [libc::AF_INET, libc::AF_INET6].contains(&family.into());
+    if !is_ip || is_tentative || has(libc::IFA_F_DADFAILED) {
+        return Ok(None);
+    }
+    // The other is the peer's on a point-to-point device; else the same, and for IPv6 the only one.
+    let own = attributes.get(libc::IFA_LOCAL);
+    let value = match own {
+        Some(own) => own,
+        None => attributes.need(libc::IFA_ADDRESS, "it has no address")?,
+    };
+    let address = match i32::from(family) {
+        libc::AF_INET => value.array::<4>()?.into(),
+        _ => value.array::<16>()?.into(),
+    };
+    Ok(Some((ifindex, address)))
+}
+
+/// The id that a message about ids names, of `struct rtgenmsg` and what follows it; `None` is "none yet".
+pub fn id(body: &[u8]) -> Result<Option<i32>, Malformed> {
+    /// `struct rtgenmsg` is one byte, padded.
+    const HEADER: usize = 4;
+    let attributes = Attributes::behind(body, HEADER)?;
+    let id = attributes.need(NETNSA_NSID, "it has no id")?.i32()?;
+    Ok((id >= 0).then_some(id))
+}
+
+/// The index in the header of a message about a device, an address, a qdisc or a filter: all have it in the same
+/// place.
+pub fn ifindex(body: &[u8]) -> Option<Ifindex> {
+    let index = word(body, 4).ok()?;
+    (1..=i32::MAX as u32)
+        .contains(&index)
+        .then_some(Ifindex(index))
+}
+
+#[cfg(test)]
+mod tests;

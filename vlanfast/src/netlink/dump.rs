@@ -1,0 +1,219 @@
+//! Questions to the kernel about the devices of any namespace.
+
+use std::{collections::BTreeSet, fs::File, net::IpAddr, os::fd::AsRawFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
+use nix::errno::Errno;
+
+use super::{
+    decode::{self, NETNSA_NSID, ifla},
+    links,
+    query::{Failure, Netlink},
+    read::{Missing, Read},
+    request::Request,
+};
+use crate::state::snapshot::{Ifindex, Link, Nsid};
+
+/// `NETNSA_PID` and `NETNSA_FD` of `include/uapi/linux/net_namespace.h`, `IFA_TARGET_NETNSID` of `if_addr.h`.
+const NETNSA_PID: u16 = 2;
+const NETNSA_FD: u16 = 3;
+const IFA_TARGET_NETNSID: u16 = 10;
+
+/// What the kernel says of something.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    There(T),
+    /// It is not there: the kernel's own word.
+    Gone,
+    /// Nobody can tell, and why.
+    Unclear(String),
+}
+
+/// Asks about every namespace with an id.
+pub struct Questions {
+    netlink: Netlink,
+    /// The id that our own namespace has in itself, which the kernel uses where it means us.
+    own: Option<i32>,
+}
+
+impl Questions {
+    pub async fn open(netlink: Netlink) -> anyhow::Result<Self> {
+        let mut questions = Self { netlink, own: None };
+        let own = (NETNSA_PID, std::process::id());
+        // The kernel would give it one at the first dump that mentions us; then we would not know it.
+        questions.give_id(own).await?;
+        questions.own = questions.id(own).await?;
+        Ok(questions)
+    }
+
+    /// The namespace that an id of the kernel's stands for.
+    pub fn nsid(&self, id: Option<i32>) -> Nsid {
+        match id {
+            Some(id) if Some(id) != self.own => Nsid::Other(id),
+            _ => Nsid::Own,
+        }
+    }
+
+    /// Gives the namespace of a file an id, if it has none.
+    pub async fn give_id_to(&self, file: &File) -> anyhow::Result<()> {
+        self.give_id((NETNSA_FD, file.as_raw_fd() as u32)).await
+    }
+
+    async fn give_id(&self, (kind, namespace): (u16, u32)) -> anyhow::Result<()> {
+        let request = Request::ids(libc::RTM_NEWNSID, NLM_F_ACK)
+            .with(NETNSA_NSID, &(-1i32).to_ne_bytes())
+            .with(kind, &namespace.to_ne_bytes());
+        match self.netlink.ask(&request, |_| {}).await {
+            Ok(_) => Ok(()),
+            // It has one; or it died since.
+            Err(Failure::Refused(Errno::EEXIST | Errno::EINVAL, _)) => Ok(()),
+            Err(failure) => Err(failure.of("give a namespace an id")),
+        }
+    }
+
+    async fn id(&self, (kind, namespace): (u16, u32)) -> anyhow::Result<Option<i32>> {
+        const ASKED: &str = "ask for the id of our namespace";
+        let request =
+            Request::ids(libc::RTM_GETNSID, NLM_F_ACK).with(kind, &namespace.to_ne_bytes());
+        let mut id = None;
+        let asked = self.netlink.ask(&request, |message| {
+            if message.kind == libc::RTM_NEWNSID {
+                id = Some(decode::id(message.body));
+            }
+        });
+        asked.await.map_err(|failure| failure.of(ASKED))?;
+        match id {
+            Some(Ok(id)) => Ok(id),
+            Some(Err(malformed)) => Err(Failure::Garbled(malformed.0).of(ASKED)),
+            None => Err(Failure::Garbled("there is none").of(ASKED)),
+        }
+    }
+
+    /// The other namespaces that have an id, and whether these are all.
+    pub async fn namespaces(&self) -> anyhow::Result<(BTreeSet<Nsid>, bool)> {
+        let request = Request::ids(libc::RTM_GETNSID, NLM_F_DUMP);
+        let (mut all, mut readable) = (BTreeSet::new(), true);
+        let asked = self.netlink.ask(&request, |message| {
+            match decode::id(message.body) {
+                Ok(id) if message.kind == libc::RTM_NEWNSID => all.extend(id),
+                _ => readable = false,
+            };
+        });
+        let asked = asked.await;
+        let whole = asked.map_err(|failure| failure.of("list the network namespaces"))?;
+        let namespaces = all.into_iter().map(|id| self.nsid(Some(id)));
+        let others = namespaces.filter(|nsid| *nsid != Nsid::Own).collect();
+        Ok((others, whole && readable))
+    }
+
+    /// Every device of a namespace.
+    pub async fn namespace(&self, nsid: Nsid) -> anyhow::Result<Answer<Read>> {
+        let read = self.dump(nsid).await;
+        let read = match read {
+            // Once more: it is quiet most of the time.
+            Ok(read) if !read.is_whole() => self.dump(nsid).await,
+            read => read,
+        };
+        self.answer(nsid, read, "list the devices of a network namespace")
+            .await
+    }
+
+    async fn dump(&self, nsid: Nsid) -> Result<Read, Failure> {
+        let request = Request::links(libc::RTM_GETLINK, NLM_F_DUMP, Ifindex(0))
+            .with(ifla::EXT_MASK, &links::SKIP_STATS.to_ne_bytes());
+        let request = of(nsid, ifla::TARGET_NETNSID, request);
+        let mut read = Read::default();
+        let asked = self.netlink.ask(&request, |message| {
+            read.link(nsid, message, |id| self.nsid(Some(id)));
+        });
+        let whole = asked.await?;
+        read.links.note_answer(whole);
+        self.addresses(nsid, Ifindex(0), &mut read).await?;
+        Ok(read)
+    }
+
+    /// One device and its addresses, and what these may lack.
+    pub async fn link(
+        &self,
+        nsid: Nsid,
+        ifindex: Ifindex,
+    ) -> anyhow::Result<Answer<(Link, Vec<IpAddr>, Missing)>> {
+        let asked = self.device(nsid, ifindex).await;
+        self.answer(nsid, asked, "ask for a device").await
+    }
+
+    async fn device(
+        &self,
+        nsid: Nsid,
+        ifindex: Ifindex,
+    ) -> Result<(Link, Vec<IpAddr>, Missing), Failure> {
+        let request = of(nsid, ifla::TARGET_NETNSID, links::about(ifindex));
+        let device = self.netlink.one(&request).await?;
+        let mut read = Read::default();
+        self.addresses(nsid, ifindex, &mut read).await?;
+        let addresses = read.namespace.addresses.remove(&ifindex);
+        let link = device.link(nsid, |id| self.nsid(Some(id)));
+        Ok((link, addresses.unwrap_or_default(), read.addresses))
+    }
+
+    /// Every address, or those of one device.
+    async fn addresses(&self, nsid: Nsid, only: Ifindex, read: &mut Read) -> Result<(), Failure> {
+        let request = Request::addresses(libc::RTM_GETADDR, NLM_F_DUMP, only);
+        let request = of(nsid, IFA_TARGET_NETNSID, request);
+        let asked = self.netlink.ask(&request, |message| read.address(message));
+        let whole = asked.await?;
+        read.addresses.note_answer(whole);
+        Ok(())
+    }
+
+    /// What an answer about a namespace, or a device of it, means. Silence is an error, and so is whatever is
+    /// refused about our own namespace.
+    async fn answer<T>(
+        &self,
+        nsid: Nsid,
+        asked: Result<T, Failure>,
+        what: &str,
+    ) -> anyhow::Result<Answer<T>> {
+        Ok(match asked {
+            Ok(answer) => Answer::There(answer),
+            Err(Failure::Refused(Errno::ENODEV, _)) => Answer::Gone,
+            Err(failure @ Failure::Refused(..)) => match nsid {
+                Nsid::Own => return Err(failure.of(what)),
+                Nsid::Other(id) if self.is_gone(id).await? => Answer::Gone,
+                Nsid::Other(_) => unclear(failure, what),
+            },
+            Err(failure @ Failure::Garbled(_)) => unclear(failure, what),
+            // The kernel had no room for its answer.
+            Err(Failure::Socket(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                unclear(Failure::Socket(error), what)
+            }
+            Err(failure) => return Err(failure.of(what)),
+        })
+    }
+
+    /// Whether no namespace has an id.
+    async fn is_gone(&self, id: i32) -> anyhow::Result<bool> {
+        let request =
+            Request::ids(libc::RTM_GETNSID, NLM_F_ACK).with(NETNSA_NSID, &id.to_ne_bytes());
+        match self.netlink.ask(&request, |_| {}).await {
+            Ok(_) => Ok(false),
+            Err(Failure::Refused(Errno::ENOENT, _)) => Ok(true),
+            Err(failure) => Err(failure.of("ask whether a network namespace is there")),
+        }
+    }
+}
+
+fn unclear<T>(failure: Failure, what: &str) -> Answer<T> {
+    Answer::Unclear(format!("{:#}", failure.of(what)))
+}
+
+/// A question about a namespace.
+fn of(nsid: Nsid, attribute: u16, request: Request) -> Request {
+    match nsid {
+        Nsid::Own => request,
+        Nsid::Other(id) => request.with(attribute, &id.to_ne_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

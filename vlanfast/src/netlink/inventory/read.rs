@@ -1,0 +1,226 @@
+//! Reads what has changed.
+
+use std::fs::File;
+
+use super::Inventory;
+use crate::{
+    netlink::{
+        dump::Answer,
+        events::Dirty,
+        read::{Missing, Read, join},
+    },
+    state::snapshot::{Ifindex, Kind, Link, Namespace, Nsid, Place},
+};
+
+/// More changed devices of one namespace than this, and reading all of it is cheaper.
+const ONE_BY_ONE: usize = 64;
+/// Namespaces that are read once more before what has changed meanwhile has its turn.
+const AT_ONCE: usize = 16;
+
+impl Inventory {
+    pub(super) async fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
+        for &(namespace, id) in &dirty.renumbered {
+            if self.questions.nsid(namespace) == Nsid::Own {
+                self.forget(Nsid::Other(id));
+            }
+        }
+        if dirty.all || dirty.list {
+            self.read_list(dirty.all).await?;
+        }
+        if dirty.all {
+            return Ok(());
+        }
+        for (&id, links) in &dirty.links {
+            let nsid = self.questions.nsid(id);
+            if links.len() > ONE_BY_ONE || !self.network.namespaces.contains_key(&nsid) {
+                self.read_namespace(nsid).await?;
+                continue;
+            }
+            for &ifindex in links {
+                self.read_link(nsid, ifindex).await?;
+            }
+        }
+        for _ in 0..AT_ONCE {
+            let Some(nsid) = self.again.pop_first() else {
+                break;
+            };
+            self.read_namespace(nsid).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads which namespaces there are, and those that are new; or all.
+    async fn read_list(&mut self, all: bool) -> anyhow::Result<()> {
+        self.give_ids(all).await?;
+        let (mut there, whole) = self.questions.namespaces().await?;
+        there.insert(Nsid::Own);
+        self.retry.want_list(!whole);
+        let known: Vec<_> = self.network.namespaces.keys().copied().collect();
+        let unlisted = known.into_iter().filter(|nsid| !there.contains(nsid));
+        let unlisted: Vec<_> = unlisted.collect();
+        for nsid in unlisted {
+            match whole {
+                true => self.forget(nsid),
+                // It is asked about by itself.
+                false => {
+                    there.insert(nsid);
+                }
+            }
+        }
+        for nsid in there {
+            if all || !self.network.namespaces.contains_key(&nsid) {
+                self.read_namespace(nsid).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, nsid: Nsid) {
+        if let Some(old) = self.network.namespaces.remove(&nsid) {
+            self.below.extend(lowers(&old));
+            self.differs = true;
+        }
+        self.again.remove(&nsid);
+        self.retry.done(nsid);
+    }
+
+    /// Gives an id to the namespaces that have none; to all, where we are in doubt.
+    async fn give_ids(&mut self, all: bool) -> anyhow::Result<()> {
+        if all {
+            self.mounts.forget();
+        }
+        for mount in self.mounts.unknown()? {
+            // Unmounted since, or under a directory that we may not enter.
+            if let Ok(file) = File::open(&mount.path) {
+                self.questions.give_id_to(&file).await?;
+                self.mounts.know(mount);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_namespace(&mut self, nsid: Nsid) -> anyhow::Result<()> {
+        let read = match self.questions.namespace(nsid).await? {
+            Answer::There(read) => read,
+            Answer::Gone => {
+                self.forget(nsid);
+                return Ok(());
+            }
+            Answer::Unclear(why) => {
+                self.want(nsid, &why);
+                return Ok(());
+            }
+        };
+        match read.is_whole() {
+            true => self.retry.done(nsid),
+            false => self.want(nsid, &missing(&read)),
+        }
+        let old = self.network.namespaces.get(&nsid);
+        let new = read.onto(old);
+        if old != Some(&new) {
+            let lowers = old.into_iter().chain([&new]).flat_map(lowers);
+            self.below.extend(lowers);
+            self.network.namespaces.insert(nsid, new);
+            self.differs = true;
+        }
+        Ok(())
+    }
+
+    async fn read_link(&mut self, nsid: Nsid, ifindex: Ifindex) -> anyhow::Result<()> {
+        let answer = self.questions.link(nsid, ifindex).await?;
+        let read = match answer {
+            Answer::There((link, mut addresses, lacks)) => {
+                if !lacks.is_nothing() {
+                    self.want(nsid, &words(&lacks));
+                    let known = self.network.namespaces.get(&nsid);
+                    let known = known.and_then(|known| known.addresses.get(&ifindex));
+                    join(&mut addresses, known.map_or(&[], Vec::as_slice));
+                }
+                Some((link, addresses))
+            }
+            Answer::Gone => None,
+            Answer::Unclear(why) => {
+                self.want(nsid, &why);
+                return Ok(());
+            }
+        };
+        let Some(namespace) = self.network.namespaces.get_mut(&nsid) else {
+            return Ok(());
+        };
+        let (link, addresses) = read.unzip();
+        let old = namespace.links.get(&ifindex);
+        if old != link.as_ref() {
+            self.below
+                .extend(old.into_iter().chain(&link).filter_map(lower));
+            self.differs = true;
+        }
+        self.differs |= namespace.addresses.get(&ifindex) != addresses.as_ref();
+        match (link, addresses) {
+            (Some(link), Some(addresses)) => {
+                namespace.links.insert(ifindex, link);
+                namespace.addresses.insert(ifindex, addresses);
+            }
+            _ => {
+                namespace.links.remove(&ifindex);
+                namespace.addresses.remove(&ifindex);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a namespace read again, and says so once: it may be a matter of a moment.
+    fn want(&mut self, nsid: Nsid, why: &str) {
+        if self.retry.want(nsid) {
+            let whose = match nsid {
+                Nsid::Own => "our own network namespace".into(),
+                Nsid::Other(id) => format!("network namespace {id}"),
+            };
+            log::info!(
+                "{whose} can't be read as a whole ({why}): what was known of it stays until it can"
+            );
+        }
+    }
+
+    /// Reads the devices below those that have changed: what is asked of them, promiscuous mode say, the
+    /// kernel does not always tell in an event of their own.
+    pub(super) async fn read_below(&mut self) -> anyhow::Result<()> {
+        let mut all = std::mem::take(&mut self.below);
+        let mut tops: Vec<_> = all.iter().copied().collect();
+        while let Some(top) = tops.pop() {
+            let below = self.network.find(top).and_then(|(_, link)| lower(link));
+            tops.extend(below.filter(|below| all.insert(*below)));
+        }
+        for (nsid, ifindex) in all {
+            self.read_link(nsid, ifindex).await?;
+        }
+        self.below.clear();
+        Ok(())
+    }
+}
+
+fn missing(read: &Read) -> String {
+    match read.links.is_nothing() {
+        true => words(&read.addresses),
+        false => words(&read.links),
+    }
+}
+
+fn words(missing: &Missing) -> String {
+    match (missing.why, missing.of.first()) {
+        (Some(why), Some(device)) => format!("of device {}: {why}", device.0),
+        (Some(why), None) => why.into(),
+        (None, _) => "it changed meanwhile".into(),
+    }
+}
+
+/// The device of which one asks something; the peer of a veth is none.
+fn lower(link: &Link) -> Option<Place> {
+    match link.kind {
+        Kind::Other | Kind::Ipvlan => None,
+        Kind::Vlan(_) | Kind::ServiceVlan | Kind::Macvlan(_) | Kind::Macvtap(_) => link.lower,
+    }
+}
+
+fn lowers(namespace: &Namespace) -> impl Iterator<Item = Place> {
+    namespace.links.values().filter_map(lower)
+}

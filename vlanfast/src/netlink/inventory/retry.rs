@@ -1,0 +1,99 @@
+//! What has to be read once more because the last read may lack something: with a pause that grows.
+
+use std::{collections::BTreeSet, future::pending, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::state::snapshot::Nsid;
+
+/// Before the first time, and at most.
+const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(5);
+
+/// Namespaces, and the list of them, that could not be read as a whole.
+#[derive(Debug, Default)]
+pub struct Retry {
+    namespaces: BTreeSet<Nsid>,
+    list: bool,
+    /// When, and how long the pause is until then.
+    due: Option<(Instant, Duration)>,
+}
+
+impl Retry {
+    /// Whether nothing is missing.
+    pub fn is_idle(&self) -> bool {
+        self.namespaces.is_empty() && !self.list
+    }
+
+    /// Something of this namespace may be missing; whether that is new.
+    pub fn want(&mut self, nsid: Nsid) -> bool {
+        self.namespaces.insert(nsid)
+    }
+
+    /// This one was read as a whole, or is gone.
+    pub fn done(&mut self, nsid: Nsid) {
+        self.namespaces.remove(&nsid);
+    }
+
+    pub const fn want_list(&mut self, wanted: bool) {
+        self.list = wanted;
+    }
+
+    /// Sets the time, once a round is over.
+    pub fn settle(&mut self) {
+        self.due = match self.due {
+            _ if self.is_idle() => None,
+            Some((at, pause)) if at > Instant::now() => Some((at, pause)),
+            Some((_, pause)) => Some(after((2 * pause).min(LONG))),
+            None => Some(after(SHORT)),
+        };
+    }
+
+    /// Waits until it is time.
+    pub async fn due(&self) {
+        match self.due {
+            Some((at, _)) => sleep_until(at).await,
+            None => pending().await,
+        }
+    }
+
+    /// What to read: namespaces, and whether the list of them.
+    pub fn take(&self) -> (BTreeSet<Nsid>, bool) {
+        (self.namespaces.clone(), self.list)
+    }
+}
+
+fn after(pause: Duration) -> (Instant, Duration) {
+    (Instant::now() + pause, pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_grows_until_nothing_is_missing() {
+        let mut retry = Retry::default();
+        assert!(retry.want(Nsid::Other(3)) && !retry.want(Nsid::Other(3)));
+        let mut pauses = vec![];
+        for _ in 0..9 {
+            let start = Instant::now();
+            retry.settle();
+            // Another round before its time changes nothing.
+            retry.settle();
+            retry.due().await;
+            pauses.push(start.elapsed().as_millis() / 10 * 10);
+            assert_eq!(retry.take().0, BTreeSet::from([Nsid::Other(3)]));
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        retry.done(Nsid::Other(3));
+        retry.settle();
+        assert!(retry.is_idle());
+        retry.want_list(true);
+        assert!(!retry.is_idle());
+        let start = Instant::now();
+        retry.settle();
+        retry.due().await;
+        assert!(start.elapsed() < 2 * SHORT);
+    }
+}

@@ -1,0 +1,79 @@
+//! Devices of our own namespace, asked for by name or index.
+
+use netlink_packet_core::NLM_F_ACK;
+use nix::errno::Errno;
+
+use super::{
+    decode::{self, Device, Undecodable, ifla},
+    query::{Failure, Netlink},
+    request::Request,
+};
+use crate::state::{name::Name, snapshot::Ifindex};
+
+/// `IFNAMSIZ` and `ALTIFNAMSIZ`, each with the NUL.
+const NAME: usize = 16;
+const ALTERNATIVE: usize = 128;
+/// `RTEXT_FILTER_SKIP_STATS`: statistics are most of an answer otherwise.
+pub const SKIP_STATS: u32 = 1 << 3;
+
+impl Netlink {
+    /// The device that has a name, or an alternative name; `None` if the kernel says that there is none.
+    pub async fn link(&self, name: &Name) -> anyhow::Result<Option<Device>> {
+        let bytes = [name.as_bytes(), &[0]].concat();
+        let (length, has_nul) = (bytes.len(), name.as_bytes().contains(&0));
+        if has_nul || !(2..=ALTERNATIVE).contains(&length) {
+            return Ok(None);
+        }
+        // The kernel looks for alternative names by the one, too, if they are no longer.
+        let kind = match length <= NAME {
+            true => ifla::IFNAME,
+            false => ifla::ALT_IFNAME,
+        };
+        let request = about(Ifindex(0)).with(kind, &bytes);
+        self.device(&request, &format!("ask for device {name}"))
+            .await
+    }
+
+    /// The device that has an index; `None` if the kernel says that there is none.
+    pub async fn link_of(&self, ifindex: Ifindex) -> anyhow::Result<Option<Device>> {
+        // The kernel would look for a name instead.
+        if ifindex.0 == 0 {
+            return Ok(None);
+        }
+        let asked = format!("ask for device {}", ifindex.0);
+        self.device(&about(ifindex), &asked).await
+    }
+
+    async fn device(&self, request: &Request, asked: &str) -> anyhow::Result<Option<Device>> {
+        let answered = self.one(request).await;
+        match answered {
+            Ok(device) => Ok(Some(device)),
+            Err(failure) if failure.errno() == Some(Errno::ENODEV) => Ok(None),
+            Err(failure) => Err(failure.of(asked)),
+        }
+    }
+
+    /// The one device that a question is about.
+    pub async fn one(&self, request: &Request) -> Result<Device, Failure> {
+        let mut found = None;
+        let whole = self
+            .ask(request, |message| {
+                if message.kind == libc::RTM_NEWLINK {
+                    found = Some(decode::device(message.body));
+                }
+            })
+            .await?;
+        match found {
+            Some(Ok(device)) => Ok(device),
+            Some(Err(Undecodable { why, .. })) => Err(Failure::Garbled(why)),
+            None if whole => Err(Failure::Garbled("there is none")),
+            None => Err(Failure::Garbled("it is cut off")),
+        }
+    }
+}
+
+/// A question about one device.
+pub fn about(ifindex: Ifindex) -> Request {
+    Request::links(libc::RTM_GETLINK, NLM_F_ACK, ifindex)
+        .with(ifla::EXT_MASK, &SKIP_STATS.to_ne_bytes())
+}

@@ -1,0 +1,150 @@
+//! What a datagram of the kernel's says to a question.
+
+use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NetlinkBuffer};
+use nix::errno::Errno;
+
+use super::Failure;
+use crate::netlink::{
+    attrs::{Attributes, word},
+    request::HEADER,
+};
+
+/// One message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// `RTM_NEWLINK`, …
+    pub kind: u16,
+    pub flags: u16,
+    pub number: u32,
+    /// What follows `struct nlmsghdr`.
+    pub body: &'a [u8],
+}
+
+/// The messages of a datagram; an error is where it stops to be any.
+pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, ()>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let Ok(buffer) = NetlinkBuffer::new_checked(rest) else {
+            rest = &[];
+            return Some(Err(()));
+        };
+        let length = buffer.length() as usize;
+        let message = Message {
+            kind: buffer.message_type(),
+            flags: buffer.flags(),
+            number: buffer.sequence_number(),
+            body: rest.get(HEADER..length).unwrap_or_default(),
+        };
+        // Messages start at multiples of 4 bytes (netlink(7)).
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok(message))
+    })
+}
+
+/// `include/uapi/linux/netlink.h`.
+const NLMSG_MIN_TYPE: i32 = 16;
+
+/// What was heard so far.
+pub struct Heard {
+    number: u32,
+    /// Nothing is missing, as far as anybody can tell.
+    pub whole: bool,
+    /// Everything that came was a message.
+    in_order: bool,
+    /// How it ended, once it has.
+    pub end: Option<Result<(), Failure>>,
+}
+
+impl Heard {
+    pub const fn new(number: u32) -> Self {
+        Self {
+            number,
+            whole: true,
+            in_order: true,
+            end: None,
+        }
+    }
+
+    /// Whether the socket has nothing in it that belongs to this question.
+    pub const fn in_order(&self) -> bool {
+        self.in_order
+    }
+
+    /// Takes in a datagram, which may have been cut off; whether any of it answers this question.
+    pub fn take(
+        &mut self,
+        datagram: &[u8],
+        is_cut_off: bool,
+        each: &mut impl FnMut(Message<'_>),
+    ) -> bool {
+        let (mut is_ours, mut is_anothers) = (false, false);
+        if is_cut_off {
+            self.doubt();
+        }
+        for message in messages(datagram) {
+            match message {
+                // Nothing follows an end.
+                _ if self.end.is_some() => self.doubt(),
+                // Whose it is can't be told either.
+                Err(()) => self.doubt(),
+                Ok(message) if message.number == self.number => {
+                    is_ours = true;
+                    self.take_message(message, each);
+                }
+                Ok(_) => is_anothers = true,
+            }
+        }
+        // A datagram of the kernel's is about one question.
+        if is_ours && is_anothers {
+            self.doubt();
+        }
+        is_ours
+    }
+
+    fn take_message(&mut self, message: Message<'_>, each: &mut impl FnMut(Message<'_>)) {
+        self.whole &= message.flags & NLM_F_DUMP_INTR == 0;
+        match i32::from(message.kind) {
+            libc::NLMSG_ERROR | libc::NLMSG_DONE => self.end = Some(end(&message)),
+            // Others below are the protocol's own: `NLMSG_OVERRUN`, and nothing else that rtnetlink says.
+            ..NLMSG_MIN_TYPE => self.doubt(),
+            _ => each(message),
+        }
+    }
+
+    fn doubt(&mut self) {
+        self.whole = false;
+        self.in_order = false;
+    }
+}
+
+/// An acknowledgement is an error of 0; a dump that fails says so at its end (`netlink_dump_done`).
+fn end(message: &Message<'_>) -> Result<(), Failure> {
+    match word(message.body, 0).map(|code| code as i32) {
+        Ok(code @ ..0) => Err(Failure::Refused(
+            Errno::from_raw(code.saturating_neg()),
+            explanation(message),
+        )),
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::Garbled("it does not say how it ended")),
+    }
+}
+
+/// The kernel's reason in words (`NLMSGERR_ATTR_MSG`): behind the number, and of an error behind the header of what
+/// was refused.
+fn explanation(message: &Message<'_>) -> Option<String> {
+    const MSG: u16 = 1;
+    let before = match i32::from(message.kind) {
+        libc::NLMSG_DONE => 4,
+        _ if message.flags & NLM_F_CAPPED != 0 => 4 + HEADER,
+        _ => return None,
+    };
+    if message.flags & NLM_F_ACK_TLVS == 0 {
+        return None;
+    }
+    let attributes = Attributes::behind(message.body, before).ok()?;
+    let text = attributes.get(MSG)?.text();
+    Some(crate::state::name::escape(&String::from_utf8_lossy(text)))
+}

@@ -1,0 +1,129 @@
+//! What was read of a namespace, and what that may lack. Pure: what was known before goes in, and what is known
+//! now comes out.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::{
+    decode::{self, Undecodable},
+    query::Message,
+};
+use crate::state::snapshot::{Ifindex, Namespace, Nsid};
+
+/// What a read may lack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Anything: something changed meanwhile, was cut off, or can't be read so far that it names its device.
+    pub anything: bool,
+    /// Something of these devices.
+    pub of: BTreeSet<Ifindex>,
+    /// Why, of the first.
+    pub why: Option<&'static str>,
+}
+
+impl Missing {
+    pub fn is_nothing(&self) -> bool {
+        !self.anything && self.of.is_empty()
+    }
+
+    /// Whether something of this device may be missing.
+    pub fn may_be_of(&self, ifindex: Ifindex) -> bool {
+        self.anything || self.of.contains(&ifindex)
+    }
+
+    pub fn note(&mut self, undecodable: Undecodable) {
+        self.why = self.why.or(Some(undecodable.why));
+        match undecodable.ifindex {
+            Some(ifindex) => {
+                self.of.insert(ifindex);
+            }
+            None => self.anything = true,
+        }
+    }
+
+    /// Notes whether an answer came as a whole.
+    pub const fn note_answer(&mut self, whole: bool) {
+        self.anything |= !whole;
+    }
+}
+
+/// A namespace as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    pub namespace: Namespace,
+    pub links: Missing,
+    pub addresses: Missing,
+}
+
+impl Read {
+    /// Takes in a message of a dump of devices.
+    pub fn link(&mut self, nsid: Nsid, message: Message<'_>, stands_for: impl Fn(i32) -> Nsid) {
+        if message.kind != libc::RTM_NEWLINK {
+            return self.links.note(STRANGE);
+        }
+        match decode::device(message.body) {
+            Ok(device) => {
+                let ifindex = device.ifindex;
+                let link = device.link(nsid, stands_for);
+                self.namespace.links.insert(ifindex, link);
+                self.namespace.addresses.entry(ifindex).or_default();
+            }
+            Err(undecodable) => self.links.note(undecodable),
+        }
+    }
+
+    /// Takes in a message of a dump of addresses.
+    pub fn address(&mut self, message: Message<'_>) {
+        if message.kind != libc::RTM_NEWADDR {
+            return self.addresses.note(STRANGE);
+        }
+        match decode::address(message.body) {
+            Ok(Some((ifindex, address))) => {
+                let addresses = self.namespace.addresses.entry(ifindex).or_default();
+                addresses.push(address);
+            }
+            Ok(None) => {}
+            Err(undecodable) => self.addresses.note(undecodable),
+        }
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.links.is_nothing() && self.addresses.is_nothing()
+    }
+
+    /// What is known now, of what was known before: a device or an address goes only where the read would have
+    /// shown it.
+    pub fn onto(self, old: Option<&Namespace>) -> Namespace {
+        let mut new = self.namespace;
+        let Some(old) = old else { return new };
+        for (ifindex, link) in &old.links {
+            if self.links.may_be_of(*ifindex) {
+                new.links.entry(*ifindex).or_insert_with(|| link.clone());
+            }
+        }
+        for (ifindex, known) in &old.addresses {
+            let is_kept = self.links.may_be_of(*ifindex) && !new.addresses.contains_key(ifindex);
+            if is_kept || self.addresses.may_be_of(*ifindex) {
+                join(new.addresses.entry(*ifindex).or_default(), known);
+            }
+        }
+        new
+    }
+}
+
+/// What a dump of something else would have.
+const STRANGE: Undecodable = Undecodable {
+    ifindex: None,
+    why: "it is no answer to what was asked",
+};
+
+/// Adds the addresses that are not there.
+pub fn join(addresses: &mut Vec<IpAddr>, known: &[IpAddr]) {
+    for address in known {
+        if !addresses.contains(address) {
+            addresses.push(*address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::state::snapshot::{Kind, Link, Promiscuity};
+use vlanfast_common::Mac;
+
+fn link(name: &str) -> Link {
+    Link {
+        name: name.into(),
+        mac: Mac::default(),
+        up: true,
+        mtu: 1500,
+        kind: Kind::Other,
+        lower: None,
+        port: false,
+        promiscuity: Promiscuity::default(),
+    }
+}
+
+/// Devices 1 to 3, each with an address that ends in its number.
+fn namespace(devices: &[u32]) -> Namespace {
+    let address = |device: &u32| IpAddr::from([10, 0, 0, *device as u8]);
+    Namespace {
+        links: BTreeMap::from_iter(devices.iter().map(|it| (Ifindex(*it), link("old")))),
+        addresses: BTreeMap::from_iter(devices.iter().map(|it| (Ifindex(*it), vec![address(it)]))),
+    }
+}
+
+fn read(devices: &[u32]) -> Read {
+    Read {
+        namespace: namespace(devices),
+        ..Read::default()
+    }
+}
+
+fn of(ifindex: u32) -> Missing {
+    let mut missing = Missing::default();
+    missing.note(Undecodable {
+        ifindex: Some(Ifindex(ifindex)),
+        why: "it is too short",
+    });
+    missing
+}
+
+fn anything() -> Missing {
+    let mut missing = Missing::default();
+    missing.note_answer(false);
+    missing
+}
+
+fn devices(namespace: &Namespace) -> Vec<u32> {
+    assert!(namespace.links.keys().eq(namespace.addresses.keys()));
+    namespace.links.keys().map(|index| index.0).collect()
+}
+
+#[test]
+fn a_whole_read_says_who_is_gone_and_another_does_not() {
+    let old = namespace(&[1, 2, 3]);
+    assert_eq!(devices(&read(&[1]).onto(Some(&old))), [1]);
+    let mut one = read(&[1]);
+    one.links = of(3);
+    assert!(!one.is_whole());
+    assert_eq!(devices(&one.onto(Some(&old))), [1, 3]);
+    let mut torn = read(&[1, 4]);
+    torn.links = anything();
+    assert!(!torn.is_whole());
+    assert_eq!(devices(&torn.onto(Some(&old))), [1, 2, 3, 4]);
+    // Nothing was known before.
+    let mut first = read(&[1]);
+    first.links = of(3);
+    assert_eq!(devices(&first.onto(None)), [1]);
+}
+
+#[test]
+fn addresses_stay_where_some_could_not_be_read() {
+    let old = namespace(&[1, 2]);
+    let new: IpAddr = [10, 0, 0, 9].into();
+    let with = |missing: Missing| {
+        let mut read = read(&[1, 2]);
+        read.namespace.addresses.insert(Ifindex(1), vec![new]);
+        read.namespace.addresses.insert(Ifindex(2), vec![]);
+        read.addresses = missing;
+        let now = read.onto(Some(&old));
+        [1, 2].map(|index| now.addresses[&Ifindex(index)].clone())
+    };
+    let [first, second] = [1, 2].map(|it| IpAddr::from([10, 0, 0, it]));
+    assert_eq!(with(Missing::default()), [vec![new], vec![]]);
+    assert_eq!(with(of(1)), [vec![new, first], vec![]]);
+    assert_eq!(with(anything()), [vec![new, first], vec![second]]);
+}
+
+#[test]
+fn what_is_no_answer_to_the_question_is_reported() {
+    let message = |kind| Message {
+        kind,
+        flags: 0,
+        number: 1,
+        body: b"",
+    };
+    let mut read = Read::default();
+    read.link(Nsid::Own, message(libc::RTM_NEWADDR), Nsid::Other);
+    read.address(message(libc::RTM_NEWLINK));
+    assert!(read.links.anything && read.addresses.anything);
+}

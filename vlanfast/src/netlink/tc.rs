@@ -1,0 +1,270 @@
+//! Queueing disciplines and filters of a device, which is known by its index, and what it takes to have a BPF
+//! filter at a clsact hook: what aya and `tc` send for it.
+
+mod decode;
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL};
+use nix::errno::Errno;
+use vlanfast_common::Direction;
+
+pub use self::decode::{Filter, Program, Qdisc, filter, qdisc};
+use super::{
+    query::{Failure, Netlink},
+    request::Request,
+};
+use crate::state::snapshot::Ifindex;
+
+/// `include/uapi/linux/pkt_sched.h`: the place of a clsact or an ingress qdisc, and its two hooks.
+const CLSACT: u32 = 0xffff_0000;
+const CLSACT_PLACE: u32 = 0xffff_fff1;
+const INGRESS: u32 = CLSACT | 0xfff2;
+const EGRESS: u32 = CLSACT | 0xfff3;
+
+/// `include/uapi/linux/rtnetlink.h`.
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+/// `include/uapi/linux/pkt_cls.h`.
+const TCA_BPF_FD: u16 = 6;
+const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
+
+/// The filters at a hook, in the order in which they run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters {
+    pub list: Vec<Filter>,
+    /// There may be more, or others: something can't be read.
+    pub incomplete: bool,
+    /// There is something at the hook, be it without a filter.
+    is_used: bool,
+}
+
+impl Filters {
+    /// Whether it is sure that there is nobody's.
+    pub const fn are_none(&self) -> bool {
+        self.list.is_empty() && !self.incomplete && !self.is_used
+    }
+}
+
+/// Why there is no clsact qdisc.
+#[derive(Debug, thiserror::Error)]
+pub enum NoClsact {
+    /// `EEXIST`: an ingress qdisc is in its place, or another clsact.
+    #[error("the place of the clsact qdisc is taken")]
+    Taken,
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// Where a filter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub ifindex: Ifindex,
+    pub hook: Direction,
+    pub priority: u16,
+    pub handle: u32,
+}
+
+impl Netlink {
+    /// The qdiscs of a device. An error if one of them can't be read.
+    pub async fn qdiscs(&self, ifindex: Ifindex) -> anyhow::Result<Vec<Qdisc>> {
+        let asked = format!("list the qdiscs of device {}", ifindex.0);
+        let request = message(libc::RTM_GETQDISC, NLM_F_DUMP, [ifindex.0, 0, 0, 0]);
+        let (mut found, mut wrong) = (vec![], None);
+        // The kernel answers with the qdiscs of every device.
+        let answered = self.ask(&request, |message| match qdisc(message.body) {
+            _ if message.kind != libc::RTM_NEWQDISC => wrong = Some("it is of something else"),
+            Ok((index, qdisc)) if index == ifindex => found.push(qdisc),
+            Ok(_) => {}
+            Err(error) if error.ifindex.is_some_and(|index| index != ifindex) => {}
+            Err(error) => wrong = Some(error.why),
+        });
+        let whole = answered.await.map_err(|failure| failure.of(&asked))?;
+        match wrong {
+            Some(why) => Err(Failure::Garbled(why).of(&asked)),
+            None if whole => Ok(found),
+            None => Err(Failure::Garbled("it is not whole").of(&asked)),
+        }
+    }
+
+    /// Whether the device has a clsact qdisc.
+    pub async fn has_clsact(&self, ifindex: Ifindex) -> anyhow::Result<bool> {
+        let qdiscs = self.qdiscs(ifindex).await?;
+        Ok(qdiscs
+            .iter()
+            .any(|qdisc| qdisc.kind.as_bytes() == b"clsact"))
+    }
+
+    /// Adds a clsact qdisc.
+    pub async fn add_clsact(&self, ifindex: Ifindex) -> Result<(), NoClsact> {
+        let flags = NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE;
+        let place = [ifindex.0, CLSACT, CLSACT_PLACE, 0];
+        let request = message(libc::RTM_NEWQDISC, flags, place).with(TCA_KIND, b"clsact\0");
+        match self.ask(&request, |_| {}).await {
+            Ok(_) => Ok(()),
+            Err(Failure::Refused(Errno::EEXIST, _)) => Err(NoClsact::Taken),
+            Err(failure) => {
+                let what = format!("add a clsact qdisc to device {}", ifindex.0);
+                Err(NoClsact::Other(failure.of(&what)))
+            }
+        }
+    }
+
+    /// Removes the clsact qdisc, with all that is in it.
+    pub async fn remove_clsact(&self, ifindex: Ifindex) -> anyhow::Result<()> {
+        let place = [ifindex.0, CLSACT, CLSACT_PLACE, 0];
+        let request = message(libc::RTM_DELQDISC, NLM_F_ACK, place).with(TCA_KIND, b"clsact\0");
+        let removed = self.ask(&request, |_| {}).await;
+        let what = || format!("remove the clsact qdisc of device {}", ifindex.0);
+        removed.map(drop).map_err(|failure| failure.of(&what()))
+    }
+
+    /// Removes the clsact qdisc, unless somebody's filter is still in it, or might be.
+    pub async fn remove_clsact_if_empty(&self, ifindex: Ifindex) -> anyhow::Result<()> {
+        for hook in [Direction::Rx, Direction::Tx] {
+            if !self.filters(ifindex, hook).await?.are_none() {
+                return Ok(());
+            }
+        }
+        self.remove_clsact(ifindex).await
+    }
+
+    /// The filters at a clsact hook, in their order.
+    pub async fn filters(&self, ifindex: Ifindex, hook: Direction) -> anyhow::Result<Filters> {
+        let place = [ifindex.0, 0, parent(hook), 0];
+        let request = message(libc::RTM_GETTFILTER, NLM_F_DUMP, place);
+        let mut filters = Filters::default();
+        let answered = self.ask(&request, |message| {
+            filters.is_used = true;
+            match filter(message.body) {
+                _ if message.kind != libc::RTM_NEWTFILTER => filters.incomplete = true,
+                Ok(Some(filter)) => filters.list.push(filter),
+                // A classifier, before its filters.
+                Ok(None) => {}
+                Err(_) => filters.incomplete = true,
+            }
+        });
+        match answered.await {
+            Ok(whole) => {
+                filters.incomplete |= !whole;
+                Ok(filters)
+            }
+            // There is no clsact to hold any.
+            Err(Failure::Refused(Errno::EINVAL | Errno::ENOENT, _)) => Ok(Filters::default()),
+            Err(failure) => {
+                let what = format!("list the TC filters of device {}", ifindex.0);
+                Err(failure.of(&what))
+            }
+        }
+    }
+
+    /// Adds a BPF filter in direct action; the kernel chooses a place before all others.
+    pub async fn add_filter(
+        &self,
+        ifindex: Ifindex,
+        hook: Direction,
+        program: BorrowedFd<'_>,
+        name: &str,
+    ) -> anyhow::Result<Place> {
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let place = Place {
+            ifindex,
+            hook,
+            priority: 0,
+            handle: 0,
+        };
+        self.put_filter(place, flags, program, name).await
+    }
+
+    /// Puts another program in place of a filter's: no packet meets the hook without one.
+    pub async fn replace_filter(
+        &self,
+        place: Place,
+        program: BorrowedFd<'_>,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        self.put_filter(place, 0, program, name).await.map(drop)
+    }
+
+    async fn put_filter(
+        &self,
+        place: Place,
+        flags: u16,
+        program: BorrowedFd<'_>,
+        name: &str,
+    ) -> anyhow::Result<Place> {
+        let asked = format!("put a TC filter on device {}", place.ifindex.0);
+        let name = [name.as_bytes(), &[0]].concat();
+        // With an echo of it, which says where it is.
+        let request = of_filter(libc::RTM_NEWTFILTER, flags | NLM_F_ACK | NLM_F_ECHO, place)
+            .with(TCA_KIND, b"bpf\0")
+            .with_nested(
+                TCA_OPTIONS,
+                &[
+                    (TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes()),
+                    (TCA_BPF_NAME, &name),
+                    (TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes()),
+                ],
+            );
+        let mut echo = None;
+        let answered = self.ask(&request, |message| {
+            if message.kind == libc::RTM_NEWTFILTER {
+                echo = Some(decode::place(message.body));
+            }
+        });
+        answered.await.map_err(|failure| failure.of(&asked))?;
+        match echo {
+            Some(Ok((priority, handle))) => Ok(Place {
+                priority,
+                handle,
+                ..place
+            }),
+            Some(Err(malformed)) => Err(Failure::Garbled(malformed.0).of(&asked)),
+            None => Err(Failure::Garbled("it does not say where the filter is").of(&asked)),
+        }
+    }
+
+    /// Removes a filter; one that is gone needs no removal.
+    pub async fn remove_filter(&self, place: Place) -> anyhow::Result<()> {
+        let request = of_filter(libc::RTM_DELTFILTER, NLM_F_ACK, place);
+        match self.ask(&request, |_| {}).await {
+            Ok(_) => Ok(()),
+            Err(Failure::Refused(Errno::ENOENT | Errno::ENODEV, _)) => Ok(()),
+            Err(failure) => {
+                let what = format!("remove a TC filter of device {}", place.ifindex.0);
+                Err(failure.of(&what))
+            }
+        }
+    }
+}
+
+const fn parent(hook: Direction) -> u32 {
+    match hook {
+        Direction::Rx => INGRESS,
+        Direction::Tx => EGRESS,
+    }
+}
+
+/// `struct tcmsg`: the device, then handle, parent and info.
+fn message(kind: u16, flags: u16, fields: [u32; 4]) -> Request {
+    let mut header = [0; 20];
+    for (to, from) in header[4..].chunks_mut(4).zip(fields) {
+        to.copy_from_slice(&from.to_ne_bytes());
+    }
+    Request::new(kind, flags, &header)
+}
+
+/// About a filter of every protocol.
+fn of_filter(kind: u16, flags: u16, place: Place) -> Request {
+    let protocol = (libc::ETH_P_ALL as u16).to_be();
+    let info = u32::from(place.priority) << 16 | u32::from(protocol);
+    let Place {
+        ifindex,
+        hook,
+        handle,
+        ..
+    } = place;
+    message(kind, flags, [ifindex.0, handle, parent(hook), info])
+}

@@ -1,0 +1,121 @@
+//! What rtnetlink says of qdiscs and filters: `struct tcmsg` and what follows it.
+
+use crate::{
+    netlink::{
+        attrs::{Attributes, Malformed, Value, word},
+        decode::{Undecodable, ifindex},
+    },
+    state::{name::Name, snapshot::Ifindex},
+};
+
+use super::{TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS};
+
+const HEADER: usize = 20;
+const TCA_CHAIN: u16 = 11;
+const TCA_BPF_ID: u16 = 11;
+
+/// A queueing discipline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qdisc {
+    /// `clsact`, `ingress`, `mq`, …
+    pub kind: Name,
+    pub handle: u32,
+    pub parent: u32,
+}
+
+/// A filter at a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// `bpf`, `matchall`, `u32`, …
+    pub kind: Name,
+    pub priority: u16,
+    pub handle: u32,
+    pub chain: u32,
+    /// Of a `bpf` filter.
+    pub program: Option<Program>,
+}
+
+/// A BPF program as its filter shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    pub id: u32,
+    /// As who attached it called it.
+    pub name: Name,
+}
+
+/// A qdisc, and its device.
+pub fn qdisc(body: &[u8]) -> Result<(Ifindex, Qdisc), Undecodable> {
+    let read = || {
+        let (attributes, device) = start(body)?;
+        let qdisc = Qdisc {
+            kind: kind(attributes)?,
+            handle: word(body, 8)?,
+            parent: word(body, 12)?,
+        };
+        Ok((device, qdisc))
+    };
+    read().map_err(|why| undecodable(body, why))
+}
+
+/// A filter; `None` for the classifier itself, which a dump has before its filters.
+pub fn filter(body: &[u8]) -> Result<Option<Filter>, Undecodable> {
+    let read = || {
+        let (attributes, _) = start(body)?;
+        let kind = kind(attributes)?;
+        let (priority, handle) = place(body)?;
+        let options = attributes.get(TCA_OPTIONS);
+        if handle == 0 && options.is_none() {
+            return Ok(None);
+        }
+        let program = match kind.as_bytes() {
+            b"bpf" => options.map(Value::nested).transpose()?,
+            _ => None,
+        };
+        Ok(Some(Filter {
+            kind,
+            priority,
+            handle,
+            chain: chain(attributes)?,
+            program: program.map(self::program).transpose()?.flatten(),
+        }))
+    };
+    read().map_err(|why| undecodable(body, why))
+}
+
+/// Priority and handle, by which a filter is found again.
+pub fn place(body: &[u8]) -> Result<(u16, u32), Malformed> {
+    Ok(((word(body, 16)? >> 16) as u16, word(body, 8)?))
+}
+
+/// Classic BPF has no id.
+fn program(options: Attributes<'_>) -> Result<Option<Program>, Malformed> {
+    let id = options.get(TCA_BPF_ID).map(Value::u32).transpose()?;
+    let name = options.get(TCA_BPF_NAME).map(Value::text);
+    Ok(id.map(|id| Program {
+        id,
+        name: Name::new(name.unwrap_or_default()),
+    }))
+}
+
+fn start(body: &[u8]) -> Result<(Attributes<'_>, Ifindex), Malformed> {
+    let attributes = Attributes::behind(body, HEADER)?;
+    let device = ifindex(body).ok_or(Malformed("it has no device"))?;
+    Ok((attributes, device))
+}
+
+fn kind(attributes: Attributes<'_>) -> Result<Name, Malformed> {
+    let kind = attributes.need(TCA_KIND, "it has no kind")?.text();
+    Ok(Name::new(kind))
+}
+
+fn chain(attributes: Attributes<'_>) -> Result<u32, Malformed> {
+    let chain = attributes.get(TCA_CHAIN).map(Value::u32).transpose()?;
+    Ok(chain.unwrap_or_default())
+}
+
+fn undecodable(body: &[u8], Malformed(why): Malformed) -> Undecodable {
+    Undecodable {
+        ifindex: ifindex(body),
+        why,
+    }
+}

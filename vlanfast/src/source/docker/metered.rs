@@ -1,0 +1,82 @@
+//! A connection that ends where much comes that is no content: heads, sizes of chunks and the like may go
+//! on for ever, and each byte of them costs time.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+};
+
+/// How much may come before the first content, and between contents. More than is read ahead.
+const ALLOWANCE: usize = 1 << 20;
+
+/// What may still be read.
+#[derive(Clone)]
+pub struct Meter(Arc<AtomicUsize>);
+
+impl Meter {
+    /// So much of what was read was content.
+    pub fn refill(&self, content: usize) {
+        let left = self.0.load(Relaxed).saturating_add(content);
+        self.0.store(left.min(ALLOWANCE), Relaxed);
+    }
+}
+
+pub struct Metered {
+    stream: UnixStream,
+    meter: Meter,
+}
+
+impl Metered {
+    pub fn new(stream: UnixStream) -> (Self, Meter) {
+        let meter = Meter(Arc::new(AtomicUsize::new(ALLOWANCE)));
+        let metered = Self {
+            stream,
+            meter: meter.clone(),
+        };
+        (metered, meter)
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let read = buffer.filled().len() - before;
+        let left = self.meter.0.load(Relaxed).checked_sub(read);
+        let left = left.ok_or_else(|| io::Error::other("too much that is no content"))?;
+        self.meter.0.store(left, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
