@@ -1,13 +1,17 @@
-//! What a machine must look like after as before: everything of vlanfast's, and the trunk's qdiscs.
+//! What a machine must look like after as before: everything of vlanfast's that no other process on it has, and the
+//! trunk's qdiscs.
 
 use std::{
     collections::BTreeSet,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
-use aya::{maps::loaded_maps, programs::loaded_programs};
+use aya::{
+    maps::loaded_maps,
+    programs::{ProgramInfo, loaded_programs},
+};
 
 use crate::{program::is_pinned, topology::Netns};
 
@@ -33,16 +37,20 @@ impl Residue {
     /// Takes it down: programs, maps, links by their programs, pins, qdiscs, filters and XDP.
     pub fn of(host: &Netns, trunk: &str) -> Result<Self> {
         let mut found = BTreeSet::new();
+        let others = Others::now();
         for program in loaded_programs().flatten() {
             if let Some(name) = program
                 .name_as_str()
                 .filter(|name| name.starts_with("vlanfast"))
+                && !others.have_program(&program)
             {
                 found.insert(format!("program {name} {}", program.id()));
             }
         }
         for map in loaded_maps().flatten() {
-            if let Some(name) = map.name_as_str().filter(|name| MAPS.contains(name)) {
+            if let Some(name) = map.name_as_str().filter(|name| MAPS.contains(name))
+                && !others.0.contains(&map.id())
+            {
                 found.insert(format!("map {name} {}", map.id()));
             }
         }
@@ -80,4 +88,69 @@ impl Residue {
             thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// The maps of every vlanfast that runs on this machine and that no test of ours started.
+struct Others(BTreeSet<u32>);
+
+impl Others {
+    fn now() -> Self {
+        let mut others = Self(BTreeSet::new());
+        for pid in processes() {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if name.starts_with("vlanfast") && !descends_from_us(pid) {
+                others.0.extend(held(pid));
+            }
+        }
+        if !others.0.is_empty() {
+            // What its programs have beside what it holds itself.
+            let programs: Vec<_> = loaded_programs().flatten().collect();
+            for program in programs {
+                if others.have_program(&program) {
+                    others.0.extend(maps_of(&program));
+                }
+            }
+        }
+        others
+    }
+
+    fn have_program(&self, program: &ProgramInfo) -> bool {
+        !self.0.is_empty() && maps_of(program).iter().any(|map| self.0.contains(map))
+    }
+}
+
+fn maps_of(program: &ProgramInfo) -> Vec<u32> {
+    program.map_ids().ok().flatten().unwrap_or_default()
+}
+
+fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    entries.filter_map(number).collect()
+}
+
+fn descends_from_us(mut pid: u32) -> bool {
+    while pid > 1 {
+        if pid == std::process::id() {
+            return true;
+        }
+        // The parent comes second behind the name, which may have anything in it.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let behind = stat.rsplit_once(')').map(|(_, rest)| rest);
+        let parent = behind.and_then(|rest| rest.split_whitespace().nth(1));
+        pid = parent.and_then(|parent| parent.parse().ok()).unwrap_or(0);
+    }
+    false
+}
+
+/// The ids of the maps that a process holds.
+fn held(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+    let entries = entries.into_iter().flatten().flatten();
+    let id = |entry: fs::DirEntry| {
+        let text = fs::read_to_string(entry.path()).ok()?;
+        let id = text.lines().find_map(|line| line.strip_prefix("map_id:"))?;
+        id.trim().parse().ok()
+    };
+    entries.filter_map(id).collect()
 }

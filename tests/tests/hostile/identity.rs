@@ -9,14 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::MapInfo;
+use aya::{
+    maps::MapInfo,
+    programs::{SchedClassifier, TcAttachType},
+};
 use serde_json::Value;
 use vlanfast_tests::{
+    capture::in_netns,
     program::{Attached, PINS, binary, detach, is_pinned, pins, vlanfast},
     require,
     require::kernel_at_least,
     residue::Residue,
-    topology::{Netns, WIRE, Wire},
+    topology::{Netns, WIRE, Wire, unique},
 };
 
 use super::strangers::{aside, assert_refused};
@@ -345,4 +349,34 @@ fn an_attachment_whose_pins_are_elsewhere_is_seen() {
         attached.stop().unwrap();
         before.wait_until_as_before(host, trunk).unwrap();
     }
+}
+
+/// An index alone does not say that a device is the one that it was.
+#[test]
+fn a_stranger_with_the_index_of_a_trunk_that_is_gone_is_left_alone() {
+    require!("index", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let (host, trunk) = (&wire.host, &wire.trunk);
+    let attached = Attached::start(host, trunk, &["--docker", "off", "--metrics", "off"]).unwrap();
+    let ifindex = attached.status().unwrap()["ifindex"].as_u64().unwrap();
+    let stranger = unique();
+    host.run(&format!(
+        "ip link del {trunk} && ip link add {stranger} index {ifindex} type veth peer name other && \
+         ip link set {stranger} up && ip link set other up"
+    ))
+    .unwrap();
+    let ended = attached.end().unwrap();
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stderr.contains("is gone"), "{ended:?}");
+    let status = vlanfast(host, &["status", &stranger]).unwrap();
+    assert!(status.stderr.contains("not attached"), "{status:?}");
+    let filters = host.run(&format!("tc filter show dev {stranger} ingress"));
+    assert_eq!(filters.unwrap().trim(), "");
+    if kernel_at_least(6, 6) {
+        let (path, device) = (host.path(), stranger.clone());
+        let query = move || Ok(SchedClassifier::query_tcx(&device, TcAttachType::Ingress)?.1);
+        let programs = in_netns(&path, query).unwrap();
+        assert!(programs.is_empty(), "{programs:?}");
+    }
+    assert!(!is_pinned(trunk) && !is_pinned(&stranger));
 }

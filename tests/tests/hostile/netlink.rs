@@ -1,8 +1,17 @@
 //! What can't be read is not absent, and a signal ends any phase.
 
-use std::{fs::File, net::IpAddr, os::fd::AsFd, thread};
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    net::IpAddr,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    thread,
+};
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns},
+};
 use serde_json::Value;
 use tokio::runtime::Builder;
 use vlanfast::{
@@ -301,4 +310,32 @@ fn another_ingress_qdisc_is_told_from_other_failures() {
             .unwrap_err();
         assert!(matches!(nobody, NoClsact::Other(_)), "{nobody:?}");
     });
+}
+
+/// Paths are bytes as well: only white space, a backslash and a hash are escaped in the kernel's table of mounts.
+#[test]
+fn a_mount_point_that_is_no_text_keeps_nobody_from_being_seen() {
+    require!(
+        "mount point",
+        nix::unistd::geteuid().is_root(),
+        "needs root"
+    );
+    let wire = Wire::veth().unwrap();
+    let attached = attach(&wire, &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let point = directory.path().join(OsStr::from_bytes(b"B\xfcro \\040"));
+    fs::create_dir(&point).unwrap();
+    let (none, no_data) = (None::<&str>, None::<&str>);
+    mount(none, &point, Some("tmpfs"), MsFlags::empty(), no_data).unwrap();
+    let seen = std::panic::catch_unwind(|| {
+        let _inside = container(&wire, "mv0", "192.0.2.10");
+        eventually("the endpoint", &attached, |endpoints| {
+            endpoint(endpoints, "mv0").is_some()
+        });
+        let status = attached.status().unwrap();
+        assert_eq!(status["sources"][0]["state"], "ok", "{status:#}");
+    });
+    umount2(&point, MntFlags::MNT_DETACH).unwrap();
+    seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    attached.stop().unwrap();
 }

@@ -166,11 +166,17 @@ fn a_signal_ends_running_and_removing_though_netlink_is_stalled() {
     require!("running", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
-    for (on_exit, signal) in [
-        ("detach", Signal::SIGTERM),
-        ("detach", Signal::SIGINT),
-        ("keep", Signal::SIGTERM),
+    for (on_exit, signal, qdisc) in [
+        ("detach", Signal::SIGTERM, "nothing"),
+        ("detach", Signal::SIGINT, "clsact"),
+        ("keep", Signal::SIGTERM, "nothing"),
     ] {
+        // A qdisc of somebody else's stays, and what could not be removed from it is found again.
+        let tc = |verb: &str| match qdisc {
+            "clsact" => format!("tc qdisc {verb} dev {} clsact", wire.trunk),
+            _ => "true".into(),
+        };
+        wire.host.run(&tc("add")).unwrap();
         let line = format!("attach {} {ATTACH} --on-exit {on_exit}", wire.trunk);
         let mut traced = Traced::start(&wire, &line);
         traced.signal(Signal::SIGCONT);
@@ -187,6 +193,7 @@ fn a_signal_ends_running_and_removing_though_netlink_is_stalled() {
         assert!(took < limit(), "{took:?} by {signal}");
         drop(traced);
         detach(&wire.host, &wire.trunk).unwrap();
+        wire.host.run(&tc("del")).unwrap();
         before
             .wait_until_as_before(&wire.host, &wire.trunk)
             .unwrap();

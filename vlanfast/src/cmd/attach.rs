@@ -196,15 +196,6 @@ impl Ready {
             Metrics::Off => None,
             Metrics::At(address) => Some(http::listen(address)?),
         };
-        let capacity = Capacity {
-            endpoints: args.max_endpoints,
-            neighbors: 4 * args.max_endpoints,
-            // A hash has room for one at least.
-            routes: match args.shortcut {
-                Shortcuts::Off => 1,
-                Shortcuts::Allow | Shortcuts::Learned => 4 * args.max_endpoints,
-            },
-        };
         let policy = args.policy();
         if let Some(kind @ ("bond" | "team")) = trunk.kind.as_deref()
             && policy.shed == Shed::Mac as u32
@@ -216,7 +207,7 @@ impl Ready {
             .into());
         }
         let level = messages::level(args.verbose);
-        let (mut ebpf, maps) = load::adopt(pins, capacity, &policy, level)?;
+        let (mut ebpf, maps) = load::adopt(pins, capacity(args), &policy, level)?;
         hooks::prepare(&mut ebpf, choice)?;
         let from_parents = args.shortcut == Shortcuts::Allow
             && !args.dry_run
@@ -302,6 +293,18 @@ impl Ready {
             _docker: self.docker,
             _server: server,
         })
+    }
+}
+
+fn capacity(args: &AttachArgs) -> Capacity {
+    Capacity {
+        endpoints: args.max_endpoints,
+        neighbors: 4 * args.max_endpoints,
+        // A hash has room for one at least.
+        routes: match args.shortcut {
+            Shortcuts::Off => 1,
+            Shortcuts::Allow | Shortcuts::Learned => 4 * args.max_endpoints,
+        },
     }
 }
 

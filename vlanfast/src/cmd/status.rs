@@ -3,10 +3,11 @@
 mod policy;
 mod text;
 mod vlans;
+mod warnings;
 
 use anyhow::Context;
 use serde::Serialize;
-use vlanfast_common::{IngressReason, Parent, Policy, Settings, Shed, Source, SourceState, Vid};
+use vlanfast_common::{IngressReason, Policy, Settings, Source, SourceState, Vid};
 
 use self::{
     policy::PolicyRow,
@@ -20,7 +21,7 @@ use crate::{
     datapath::{
         check_kernel, choose,
         device::Trunk,
-        hooks::{self, HOOKS, Kind},
+        hooks::{self, HOOKS},
         pins::{Holder, Pins, ROUTES, STATUS},
         tables::{self, Heartbeat, Maps},
         trunks,
@@ -28,7 +29,7 @@ use crate::{
     error::Error,
     netlink::{self, Netlink},
     output,
-    state::{desired::Tables, listeners::words, published::MapFill},
+    state::{desired::Tables, published::MapFill},
 };
 
 /// The shape of `status --json`.
@@ -203,28 +204,11 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
                 pins.trunk
             )
         })?;
-    let (mut attached, mut missing) = (vec![], vec![]);
-    let mut chosen = "none";
-    for hook in HOOKS {
-        let seen = hooks::look(netlink, &trunk, pins, hook).await?;
-        let hook = hooks::name(hook);
-        let Some(kind) = seen.kind else {
-            missing.push(hook);
-            continue;
-        };
-        if hook == "ingress" {
-            chosen = match kind {
-                Kind::XdpNative | Kind::XdpGeneric => "xdp",
-                Kind::Tcx | Kind::Clsact => "tc",
-            };
-        }
-        attached.push(Hook {
-            hook,
-            kind: kind.as_str(),
-            pinned: true,
-            preceded_by: seen.before,
-        });
-    }
+    let Hooks {
+        attached,
+        missing,
+        chosen,
+    } = at_hooks(netlink, &trunk, pins).await?;
     let reason = match IngressReason::from_number(settings.ingress_reason) {
         Some(reason) => choose::explain(reason, trunk.kind.as_deref()),
         None => "for a reason that this version does not know".into(),
@@ -234,13 +218,12 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
     let Settings { policy, .. } = settings;
     let untagged = tables.vlans.get(&Vid::UNTAGGED).copied();
     let trunk_name = trunk.name.to_string();
-    let mut warnings = of_hooks(&trunk_name, &attached, &missing);
-    warnings.extend(of_policy(
+    let warnings = warnings::all(
         &trunk_name,
-        policy,
-        untagged.unwrap_or_default(),
-        chosen,
-    ));
+        (&attached, &missing),
+        &settings,
+        (untagged.unwrap_or_default(), chosen),
+    );
     Ok(Status {
         policy: PolicyRow::from(policy),
         warnings,
@@ -265,6 +248,40 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
     })
 }
 
+/// What is at the hooks.
+struct Hooks {
+    attached: Vec<Hook>,
+    missing: Vec<&'static str>,
+    /// How ingress is read.
+    chosen: &'static str,
+}
+
+async fn at_hooks(netlink: &Netlink, trunk: &Trunk, pins: &Pins) -> anyhow::Result<Hooks> {
+    let mut all = Hooks {
+        attached: vec![],
+        missing: vec![],
+        chosen: "none",
+    };
+    for hook in HOOKS {
+        let seen = hooks::look(netlink, trunk, pins, hook).await?;
+        let hook = hooks::name(hook);
+        let Some(kind) = seen.kind else {
+            all.missing.push(hook);
+            continue;
+        };
+        if hook == "ingress" {
+            all.chosen = if kind.is_xdp() { "xdp" } else { "tc" };
+        }
+        all.attached.push(Hook {
+            hook,
+            kind: kind.as_str(),
+            pinned: true,
+            preceded_by: seen.before,
+        });
+    }
+    Ok(all)
+}
+
 /// How full the tables are that are in use.
 fn fills(maps: &Maps, tables: &Tables, policy: Policy) -> anyhow::Result<Vec<Map>> {
     let is_in_use = |fill: &MapFill| fill.map != ROUTES || policy.shortcut != 0;
@@ -284,52 +301,6 @@ async fn device(netlink: &Netlink, pins: &Pins, ifindex: u32) -> anyhow::Result<
         return Err(Error::TrunkGone { trunk }.into());
     }
     Ok(trunk)
-}
-
-/// What others have made of the hooks.
-fn of_hooks(trunk: &str, attached: &[Hook], missing: &[&str]) -> Vec<String> {
-    let taken = missing.iter().map(|hook| {
-        format!(
-            "{hook}: somebody took our program off, so that nothing is counted or decided there: end what does \
-             that, then run `vlanfast attach {trunk}`"
-        )
-    });
-    let preceded = attached.iter().filter(|hook| !hook.preceded_by.is_empty());
-    let preceded = preceded.map(|hook| {
-        format!(
-            "{}: {} runs before our program: what it keeps to itself is neither counted nor decided about",
-            hook.hook,
-            hook.preceded_by.join(", ")
-        )
-    });
-    taken.chain(preceded).collect()
-}
-
-/// What who switched something on may not expect.
-fn of_policy(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec<String> {
-    let mut warnings = vec![];
-    if policy.deliver != 0 && chosen == "xdp" {
-        warnings.push(
-            "--deliver redirect has no effect where ingress is read by XDP: every frame takes the kernel's \
-             own path (--ingress tc redirects)"
-                .into(),
-        );
-    }
-    if policy.shed == Shed::Off as u32 {
-        return warnings;
-    }
-    if untagged.has(Parent::TAGGED) {
-        warnings.push(format!(
-            "VLANs without a device here are not shed: there are takers on {trunk} that vlanfast can't see \
-             ({})",
-            words(untagged, Parent::TAGGED)
-        ));
-    } else if untagged.has(Parent::PROMISCUOUS) && chosen == "xdp" && policy.dry_run == 0 {
-        warnings.push(format!(
-            "whoever reads {trunk} in promiscuous mode, a packet capture say, does not see what is shed"
-        ));
-    }
-    warnings
 }
 
 fn sources(said: &vlanfast_common::Status) -> Vec<SourceRow> {
