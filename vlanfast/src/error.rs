@@ -68,9 +68,8 @@ pub enum Error {
     AlreadyAttached { trunk: String, pid: String },
 
     #[error(
-        "vlanfast is attached to {trunk} already ({programs}), by pins that are not in this BPF file system: \
-         run `vlanfast detach {trunk}` in the mount namespace or container where it was attached, or take them \
-         off by `bpftool net detach`"
+        "vlanfast is attached to {trunk} ({programs}), by pins that are in another BPF file system, or of the \
+         network namespace that the device came from: run `vlanfast detach {trunk}` where it was attached"
     )]
     PinnedElsewhere { trunk: String, programs: String },
 
@@ -104,6 +103,12 @@ pub enum Error {
     )]
     Silent { asked: String },
 
+    #[error(
+        "somebody has removed the pins of {trunk} from the BPF file system, and its programs with them; run \
+         `vlanfast attach {trunk}` anew"
+    )]
+    PinsGone { trunk: String },
+
     #[error("vlanfast is not attached to {trunk}: run `vlanfast attach {trunk}`")]
     NotAttached { trunk: String },
 }
@@ -112,6 +117,7 @@ impl Error {
     const fn exit_code(&self) -> u8 {
         match self {
             Self::NotAttached { .. }
+            | Self::PinsGone { .. }
             | Self::Silent { .. }
             | Self::Locked { .. }
             | Self::NotOurs { .. } => 1,

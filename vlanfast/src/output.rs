@@ -2,6 +2,8 @@
 //! and words that others chose are shown, and never obeyed: nothing that is printed here has a control
 //! character but the ends of its lines.
 
+mod background;
+
 use std::{
     borrow::Cow,
     io::{self, Write},
@@ -11,6 +13,8 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use crate::state::name::escape;
+
+pub use background::Background;
 
 /// Prints lines of text. A closed pipe is an error that [`crate::error::report`] takes for success.
 pub fn text(text: &str) -> anyhow::Result<()> {

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, process::ExitStatusExt},
+    },
     process::{Child, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -11,13 +14,15 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, pipe2, write},
 };
 use vlanfast_tests::{
-    program::{Attached, binary, detach, written},
+    bare::detach_link,
+    program::{Attached, binary, detach, pins, vlanfast, written},
     require,
-    require::in_the_lab,
+    require::{in_the_lab, kernel_at_least},
     residue::Residue,
     stall::Stalled,
     topology::Wire,
@@ -246,4 +251,58 @@ fn a_signal_that_was_ignored_stays_ignored() {
         // One that was not ignored ends it.
         start(binary()).stop_by(signal).unwrap();
     }
+}
+
+/// A pipe that has no room and that nobody reads, and what keeps it so.
+fn full_pipe() -> (OwnedFd, OwnedFd) {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+    while write(&writer, &[b'x'; 4096]).is_ok() {}
+    // Whoever writes next waits.
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn output_that_nobody_takes_keeps_nobody_from_working() {
+    require!("unread", nix::unistd::geteuid().is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let before = Residue::of(&wire.host, &wire.trunk).unwrap();
+    let (_reader, writer) = full_pipe();
+    let mut child = wire
+        .host
+        .command(&binary())
+        .args(["attach", &wire.trunk, "--docker", "off", "--metrics", "off"])
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let heartbeat = || {
+        let ended = vlanfast(&wire.host, &["status", &wire.trunk, "--json"]).unwrap();
+        let status = serde_json::from_str(&ended.stdout).unwrap_or(serde_json::Value::Null);
+        (status["heartbeat"] == "alive", status["hooks"].clone())
+    };
+    let start = Instant::now();
+    while !heartbeat().0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never began");
+        thread::sleep(Duration::from_millis(50));
+    }
+    // It has something to say of this, and puts it back all the same.
+    if kernel_at_least(6, 6) {
+        detach_link(&pins(&wire.trunk).join("egress_link")).unwrap();
+    } else {
+        let line = format!("tc filter del dev {} egress", wire.trunk);
+        wire.host.run(&line).unwrap();
+    }
+    thread::sleep(Duration::from_secs(6));
+    let (is_alive, hooks) = heartbeat();
+    assert!(is_alive && hooks.as_array().unwrap().len() == 2, "{hooks}");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let start = Instant::now();
+    let status = child.wait().unwrap();
+    assert!(start.elapsed() < limit(), "{:?}", start.elapsed());
+    assert!(status.success(), "{status}");
+    before
+        .wait_until_as_before(&wire.host, &wire.trunk)
+        .unwrap();
 }

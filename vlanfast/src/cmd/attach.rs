@@ -4,6 +4,7 @@ mod messages;
 
 use std::{convert::Infallible, net::TcpListener};
 
+use anyhow::Context;
 use aya::Ebpf;
 use vlanfast_common::{Parent, Policy, Shed};
 
@@ -30,7 +31,7 @@ use crate::{
     },
     netlink::Netlink,
     notify::Supervisor,
-    output,
+    output::{self, Background},
     reconcile::{Reconciler, is_gone},
     source::docker,
     state::{listeners, plan::Capacity, snapshot::Ifindex},
@@ -57,24 +58,30 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         adopted,
         _lock,
     } = prepared;
+    let output = Background::start().context("failed to start a thread")?;
     let mut attached = None;
     let work = async {
-        let ready = Ready::make(args, &pins, &trunk, choice).await?;
-        let attached = attached.insert(ready.attach(&netlink, &trunk, choice).await?);
-        attached.stay(&netlink, args.on_exit).await
+        let ready = Ready::make(args, &pins, &trunk, choice, &output).await?;
+        let attached = attached.insert(ready.attach(&netlink, &trunk, choice, &output).await?);
+        attached.stay(&netlink, args.on_exit, &output).await
     };
     let failure = tokio::select! {
         biased;
         () = stop.wait() => Ok(()),
         Err(error) = work => Err(error),
     };
-    match attached {
-        Some(attached) => attached.leave(&netlink, args.on_exit, failure).await,
+    let left = match attached {
+        Some(attached) => {
+            let left = attached.leave(&netlink, args.on_exit, failure, &output);
+            left.await
+        }
         // What was attached before goes on as it was, and whoever comes next takes it over or off.
         None if adopted && (failure.is_err() || args.on_exit == OnExit::Keep) => failure,
         // Where nothing was, nothing is left. The first failure is the one to mend.
         None => failure.and(hooks::remove(&netlink, &pins).await),
-    }
+    };
+    output.finish();
+    left
 }
 
 /// What is needed to attach.
@@ -191,6 +198,7 @@ impl Ready {
         pins: &Pins,
         trunk: &Trunk,
         choice: choose::Choice,
+        output: &Background,
     ) -> anyhow::Result<Self> {
         let listener = match args.metrics {
             Metrics::Off => None,
@@ -213,12 +221,12 @@ impl Ready {
             && !args.dry_run
             && args.verbose == 0
             && Parents::prepare(&mut ebpf).unwrap_or_else(|error| {
-                output::note(&format!(
+                output.note(&format!(
                     "note: {error:#}; the shortcut begins at the trunk"
                 ));
                 false
             });
-        let messages = Messages::open(&mut ebpf, args.verbose)?;
+        let messages = Messages::open(&mut ebpf, args.verbose, output)?;
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
@@ -248,12 +256,13 @@ impl Ready {
         netlink: &Netlink,
         trunk: &Trunk,
         choice: choose::Choice,
+        output: &Background,
     ) -> anyhow::Result<Attached> {
         let pins = self.reconciler.pins();
         let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
         let done = hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await?;
         for note in &done.notes {
-            output::note(&format!("note: {note}"));
+            output.note(&format!("note: {note}"));
         }
         self.maps.note(|settings| settings.policy = self.policy)?;
         // What is attached is pinned: our handles on the programs end here, or they would keep them
@@ -320,7 +329,12 @@ struct Attached {
 
 impl Attached {
     /// Shows what was done, and stays until something fails.
-    async fn stay(&mut self, netlink: &Netlink, on_exit: OnExit) -> anyhow::Result<Infallible> {
+    async fn stay(
+        &mut self,
+        netlink: &Netlink,
+        on_exit: OnExit,
+        output: &Background,
+    ) -> anyhow::Result<Infallible> {
         let then = match on_exit {
             OnExit::Detach => "detaches".into(),
             OnExit::Keep => format!(
@@ -330,8 +344,10 @@ impl Attached {
         };
         self.supervisor.ready(Health::InSync.words());
         // Whether anybody reads it or not: what is attached has to be followed.
-        let _ = status::print(netlink, self.reconciler.pins()).await;
-        say(&format!("Ctrl-C {then}."));
+        if let Ok(shown) = status::shown(netlink, self.reconciler.pins()).await {
+            output.text(&shown);
+        }
+        output.text(&format!("Ctrl-C {then}.\n"));
         let freshness = self.reconciler.freshness();
         tokio::select! {
             ended = self.reconciler.run(netlink) => ended,
@@ -346,23 +362,18 @@ impl Attached {
         netlink: &Netlink,
         on_exit: OnExit,
         failure: anyhow::Result<()>,
+        output: &Background,
     ) -> anyhow::Result<()> {
         self.supervisor.stopping();
         let pins = self.reconciler.pins();
         if on_exit == OnExit::Keep && !failure.as_ref().is_err_and(is_gone) {
-            say(&format!(
-                "{}: stays attached, and passes every frame",
+            output.text(&format!(
+                "{}: stays attached, and passes every frame\n",
                 pins.trunk
             ));
             return failure.and(self.maps.stop());
         }
-        say(&format!("{}: detaching", pins.trunk));
+        output.text(&format!("{}: detaching\n", pins.trunk));
         failure.and(hooks::remove(netlink, pins).await)
     }
-}
-
-/// Prints a line. That nobody reads it any more (`vlanfast attach eth0 | head`) must not keep us from
-/// detaching.
-fn say(line: &str) {
-    let _ = output::text(&format!("{line}\n"));
 }

@@ -24,6 +24,7 @@ pub async fn run(args: &DetachArgs) -> anyhow::Result<()> {
             let trunk = args.trunk.to_string();
             return Err(Error::NoSuchDevice { trunk }.into());
         };
+        super::not_elsewhere(&netlink, &device).await?;
         output::text(&format!(
             "{}: nothing attached, nothing to do\n",
             device.name

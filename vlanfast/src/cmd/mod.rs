@@ -8,7 +8,12 @@ pub mod flows;
 pub mod status;
 
 use crate::{
-    datapath::{pins::Pins, trunks},
+    datapath::{
+        device::Trunk,
+        hooks,
+        pins::Pins,
+        trunks::{self, Device},
+    },
     error::Error,
     netlink::Netlink,
     state::name::Name,
@@ -24,12 +29,32 @@ async fn attached(trunk: Option<&Name>) -> anyhow::Result<Vec<Pins>> {
         return Ok(vec![pins]);
     }
     Err(match trunks::device(&netlink, name).await? {
-        Some(device) => Error::NotAttached {
-            trunk: device.name.to_string(),
-        },
+        Some(device) => {
+            not_elsewhere(&netlink, &device).await?;
+            Error::NotAttached {
+                trunk: device.name.to_string(),
+            }
+        }
         None => Error::NoSuchDevice {
             trunk: name.to_string(),
         },
     }
     .into())
+}
+
+/// Fails where programs of ours are on a device that has no pins here: somebody attached it elsewhere.
+async fn not_elsewhere(netlink: &Netlink, device: &Device) -> anyhow::Result<()> {
+    // Nothing of ours is on a device that can't be a trunk.
+    let Ok(Some(trunk)) = Trunk::of_index(netlink, device.id.ifindex).await else {
+        return Ok(());
+    };
+    let programs = hooks::unpinned(netlink, &trunk, None).await?;
+    match programs.is_empty() {
+        true => Ok(()),
+        false => Err(Error::PinnedElsewhere {
+            trunk: trunk.name.to_string(),
+            programs: programs.join("; "),
+        }
+        .into()),
+    }
 }

@@ -43,8 +43,10 @@ struct Status {
     ingress: Ingress,
     /// `alive`; or `expired` or `stopped`, and every frame is passed.
     heartbeat: &'static str,
-    /// The process that is attached.
+    /// The process that is attached, where its number means something here.
     pid: Option<i32>,
+    #[serde(skip)]
+    holder: Option<Holder>,
     policy: PolicyRow,
     /// Where what is switched on does not do what it seems to.
     warnings: Vec<String>,
@@ -188,9 +190,9 @@ fn show_failed(pins: &Pins, error: &anyhow::Error, json: bool) -> anyhow::Result
     }
 }
 
-/// Prints one trunk's status.
-pub async fn print(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
-    output::text(&text(&read(netlink, pins).await?))
+/// One trunk's status, for people.
+pub async fn shown(netlink: &Netlink, pins: &Pins) -> anyhow::Result<String> {
+    Ok(text(&read(netlink, pins).await?))
 }
 
 async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
@@ -218,8 +220,9 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
     let Settings { policy, .. } = settings;
     let untagged = tables.vlans.get(&Vid::UNTAGGED).copied();
     let trunk_name = trunk.name.to_string();
+    let holder = pins.holder();
     let warnings = warnings::all(
-        &trunk_name,
+        &trunk,
         (&attached, &missing),
         &settings,
         (untagged.unwrap_or_default(), chosen),
@@ -237,7 +240,8 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
             managed_offload: settings.managed_offload != 0,
         },
         heartbeat: Heartbeat::of(&settings, tables::now()?).name(),
-        pid: pins.holder().and_then(|holder| holder.pid),
+        pid: holder.and_then(|holder| holder.pid),
+        holder,
         vlans: vlans(&tables, policy, &netlink::names().await?),
         maps: fills(&maps, &tables, policy)?,
         sources: sources(&said),

@@ -210,7 +210,7 @@ impl Sources {
         match (self.trust)() {
             Ok(Trust { alive: true, .. }) => {}
             Ok(_) => {
-                let why = "the heartbeat has expired: the process hangs, or its tables can't be kept true";
+                let why = "the heartbeat has expired: the process hangs, or its tables can't be kept true, or XDP can't see VLAN tags";
                 return Some(why.into());
             }
             Err(error) => return Some(format!("{error:#}")),

@@ -13,7 +13,7 @@ impl Reconciler {
         match seen {
             // The tables are looked at once more as well.
             Ok(differs) => Ok(differs || was_silent),
-            Err(error) if is_gone(&error) => Err(error),
+            Err(error) if is_gone(&error) || are_pins_gone(&error) => Err(error),
             Err(error) => {
                 log::warn!("{error:#}; trying again");
                 if self.is_silent {
@@ -43,4 +43,8 @@ impl Reconciler {
 
 fn is_silence(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Silent { .. }))
+}
+
+fn are_pins_gone(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::PinsGone { .. }))
 }

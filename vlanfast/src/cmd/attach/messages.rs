@@ -5,10 +5,11 @@ use std::io::Write;
 use anyhow::Context;
 use aya::Ebpf;
 use aya_log::EbpfLogger;
+use env_logger::Target;
 use log::LevelFilter;
 use tokio::io::unix::AsyncFd;
 
-use crate::output;
+use crate::output::{self, Background};
 
 /// The programs' messages, if they are wanted.
 pub struct Messages(Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>);
@@ -23,7 +24,7 @@ pub const fn level(verbose: u8) -> u8 {
 }
 
 impl Messages {
-    pub fn open(ebpf: &mut Ebpf, verbose: u8) -> anyhow::Result<Self> {
+    pub fn open(ebpf: &mut Ebpf, verbose: u8, to: &Background) -> anyhow::Result<Self> {
         let level = match verbose {
             0 => LevelFilter::Warn,
             1 => LevelFilter::Debug,
@@ -38,6 +39,7 @@ impl Messages {
                 let text = output::line(&record.args().to_string());
                 writeln!(buffer, "[{:<5} {}] {text}", record.level(), record.target())
             })
+            .target(Target::Pipe(Box::new(to.clone())))
             .init();
         if verbose == 0 {
             return Ok(Self(None));

@@ -6,8 +6,8 @@ use crate::output;
 /// One trunk's status.
 pub fn text(status: &Status) -> String {
     let trunk = &status.trunk;
-    let by = match status.pid {
-        Some(pid) => format!("by process {pid}, heartbeat {}", status.heartbeat),
+    let by = match &status.holder {
+        Some(holder) => format!("by process {holder}, heartbeat {}", status.heartbeat),
         None => format!(
             "by nobody: every frame is passed; `vlanfast attach {trunk}` takes over, `vlanfast \
              detach {trunk}` takes it off"

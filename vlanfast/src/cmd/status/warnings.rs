@@ -3,18 +3,25 @@
 use vlanfast_common::{Parent, Policy, Settings, Shed};
 
 use super::Hook;
-use crate::state::listeners::words;
+use crate::{datapath::device::Trunk, state::listeners::words};
 
 /// Of its hooks, its tables, and what is switched on. Untagged traffic and how ingress is read decide about the last.
 pub fn all(
-    trunk: &str,
+    trunk: &Trunk,
     (attached, missing): (&[Hook], &[&str]),
     settings: &Settings,
     (untagged, chosen): (Parent, &str),
 ) -> Vec<String> {
-    let mut warnings = of_hooks(trunk, attached, missing);
+    let name = trunk.name.to_string();
+    let mut warnings = of_hooks(&name, attached, missing);
+    if chosen == "xdp" && trunk.strips_tags {
+        warnings.push(format!(
+            "{name} strips VLAN tags before XDP sees them (rx-vlan-offload is on), so that every frame is passed: run \
+             `ethtool -K {name} rxvlan off`"
+        ));
+    }
     warnings.extend(of_tables(settings.incomplete));
-    warnings.extend(of_policy(trunk, settings.policy, untagged, chosen));
+    warnings.extend(of_policy(&name, settings.policy, untagged, chosen));
     warnings
 }
 
@@ -33,7 +40,7 @@ fn of_hooks(trunk: &str, attached: &[Hook], missing: &[&str]) -> Vec<String> {
     let taken = missing.iter().map(|hook| {
         format!(
             "{hook}: somebody took our program off, so that nothing is counted or decided there: end what does \
-             that, then run `vlanfast attach {trunk}`"
+             that, then run `vlanfast detach {trunk}` and attach it anew"
         )
     });
     let preceded = attached.iter().filter(|hook| !hook.preceded_by.is_empty());

@@ -3,11 +3,16 @@
 use std::{fs, os::fd::AsFd};
 
 use anyhow::Context;
-use vlanfast_common::Direction;
+use vlanfast_common::{Direction, Settings};
 
 use super::{name, own_filter};
 use crate::{
-    datapath::{bpf, ethtool, pins::Pins, tables, trunks::owner},
+    datapath::{
+        bpf, ethtool,
+        pins::{Pins, SETTINGS},
+        tables,
+        trunks::owner,
+    },
     netlink::Netlink,
     state::{name::Name, snapshot::Ifindex},
 };
@@ -15,9 +20,12 @@ use crate::{
 /// Takes everything of ours off the trunk and removes the pins. Goes on where one step fails, so
 /// that as little as possible is left, and reports the first failure.
 pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
-    // A crash before the note was pinned left nothing attached, and one that can't be read is no
-    // licence to remove a qdisc that may be someone else's: empty, it costs nothing.
-    let settings = tables::settings(pins).unwrap_or_default();
+    // A crash before the note was pinned left nothing attached. One that can't be read keeps everything: what was
+    // noted would be lost with it.
+    let settings = match pins.has(&pins.path(SETTINGS))? {
+        true => tables::settings(pins)?,
+        false => Settings::default(),
+    };
     // By its index: the trunk may have been renamed, and another device have its name.
     let ifindex = match settings.ifindex {
         0 => pins.id.map(|id| id.ifindex),

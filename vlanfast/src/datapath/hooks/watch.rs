@@ -54,6 +54,12 @@ impl Watch {
         ifindex: u32,
     ) -> anyhow::Result<bool> {
         let trunk = find(netlink, pins, ifindex).await?;
+        if !pins.exist() {
+            return Err(Error::PinsGone {
+                trunk: trunk.name.to_string(),
+            }
+            .into());
+        }
         let mut differs = false;
         for watched in &mut self.hooks {
             differs |= watched.look(netlink, &trunk, pins, maps).await?;
@@ -132,7 +138,7 @@ impl Watched {
         if are_given_up {
             log::warn!(
                 "{trunk}: that was the last try at {hook}, because it goes on and on; end what takes \
-                 our program off, then run `vlanfast attach {trunk}` anew if it is missing"
+                 our program off, then run `vlanfast detach {trunk}` and attach it anew if it is missing"
             );
         }
     }

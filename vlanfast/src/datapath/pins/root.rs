@@ -5,7 +5,11 @@ use std::fs;
 use anyhow::Context;
 use nix::{
     errno::Errno,
-    sys::statfs::{BPF_FS_MAGIC, fstatfs},
+    sys::{
+        stat::fstat,
+        statfs::{BPF_FS_MAGIC, fstatfs},
+    },
+    unistd::geteuid,
 };
 
 use super::{Pins, dir::Dir, id::Entry};
@@ -123,7 +127,14 @@ fn mounted(path: &str) -> Result<Option<Dir>, Errno> {
         dir => dir?,
     };
     let is_bpf = fstatfs(dir.fd())?.filesystem_type() == BPF_FS_MAGIC;
-    Ok(is_bpf.then_some(dir))
+    // Another owner could move away what we make in it.
+    let owner = fstat(dir.fd())?.st_uid;
+    let is_ours = owner == 0 || owner == geteuid().as_raw();
+    match (is_bpf, is_ours) {
+        (true, true) => Ok(Some(dir)),
+        (true, false) => Err(Errno::EPERM),
+        (false, _) => Ok(None),
+    }
 }
 
 /// Whether this process sees other mounts than process 1.
