@@ -3,12 +3,13 @@
 use std::{
     ffi::c_void,
     io,
-    os::unix::process::CommandExt,
-    process::{Command, Stdio},
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::{ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         ptrace::{self, Options},
         wait::{WaitStatus, waitpid},
@@ -25,17 +26,18 @@ pub fn killed_after(command: &mut Command, step: usize) -> Result<Option<&'stati
     }
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .context("failed to start vlanfast under ptrace")?;
     let pid = Pid::from_raw(child.id() as i32);
-    let found = follow(pid, step);
+    let stdout = child.stdout.take().context("stdout is piped")?;
+    let found = follow(pid, step, &stdout);
     let _ = child.kill();
     child.wait()?;
     found
 }
 
-fn follow(pid: Pid, step: usize) -> Result<Option<&'static str>> {
+fn follow(pid: Pid, step: usize, stdout: &ChildStdout) -> Result<Option<&'static str>> {
     // It stops where its first exec ends.
     ensure!(matches!(waitpid(pid, None)?, WaitStatus::Stopped(..)));
     let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
@@ -46,11 +48,13 @@ fn follow(pid: Pid, step: usize) -> Result<Option<&'static str>> {
         ptrace::syscall(pid, signal.take())?;
         match waitpid(pid, None)? {
             WaitStatus::PtraceSyscall(_) => {
+                // Another thread prints.
+                let mut said = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut said, PollTimeout::ZERO)? > 0 {
+                    return Ok(None);
+                }
                 let call = Call::of(pid)?;
                 if let Some(call) = call {
-                    if call.writes_to_stdout() {
-                        return Ok(None);
-                    }
                     pending = call.changes(pid)?;
                 } else if let Some(name) = pending.take() {
                     seen += 1;
@@ -94,10 +98,6 @@ impl Call {
                 arguments: [words[4], words[5], words[6]],
             }),
         )
-    }
-
-    fn writes_to_stdout(&self) -> bool {
-        self.number == libc::SYS_write && self.arguments[0] == 1
     }
 
     /// What others will see of it, if anything.
