@@ -242,12 +242,8 @@ impl Hooks<'_> {
         if found == Some(wanted) {
             return self.place(hook, wanted, true, program).await;
         }
-        let old = match found {
-            Some(_) => Some(bpf::open(&self.pins.program(hook)).with_context(|| {
-                format!("failed to open the program pinned for {}", name(hook))
-            })?),
-            None => None,
-        };
+        // A crash may have left it where it is not found; then there is no way back.
+        let old = found.and_then(|_| bpf::open(&self.pins.program(hook)).ok());
         take_off(self.netlink, Some(self.trunk.ifindex), self.pins, hook).await?;
         let placed = self.place(hook, wanted, false, program).await;
         if let (Err(error), Some(found), Some(old)) = (&placed, found, old) {
