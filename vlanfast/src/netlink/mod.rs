@@ -15,6 +15,7 @@ pub mod query;
 pub mod read;
 pub mod request;
 pub mod tc;
+mod xdp;
 
 pub use events::HookEvents;
 pub use inventory::{Inventory, names};

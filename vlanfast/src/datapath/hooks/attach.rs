@@ -266,7 +266,16 @@ impl Hooks<'_> {
             Kind::XdpGeneric => AttachPoint::XdpGeneric,
             Kind::Clsact => return self.clsact(hook, program).await,
         };
-        self.link(hook, point, replace, program)
+        let linked = self.link(hook, point, replace, program);
+        match linked {
+            Err(error) if error.is::<NoNativeXdp>() => {
+                let ifindex = Ifindex(self.trunk.ifindex);
+                let why = self.netlink.why_not_xdp(ifindex, program).await;
+                let refused = NoNativeXdp(self.trunk.name.to_string());
+                Err(why.map_or(error, |why| anyhow!(why).context(refused)))
+            }
+            linked => linked,
+        }
     }
 
     fn link(

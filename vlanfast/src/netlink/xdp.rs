@@ -1,0 +1,49 @@
+//! Why a driver refuses native XDP. Links (`BPF_LINK_CREATE`) say no more than a number; rtnetlink has the driver's
+//! own words (`extack`).
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::NLM_F_ACK;
+
+use super::{
+    query::{Failure, Netlink},
+    request::Request,
+};
+use crate::state::snapshot::Ifindex;
+
+/// `include/uapi/linux/if_link.h`.
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_FD: u16 = 1;
+const IFLA_XDP_FLAGS: u16 = 3;
+const XDP_FLAGS_UPDATE_IF_NOEXIST: u32 = 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+impl Netlink {
+    /// Asks for a program once more that a link was refused for, and gives the driver's words; `None` if it has none.
+    pub async fn why_not_xdp(&self, ifindex: Ifindex, program: BorrowedFd<'_>) -> Option<String> {
+        let flags = XDP_FLAGS_DRV_MODE | XDP_FLAGS_UPDATE_IF_NOEXIST;
+        match self
+            .ask(&set(ifindex, program.as_raw_fd(), flags), |_| {})
+            .await
+        {
+            Err(Failure::Refused(_, why)) => why,
+            // It was, after all: without a link it would stay behind.
+            Ok(_) => {
+                let off = set(ifindex, -1, XDP_FLAGS_DRV_MODE);
+                let _ = self.ask(&off, |_| {}).await;
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+fn set(ifindex: Ifindex, program: i32, flags: u32) -> Request {
+    Request::links(libc::RTM_SETLINK, NLM_F_ACK, ifindex).with_nested(
+        IFLA_XDP,
+        &[
+            (IFLA_XDP_FD, &program.to_ne_bytes()),
+            (IFLA_XDP_FLAGS, &flags.to_ne_bytes()),
+        ],
+    )
+}
