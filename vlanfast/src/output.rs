@@ -7,8 +7,10 @@ mod background;
 use std::{
     borrow::Cow,
     io::{self, Write},
+    os::fd::AsFd,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
@@ -31,10 +33,21 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&(printable_json(&serde_json::to_string(value)?) + "\n"))
 }
 
-/// Says something beside the output, on one line of stderr. Where nobody can read it any more (a closed
-/// pipe, a terminal that hung up), that ends nothing.
+/// Says something beside the output, on one line of stderr. Where nobody can read it any more (a closed pipe, a
+/// terminal that hung up), or nobody does within a moment, that ends nothing and keeps nobody waiting.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{}", line(text));
+    /// What a pipe has room for if it has any (`PIPE_BUF`).
+    const ROOM: usize = 4096;
+    const MOMENT: u16 = 200;
+    let mut bytes = line(text).into_bytes();
+    bytes.truncate(ROOM - 1);
+    bytes.push(b'\n');
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut ready, PollTimeout::from(MOMENT)).is_ok_and(|ready| ready > 0) {
+        // Past std's lock, which a thread that waits for its reader may hold.
+        let _ = nix::unistd::write(stderr.as_fd(), &bytes);
+    }
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -179,10 +179,7 @@ impl Reconciler {
             if self.netlink.take_hook_events().may_be_of(self.trunk) {
                 look = look.min(looked + SPACE);
             }
-            if self.netlink.take_loss(self.trunk) {
-                let trunk = self.pins.trunk.to_string();
-                return Err(Error::TrunkGone { trunk }.into());
-            }
+            self.is_still_there()?;
             let mut differs = false;
             if Instant::now() >= look {
                 differs = self.watch_hooks(kernel).await?;
@@ -208,6 +205,19 @@ impl Reconciler {
                     sleep(PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// Fails where the trunk was removed, or moved elsewhere: before anything is done to the device that has its
+    /// index by now.
+    pub fn is_still_there(&mut self) -> anyhow::Result<()> {
+        self.netlink.hear();
+        match self.netlink.take_loss(self.trunk) {
+            true => {
+                let trunk = self.pins.trunk.to_string();
+                Err(Error::TrunkGone { trunk }.into())
+            }
+            false => Ok(()),
         }
     }
 
@@ -370,4 +380,9 @@ impl Reconciler {
 /// Whether a failure is that the trunk is gone: nothing can be attached to it any more.
 pub fn is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::TrunkGone { .. }))
+}
+
+/// Whether a failure is that somebody has removed the pins: what was by them can't be found that way.
+pub fn are_pins_gone(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::PinsGone { .. }))
 }

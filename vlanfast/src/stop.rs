@@ -5,25 +5,22 @@
 //! a `kill -9` would: what is attached stays, passes every frame, and is for the next `attach` or `detach`.
 
 use std::{
-    io, mem,
-    os::fd::AsFd,
-    ptr,
+    mem, ptr,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
 };
 
+use crate::output;
+
 /// How long an ending process may go without getting any further.
-const GRACE: Duration = Duration::from_millis(800);
-/// How long the last words may wait for somebody to take them.
-const LAST_WORDS: u16 = 100;
+const GRACE: Duration = Duration::from_millis(700);
 
 /// However long a driver takes: supervisors have no more patience either.
 const LONGEST: Duration = Duration::from_secs(8);
@@ -116,16 +113,10 @@ fn guard(kinds: Vec<SignalKind>) -> anyhow::Result<()> {
 }
 
 fn give_up() -> ! {
-    let stderr = io::stderr();
-    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    if poll(&mut ready, PollTimeout::from(LAST_WORDS)) == Ok(1) {
-        // Past std's lock, which the thread that hangs may hold.
-        let _ = nix::unistd::write(
-            stderr.as_fd(),
-            b"error: told to end, and something does not answer: what is still attached passes every frame; \
-              `vlanfast detach TRUNK` takes it off\n",
-        );
-    }
+    output::note(
+        "error: told to end, and something does not answer: what is still attached passes every frame; \
+         `vlanfast detach TRUNK` takes it off",
+    );
     // SAFETY: ends the process; what others may see of it is as after a kill -9.
     unsafe { libc::_exit(1) }
 }

@@ -122,7 +122,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "heartbeat",
             "metrics",
             "netlink",
-            "output",
             "reconcile",
             "source",
             "state",

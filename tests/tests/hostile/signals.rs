@@ -268,25 +268,28 @@ fn output_that_nobody_takes_keeps_nobody_from_working() {
     let wire = Wire::veth().unwrap();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
     let (_reader, writer) = full_pipe();
-    let mut child = wire
-        .host
-        .command(&binary())
-        .args(["attach", &wire.trunk, "--docker", "off", "--metrics", "off"])
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone().unwrap())
-        .stderr(writer)
-        .spawn()
-        .unwrap();
+    let start = || {
+        let mut command = wire.host.command(&binary());
+        command.args(["attach", &wire.trunk, "--docker", "off", "--metrics", "off"]);
+        command.stdin(Stdio::null());
+        command.stdout(writer.try_clone().unwrap());
+        command.stderr(writer.try_clone().unwrap());
+        command.spawn().unwrap()
+    };
+    let mut child = start();
     let heartbeat = || {
         let ended = vlanfast(&wire.host, &["status", &wire.trunk, "--json"]).unwrap();
         let status = serde_json::from_str(&ended.stdout).unwrap_or(serde_json::Value::Null);
         (status["heartbeat"] == "alive", status["hooks"].clone())
     };
-    let start = Instant::now();
-    while !heartbeat().0 {
-        assert!(start.elapsed() < Duration::from_secs(60), "it never began");
-        thread::sleep(Duration::from_millis(50));
-    }
+    let wait_until_alive = || {
+        let start = Instant::now();
+        while !heartbeat().0 {
+            assert!(start.elapsed() < Duration::from_secs(60), "it never began");
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait_until_alive();
     // It has something to say of this, and puts it back all the same.
     if kernel_at_least(6, 6) {
         detach_link(&pins(&wire.trunk).join("egress_link")).unwrap();

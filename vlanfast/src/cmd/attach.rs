@@ -32,7 +32,7 @@ use crate::{
     netlink::Netlink,
     notify::Supervisor,
     output::{self, Background},
-    reconcile::{Reconciler, is_gone},
+    reconcile::{Reconciler, are_pins_gone, is_gone},
     source::docker,
     state::{listeners, plan::Capacity, snapshot::Ifindex},
     stop::Stop,
@@ -258,6 +258,7 @@ impl Ready {
         choice: choose::Choice,
         output: &Background,
     ) -> anyhow::Result<Attached> {
+        self.reconciler.is_still_there()?;
         let pins = self.reconciler.pins();
         let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
         let done = hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await?;
@@ -366,6 +367,10 @@ impl Attached {
     ) -> anyhow::Result<()> {
         self.supervisor.stopping();
         let pins = self.reconciler.pins();
+        if failure.as_ref().is_err_and(are_pins_gone) {
+            let settings = self.maps.settings()?;
+            return failure.and(hooks::remove_unpinned(netlink, &settings).await);
+        }
         if on_exit == OnExit::Keep && !failure.as_ref().is_err_and(is_gone) {
             output.text(&format!(
                 "{}: stays attached, and passes every frame\n",

@@ -44,9 +44,12 @@ async fn attached(trunk: Option<&Name>) -> anyhow::Result<Vec<Pins>> {
 
 /// Fails where programs of ours are on a device that has no pins here: somebody attached it elsewhere.
 async fn not_elsewhere(netlink: &Netlink, device: &Device) -> anyhow::Result<()> {
-    // Nothing of ours is on a device that can't be a trunk.
-    let Ok(Some(trunk)) = Trunk::of_index(netlink, device.id.ifindex).await else {
-        return Ok(());
+    let trunk = match Trunk::of_index(netlink, device.id.ifindex).await {
+        Ok(Some(trunk)) => trunk,
+        Ok(None) => return Ok(()),
+        // Nothing of ours is on a device that can't be a trunk.
+        Err(error) if trunks::is_no_trunk(&error) => return Ok(()),
+        Err(error) => return Err(error),
     };
     let programs = hooks::unpinned(netlink, &trunk, None).await?;
     match programs.is_empty() {

@@ -34,7 +34,7 @@ use crate::{
 
 pub use attach::{Done, attach, prepare};
 pub use parents::Parents;
-pub use remove::remove;
+pub use remove::{remove, remove_unpinned};
 pub use unpinned::unpinned;
 pub use watch::Watch;
 

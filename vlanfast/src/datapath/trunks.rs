@@ -203,7 +203,8 @@ pub async fn owner(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Option<Trun
     Ok(None)
 }
 
-fn is_no_trunk(error: &anyhow::Error) -> bool {
+/// Whether a failure is that a device can't be a trunk.
+pub fn is_no_trunk(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref();
     matches!(
         error,

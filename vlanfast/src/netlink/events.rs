@@ -16,7 +16,7 @@ use nix::{
         ControlMessageOwned, MsgFlags, NetlinkAddr, recvmsg, setsockopt, sockopt::RcvBufForce,
     },
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     attrs::{half, word},
@@ -210,9 +210,15 @@ impl Events {
     /// Takes in whatever is there.
     pub fn drain(&mut self, heard: &mut Heard) -> io::Result<()> {
         loop {
-            let received = self.socket.try_io(tokio::io::Interest::READABLE, |socket| {
-                receive(socket.as_raw_fd(), &mut self.buffer).map_err(io::Error::from)
-            });
+            // Asked of the kernel itself: tokio may not have seen yet that something is there. It has to hear where
+            // nothing is, or it would wake us for ever.
+            let own = self.socket.get_ref().as_raw_fd();
+            let received = match receive(own, &mut self.buffer) {
+                Err(Errno::EAGAIN) => self.socket.try_io(Interest::READABLE, |socket| {
+                    receive(socket.as_raw_fd(), &mut self.buffer).map_err(io::Error::from)
+                }),
+                received => received.map_err(io::Error::from),
+            };
             match received {
                 Ok((nsid, length)) => {
                     let datagram = &self.buffer[..length.min(self.buffer.len())];

@@ -93,6 +93,13 @@ impl Inventory {
         std::mem::take(&mut self.heard.hooks)
     }
 
+    /// Takes in what has happened by now.
+    pub fn hear(&mut self) {
+        if self.events.drain(&mut self.heard).is_err() {
+            self.heard.lose();
+        }
+    }
+
     /// Whether a device of our own namespace was removed, or moved elsewhere, since this was asked last: its index
     /// may be another's by now.
     pub fn take_loss(&mut self, ifindex: Ifindex) -> bool {
@@ -112,9 +119,7 @@ impl Inventory {
                 heard = self.events.wait() => {
                     heard?;
                     // An event of no interest wakes nobody.
-                    if self.events.drain(&mut self.heard).is_err() {
-                        self.heard.lose();
-                    }
+                    self.hear();
                 }
                 mounted = self.mounts.changed() => {
                     self.heard.dirty.list = true;

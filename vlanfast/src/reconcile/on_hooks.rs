@@ -1,6 +1,6 @@
 //! The loop's eye on the hooks.
 
-use super::{Reconciler, is_gone};
+use super::{Reconciler, are_pins_gone, is_gone};
 use crate::{datapath::hooks, error::Error, netlink::Netlink};
 
 impl Reconciler {
@@ -19,7 +19,7 @@ impl Reconciler {
                 if self.is_silent {
                     self.freshness.mark_stale();
                 }
-                Ok(false)
+                Ok(was_silent && !self.is_silent)
             }
         }
     }
@@ -43,8 +43,4 @@ impl Reconciler {
 
 fn is_silence(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Silent { .. }))
-}
-
-fn are_pins_gone(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::PinsGone { .. }))
 }

@@ -89,7 +89,16 @@ pub async fn attach(
     let egress = load::tc(ebpf, load::TX)?.fd()?.try_clone()?;
     hooks.put(Direction::Tx, tc, egress.as_fd()).await?;
     // After egress: a crash finds the device again by what is attached to it.
-    let ingress = hooks.ingress(ebpf, choice, tc, maps, &mut notes).await?;
+    let ingress = match hooks.ingress(ebpf, choice, tc, maps, &mut notes).await {
+        Ok(ingress) => ingress,
+        Err(error) => {
+            // What was there before is there again, and so is what was noted of it.
+            if old.ifindex == trunk.ifindex {
+                take_back(trunk, &old, maps)?;
+            }
+            return Err(error);
+        }
+    };
     if ingress == tc && maps.settings()?.managed_offload != 0 {
         match strip_tags(&trunk.name) {
             Ok(()) => maps.note(|settings| settings.managed_offload = 0)?,
@@ -99,6 +108,17 @@ pub async fn attach(
     }
     let hooks = [(Direction::Rx, ingress), (Direction::Tx, tc)];
     Ok(Done { hooks, notes })
+}
+
+/// Undoes what a choice that came to nothing has changed beside the hooks.
+fn take_back(trunk: &Trunk, old: &Settings, maps: &mut Maps) -> anyhow::Result<()> {
+    if old.managed_offload == 0 && maps.settings()?.managed_offload != 0 {
+        strip_tags(&trunk.name)?;
+    }
+    maps.note(|settings| {
+        settings.managed_offload = old.managed_offload;
+        settings.ingress_reason = old.ingress_reason;
+    })
 }
 
 fn pin_maps(ebpf: &Ebpf, pins: &Pins) -> anyhow::Result<()> {

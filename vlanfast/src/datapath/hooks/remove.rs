@@ -8,12 +8,14 @@ use vlanfast_common::{Direction, Settings};
 use super::{name, own_filter};
 use crate::{
     datapath::{
-        bpf, ethtool,
+        bpf,
+        device::Trunk,
+        ethtool, load,
         pins::{Pins, SETTINGS},
         tables,
         trunks::owner,
     },
-    netlink::Netlink,
+    netlink::{Netlink, tc::Place},
     state::{name::Name, snapshot::Ifindex},
 };
 
@@ -49,6 +51,36 @@ pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
     // What could not be taken off is known by its pins alone, and is for the next who tries.
     first?;
     pins.remove()
+}
+
+/// The same where somebody has removed the pins. Links have gone with them; filters go by the names that we gave
+/// them, and the rest by what was noted.
+pub async fn remove_unpinned(netlink: &Netlink, settings: &Settings) -> anyhow::Result<()> {
+    let Some(trunk) = Trunk::of_index(netlink, settings.ifindex).await? else {
+        return Ok(());
+    };
+    if settings.managed_offload != 0 {
+        strip_tags(&trunk.name)?;
+    }
+    let ifindex = Ifindex(trunk.ifindex);
+    for (hook, name) in [(Direction::Rx, load::RX), (Direction::Tx, load::TX)] {
+        for filter in netlink.filters(ifindex, hook).await?.list {
+            let program = filter.program.as_ref();
+            if program.is_some_and(|program| program.name.as_bytes() == name.as_bytes()) {
+                let place = Place {
+                    ifindex,
+                    hook,
+                    priority: filter.priority,
+                    handle: filter.handle,
+                };
+                netlink.remove_filter(place).await?;
+            }
+        }
+    }
+    match settings.made_clsact {
+        0 => Ok(()),
+        _ => remove_clsact(netlink, ifindex).await,
+    }
 }
 
 /// Removes the clsact qdisc that we added, unless it holds somebody's filter. A device that is gone took it along;

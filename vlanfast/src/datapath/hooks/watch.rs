@@ -7,7 +7,11 @@ use vlanfast_common::{Direction, IngressReason};
 
 use super::{Kind, Seen, attach::repair, look, name, repairs::Repairs};
 use crate::{
-    datapath::{device::Trunk, pins::Pins, tables::Maps},
+    datapath::{
+        device::Trunk,
+        pins::{Pins, SETTINGS},
+        tables::Maps,
+    },
     error::Error,
     netlink::Netlink,
     state::published::Hook,
@@ -54,7 +58,7 @@ impl Watch {
         ifindex: u32,
     ) -> anyhow::Result<bool> {
         let trunk = find(netlink, pins, ifindex).await?;
-        if !pins.exist() {
+        if !pins.exist() || !pins.has(&pins.path(SETTINGS))? {
             return Err(Error::PinsGone {
                 trunk: trunk.name.to_string(),
             }

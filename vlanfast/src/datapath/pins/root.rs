@@ -100,6 +100,14 @@ pub fn bpffs() -> anyhow::Result<Dir> {
     match mounted(BPFFS) {
         Ok(Some(dir)) => return Ok(dir),
         Ok(None) => {}
+        Err(Errno::EPERM) => {
+            return Err(Error::Untrusted {
+                directory: BPFFS.into(),
+                why: "it belongs to another user".into(),
+                remedy: "unmount it, and run `mount -t bpf -o mode=700 bpf /sys/fs/bpf`".into(),
+            }
+            .into());
+        }
         Err(error) => return Err(error).with_context(|| format!("failed to open {BPFFS}")),
     }
     // It takes more rights to look there than we need otherwise.
