@@ -1,5 +1,6 @@
 //! A trunk is a device of a namespace, whatever was typed.
 
+mod gone;
 mod shells;
 
 use std::{
@@ -9,19 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{
-    maps::MapInfo,
-    programs::{SchedClassifier, TcAttachType},
-};
-use nix::sys::signal::{Signal, kill};
+use aya::maps::MapInfo;
 use serde_json::Value;
 use vlanfast_tests::{
-    capture::in_netns,
     program::{Attached, PINS, binary, detach, is_pinned, pins, vlanfast},
     require,
     require::kernel_at_least,
     residue::Residue,
-    topology::{Netns, WIRE, Wire, unique},
+    topology::{Netns, WIRE, Wire},
 };
 
 use super::strangers::{aside, assert_refused};
@@ -348,81 +344,6 @@ fn an_attachment_whose_pins_are_elsewhere_is_seen() {
             assert_refused("attach", &ended, 7, &[trunk, program, "vlanfast_tx"]);
         }
         attached.stop().unwrap();
-        before.wait_until_as_before(host, trunk).unwrap();
-    }
-}
-
-/// An index alone does not say that a device is the one that it was, however late the process hears of it.
-#[test]
-fn a_stranger_with_the_index_of_a_trunk_that_is_gone_is_left_alone() {
-    require!("index", nix::unistd::geteuid().is_root(), "needs root");
-    for is_late in [false, true] {
-        let wire = Wire::veth().unwrap();
-        let (host, trunk) = (&wire.host, &wire.trunk);
-        let arguments = ["--docker", "off", "--metrics", "off"];
-        let attached = Attached::start(host, trunk, &arguments).unwrap();
-        let ifindex = attached.status().unwrap()["ifindex"].as_u64().unwrap();
-        if is_late {
-            kill(attached.pid(), Signal::SIGSTOP).unwrap();
-        }
-        let stranger = unique();
-        host.run(&format!(
-            "ip link del {trunk} && ip link add {stranger} index {ifindex} type veth peer name other && \
-             ip link set {stranger} up && ip link set other up"
-        ))
-        .unwrap();
-        if is_late {
-            // Past the next look at the hooks.
-            thread::sleep(Duration::from_millis(2_500));
-            kill(attached.pid(), Signal::SIGCONT).unwrap();
-        }
-        let ended = attached.end().unwrap();
-        assert_eq!(ended.code, Some(4), "{ended:?}");
-        assert!(ended.stderr.contains("is gone"), "{ended:?}");
-        assert!(!ended.stderr.contains("put back"), "{ended:?}");
-        let status = vlanfast(host, &["status", &stranger]).unwrap();
-        assert!(status.stderr.contains("not attached"), "{status:?}");
-        let filters = host.run(&format!("tc filter show dev {stranger} ingress"));
-        assert_eq!(filters.unwrap().trim(), "");
-        if kernel_at_least(6, 6) {
-            let (path, device) = (host.path(), stranger.clone());
-            let query = move || Ok(SchedClassifier::query_tcx(&device, TcAttachType::Ingress)?.1);
-            let programs = in_netns(&path, query).unwrap();
-            assert!(programs.is_empty(), "{programs:?}");
-        }
-        assert!(!is_pinned(trunk) && !is_pinned(&stranger));
-    }
-}
-
-/// Whoever removes the pins of a process that lives has taken its programs off.
-#[test]
-fn a_process_whose_pins_were_removed_ends_and_leaves_nothing() {
-    require!("removed", nix::unistd::geteuid().is_root(), "needs root");
-    for (pattern, on_exit) in [("", "detach"), ("/*", "keep")] {
-        let wire = Wire::veth().unwrap();
-        wire.keep_tags().unwrap();
-        let (host, trunk) = (&wire.host, &wire.trunk);
-        host.run(&format!("ethtool -K {trunk} rxvlan on")).unwrap();
-        let before = Residue::of(host, trunk).unwrap();
-        let arguments = [
-            "--docker",
-            "off",
-            "--metrics",
-            "off",
-            "--ingress",
-            "xdp-generic",
-            "--manage-offloads",
-            "--on-exit",
-            on_exit,
-        ];
-        let attached = Attached::start(host, trunk, &arguments).unwrap();
-        let directory = pins(trunk);
-        let line = format!("rm -r {}{pattern}", directory.display());
-        vlanfast_tests::topology::run(&line).unwrap();
-        let ended = attached.end().unwrap();
-        assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(ended.stderr.contains("removed the pins"), "{ended:?}");
-        let _ = fs::remove_dir(&directory);
         before.wait_until_as_before(host, trunk).unwrap();
     }
 }
