@@ -3,12 +3,13 @@
 use std::{
     ffi::c_void,
     io,
-    os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use anyhow::Result;
 use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         ptrace::{self, Options},
         signal::{Signal, kill},
@@ -185,8 +186,9 @@ fn start_with_fixed_offload(command: &mut Command) -> Child {
     unsafe {
         command.pre_exec(|| ptrace::traceme().map_err(io::Error::from));
     }
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
     let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.as_ref().unwrap();
     let pid = Pid::from_raw(child.id() as i32);
     // It stops where its first exec ends.
     let stopped = waitpid(pid, None).unwrap();
@@ -198,8 +200,9 @@ fn start_with_fixed_offload(command: &mut Command) -> Child {
     loop {
         ptrace::syscall(pid, signal.take()).unwrap();
         match waitpid(pid, None).unwrap() {
+            // Another thread prints.
+            WaitStatus::PtraceSyscall(_) if has_said_something(stdout) => break,
             WaitStatus::PtraceSyscall(_) => match call(pid) {
-                Some((libc::SYS_write, [1, ..])) => break,
                 Some((libc::SYS_ioctl, [_, libc::SIOCETHTOOL, request])) => {
                     asked = asks_for_flags(pid, request);
                 }
@@ -220,6 +223,11 @@ fn start_with_fixed_offload(command: &mut Command) -> Child {
     }
     ptrace::detach(pid, None).unwrap();
     child
+}
+
+fn has_said_something(stdout: &ChildStdout) -> bool {
+    let mut said = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+    poll(&mut said, PollTimeout::ZERO).unwrap() > 0
 }
 
 /// `ETHTOOL_GFLAGS`, `ETHTOOL_SFLAGS` and `ETH_FLAG_RXVLAN` of `include/uapi/linux/ethtool.h`.
