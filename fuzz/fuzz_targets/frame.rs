@@ -30,6 +30,7 @@ fuzz_target!(|input: (u8, u8, u16, u32, u32, &[u8])| {
         policy: Policy {
             steer: 1,
             storm_limit: 1,
+            group_limit: 1,
             shed: (metadata >> 3 & 3).into(),
             host_access: (switches & 1).into(),
             shortcut: (switches >> 1 & 3).into(),

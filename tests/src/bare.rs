@@ -49,18 +49,8 @@ impl Bare {
 
     fn load(kind: u32, name: &str, result: i32) -> Result<Self> {
         // r0 = result; exit.
-        let code: [u64; 2] = [(result as u64) << 32 | 0xb7, 0x95];
-        let license = c"GPL";
-        let mut attributes = [0u8; 64];
-        let mut put =
-            |at: usize, bytes: &[u8]| attributes[at..][..bytes.len()].copy_from_slice(bytes);
-        put(0, &kind.to_ne_bytes());
-        put(4, &2u32.to_ne_bytes());
-        put(8, &(code.as_ptr() as u64).to_ne_bytes());
-        put(16, &(license.as_ptr() as u64).to_ne_bytes());
-        ensure!(name.len() < 16, "{name} is too long for a program");
-        put(48, name.as_bytes());
-        let program = open(BPF_PROG_LOAD, &mut attributes).context("failed to load a program")?;
+        let code = [(result as u64) << 32 | 0xb7, 0x95];
+        let program = load_kind(kind, &code, name)?;
         Ok(Self {
             program,
             link: None,
@@ -132,13 +122,31 @@ pub fn detach_link(pin: &Path) -> Result<()> {
     Ok(())
 }
 
-fn open<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedFd> {
+/// Loads a TC program.
+pub(crate) fn load(code: &[u64], name: &str) -> Result<OwnedFd> {
+    load_kind(SCHED_CLS, code, name)
+}
+
+fn load_kind(kind: u32, code: &[u64], name: &str) -> Result<OwnedFd> {
+    let license = c"GPL";
+    let mut attributes = [0u8; 64];
+    let mut put = |at: usize, bytes: &[u8]| attributes[at..][..bytes.len()].copy_from_slice(bytes);
+    put(0, &kind.to_ne_bytes());
+    put(4, &(code.len() as u32).to_ne_bytes());
+    put(8, &(code.as_ptr() as u64).to_ne_bytes());
+    put(16, &(license.as_ptr() as u64).to_ne_bytes());
+    ensure!(name.len() < 16, "{name} is too long for a program");
+    put(48, name.as_bytes());
+    open(BPF_PROG_LOAD, &mut attributes).context("failed to load a program")
+}
+
+pub(crate) fn open<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedFd> {
     let fd = call(command, attributes)?;
     // SAFETY: the call returned it, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+pub(crate) fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: the kernel reads and writes no more than the size that is given.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };

@@ -43,9 +43,14 @@ pub struct Packets {
 impl Packets {
     /// Opens one on a device of a namespace. With protocol 0 it only sends.
     pub fn open(netns: &str, device: &str, receive: bool) -> Result<Self> {
+        Self::open_for(netns, device, if receive { ALL } else { 0 })
+    }
+
+    /// Opens one that hears a single EtherType.
+    pub fn open_for(netns: &str, device: &str, protocol: u16) -> Result<Self> {
         let device = device.to_owned();
         in_netns(netns, move || {
-            let protocol = if receive { ALL.to_be() } else { 0 };
+            let protocol = protocol.to_be();
             let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
             // SAFETY: no pointers.
             let fd = unsafe { libc::socket(libc::AF_PACKET, kind, protocol as i32) };
@@ -92,6 +97,12 @@ impl Packets {
         request.mr_ifindex = self.ifindex;
         request.mr_type = libc::PACKET_MR_PROMISC as u16;
         self.option(libc::PACKET_ADD_MEMBERSHIP, libc::SOL_PACKET, request)?;
+        Ok(self)
+    }
+
+    /// Hears only what comes in: what goes out is not even queued (Linux 4.20).
+    pub fn without_outgoing(self) -> Result<Self> {
+        self.option(libc::PACKET_IGNORE_OUTGOING, libc::SOL_PACKET, 1)?;
         Ok(self)
     }
 

@@ -6,17 +6,21 @@ use vlanfast_common::{Mac, Reason, Verdict};
 use crate::{
     messages::*,
     packet::{BROADCAST, frame, tag},
-    world::{CONTAINER, GUESTS, NESTED, PARENT, PORT, TRUNK, TWICE},
+    world::{
+        ASSIGNED, CLAIMED, CONTAINER, FOREIGN, GUESTS, NESTED, PARENT, PORT, TRUNK, TWICE, UNSURE,
+    },
 };
 
 mod deliver;
 mod egress;
 mod learned;
+mod limits;
 mod shortcut;
 
 pub use deliver::delivering;
 pub use egress::reflecting;
 pub use learned::{Heard, Said, conversations};
+pub use limits::{over_the_groups_limit, over_the_limit, over_the_limit_for_some};
 pub use shortcut::shortcutting;
 
 /// A frame and what becomes of it.
@@ -88,6 +92,36 @@ pub fn steering() -> Vec<Decided> {
             "ARP request for a disputed address",
             &arp(1, SENDER, [10, 0, 10, 66]),
             Disputed,
+        ),
+        sent(
+            "ARP request for an address of the wire's",
+            &arp(1, SENDER, FOREIGN),
+            Pass,
+        ),
+        sent(
+            "ARP request for an address that is not sure",
+            &arp(1, SENDER, UNSURE),
+            STEERED,
+        ),
+        sent(
+            "ARP request for an address that Docker gave",
+            &arp(1, SENDER, ASSIGNED),
+            STEERED,
+        ),
+        sent(
+            "ARP request for an address that is claimed",
+            &arp(1, SENDER, CLAIMED),
+            STEERED,
+        ),
+        sent(
+            "ARP request from an address of another here",
+            &arp(1, [10, 0, 10, 3], TAKER),
+            Pass,
+        ),
+        v6(
+            "solicitation from an address of one here",
+            &solicitation(TAKER6, TAKER6),
+            Pass,
         ),
         sent(
             "DHCP reply for a disputed MAC",
@@ -237,73 +271,6 @@ pub fn steering() -> Vec<Decided> {
             &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(1, CONTAINER)),
             Pass,
         ),
-    ]
-}
-
-/// Over the storm limit; the first frame of each name was the last within it.
-pub fn over_the_limit() -> Vec<Decided> {
-    use Verdict::{Drop, Pass};
-    let request = arp(1, SENDER, ABSENT);
-    let solicitation = solicitation(SENDER6, ABSENT6);
-    let (_, group) = group(ABSENT6);
-    let sent = |name, rest: &[u8], verdict| named(name, BROADCAST, 10, rest, verdict);
-    vec![
-        sent(
-            "ARP request for an absent host",
-            &request,
-            Drop(Reason::Storm),
-        ),
-        sent(
-            "ARP probe for an absent host",
-            &arp(1, [0; 4], ABSENT),
-            Drop(Reason::Storm),
-        ),
-        named(
-            "solicitation for an absent host",
-            group,
-            10,
-            &solicitation,
-            Drop(Reason::Storm),
-        ),
-        sent(
-            "ARP request for a container",
-            &arp(1, SENDER, TAKER),
-            STEERED,
-        ),
-        sent(
-            "for an address on another device",
-            &arp(1, SENDER, [10, 0, 10, 77]),
-            Pass,
-        ),
-        sent(
-            "for an address whose device is down",
-            &arp(1, SENDER, [10, 0, 10, 78]),
-            Pass,
-        ),
-        sent("gratuitous ARP", &arp(1, ABSENT, ABSENT), Pass),
-        sent("ARP reply", &arp(2, SENDER, ABSENT), Pass),
-        sent(
-            "DHCP request",
-            &udp(0x45, 0, ALL, [0, 68, 0, 67], &dhcp(1, NOBODY)),
-            Pass,
-        ),
-        named("ARP request by unicast", TRUNK, 10, &request, Pass),
-        named(
-            "router advertisement",
-            [0x33, 0x33, 0, 0, 0, 1],
-            10,
-            &advertisement(),
-            Pass,
-        ),
-        named(
-            "neighbour advertisement",
-            [0x33, 0x33, 0, 0, 0, 1],
-            10,
-            &icmpv6(32, 255, ABSENT6, ALL_NODES, &neighbour(136, ABSENT6)),
-            Pass,
-        ),
-        named("on a VLAN with guests", BROADCAST, GUESTS, &request, Pass),
-        named("on a bridge's VLAN", BROADCAST, PORT, &request, Pass),
     ]
 }
 

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod bare;
+pub mod bulk;
 pub mod capture;
 pub mod cpu;
 pub mod crash;
@@ -25,6 +26,7 @@ pub mod steering;
 pub mod storm;
 pub mod supervisor;
 pub mod sync;
+pub mod tagged;
 pub mod talk;
 pub mod topology;
 pub mod traffic;

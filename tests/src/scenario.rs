@@ -108,8 +108,13 @@ pub fn bulk(wire: &Wire, end: &Netns, ingress: &str) -> Result<()> {
     attached.stop()
 }
 
-/// Sends [`BULK`] bytes over TCP, and looks at each that arrives.
+/// Sends [`BULK`] bytes over TCP.
 pub fn transfer(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
+    transfer_of(BULK, from, to, address)
+}
+
+/// Sends so many bytes over TCP, and looks at each that arrives.
+pub fn transfer_of(length: usize, from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
     let listener = in_netns(&to.path(), move || {
         let listener = TcpListener::bind((address, 5001))?;
         setsockopt(&listener, RcvBuf, &WINDOW)?;
@@ -123,13 +128,17 @@ pub fn transfer(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
     let mut stream = in_netns(&from.path(), move || {
         Ok(TcpStream::connect((address, 5001))?)
     })?;
-    let sent = content(0, BULK);
+    let sent = content(0, length);
     stream.write_all(&sent)?;
     drop(stream);
     let read = reader
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    ensure!(read.len() == BULK, "{} of {BULK} bytes arrived", read.len());
+    ensure!(
+        read.len() == length,
+        "{} of {length} bytes arrived",
+        read.len()
+    );
     ensure!(read == sent, "what arrived is not what was sent");
     Ok(())
 }

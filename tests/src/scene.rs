@@ -62,6 +62,7 @@ pub struct Decisions {
     pub pass: u64,
     pub steer: u64,
     pub storm: u64,
+    pub group: u64,
     pub shed_vlan: u64,
     pub shed_mac: u64,
     pub disputed: u64,
@@ -81,6 +82,7 @@ impl Decisions {
             pass: number(&row["verdicts"]["rx"]["pass"])?,
             steer: number(&row["verdicts"]["rx"]["steer"])?,
             storm: number(&row["drops"]["storm"])?,
+            group: number(&row["drops"]["group"])?,
             shed_vlan: number(&row["drops"]["shed_vlan"])?,
             shed_mac: number(&row["drops"]["shed_mac"])?,
             disputed: number(&row["disputed"])?,
@@ -91,7 +93,7 @@ impl Decisions {
     }
 
     pub fn dropped(&self) -> u64 {
-        self.storm + self.shed_vlan + self.shed_mac
+        self.storm + self.group + self.shed_vlan + self.shed_mac
     }
 }
 
@@ -103,6 +105,7 @@ impl Add for Decisions {
             pass: self.pass + more.pass,
             steer: self.steer + more.steer,
             storm: self.storm + more.storm,
+            group: self.group + more.group,
             shed_vlan: self.shed_vlan + more.shed_vlan,
             shed_mac: self.shed_mac + more.shed_mac,
             disputed: self.disputed + more.disputed,
@@ -172,15 +175,19 @@ impl Scene {
             [1, 0, 0x5e, 0, 0, 0xfb],
             [0x33, 0x33, 0, 0, 0, 0xfb],
         ]);
-        let joined = groups.map(|mac| format!("ip maddr add {} dev eth0", shown(mac)));
         container.run(&format!(
-            "ip link set mv name eth0 && ip link set eth0 up && {} && {}",
-            addressed("eth0", &taker),
-            joined.collect::<Vec<_>>().join(" && ")
+            "ip link set mv name eth0 && ip link set eth0 up && {}",
+            addressed("eth0", &taker)
         ))?;
+        container.join("eth0", groups.collect())?;
         self.containers.push(container);
         self.takers.push(taker);
         Ok(())
+    }
+
+    /// A container, whose device is `eth0`.
+    pub fn container(&self, number: usize) -> &Netns {
+        &self.containers[number]
     }
 
     /// Runs a shell's line in a container, whose device is `eth0`.

@@ -78,6 +78,15 @@ impl Taker {
         })
     }
 
+    /// What the map says of an address on a VLAN.
+    pub fn neighbor(&self, vid: u16, address: IpAddr) -> Result<Option<Neighbor>> {
+        let key = NeighborKey::new(Vid::from_tci(vid), address);
+        match self.neighbors.get(&key, 0) {
+            Err(MapError::KeyNotFound) => Ok(None),
+            neighbor => Ok(Some(neighbor?)),
+        }
+    }
+
     /// Whether a MAC has an address on a VLAN, according to both maps.
     pub fn has(&self, vid: u16, mac: [u8; 6], address: IpAddr) -> Result<bool> {
         let vid = Vid::from_tci(vid);
@@ -86,10 +95,9 @@ impl Taker {
             endpoint => endpoint.map(|_| true)?,
         };
         Ok(known
-            && match self.neighbors.get(&NeighborKey::new(vid, address), 0) {
-                Err(MapError::KeyNotFound) => false,
-                neighbor => neighbor?.mac == mac,
-            })
+            && self
+                .neighbor(vid.get(), address)?
+                .is_some_and(|neighbor| neighbor.mac == mac))
     }
 }
 

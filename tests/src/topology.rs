@@ -2,6 +2,8 @@
 
 use std::{
     fs::File,
+    net::UdpSocket,
+    os::fd::AsRawFd,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -13,6 +15,8 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
+
+use crate::capture::in_netns;
 
 /// A word that no other test of this machine uses: `vf`, our process, a number. At most 12 characters.
 pub fn unique() -> String {
@@ -72,6 +76,30 @@ impl Netns {
             .map(|byte| u8::from_str_radix(byte, 16));
         let bytes: Vec<_> = bytes.collect::<Result<_, _>>()?;
         bytes.try_into().ok().context("a MAC address has six bytes")
+    }
+
+    /// Has a device join groups, as `ip maddr add` does, without a process for each.
+    pub fn join(&self, device: &str, groups: Vec<[u8; 6]>) -> Result<()> {
+        let device = device.to_owned();
+        in_netns(&self.path(), move || {
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            for group in groups {
+                // SAFETY: all zeroes is a valid request.
+                let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+                let name = request.ifr_name.iter_mut().zip(device.bytes());
+                name.for_each(|(to, byte)| *to = byte as libc::c_char);
+                // SAFETY: of the union, this is what the request takes.
+                let address = unsafe { &mut request.ifr_ifru.ifru_hwaddr.sa_data };
+                let bytes = address.iter_mut().zip(group);
+                bytes.for_each(|(to, byte)| *to = byte as libc::c_char);
+                // SAFETY: a request as netdevice(7) has it.
+                let result =
+                    unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDMULTI as _, &request) };
+                let error = std::io::Error::last_os_error();
+                ensure!(result == 0, "{device} does not join {group:x?}: {error}");
+            }
+            Ok(())
+        })
     }
 
     pub fn path(&self) -> String {

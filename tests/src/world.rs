@@ -1,10 +1,12 @@
 //! A trunk with takers as the tables describe it, for the host's run of the packet logic and for the
 //! kernel's.
 
+mod tables;
+
 use std::{
     array,
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::Ordering::Relaxed,
 };
 
@@ -14,15 +16,16 @@ use aya::{
     maps::{Array, HashMap, Map},
 };
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, Pair, PairKey,
-    Parent, Policy, Route, Settings, Shed, Shortcut, Tables, Vid,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, Pair,
+    PairKey, Parent, Policy, Route, Settings, Vid,
 };
+
+use crate::messages::NOBODY;
 
 pub const CONTAINER: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
 pub const TRUNK: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
-/// The MAC of a VLAN device that has one of its own.
+/// The MACs of VLAN devices that have one of their own, for 10 and [`GUESTS`].
 pub const PARENT: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
-/// That of the one for [`GUESTS`].
 pub const FAR_PARENT: [u8; 6] = [0x02, 0, 0, 0, 0, 0x30];
 /// Another container's on VLAN 10.
 pub const SIBLING: [u8; 6] = [0x02, 0, 0, 0, 1, 3];
@@ -32,12 +35,23 @@ pub const TWICE: [u8; 6] = [0x02, 0, 0, 0, 1, 9];
 pub const STANDBY: [u8; 6] = [0, 0, 0x5e, 0, 1, 1];
 /// A macvlan's on some VLANs that is in the host's own namespace.
 pub const SHIM: [u8; 6] = [0x02, 0, 0, 0, 1, 0x20];
-
 /// A macvtap's on the VLAN [`GUESTS`], in the same.
 pub const TAP: [u8; 6] = [0x02, 0, 0, 0, 1, 0x21];
+/// The MAC that a device of ours has since a moment ago.
+pub const NEW: [u8; 6] = [0x02, 0, 0, 0, 1, 0x30];
+/// The host's addresses on VLAN 10; fd00::1:fa.
+pub const HOST: [u8; 4] = [10, 0, 10, 250];
+pub const HOST6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0xfa];
+/// The container's there that the wire has, that nobody has vouched for, and that are both and Docker's.
+pub const FOREIGN: [u8; 4] = [10, 0, 10, 67];
+pub const UNSURE: [u8; 4] = [10, 0, 10, 68];
+pub const ASSIGNED: [u8; 4] = [10, 0, 10, 69];
+/// Those claimed by the wire, and by somebody who is here by now.
+pub const CLAIMED: [u8; 4] = [10, 0, 10, 70];
+pub const MOVED: [u8; 4] = [10, 0, 10, 71];
 
-/// VLANs: two ordinary ones, 0 and 10; one whose device is a bridge's port; one with virtual machines; one
-/// that only a container knows; one whose device is down.
+/// VLANs beside two ordinary ones, 0 and 10: one whose device is a bridge's port; one with virtual machines; one that
+/// only a container knows; one whose device is down.
 pub const PORT: u16 = 20;
 pub const GUESTS: u16 = 30;
 pub const NESTED: u16 = 40;
@@ -54,14 +68,17 @@ pub struct World {
     endpoints: BTreeMap<EndpointKey, Endpoint>,
     neighbors: BTreeMap<NeighborKey, Neighbor>,
     routes: BTreeMap<NeighborKey, Route>,
-    bucket: Bucket,
+    buckets: Buckets,
+    pub claims: RefCell<BTreeMap<NeighborKey, Claim>>,
+    /// The takers that were found to have a MAC which somebody on the wire has.
+    pub doubles: RefCell<BTreeSet<EndpointKey>>,
     flows: Kept<FlowKey, Flow>,
     pairs: Kept<PairKey, Pair>,
-    /// What the clock shows, in nanoseconds.
+    /// In nanoseconds.
     pub now: Cell<u64>,
 }
 
-/// A table that the programs write. Entries stay in memory for ever, as references to them may.
+/// A table that the programs write. Entries stay in memory for ever.
 type Kept<K, V> = RefCell<BTreeMap<K, &'static V>>;
 
 impl World {
@@ -82,6 +99,14 @@ impl World {
     /// Everybody is there.
     pub fn new(policy: Policy) -> Result<Self> {
         let mut world = Self::nobody(policy);
+        world.add_parents();
+        world.add_endpoints()?;
+        world.add_neighbors()?;
+        world.add_routes()?;
+        Ok(world)
+    }
+
+    fn add_parents(&mut self) {
         for (vid, ifindex, flags) in [
             // Numbers that no device has.
             (0, 1_000_002, Parent::UP),
@@ -101,15 +126,18 @@ impl World {
                 },
                 mtu: if vid == GUESTS { 1400 } else { 1500 },
             };
-            world.vlans.insert(Vid::from_tci(vid), parent);
+            self.vlans.insert(Vid::from_tci(vid), parent);
         }
-        world.taker(0, TRUNK, Endpoint::HOST, &["192.0.2.1", "fe80::a"])?;
-        world.taker(10, PARENT, Endpoint::HOST, &["10.0.10.250"])?;
+    }
+
+    fn add_endpoints(&mut self) -> Result<()> {
+        self.taker(0, TRUNK, Endpoint::HOST, &["192.0.2.1", "fe80::a"])?;
+        self.taker(10, PARENT, Endpoint::HOST, &["10.0.10.250", "fd00::1:fa"])?;
         // As everywhere: a VLAN device takes what is for the trunk's MAC.
-        world.taker(10, TRUNK, Endpoint::HOST, &[])?;
-        world.taker(10, SIBLING, 0, &["10.0.10.3"])?;
-        world.taker(10, TWICE, Endpoint::CONFLICT, &[])?;
-        world.taker(10, STANDBY, Endpoint::SILENT, &[])?;
+        self.taker(10, TRUNK, Endpoint::HOST, &[])?;
+        self.taker(10, SIBLING, 0, &["10.0.10.3"])?;
+        self.taker(10, TWICE, Endpoint::CONFLICT, &[])?;
+        self.taker(10, STANDBY, Endpoint::SILENT, &[])?;
         for (vid, mac, ifindex, flags) in [
             (10, SHIM, 7, 0),
             (0, SHIM, 7, 0),
@@ -126,32 +154,53 @@ impl World {
                 ..Endpoint::default()
             };
             let key = EndpointKey::new(Vid::from_tci(vid), Mac(mac));
-            world.endpoints.insert(key, here);
+            self.endpoints.insert(key, here);
         }
         for vid in [0, 10, PORT, GUESTS] {
-            world.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
+            self.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
         }
+        Ok(())
+    }
+
+    /// The addresses that do not lead to their takers for sure, and what the wire says of some.
+    fn add_neighbors(&mut self) -> Result<()> {
         let elsewhere = NeighborKey::new(Vid::UNTAGGED, "10.0.10.77".parse()?).anywhere();
-        world.neighbors.insert(elsewhere, Neighbor::default());
-        let down = NeighborKey::new(Vid::from_tci(10), "10.0.10.78".parse()?);
-        let neighbor = Neighbor {
-            mac: CONTAINER,
-            flags: Neighbor::DOWN,
-        };
-        world.neighbors.insert(down, neighbor);
-        let disputed = NeighborKey::new(Vid::from_tci(10), "10.0.10.66".parse()?);
-        let neighbor = Neighbor {
-            mac: CONTAINER,
-            flags: Neighbor::CONFLICT,
-        };
-        world.neighbors.insert(disputed, neighbor);
+        self.neighbors.insert(elsewhere, Neighbor::default());
+        for (address, flags) in [
+            ([10, 0, 10, 78], Neighbor::DOWN),
+            ([10, 0, 10, 66], Neighbor::CONFLICT),
+            (FOREIGN, Neighbor::FOREIGN),
+            (UNSURE, Neighbor::UNSURE),
+            (
+                ASSIGNED,
+                Neighbor::FOREIGN | Neighbor::UNSURE | Neighbor::ASSIGNED,
+            ),
+            (CLAIMED, 0),
+            (MOVED, 0),
+        ] {
+            let key = NeighborKey::ipv4(Vid::from_tci(10), address);
+            let neighbor = Neighbor {
+                mac: CONTAINER,
+                flags,
+            };
+            self.neighbors.insert(key, neighbor);
+        }
+        for (address, mac) in [(ASSIGNED, NOBODY), (CLAIMED, NOBODY), (MOVED, SIBLING)] {
+            let key = NeighborKey::ipv4(Vid::from_tci(10), address);
+            let claims = self.claims.get_mut();
+            claims.entry(key).or_default().mac = mac;
+        }
+        Ok(())
+    }
+
+    fn add_routes(&mut self) -> Result<()> {
         for address in ["10.0.30.2", "fd00:30::2"] {
             let route = Route {
                 mac: CONTAINER,
                 vid: GUESTS,
             };
             let key = NeighborKey::new(Vid::from_tci(10), address.parse()?);
-            world.routes.insert(key, route);
+            self.routes.insert(key, route);
         }
         for address in ["10.0.10.2", "fd00::1:2"] {
             let back = Route {
@@ -160,7 +209,7 @@ impl World {
             };
             for vid in [GUESTS, NESTED] {
                 let key = NeighborKey::new(Vid::from_tci(vid), address.parse()?);
-                world.routes.insert(key, back);
+                self.routes.insert(key, back);
             }
         }
         // By the router's word, whoever asks.
@@ -175,7 +224,7 @@ impl World {
                 vid,
             };
             let key = NeighborKey::new(Vid::UNTAGGED, address.parse()?);
-            world.routes.insert(key.anywhere(), route);
+            self.routes.insert(key.anywhere(), route);
         }
         // Its device has gone.
         let nowhere = NeighborKey::new(Vid::from_tci(10), "10.0.40.2".parse()?);
@@ -183,8 +232,8 @@ impl World {
             mac: CONTAINER,
             vid: NESTED,
         };
-        world.routes.insert(nowhere, route);
-        Ok(world)
+        self.routes.insert(nowhere, route);
+        Ok(())
     }
 
     /// The same with untagged traffic in VLAN 10's place, for what needs no router.
@@ -251,6 +300,10 @@ impl World {
         for (key, neighbor) in &self.neighbors {
             neighbors.insert(key, neighbor, 0)?;
         }
+        let mut claims = HashMap::<_, NeighborKey, Claim>::try_from(map(ebpf, "CLAIMS")?)?;
+        for (key, claim) in self.claims.borrow().iter() {
+            claims.insert(key, claim, 0)?;
+        }
         if self.policy.shortcut != 0 {
             let mut routes = HashMap::<_, NeighborKey, Route>::try_from(map(ebpf, "ROUTES")?)?;
             for (key, route) in &self.routes {
@@ -264,97 +317,4 @@ impl World {
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
     ebpf.map_mut(name).with_context(|| format!("no map {name}"))
-}
-
-impl Tables for World {
-    fn steers(&self) -> bool {
-        self.policy.steer != 0
-    }
-
-    fn storm_limit(&self) -> u32 {
-        self.policy.storm_limit
-    }
-
-    fn sheds_vlans(&self) -> bool {
-        self.policy.shed >= Shed::Vlan as u32
-    }
-
-    fn sheds_macs(&self) -> bool {
-        self.policy.shed >= Shed::Mac as u32
-    }
-
-    fn gives_host_access(&self) -> bool {
-        self.policy.host_access != 0
-    }
-
-    fn takes_shortcuts(&self) -> bool {
-        self.policy.shortcut == Shortcut::Allow as u32
-    }
-
-    fn learns(&self) -> bool {
-        self.policy.shortcut == Shortcut::Learned as u32
-    }
-
-    fn refresh(&self) -> u64 {
-        u64::from(self.policy.shortcut_refresh) * 1_000_000_000
-    }
-
-    fn delivers(&self) -> bool {
-        self.redirects && self.policy.deliver != 0
-    }
-
-    fn parent(&self, vid: Vid) -> Parent {
-        self.vlans.get(&vid).copied().unwrap_or_default()
-    }
-
-    fn endpoint(&self, key: EndpointKey) -> Option<Endpoint> {
-        self.endpoints.get(&key).copied()
-    }
-
-    fn neighbor(&self, key: NeighborKey) -> Option<Neighbor> {
-        self.neighbors.get(&key).copied()
-    }
-
-    fn route(&self, key: NeighborKey) -> Option<Route> {
-        self.routes.get(&key).copied()
-    }
-
-    fn flow(&self, key: &FlowKey) -> Option<&Flow> {
-        self.flows.borrow().get(key).copied()
-    }
-
-    fn open_flow(&self, key: &FlowKey) -> Option<&Flow> {
-        let flow: &Flow = Box::leak(Box::default());
-        self.flows.borrow_mut().insert(*key, flow);
-        Some(flow)
-    }
-
-    fn forget_flow(&self, key: &FlowKey) {
-        self.flows.borrow_mut().remove(key);
-    }
-
-    fn pair(&self, key: PairKey) -> Option<&Pair> {
-        let mut pairs = self.pairs.borrow_mut();
-        Some(
-            pairs
-                .entry(key)
-                .or_insert_with(|| Box::leak(Box::default())),
-        )
-    }
-
-    fn bucket(&self, _vid: Vid) -> Option<&Bucket> {
-        Some(&self.bucket)
-    }
-
-    fn settings(&self) -> Option<&Settings> {
-        Some(&self.settings)
-    }
-
-    fn now(&self) -> u64 {
-        self.now.get()
-    }
-
-    fn exact_now(&self) -> u64 {
-        self.now.get()
-    }
 }

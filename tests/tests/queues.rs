@@ -1,11 +1,14 @@
-//! Level `vm`, by `--queues` alone: native XDP on a NIC whose driver spreads what comes in over several queues.
+//! Level `vm`, by `--queues` alone: native XDP on a NIC whose driver spreads what comes in over several queues, and
+//! has packets merged before it.
 
 use vlanfast_tests::{
+    bulk::{Connection, MEGABYTE},
     in_the_lab,
     messages::{NOBODY, udp},
     packet::frame,
+    program::Attached,
     scene::{Decisions, Scene},
-    topology::{WIRE, Wire},
+    topology::{Netns, WIRE, Wire},
 };
 
 /// Of a kind; each from another port, by which they are spread.
@@ -36,7 +39,8 @@ fn what_comes_in_by_any_queue_is_decided_and_counted() {
             .run(&format!("ethtool -L {device} combined 2"))
             .unwrap();
     }
-    assert_eq!(seen_by_xdp(&wire).len(), 2);
+    let before = seen_by_xdp(&wire);
+    assert_eq!(before.len(), 2);
     let scene = Scene::new(wire, 10, "auto", 2).unwrap();
     let attached = scene.attach(&["--shed", "mac"]).unwrap();
     let taker = scene.takers[0];
@@ -53,8 +57,100 @@ fn what_comes_in_by_any_queue_is_decided_and_counted() {
         ..Decisions::default()
     };
     scene.counted(expected).unwrap();
-    let seen = seen_by_xdp(&scene.wire);
+    let seen = seen_by_xdp(&scene.wire).into_iter().zip(before);
+    let seen: Vec<_> = seen.map(|(now, before)| now - before).collect();
     println!("figure: by queue: {seen:?}");
     assert!(seen.iter().all(|&frames| frames > u64::from(FRAMES) / 4));
     attached.stop().unwrap();
+}
+
+/// The wire with a container on VLAN 10, and the other end in bulk.
+struct Bulk {
+    wire: Wire,
+    container: Netns,
+}
+
+impl Bulk {
+    fn new() -> Self {
+        let wire = Wire::virtio().unwrap();
+        wire.vlan(10).unwrap();
+        let address = format!("ip addr add 10.0.10.1/24 dev {WIRE}.10");
+        wire.router.run(&address).unwrap();
+        let container = wire.container(10, "10.0.10.2").unwrap();
+        Self { wire, container }
+    }
+
+    /// How many buffers the driver makes of a megabyte for the container.
+    fn buffers(&self) -> u64 {
+        const ALL: usize = 20;
+        let (wire, address) = (&self.wire, [10, 0, 10, 2].into());
+        let connection = Connection::open(&wire.router, &self.container, address).unwrap();
+        // Until its window has opened.
+        connection.transfer(5 * MEGABYTE).unwrap();
+        let received = || Wire::statistic(&wire.host, &wire.trunk, "rx_packets").unwrap();
+        let before = received();
+        connection.transfer(ALL * MEGABYTE).unwrap();
+        (received() - before) / ALL as u64
+    }
+
+    fn attach(&self, more: &[&str]) -> Attached {
+        let arguments = [&["--docker", "off", "--metrics", METRICS][..], more].concat();
+        Attached::start(&self.wire.host, &self.wire.trunk, &arguments).unwrap()
+    }
+
+    /// What the metric says of ingress.
+    fn reason(&self) -> String {
+        let line =
+            format!("wget -qO- http://{METRICS}/metrics | grep '^vlanfast_attached.*ingress'");
+        self.wire.host.run(&line).unwrap()
+    }
+}
+
+const METRICS: &str = "127.0.0.1:9441";
+
+#[test]
+fn auto_gives_up_what_the_nic_merges_for_shedding_alone() {
+    in_the_lab!("merging");
+    let bulk = Bulk::new();
+    let (host, trunk) = (&bulk.wire.host, &bulk.wire.trunk);
+    let features = host.run(&format!("ethtool -k {trunk}")).unwrap();
+    assert!(features.contains("rx-gro-hw: on"), "{features}");
+    let without = bulk.buffers();
+    println!("figure: buffers/MB without vlanfast: {without}");
+    assert!(without < 60, "{without}");
+
+    let by_tc = |attached: &Attached| {
+        let ingress = &attached.status().unwrap()["ingress"];
+        assert_eq!(ingress["chosen"], "tc");
+        let reason = ingress["reason"].as_str().unwrap();
+        assert!(reason.contains("it would cost rx-gro-hw"), "{reason}");
+        let metric = bulk.reason();
+        assert!(metric.contains(r#"reason="costs-offloads""#), "{metric}");
+        let with = bulk.buffers();
+        println!("figure: buffers/MB by auto: {with}");
+        assert!(with < without * 3 / 2, "{with} and {without} without");
+    };
+    let attached = bulk.attach(&[]);
+    by_tc(&attached);
+    attached.kill().unwrap();
+
+    // Who sheds pays for it, and so does who asks for XDP; both are told.
+    for more in [["--shed", "mac"], ["--ingress", "xdp"]] {
+        let attached = bulk.attach(&more);
+        let status = attached.status().unwrap();
+        assert_eq!(status["ingress"]["chosen"], "xdp", "{more:?}");
+        let warnings = status["warnings"].to_string();
+        assert!(warnings.contains("XDP costs"), "{warnings}");
+        assert!(warnings.contains("rx-gro-hw"), "{warnings}");
+        let with = bulk.buffers();
+        println!("figure: buffers/MB with {more:?}: {with}");
+        assert!(with > 500, "{with}");
+        attached.kill().unwrap();
+    }
+
+    // What is attached is left out of account: the next decides as the first did.
+    let attached = bulk.attach(&[]);
+    by_tc(&attached);
+    attached.stop().unwrap();
+    assert!(bulk.buffers() < without * 3 / 2);
 }

@@ -7,12 +7,13 @@ mod ingress;
 mod learned;
 
 use crate::{
-    Bucket, Cast, Direction, Endpoint, EndpointKey, Flow, FlowKey, Frame, Headers, Neighbor,
-    NeighborKey, Packet, Pair, PairKey, Parent, Protocol, Reason, Route, Settings, Verdict, Vid,
-    Vlan,
+    Buckets, Cast, Claim, Direction, Endpoint, EndpointKey, Flow, FlowKey, Frame, Headers,
+    Neighbor, NeighborKey, Packet, Pair, PairKey, Parent, Protocol, Reason, Route, Settings,
+    Verdict, Vid, Vlan,
 };
 
 pub use allowed::destination;
+pub use ingress::note_double;
 pub use learned::learn;
 
 /// What a decision is based on beside the frame. In the kernel the switches are constants, so that what
@@ -22,6 +23,9 @@ pub trait Tables {
 
     /// In frames/s for each VLAN; 0 for none.
     fn storm_limit(&self) -> u32;
+
+    /// For all other group frames, in frames/s for each VLAN; 0 for none.
+    fn group_limit(&self) -> u32;
 
     /// See [`Shed::Vlan`](crate::Shed::Vlan); on as well where the next one is.
     fn sheds_vlans(&self) -> bool;
@@ -64,7 +68,23 @@ pub trait Tables {
     /// Makes it where it is not there.
     fn pair(&self, key: PairKey) -> Option<&Pair>;
 
-    fn bucket(&self, vid: Vid) -> Option<&Bucket>;
+    /// Who on the wire says that he has an address.
+    fn claim(&self, key: NeighborKey) -> Option<Claim>;
+
+    fn note_claim(&self, key: NeighborKey, claim: Claim);
+
+    /// Sets [`Endpoint::CONFLICT`] from now on, before the loader does.
+    fn mark_conflict(&self, key: EndpointKey);
+
+    /// See [`note_double`]. In the kernel it has a stack of its own.
+    fn note_double(&self, taker: EndpointKey)
+    where
+        Self: Sized,
+    {
+        note_double(taker, self);
+    }
+
+    fn buckets(&self, vid: Vid) -> Option<&Buckets>;
 
     fn settings(&self) -> Option<&Settings>;
 
@@ -87,15 +107,24 @@ pub const HEAD: usize = 22;
 /// Whether a frame that is neither shed nor takes the [`shortcut`] is passed whatever is in the tables: the
 /// common case.
 #[inline(always)]
-pub fn is_plain(headers: &Headers, direction: Direction, tables: &impl Tables) -> bool {
+pub fn is_plain(
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+    tables: &impl Tables,
+) -> bool {
     match direction {
         // The constants one after the other, so that each is a branch that the verifier removes. What is
         // reflected to the trunk itself comes in again.
         Direction::Rx => {
             let is_read = tables.learns() || tables.delivers();
+            let is_again = tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED;
+            let is_claim = goes_past_the_wire(tables) && headers.protocol == Protocol::ARP;
             headers.cast == Cast::Unicast
                 && !is_read
-                && !(tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED)
+                && !is_again
+                && !is_claim
+                && !meets(frame, headers, direction, tables)
         }
         Direction::Tx => !decides(direction, tables) && !tables.learns(),
     }
@@ -116,15 +145,15 @@ pub fn classify(
     if routed != Verdict::Pass {
         return routed;
     }
-    let verdict = decide(frame, headers, direction, tables);
-    let learnt = match learnable(frame, headers) {
+    let learnt = match learnable(frame, headers, direction) {
         Some(packet) if tables.learns() => learn(&packet, direction, tables),
         _ => Verdict::Pass,
     };
-    match learnt {
-        Verdict::Pass => verdict,
-        learnt => learnt,
+    if learnt != Verdict::Pass {
+        return learnt;
     }
+    meet(frame, headers, direction, tables);
+    decide(frame, headers, direction, tables)
 }
 
 /// The first part: why nobody takes a frame, if that is sure.
@@ -151,11 +180,13 @@ pub fn shortcut(
 ) -> Verdict {
     let may = direction == Direction::Tx && tables.takes_shortcuts();
     match vid(frame, headers) {
-        // Where the device has a program, that has decided, unless the tag was among the bytes by then.
-        Some(vid) if may => match frame.stripped_tag() {
-            Some(_) if tables.parent(vid).has(Parent::PROGRAM) => Verdict::Pass,
-            _ => shortcut_of(frame, headers, vid, tables),
-        },
+        // Where the device has a program, that has decided.
+        Some(vid) if may && is_the_hosts_tag(headers) => {
+            match tables.parent(vid).has(Parent::PROGRAM) {
+                true => Verdict::Pass,
+                false => shortcut_of(frame, headers, vid, tables),
+            }
+        }
         _ => Verdict::Pass,
     }
 }
@@ -174,13 +205,43 @@ pub fn shortcut_of(
     }
 }
 
-/// Whether the next part has a say: of what leaves, by host access alone.
+/// The fourth part, which decides nothing: notes who on the wire tells the host of an address with a container's MAC.
 #[inline(always)]
-pub fn decides(direction: Direction, tables: &impl Tables) -> bool {
-    direction == Direction::Rx || tables.gives_host_access()
+pub fn meet(frame: &impl Frame, headers: &Headers, direction: Direction, tables: &impl Tables) {
+    match vid(frame, headers) {
+        Some(vid) if meets(frame, headers, direction, tables) => {
+            ingress::meet(frame, headers, vid, tables);
+        }
+        _ => {}
+    }
 }
 
-/// The third part, over all other frames.
+/// Whether that part has a say: of ARP and of neighbour discovery, where there is host access. Not behind extension
+/// headers, with which nobody sends the latter.
+#[inline(always)]
+pub fn meets(
+    frame: &impl Frame,
+    headers: &Headers,
+    direction: Direction,
+    tables: &impl Tables,
+) -> bool {
+    const ICMPV6: u8 = 58;
+    let may = direction == Direction::Rx && tables.gives_host_access();
+    match headers.protocol {
+        _ if !may || headers.cast != Cast::Unicast => false,
+        Protocol::ARP => true,
+        Protocol::IPV6 => frame.whole().read(headers.network + 6) == Some([ICMPV6]),
+        _ => false,
+    }
+}
+
+/// Whether the next part has a say: of what leaves, by host access, or to see who is new where frames are shed.
+#[inline(always)]
+pub fn decides(direction: Direction, tables: &impl Tables) -> bool {
+    direction == Direction::Rx || tables.gives_host_access() || tables.sheds_vlans()
+}
+
+/// The last part, over all other frames.
 #[inline(always)]
 pub fn decide(
     frame: &impl Frame,
@@ -195,11 +256,12 @@ pub fn decide(
     }
 }
 
-/// The shortcut by the router's word: a packet to [`learn`] from.
+/// The third part, the shortcut by the router's word: a packet to [`learn`] from.
 #[inline(always)]
-pub fn learnable(frame: &impl Frame, headers: &Headers) -> Option<Packet> {
+pub fn learnable(frame: &impl Frame, headers: &Headers, direction: Direction) -> Option<Packet> {
     let is_ip = matches!(headers.protocol, Protocol::IPV4 | Protocol::IPV6);
-    if headers.cast != Cast::Unicast || !is_ip {
+    let may = direction == Direction::Rx || is_the_hosts_tag(headers);
+    if headers.cast != Cast::Unicast || !is_ip || !may {
         return None;
     }
     Packet::read(frame, headers, vid(frame, headers)?)
@@ -209,6 +271,30 @@ pub fn learnable(frame: &impl Frame, headers: &Headers) -> Option<Packet> {
 #[inline(always)]
 fn vid(frame: &impl Frame, headers: &Headers) -> Option<Vid> {
     headers.vlan.vid().filter(|_| frame.len() >= HEAD)
+}
+
+/// Whether a frame that leaves has the VLAN of the device that it came by: its tag is in metadata, or it has none.
+/// What is among the bytes there is what a container wrote, and no switch would take an untagged port's word for a
+/// VLAN.
+#[inline(always)]
+fn is_the_hosts_tag(headers: &Headers) -> bool {
+    headers.network == Headers::ETHERNET && !headers.protocol.is_stacked()
+}
+
+/// Whether anything goes to a taker past the wire, where somebody may have the address as well.
+#[inline(always)]
+fn goes_past_the_wire(tables: &impl Tables) -> bool {
+    tables.gives_host_access() || tables.takes_shortcuts() || tables.learns()
+}
+
+/// Whether somebody on the wire says that he has an address. Not one who has turned out to be here: a device's new
+/// MAC is on the wire before the tables have it.
+#[inline(always)]
+fn is_claimed(key: NeighborKey, tables: &impl Tables) -> bool {
+    let Some(claim) = tables.claim(key) else {
+        return false;
+    };
+    tables.endpoint(key.endpoint(claim.mac)).is_none()
 }
 
 /// The heartbeat of tables that are kept true and lack nothing of a kind, as [`Settings::incomplete`] has it.

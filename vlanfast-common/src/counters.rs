@@ -4,7 +4,7 @@ use crate::{Cast, Reason, Verdict, Wire};
 
 /// One value of the per-CPU array `COUNTERS`, whose key is a [`Vlan`](crate::Vlan).
 ///
-/// 136 bytes, host byte order; every field is a total since the map was made, and those that every frame
+/// 144 bytes, host byte order; every field is a total since the map was made, and those that every frame
 /// adds to are the first cache line. Only its own CPU writes a value, with softirqs off, so plain additions
 /// lose nothing.
 #[repr(C)]
@@ -41,9 +41,9 @@ pub struct Tally {
 }
 
 const SIZE: usize = if cfg!(feature = "next-layout") {
-    144
+    152
 } else {
-    136
+    144
 };
 const _: () = assert!(size_of::<Counters>() == SIZE);
 

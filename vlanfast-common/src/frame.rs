@@ -1,5 +1,7 @@
 //! What a hook offers of a frame. The only thing, beside acting on a verdict, that differs by hook.
 
+use crate::{Headers, Message, Repeated, Vid, repeated};
+
 /// An Ethernet frame as a hook sees it: bytes from the destination MAC on, without FCS.
 pub trait Frame {
     /// See [`Frame::whole`].
@@ -20,6 +22,25 @@ pub trait Frame {
 
     /// How many wire packets the buffer stands for, where GRO or GSO made it one of several.
     fn segments(&self) -> Option<Segments>;
+
+    /// The headers that each packet of such a buffer repeats. A hook where that is too much for every
+    /// place that asks has a function of its own for it.
+    #[inline(always)]
+    fn repeated(&self, headers: &Headers) -> Repeated
+    where
+        Self: Sized,
+    {
+        repeated(self, headers)
+    }
+
+    /// What it says of addresses. A hook whose stack has no room for reading it has a function of its own for it.
+    #[inline(always)]
+    fn message(&self, headers: &Headers, vid: Vid) -> Message
+    where
+        Self: Sized,
+    {
+        Message::of(self, headers, vid)
+    }
 
     /// No bytes at all.
     fn is_empty(&self) -> bool {
@@ -56,6 +77,11 @@ pub struct Segments {
     pub count: u32,
     /// `gso_size`: payload bytes of each segment but the last.
     pub size: u32,
+}
+
+impl Segments {
+    /// A `gso_size` that is none: each fragment of the buffer is a packet's payload, of any size (SCTP).
+    pub const BY_FRAGMENTS: u32 = 0xffff;
 }
 
 /// A frame in ordinary memory: what tests, fuzzers and tools hand in.

@@ -15,6 +15,7 @@ mod counters;
 mod detour;
 mod flow;
 mod frame;
+mod message;
 mod packet;
 mod pair;
 mod parse;
@@ -22,7 +23,6 @@ mod pulse;
 mod routed;
 mod settings;
 mod shared;
-mod sought;
 mod storm;
 mod tables;
 mod uniform;
@@ -32,13 +32,14 @@ mod wire;
 
 pub use addr::{Mac, Vid};
 pub use classify::{
-    HEAD, Tables, classify, decide, decides, heartbeat, is_plain, learn, learnable, shed, shortcut,
-    shortcut_of,
+    HEAD, Tables, classify, decide, decides, heartbeat, is_plain, learn, learnable, meet, meets,
+    note_double, shed, shortcut, shortcut_of,
 };
 pub use counters::{Counters, Direction, Tally};
 pub use detour::{Detour, detour};
 pub use flow::{ANSWER, Arrival, CANDIDATE, Flow, FlowState, IDLE, LATE, Step};
 pub use frame::{Bytes, Frame, Segments, Tag};
+pub use message::{Message, Sought, hides};
 pub use packet::{FlowKey, Packet};
 pub use pair::{Pair, PairKey};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
@@ -47,10 +48,9 @@ pub use routed::{Hop, Network, ends, fits, longest};
 pub use settings::{
     IngressReason, Policy, Settings, Shed, Shortcut, Source, SourceState, SourceStatus, Status,
 };
-pub use sought::{Sought, announces, sought};
-pub use storm::Bucket;
-pub use tables::{Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent, Route};
+pub use storm::{Bucket, Buckets};
+pub use tables::{Claim, Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent, Route};
 pub use uniform::Uniform;
 pub use verdict::{Reason, Verdict};
 pub use way::Way;
-pub use wire::{Wire, wire};
+pub use wire::{Repeated, Wire, repeated, wire};

@@ -1,7 +1,7 @@
 //! What a router does to a packet that it forwards (RFC 1812 clause 5.2, RFC 8200 clause 3), and which packets
 //! are left to a real one.
 
-use crate::{Frame, Headers, NeighborKey, Protocol, Vid, wire::repeated};
+use crate::{Frame, Headers, NeighborKey, Protocol, Vid};
 
 /// What a network header says of a packet that a hop changes in nothing but its TTL or hop limit.
 pub struct Network {
@@ -98,8 +98,9 @@ pub fn longest(frame: &impl Frame, headers: &Headers) -> Option<usize> {
     match frame.segments() {
         None => Some(frame.len().saturating_sub(headers.network)),
         Some(segments) => {
-            let repeated = repeated(frame.whole(), headers)?;
-            Some(repeated.end - headers.network + segments.size as usize)
+            let repeated = frame.whole().repeated(headers);
+            let longest = repeated.end - headers.network + segments.size as usize;
+            repeated.is_whole.then_some(longest)
         }
     }
 }

@@ -46,13 +46,15 @@ const _: () = assert!(size_of::<Settings>() == 64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// 1: group frames with one known taker go to that alone.
-    pub steer: u32,
-    /// How many broadcasts/s for absent hosts a VLAN takes; 0 is no limit.
+    pub steer: u16,
+    /// 1: decide and count, and change no packet.
+    pub dry_run: u16,
+    /// How many requests/s for an address, which go to everyone, a VLAN takes; 0 is no limit.
     pub storm_limit: u32,
     /// A [`Shed`].
     pub shed: u32,
-    /// 1: decide and count, and change no packet.
-    pub dry_run: u32,
+    /// How many other group frames/s a VLAN takes; 0 is no limit.
+    pub group_limit: u32,
     /// 1: there are VLANs with [`Parent::HOST_ACCESS`](crate::Parent::HOST_ACCESS), or may be.
     pub host_access: u32,
     /// A [`Shortcut`].
@@ -157,7 +159,11 @@ pub struct Status {
     pub stacked: u32,
     /// Routes that found no room in the map.
     pub routes_left_out: u32,
-    pub reserved: [u32; 3],
+    /// Endpoints and addresses that are left out because their owners have more than their share, and the namespace
+    /// with most of them, as [`Endpoint::nsid`](crate::Endpoint::nsid) has it.
+    pub endpoints_over: u32,
+    pub addresses_over: u32,
+    pub most_over: i32,
 }
 
 /// What one source of state is up to. 16 bytes.
@@ -266,6 +272,8 @@ pub enum IngressReason {
     ForeignXdp = 5,
     /// The NIC takes the tag out, and its driver refuses to leave it there.
     KeepsOffload = 6,
+    /// The NIC merges packets before anything sees them, and can't do so for XDP.
+    CostsOffloads = 7,
 }
 
 impl IngressReason {
@@ -279,6 +287,7 @@ impl IngressReason {
             4 => Self::NoNativeXdp,
             5 => Self::ForeignXdp,
             6 => Self::KeepsOffload,
+            7 => Self::CostsOffloads,
             _ => return None,
         })
     }
@@ -293,6 +302,7 @@ impl IngressReason {
             Self::NoNativeXdp => "no-native-xdp",
             Self::ForeignXdp => "foreign-xdp",
             Self::KeepsOffload => "keeps-offload",
+            Self::CostsOffloads => "costs-offloads",
         }
     }
 }

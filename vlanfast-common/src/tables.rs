@@ -8,7 +8,7 @@ use crate::{Mac, Vid};
 /// Changes whenever the meaning of a map that outlives the process (`COUNTERS`, `SETTINGS`) does.
 ///
 /// A map of another layout is never read: it is made anew.
-pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 4 } else { 3 };
+pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 5 } else { 4 };
 
 /// A value of the array `VLANS`, whose key is the VID: the device that the host has for the VLAN.
 ///
@@ -50,16 +50,31 @@ impl Parent {
 
     /// What leaves by the device meets a program of ours there: for the shortcut, the trunk need not ask again.
     pub const PROGRAM: u32 = 1 << 8;
+    /// A filter with an action, or a program of someone else's, takes frames of it.
+    pub const FILTERS: u32 = 1 << 9;
+    /// A packet socket takes frames of one EtherType of it.
+    pub const SOCKETS: u32 = 1 << 10;
+    /// The kernel has a receiver on it that no namespace shows.
+    pub const UNSEEN: u32 = 1 << 11;
+    /// A macvlan in mode source is on it, which takes frames by their sender.
+    pub const SOURCE: u32 = 1 << 12;
+    /// Takers of it found no room in `ENDPOINTS`.
+    pub const LEFT_OUT: u32 = 1 << 13;
+    /// Addresses of it found no room in `NEIGHBORS`, though their takers had not used up their share.
+    pub const SHORT: u32 = 1 << 14;
 
-    /// There are takers that the tables can't have: nothing is shed.
-    pub const LISTENERS: u32 = Self::PORT | Self::IPVLAN | Self::GREEDY | Self::NESTED;
+    /// There are takers that the tables can't have, of any frame.
+    pub const LISTENERS: u32 =
+        Self::PORT | Self::IPVLAN | Self::GREEDY | Self::NESTED | Self::FILTERS | Self::SOCKETS;
     /// On the trunk itself: there are takers of tagged frames that the tables can't have. A guest's VLANs are
     /// its own.
-    pub const TAGGED: u32 = Self::LISTENERS | Self::GUESTS;
+    pub const TAGGED: u32 = Self::LISTENERS | Self::GUESTS | Self::UNSEEN | Self::SOURCE;
     /// Nothing is steered.
     pub const ALONE: u32 = Self::LISTENERS | Self::PROMISCUOUS;
-    /// There may be addresses that the tables can't have: no storm limit.
-    pub const UNLIMITED: u32 = Self::ALONE | Self::GUESTS;
+    /// There may be takers that the tables don't have: nothing is shed.
+    pub const UNSHED: u32 = Self::ALONE | Self::UNSEEN | Self::SOURCE | Self::LEFT_OUT;
+    /// There may be addresses that the tables don't have: no storm limit.
+    pub const UNLIMITED: u32 = Self::ALONE | Self::GUESTS | Self::UNSEEN | Self::SHORT;
 
     pub const fn has(&self, flags: u32) -> bool {
         self.flags & flags != 0
@@ -122,13 +137,25 @@ impl Endpoint {
     pub const HOST: u16 = 1;
     /// A macvtap.
     pub const MACVTAP: u16 = 2;
-    /// Another device of the VLAN has the same MAC.
+    /// Another device of the VLAN has the same MAC, or somebody on the wire; of the latter, the programs note it, too.
     pub const CONFLICT: u16 = 4;
     /// A macvlan without an address.
     pub const SILENT: u16 = 8;
+    /// It is down, and takes nothing until it is up; another with its MAC that is up has its place.
+    pub const DOWN: u16 = 16;
 
-    pub const fn has(&self, flag: u16) -> bool {
-        self.flags & flag != 0
+    /// A [`mode`](Self::mode): whatever is sent goes by the switch, which sends it back.
+    pub const VEPA: u16 = 2;
+
+    pub const fn has(&self, flags: u16) -> bool {
+        self.flags & flags != 0
+    }
+
+    /// Whether it is a container's, and in use, so that whoever sends with its MAC from the wire is someone else. One
+    /// without an address stands by for him, as keepalived's on a backup does.
+    #[inline(always)]
+    pub const fn uses_its_mac(&self) -> bool {
+        !self.is_of_the_host() && !self.has(Self::SILENT | Self::DOWN)
     }
 
     /// The host's own, or a macvlan that it has for itself. A virtual machine is another host.
@@ -146,7 +173,7 @@ pub struct NeighborKey {
     pub address: [u8; 16],
     /// The VID; 0 for untagged traffic; [`NeighborKey::ANYWHERE`].
     pub vid: u16,
-    /// 4 or 6.
+    /// 4 or 6; 0 of a MAC, which only `CLAIMS` has.
     pub version: u16,
 }
 
@@ -189,6 +216,39 @@ impl NeighborKey {
         }
     }
 
+    /// The key in `CLAIMS` of a MAC, where somebody on the wire has that of a taker.
+    #[inline(always)]
+    pub const fn of_mac(key: EndpointKey) -> Self {
+        let [a, b, c, d, e, f] = key.mac;
+        Self {
+            address: [a, b, c, d, e, f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            vid: key.vid,
+            version: 0,
+        }
+    }
+
+    /// Whose MAC it is, if it is one's.
+    pub const fn taker(&self) -> Option<EndpointKey> {
+        let [a, b, c, d, e, f, ..] = self.address;
+        let taker = EndpointKey {
+            vid: self.vid,
+            mac: [a, b, c, d, e, f],
+        };
+        if self.version == 0 { Some(taker) } else { None }
+    }
+
+    /// The VLAN of an address that is on one; [`NeighborKey::ANYWHERE`] is none.
+    #[inline(always)]
+    pub const fn vid(&self) -> Vid {
+        Vid::from_tci(self.vid)
+    }
+
+    /// The key of who has a MAC on the address's VLAN.
+    #[inline(always)]
+    pub const fn endpoint(&self, mac: [u8; 6]) -> EndpointKey {
+        EndpointKey { vid: self.vid, mac }
+    }
+
     pub fn address(&self) -> IpAddr {
         let [a, b, c, d, ..] = self.address;
         match self.version {
@@ -212,10 +272,39 @@ impl Neighbor {
     pub const DOWN: u16 = 2;
     /// Another device of the VLAN has the same address, or the same MAC as its owner.
     pub const CONFLICT: u16 = 1;
+    /// Nobody has vouched for its taker yet: somebody on the wire may have the address.
+    pub const UNSURE: u16 = 4;
+    /// Somebody on the wire has said that he has it.
+    pub const FOREIGN: u16 = 8;
+    /// Docker has given it to its taker: whoever else claims it is wrong.
+    pub const ASSIGNED: u16 = 16;
+
+    /// Nothing is taken to its taker past the wire.
+    pub const UNCERTAIN: u16 = Self::CONFLICT | Self::DOWN | Self::UNSURE | Self::FOREIGN;
 
     pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
+
+    /// Whether a flag says that its taker may not have it alone. What others say counts for nothing where Docker has
+    /// given it to him.
+    #[inline(always)]
+    pub const fn is_doubted(&self, flags: u16) -> bool {
+        let others = Self::UNSURE | Self::FOREIGN;
+        self.has(flags & !others) || self.has(flags & others) && !self.has(Self::ASSIGNED)
+    }
+}
+
+/// A value of the hash `CLAIMS`, whose key is an address that `NEIGHBORS` has, or the MAC of a taker: who on the wire
+/// says that he has it. 16 bytes. The programs write it, and the loader takes it out.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// When he said so last, in nanoseconds of CLOCK_MONOTONIC, to about 10 ms.
+    pub heard: u64,
+    /// In the order of the wire.
+    pub mac: [u8; 6],
+    pub reserved: u16,
 }
 
 /// A value of the hash `ROUTES`: the taker on another VLAN of the address that a [`NeighborKey`] names on the
@@ -234,11 +323,12 @@ const _: () = assert!(size_of::<EndpointKey>() == 8);
 const _: () = assert!(size_of::<Endpoint>() == 16);
 const _: () = assert!(size_of::<NeighborKey>() == 20);
 const _: () = assert!(size_of::<Neighbor>() == 8);
+const _: () = assert!(size_of::<Claim>() == 16);
 const _: () = assert!(size_of::<Route>() == 8);
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route};
+    use super::{Claim, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route};
 
     // SAFETY: `repr(C)`, numbers and bytes alone, and the sizes above leave no room for padding.
     unsafe impl aya::Pod for Parent {}
@@ -250,6 +340,8 @@ mod pod {
     unsafe impl aya::Pod for NeighborKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Neighbor {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Claim {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Route {}
 }

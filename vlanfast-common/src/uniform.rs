@@ -1,8 +1,8 @@
 //! Tables that answer every question alike: what property tests and fuzzers hand in.
 
 use crate::{
-    Bucket, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey, Parent,
-    Policy, Route, Settings, Shed, Shortcut, Tables, Vid,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey,
+    Parent, Policy, Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
 /// The same answer whatever the key.
@@ -16,7 +16,8 @@ pub struct Uniform {
     pub route: Option<Route>,
     pub flow: Flow,
     pub pair: Pair,
-    pub bucket: Bucket,
+    pub claim: Option<Claim>,
+    pub buckets: Buckets,
     pub now: u64,
 }
 
@@ -27,6 +28,10 @@ impl Tables for Uniform {
 
     fn storm_limit(&self) -> u32 {
         self.policy.storm_limit
+    }
+
+    fn group_limit(&self) -> u32 {
+        self.policy.group_limit
     }
 
     fn sheds_vlans(&self) -> bool {
@@ -87,8 +92,16 @@ impl Tables for Uniform {
         Some(&self.pair)
     }
 
-    fn bucket(&self, _vid: Vid) -> Option<&Bucket> {
-        Some(&self.bucket)
+    fn claim(&self, _key: NeighborKey) -> Option<Claim> {
+        self.claim
+    }
+
+    fn note_claim(&self, _key: NeighborKey, _claim: Claim) {}
+
+    fn mark_conflict(&self, _key: EndpointKey) {}
+
+    fn buckets(&self, _vid: Vid) -> Option<&Buckets> {
+        Some(&self.buckets)
     }
 
     fn settings(&self) -> Option<&Settings> {

@@ -39,6 +39,7 @@ impl Verdict {
             Self::Pass => 0,
             Self::Disputed => kind(1),
             Self::Steer { mac } => kind(2) | mac.to_bits(),
+            Self::Drop(Reason::Group) => kind(13),
             Self::Drop(reason) => kind(3 + reason as u64),
             Self::Again => kind(7),
             Self::Reflect { mac } => kind(8) | mac.to_bits(),
@@ -57,7 +58,7 @@ impl Verdict {
         match bits >> 60 {
             1 => Self::Disputed,
             2 => Self::Steer { mac },
-            // As `to_bits` has it, by the numbers of `Reason`.
+            // As `to_bits` has it, by the numbers of `Reason` up to where others had taken the next.
             3 => Self::Drop(Reason::Storm),
             4 => Self::Drop(Reason::ShedVlan),
             5 => Self::Drop(Reason::ShedMac),
@@ -70,6 +71,7 @@ impl Verdict {
             12 => Self::Deliver {
                 ifindex: bits as u32,
             },
+            13 => Self::Drop(Reason::Group),
             _ => Self::Pass,
         }
     }
@@ -84,7 +86,7 @@ const fn kind(number: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Reason {
-    /// It asks for an absent host, and the VLAN had its share of those.
+    /// It asks everyone for an address, and the VLAN had its share of those.
     Storm = 0,
     /// The host has no device for its VLAN.
     ShedVlan = 1,
@@ -92,10 +94,18 @@ pub enum Reason {
     ShedMac = 2,
     /// It took the shortcut as well as the way by the router, and comes back from there.
     Returned = 3,
+    /// It is for everyone for any other reason, and the VLAN had its share of those.
+    Group = 4,
 }
 
 impl Reason {
-    pub const ALL: [Self; 4] = [Self::Storm, Self::ShedVlan, Self::ShedMac, Self::Returned];
+    pub const ALL: [Self; 5] = [
+        Self::Storm,
+        Self::ShedVlan,
+        Self::ShedMac,
+        Self::Returned,
+        Self::Group,
+    ];
 
     /// The word in `counters` and in metrics.
     pub const fn name(self) -> &'static str {
@@ -104,6 +114,7 @@ impl Reason {
             Self::ShedVlan => "shed_vlan",
             Self::ShedMac => "shed_mac",
             Self::Returned => "returned",
+            Self::Group => "group",
         }
     }
 }

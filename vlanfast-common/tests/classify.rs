@@ -25,11 +25,15 @@ fn group_frames() -> impl Strategy<Value = Vec<u8>> {
         ],
     ]
     .concat();
-    let arp = [
-        &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1][..],
-        &[2, 0, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2],
-    ]
-    .concat();
+    // From an address that the sender has, as far as the tables know, and from another's.
+    let [arp, contradicting] = [[1, 2], [0, 1]].map(|[a, b]| {
+        [
+            &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1][..],
+            &[2, 0, 0, 0, a, b, 10, 0, 0, 1],
+            &[0, 0, 0, 0, 0, 0, 10, 0, 0, 2],
+        ]
+        .concat()
+    });
     let mut reply = [
         &[8, 0, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1][..],
         &[0xff; 4],
@@ -37,7 +41,12 @@ fn group_frames() -> impl Strategy<Value = Vec<u8>> {
     ]
     .concat();
     reply.resize(80, 7);
-    let message = prop_oneof![2 => Just(solicitation), 2 => Just(arp), 1 => Just(reply)];
+    let message = prop_oneof![
+        2 => Just(solicitation),
+        2 => Just(arp),
+        1 => Just(contradicting),
+        1 => Just(reply),
+    ];
     let spoilt = (
         message,
         any::<prop::sample::Index>(),
@@ -60,22 +69,28 @@ fn group_frames() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn tables() -> impl Strategy<Value = Uniform> {
-    let policy = (0..2u32, 0..3u32, 0..3u32, 0..2u32);
-    let flags = prop_oneof![4 => Just(Parent::UP), 1 => 0..128u32];
+    let policy = (0..2u16, 0..3u32, 0..3u32, 0..3u32, 0..2u32);
+    let flags = prop_oneof![4 => Just(Parent::UP), 1 => 0..1u32 << 15];
     let parent = (prop_oneof![1 => Just(0), 4 => Just(3u32)], flags);
     let often = || prop::bool::weighted(0.8);
     let seldom = prop::bool::weighted(0.2);
-    let conflict = prop_oneof![4 => Just(0), 1 => Just(Neighbor::CONFLICT)];
+    let conflict = prop_oneof![4 => Just(0), 1 => 0..32u16];
     let nsid = prop_oneof![Just(Endpoint::OWN_NAMESPACE), Just(3)];
     let taker = (seldom, (0..8u16, nsid), any::<bool>(), conflict);
     let settings = (often(), prop_oneof![4 => Just(0), 1 => 0..16u32]);
     (policy, parent, taker, settings).prop_map(
-        |((steer, storm_limit, shed, deliver), (ifindex, flags), taker, (alive, incomplete))| {
+        |(
+            (steer, storm_limit, group_limit, shed, deliver),
+            (ifindex, flags),
+            taker,
+            (alive, incomplete),
+        )| {
             let (has_endpoint, (endpoint, nsid), has_neighbor, neighbor) = taker;
             Uniform {
                 policy: Policy {
                     steer,
                     storm_limit,
+                    group_limit,
                     shed,
                     deliver,
                     ..Policy::default()
@@ -121,7 +136,10 @@ proptest! {
             prop_assert!(headers.cast != Cast::Unicast);
             prop_assert!(tables.policy.steer == 1 && tables.settings.heartbeat > tables.now);
             prop_assert!(!tables.parent.has(Parent::ALONE) && tables.parent.ifindex != 0);
-            prop_assert!(tables.neighbor.is_some() || tables.endpoint.is_some());
+            prop_assert!(tables.neighbor.is_some());
+            let doubts = Neighbor::CONFLICT | Neighbor::DOWN | Neighbor::FOREIGN;
+            prop_assert!(tables.neighbor.is_none_or(|taker| !taker.is_doubted(doubts)));
+            prop_assert!(tables.endpoint.is_none(), "the sender is one of ours");
             prop_assert!(!mac.is_group() || tables.neighbor.is_none());
         }
     }
@@ -137,8 +155,9 @@ proptest! {
         match reason {
             Reason::Storm => {
                 prop_assert!(headers.cast != Cast::Unicast && tables.policy.storm_limit > 0);
-                prop_assert!(tables.neighbor.is_none() && !tables.parent.has(Parent::UNLIMITED));
-                prop_assert!(tables.settings.incomplete & Settings::NEIGHBORS == 0);
+                prop_assert!(!tables.parent.has(Parent::UNLIMITED));
+                let is_complete = tables.settings.incomplete & Settings::NEIGHBORS == 0;
+                prop_assert!(tables.neighbor.is_some() || is_complete);
             }
             Reason::ShedVlan => {
                 prop_assert!(tables.policy.shed > 0 && tables.parent.ifindex == 0);
@@ -148,6 +167,10 @@ proptest! {
                 prop_assert!(headers.cast == Cast::Unicast && tables.policy.shed == 2);
                 prop_assert!(tables.endpoint.is_none());
                 prop_assert!(tables.settings.incomplete & Settings::ENDPOINTS == 0);
+            }
+            Reason::Group => {
+                prop_assert!(headers.cast != Cast::Unicast && tables.policy.group_limit > 0);
+                prop_assert!(!tables.parent.has(Parent::UNLIMITED));
             }
             Reason::Returned => prop_assert!(false, "nothing is learnt here"),
         }

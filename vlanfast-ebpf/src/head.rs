@@ -1,9 +1,9 @@
 //! The start of a frame, read straight from memory.
 
-use core::hint::assert_unchecked;
+use core::{hint::assert_unchecked, mem::MaybeUninit};
 
 use aya_ebpf::cty::{c_long, c_void};
-use vlanfast_common::{Frame, HEAD, Segments, Tag};
+use vlanfast_common::{Frame, HEAD, Headers, Message, Segments, Tag, Vid};
 
 /// A frame whose first `LENGTH` bytes were checked at once, and are read without another check.
 pub struct Head<'a, F, const LENGTH: usize = HEAD> {
@@ -54,6 +54,11 @@ impl<F: Frame, const LENGTH: usize> Frame for Head<'_, F, LENGTH> {
     #[inline(always)]
     fn segments(&self) -> Option<Segments> {
         self.frame.segments()
+    }
+
+    #[inline(always)]
+    fn message(&self, headers: &Headers, vid: Vid) -> Message {
+        self.frame.message(headers, vid)
     }
 }
 
@@ -113,13 +118,15 @@ pub unsafe fn load<const N: usize>(address: usize, even: bool) -> [u8; N] {
 }
 
 /// A buffer that `fill` has filled, if it says 0. Aligned, so that LLVM compares words in it, and does not
-/// spread single bytes over registers and stack.
+/// spread single bytes over registers and stack; not cleared, because the verifier would tell cleared bytes from
+/// filled ones, and go through all that follows once more.
 #[inline(always)]
 pub fn filled<const N: usize>(fill: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<[u8; N]> {
     #[repr(C, align(8))]
     struct Aligned<T>(T);
 
-    let mut buffer = Aligned([0; N]);
-    let result = fill((&raw mut buffer).cast(), N as u32);
-    (result == 0).then_some(buffer.0)
+    let mut buffer = MaybeUninit::<Aligned<[u8; N]>>::uninit();
+    let result = fill(buffer.as_mut_ptr().cast(), N as u32);
+    // SAFETY: 0 says that all of it was filled.
+    (result == 0).then(|| unsafe { buffer.assume_init() }.0)
 }

@@ -6,6 +6,7 @@
 mod count;
 mod head;
 mod maps;
+mod meet;
 mod parent;
 mod report;
 mod tables;
@@ -18,11 +19,10 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use head::Head;
-use maps::PACKET;
 use tables::Maps;
 use vlanfast_common::{
-    Direction, Frame, HEAD, Headers, Protocol, Tables, Verdict, decide, decides, is_plain, learn,
-    learnable, parse, shed, shortcut, wire,
+    Direction, Frame, HEAD, Headers, Packet, Protocol, Tables, Verdict, decide, decides, is_plain,
+    learn, learnable, parse, shed, shortcut, wire,
 };
 
 /// Ingress, before the kernel has made an skb of the frame.
@@ -38,11 +38,15 @@ pub fn vlanfast_xdp(ctx: XdpContext) -> u32 {
 fn receive(ctx: &XdpContext) -> u32 {
     let frame = xdp::XdpFrame::new(ctx);
     let headers = headers(&frame, frame.head());
-    if !is_plain(&headers, Direction::Rx, &Maps::XDP) {
+    if !is_plain(&frame, &headers, Direction::Rx, &Maps::XDP) {
         let headers = report::unknown(headers.to_bits());
-        let mut verdict = decide_xdp(ctx.ctx, headers);
-        if Maps::XDP.learns() && learnable_xdp(ctx.ctx, headers) {
-            verdict = learn_packet(Direction::Rx, verdict);
+        let mut verdict = Verdict::Pass.to_bits();
+        if Maps::XDP.learns() {
+            verdict = learn_xdp(ctx.ctx, headers);
+        }
+        if verdict == Verdict::Pass.to_bits() {
+            meet::xdp(ctx, &frame, headers);
+            verdict = decide_xdp(ctx.ctx, headers);
         }
         return finish_xdp(ctx.ctx, headers, report::unknown(verdict));
     }
@@ -90,14 +94,15 @@ fn skb(ctx: &TcContext, direction: Direction) -> i32 {
     }
     let frame = tc::SkbFrame::new(ctx);
     let headers = headers(&frame, frame.head());
-    if !is_plain(&headers, direction, &Maps::TC) {
+    if !is_plain(&frame, &headers, direction, &Maps::TC) {
         let headers = report::unknown(headers.to_bits());
-        let mut verdict = match decides(direction, &Maps::TC) {
-            true => decide_skb(ctx.skb.skb, headers, direction),
-            false => Verdict::Pass.to_bits(),
-        };
-        if Maps::TC.learns() && learnable_skb(ctx.skb.skb, headers, direction) {
-            verdict = learn_packet(direction, verdict);
+        let mut verdict = Verdict::Pass.to_bits();
+        if Maps::TC.learns() {
+            verdict = learn_skb(ctx.skb.skb, headers, direction);
+        }
+        if verdict == Verdict::Pass.to_bits() && decides(direction, &Maps::TC) {
+            meet::skb(ctx, &frame, headers, direction);
+            verdict = decide_skb(ctx.skb.skb, headers, direction);
         }
         let verdict = report::unknown(verdict);
         return finish_skb(ctx.skb.skb, headers, verdict, direction);
@@ -138,9 +143,10 @@ fn decide_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
 }
 
 #[inline(never)]
-fn learnable_xdp(ctx: *mut xdp_md, headers: u64) -> bool {
+fn learn_xdp(ctx: *mut xdp_md, headers: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
-    hand_over(xdp::XdpFrame::new(&ctx).head(), headers)
+    let frame = xdp::XdpFrame::new(&ctx);
+    learn_head(frame.head(), headers, Direction::Rx, &Maps::XDP)
 }
 
 #[inline(never)]
@@ -182,7 +188,11 @@ fn decide_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
     let ctx = TcContext::new(skb);
     pull_head(&ctx);
     let frame = tc::SkbFrame::new(&ctx);
-    decide_head(frame.head(), headers, direction, &Maps::TC)
+    let verdict = decide_head(frame.head(), headers, direction, &Maps::TC);
+    match direction == Direction::Tx && frame.is_disguised() {
+        true => Verdict::Pass.to_bits(),
+        false => verdict,
+    }
 }
 
 /// What the hook returns for a packet that takes the shortcut; 0 for one that does not. The usual packet's
@@ -194,7 +204,7 @@ fn shortcut_skb(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     pull_head(&ctx);
     let frame = tc::SkbFrame::new(&ctx);
-    let Some(head) = frame.head() else {
+    let Some(head) = frame.head().filter(|_| !frame.is_disguised()) else {
         return 0;
     };
     let headers = parse(&head);
@@ -226,14 +236,43 @@ fn take_shortcut(ctx: &TcContext, frame: &impl Frame, headers: &Headers) -> i32 
     }
 }
 
+/// What is read and what is learnt from it need a stack each.
 #[inline(never)]
-fn learnable_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> bool {
-    let ctx = TcContext::new(skb);
-    // Of what came in it has been done for the decision.
-    if direction == Direction::Tx {
-        pull_head(&ctx);
+fn learn_skb(skb: *mut __sk_buff, headers: u64, direction: Direction) -> u64 {
+    let mut packet = Packet::default();
+    match packet_skb(skb, headers, direction, &mut packet) {
+        true => learn_packet(&packet, direction),
+        false => Verdict::Pass.to_bits(),
     }
-    hand_over(tc::SkbFrame::new(&ctx).head(), headers)
+}
+
+/// Reads a packet to learn from; whether it is one.
+#[inline(never)]
+fn packet_skb(
+    skb: *mut __sk_buff,
+    headers: u64,
+    direction: Direction,
+    packet: &mut Packet,
+) -> bool {
+    let ctx = TcContext::new(skb);
+    pull_head(&ctx);
+    let frame = tc::SkbFrame::new(&ctx);
+    if direction == Direction::Tx && frame.is_disguised() {
+        return false;
+    }
+    let headers = Headers::from_bits(headers);
+    let read = frame
+        .head()
+        .and_then(|head| learnable(&head, &headers, direction));
+    if let Some(read) = read {
+        *packet = read;
+    }
+    read.is_some()
+}
+
+#[inline(never)]
+fn learn_packet(packet: &Packet, direction: Direction) -> u64 {
+    learn(packet, direction, &Maps::TC).to_bits()
 }
 
 /// Some drivers leave no more than the addresses in one piece with the skb.
@@ -295,31 +334,18 @@ fn decide_head<F: Frame>(
     verdict.to_bits()
 }
 
-/// Leaves a packet for [`learn_packet`], where it is one to learn from.
+/// The verdict by the router's word.
 #[inline(always)]
-fn hand_over<F: Frame>(head: Option<Head<'_, F>>, headers: u64) -> bool {
+fn learn_head<F: Frame>(
+    head: Option<Head<'_, F>>,
+    headers: u64,
+    direction: Direction,
+    maps: &Maps,
+) -> u64 {
     let headers = Headers::from_bits(headers);
-    let packet = head.and_then(|head| learnable(&head, &headers));
-    match (packet, PACKET.get_ptr_mut(0)) {
-        (Some(packet), Some(place)) => {
-            // SAFETY: the value belongs to this CPU, which runs our programs one after the other.
-            unsafe { *place = packet };
-            true
-        }
-        _ => false,
-    }
-}
-
-#[inline(never)]
-fn learn_packet(direction: Direction, verdict: u64) -> u64 {
-    let learnt = match PACKET.get(0) {
-        Some(packet) => learn(packet, direction, &Maps::TC),
-        None => Verdict::Pass,
-    };
-    match learnt {
-        Verdict::Pass => verdict,
-        learnt => learnt.to_bits(),
-    }
+    let packet = head.and_then(|head| learnable(&head, &headers, direction));
+    let learnt = packet.map_or(Verdict::Pass, |packet| learn(&packet, direction, maps));
+    learnt.to_bits()
 }
 
 /// Counts a plain frame: whether this is a dry run would be two instructions more, and no difference.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use vlanfast_common::{
-    Bucket, Counters, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Packet, Pair,
+    Buckets, Claim, Counters, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair,
     PairKey, Parent, Route, Settings, Status, Vlan, Way,
 };
 
@@ -40,6 +40,10 @@ pub static ROUTES: HashMap<NeighborKey, Route> = HashMap::with_max_entries(65_53
 
 // Kept by the programs. The loader sets the size.
 
+/// Who on the wire says that he has an address of `NEIGHBORS`.
+#[map]
+pub static CLAIMS: LruHashMap<NeighborKey, Claim> = LruHashMap::with_max_entries(4_096, 0);
+
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
 
@@ -57,14 +61,10 @@ pub static NEW_PAIR: Array<Pair> = Array::with_max_entries(1, 0);
 #[map]
 pub static UNKNOWN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// What one BPF function hands to the next.
-#[map]
-pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
-
 /// What was found for packets that leave by VLAN devices, by [`Way::slot`].
 #[map]
 pub static WAYS: PerCpuArray<Way> = PerCpuArray::with_max_entries(Way::SLOTS, 0);
 
 /// By VID.
 #[map]
-pub static BUCKETS: Array<Bucket> = Array::with_max_entries(Parent::COUNT, 0);
+pub static BUCKETS: Array<Buckets> = Array::with_max_entries(Parent::COUNT, 0);

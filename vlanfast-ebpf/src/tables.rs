@@ -6,28 +6,32 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
 };
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey, Parent,
-    Pulse, Route, Settings, Shed, Shortcut, Tables, Vid,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, Pair,
+    PairKey, Parent, Pulse, Route, Settings, Shed, Shortcut, Tables, Vid, note_double,
 };
 
 use crate::maps::{
-    BUCKETS, ENDPOINTS, FLOWS, NEIGHBORS, NEW_FLOW, NEW_PAIR, PAIRS, ROUTES, SETTINGS, VLANS,
+    BUCKETS, CLAIMS, ENDPOINTS, FLOWS, NEIGHBORS, NEW_FLOW, NEW_PAIR, PAIRS, ROUTES, SETTINGS,
+    VLANS,
 };
 
 // The fields of a `Policy`, one by one: the verifier knows each for a constant, and removes the code for
 // what is off. The loader sets them.
 
 #[unsafe(no_mangle)]
-static STEER: Global<u32> = Global::new(0);
+static STEER: Global<u16> = Global::new(0);
 
 #[unsafe(no_mangle)]
 static STORM_LIMIT: Global<u32> = Global::new(0);
 
 #[unsafe(no_mangle)]
+static GROUP_LIMIT: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
 static SHED: Global<u32> = Global::new(0);
 
 #[unsafe(no_mangle)]
-static DRY_RUN: Global<u32> = Global::new(0);
+static DRY_RUN: Global<u16> = Global::new(0);
 
 #[unsafe(no_mangle)]
 static HOST_ACCESS: Global<u32> = Global::new(0);
@@ -73,6 +77,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn group_limit(&self) -> u32 {
+        GROUP_LIMIT.load()
+    }
+
+    #[inline(always)]
     fn sheds_vlans(&self) -> bool {
         SHED.load() >= Shed::Vlan as u32
     }
@@ -115,8 +124,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn endpoint(&self, key: EndpointKey) -> Option<Endpoint> {
-        // SAFETY: the kernel keeps an entry's memory while a program may look at it; a value that is
-        // written meanwhile is of one device or of another with the same MAC.
+        // SAFETY: the kernel keeps a map's memory while a program may look at it, but gives that of an entry that was
+        // removed to the next at once. The loader waits until programs like this one have ended before it writes
+        // another (`Maps::apply`). Of several that it overwrites in one round, one may show what the next got.
         unsafe { ENDPOINTS.get(key) }.copied()
     }
 
@@ -165,7 +175,31 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn bucket(&self, vid: Vid) -> Option<&Bucket> {
+    fn claim(&self, key: NeighborKey) -> Option<Claim> {
+        // SAFETY: as above; who claims an address is another's word in any case.
+        unsafe { CLAIMS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn note_claim(&self, key: NeighborKey, claim: Claim) {
+        let _ = CLAIMS.insert(key, claim, 0);
+    }
+
+    #[inline(always)]
+    fn mark_conflict(&self, key: EndpointKey) {
+        if let Some(endpoint) = ENDPOINTS.get_ptr_mut(key) {
+            // SAFETY: as in `endpoint`. The loader replaces entries as a whole, and hears of the claim.
+            unsafe { (*endpoint).flags |= Endpoint::CONFLICT };
+        }
+    }
+
+    #[inline(always)]
+    fn note_double(&self, taker: EndpointKey) {
+        double(taker.vid, taker.mac().to_bits());
+    }
+
+    #[inline(always)]
+    fn buckets(&self, vid: Vid) -> Option<&Buckets> {
         BUCKETS.get(vid.get().into())
     }
 
@@ -194,4 +228,10 @@ impl Tables for Maps {
         let tick = unsafe { bpf_jiffies64() };
         PULSE.is_felt(heartbeat, tick, || self.now())
     }
+}
+
+#[inline(never)]
+fn double(vid: u16, mac: u64) {
+    let taker = EndpointKey::new(Vid::from_tci(vid), Mac::from_bits(mac));
+    note_double(taker, &Maps::TC);
 }

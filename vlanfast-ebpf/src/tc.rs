@@ -2,11 +2,14 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push},
     programs::TcContext,
 };
-use vlanfast_common::{Frame, Headers, Hop, Mac, Parent, Segments, Tables, Tag, Verdict};
+use vlanfast_common::{
+    Frame, Headers, Hop, Mac, Message, Parent, Repeated, Segments, Tables, Tag, Verdict, Vid,
+    repeated,
+};
 
 use crate::{
     Hook,
@@ -32,6 +35,15 @@ impl<'a> SkbFrame<'a> {
         };
         let tag = (skb.vlan_present != 0).then_some(tag);
         Self { ctx, tag }
+    }
+
+    /// Whether the kernel takes the frame for one with a tag among its bytes, as its sender may have said of a
+    /// packet socket's: to take a tag off would take bytes out of it that may be no tag.
+    #[inline(always)]
+    pub fn is_disguised(&self) -> bool {
+        // SAFETY: the context is the kernel's for as long as the program runs.
+        let protocol = unsafe { (*self.ctx.skb.skb).protocol };
+        Tag::is_tpid(u16::from_be(protocol as u16))
     }
 
     /// What is in the skb's linear part.
@@ -85,6 +97,35 @@ impl Frame for SkbFrame<'_> {
             size: skb.gso_size,
         })
     }
+
+    #[inline(always)]
+    fn repeated(&self, headers: &Headers) -> Repeated {
+        Repeated::from_bits(repeated_skb(self.ctx.skb.skb, headers.to_bits()))
+    }
+
+    #[inline(always)]
+    fn message(&self, headers: &Headers, vid: Vid) -> Message {
+        let mut message = Message::default();
+        message_skb(self.ctx.skb.skb, headers.to_bits(), vid.get(), &mut message);
+        message
+    }
+}
+
+/// A global function: the verifier goes through its many headers once in each program, with whatever arguments,
+/// and not for every way to every place that counts.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn repeated_skb(skb: *mut __sk_buff, headers: u64) -> u64 {
+    let ctx = TcContext::new(skb);
+    repeated(&SkbFrame::new(&ctx), &Headers::from_bits(headers)).to_bits()
+}
+
+/// On a stack of its own, because what is decided by it needs one as well.
+#[inline(never)]
+fn message_skb(skb: *mut __sk_buff, headers: u64, vid: u16, message: &mut Message) {
+    let ctx = TcContext::new(skb);
+    let frame = SkbFrame::new(&ctx);
+    message.read(&frame, &Headers::from_bits(headers), Vid::from_tci(vid));
 }
 
 impl Hook for TcContext {
@@ -134,7 +175,8 @@ fn reflect(ctx: &TcContext, device: u32, mac: Mac) -> i32 {
     if device == 0 {
         return TC_ACT_UNSPEC;
     }
-    if !untag(ctx) || ctx.store(0, &mac.0, 0).is_err() {
+    let is_tagged = SkbFrame::new(ctx).tag.is_some();
+    if is_tagged && !pop(ctx) || ctx.store(0, &mac.0, 0).is_err() {
         return TC_ACT_SHOT;
     }
     redirect(ctx, device)
@@ -170,8 +212,7 @@ struct Original<'a> {
 }
 
 impl<'a> Original<'a> {
-    /// Takes the tag off. `None` where it would have to be put back into the bytes: a packet socket on the trunk
-    /// has it there, and a VLAN device with `reorder_hdr off`.
+    /// Takes the tag off, which is in metadata if there is one.
     #[inline(always)]
     fn take(ctx: &'a TcContext) -> Option<Self> {
         let frame = SkbFrame::new(ctx);
@@ -179,9 +220,7 @@ impl<'a> Original<'a> {
         // SAFETY: the context is the kernel's for as long as the program runs.
         let mark = unsafe { (*ctx.skb.skb).mark };
         let addresses = frame.read(0)?;
-        let kind = u16::from_be_bytes(frame.read(12)?);
-        let can_go_back = tag.is_some() || !Tag::is_tpid(kind);
-        (can_go_back && pop(ctx)).then_some(Self {
+        (tag.is_none() || pop(ctx)).then_some(Self {
             ctx,
             tag,
             mark,
@@ -236,8 +275,7 @@ fn forward<const N: usize>(
     let Some(routed) = routed.filter(|_| to.ifindex != 0) else {
         return TC_ACT_UNSPEC;
     };
-    let is_tagged = frame.stripped_tag().is_some() || headers.network != Headers::ETHERNET;
-    if is_tagged && !untag(ctx) {
+    if frame.stripped_tag().is_some() && !pop(ctx) {
         return TC_ACT_SHOT;
     }
     match (routed.store(ctx), frame.stripped_tag()) {
@@ -313,17 +351,13 @@ fn both(ctx: &TcContext, frame: &impl Frame, headers: &Headers, to: Parent, mac:
 /// taken off leads there by the kernel's own path.
 #[inline(always)]
 fn deliver(ctx: &TcContext, device: u32) -> i32 {
-    if !untag(ctx) {
+    // Behind a priority tag is another, which the kernel moves to the place of the first.
+    let is_untagged = pop(ctx) && (SkbFrame::new(ctx).tag.is_none() || pop(ctx));
+    if !is_untagged {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: no pointers.
     unsafe { bpf_redirect(device, BPF_F_INGRESS.into()) as i32 }
-}
-
-/// Takes all tags off: behind a priority tag is another, which the kernel moves to the place of the first.
-#[inline(always)]
-fn untag(ctx: &TcContext) -> bool {
-    pop(ctx) && (SkbFrame::new(ctx).tag.is_none() || pop(ctx))
 }
 
 #[inline(always)]

@@ -1,11 +1,11 @@
 //! What XDP offers of a frame, and how it carries out a verdict.
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{xdp_action, xdp_md},
     helpers::{bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
-use vlanfast_common::{Frame, Headers, Mac, Segments, Tag, Verdict};
+use vlanfast_common::{Frame, Headers, Mac, Message, Segments, Tag, Verdict, Vid};
 
 use crate::{
     Hook,
@@ -68,6 +68,21 @@ impl Frame for XdpFrame<'_> {
     fn segments(&self) -> Option<Segments> {
         None
     }
+
+    #[inline(always)]
+    fn message(&self, headers: &Headers, vid: Vid) -> Message {
+        let mut message = Message::default();
+        message_xdp(self.ctx.ctx, headers.to_bits(), vid.get(), &mut message);
+        message
+    }
+}
+
+/// On a stack of its own, because what is decided by it needs one as well.
+#[inline(never)]
+fn message_xdp(ctx: *mut xdp_md, headers: u64, vid: u16, message: &mut Message) {
+    let ctx = XdpContext::new(ctx);
+    let frame = XdpFrame::new(&ctx);
+    message.read(&frame, &Headers::from_bits(headers), Vid::from_tci(vid));
 }
 
 impl Hook for XdpContext {

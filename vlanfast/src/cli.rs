@@ -13,6 +13,7 @@ use crate::{
     source::docker::Wish,
     state::{
         name::Name,
+        shares::Quotas,
         vids::{Pair, Vids},
         wishes::{Routes, Wishes},
     },
@@ -63,10 +64,15 @@ pub struct AttachArgs {
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub steer: Switch,
 
-    /// How many broadcasts/s for absent hosts each VLAN takes; 0 takes all
+    /// How many requests/s for an address, which go to everyone, each VLAN takes; 0 takes all
     #[arg(long, value_name = "PPS", default_value_t = 2_000,
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub storm_limit: u32,
+
+    /// How many other broadcasts and multicasts/s each VLAN takes; 0 takes all
+    #[arg(long, value_name = "PPS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub group_limit: u32,
 
     /// What to drop because nobody here takes it; refused where others listen on the trunk
     #[arg(long, value_enum, default_value_t = Shedding::Off)]
@@ -111,6 +117,16 @@ pub struct AttachArgs {
     #[arg(long, value_name = "N", default_value_t = 16_384,
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_endpoints: u32,
+
+    /// How many of these one container may have; more are left out
+    #[arg(long, value_name = "N", default_value_t = 1_024,
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub max_endpoints_per_namespace: u32,
+
+    /// How many addresses each of them may have; more are left out
+    #[arg(long, value_name = "N", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub max_addresses_per_endpoint: u32,
 
     /// Where containers get their names from
     #[arg(long, value_name = "auto|off|SOCKET", default_value_t = Wish::Auto)]
@@ -214,6 +230,14 @@ pub enum Delivery {
 }
 
 impl AttachArgs {
+    /// How much room one container may have.
+    pub const fn quotas(&self) -> Quotas {
+        Quotas {
+            addresses: self.max_addresses_per_endpoint,
+            endpoints: self.max_endpoints_per_namespace,
+        }
+    }
+
     /// What the programs are to do.
     pub fn policy(&self) -> Policy {
         let shed = match self.shed {
@@ -229,6 +253,7 @@ impl AttachArgs {
         Policy {
             steer: (self.steer == Switch::On).into(),
             storm_limit: self.storm_limit,
+            group_limit: self.group_limit,
             shed: shed as u32,
             dry_run: self.dry_run.into(),
             host_access: (self.host_access != Vids::Off).into(),

@@ -3,9 +3,11 @@
 //! event costs a moment and never correctness.
 
 mod on_hooks;
+mod owners;
+mod receivers;
 mod report;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use tokio::{
@@ -14,10 +16,11 @@ use tokio::{
 };
 use vlanfast_common::{Direction, Parent, Settings, SourceState, SourceStatus, Vid};
 
+use self::owners::Owners;
 use crate::{
     clock,
     datapath::{
-        ethtool,
+        census::Census,
         hooks::{self, Watch},
         pins::Pins,
         tables::Maps,
@@ -27,10 +30,12 @@ use crate::{
     netlink::{Inventory, Netlink},
     source::docker,
     state::{
-        desired::{Desired, Tables, desired},
+        desired::{Tables, desired},
         name::Name,
+        owners::Given,
         plan::{Capacity, plan},
         published::{Hook, Published},
+        shares::Quotas,
         snapshot::{Ifindex, Nsid},
         wishes::Wishes,
     },
@@ -56,6 +61,9 @@ pub struct Reconciler {
     trunk: Ifindex,
     wishes: Wishes,
     capacity: Capacity,
+    quotas: Quotas,
+    /// The namespaces that were said to have more than their share.
+    over: BTreeSet<i32>,
     /// What is in the maps.
     installed: Tables,
     netlink_status: SourceStatus,
@@ -64,6 +72,7 @@ pub struct Reconciler {
     /// There is something to do though the network is as it was: the last round failed, the pins did not
     /// follow the trunk's name, or Docker has other names.
     behind: bool,
+    owners: Owners,
     hooks: Vec<Hook>,
     /// Once the programs are attached.
     watch: Option<Watch>,
@@ -77,6 +86,8 @@ pub struct Reconciler {
     /// Netlink did not answer when it was asked about the hooks.
     is_silent: bool,
     freshness: Freshness,
+    census: Census,
+    search: receivers::Search,
     publish: watch::Sender<Option<Arc<Published>>>,
 }
 
@@ -87,6 +98,7 @@ impl Reconciler {
         pins: Pins,
         trunk: Ifindex,
         wishes: Wishes,
+        quotas: Quotas,
         maps: Maps,
         docker: watch::Receiver<docker::State>,
     ) -> anyhow::Result<Self> {
@@ -97,7 +109,10 @@ impl Reconciler {
             maps,
             pins,
             trunk,
+            owners: Owners::new(&wishes)?,
             wishes,
+            quotas,
+            over: BTreeSet::new(),
             installed: Tables::default(),
             netlink_status: SourceStatus {
                 state: SourceState::Starting as u32,
@@ -113,8 +128,11 @@ impl Reconciler {
             tags_hidden: false,
             is_silent: false,
             freshness: Freshness::default(),
+            census: Census::open()?,
+            search: receivers::Search::default(),
             publish: watch::Sender::default(),
         };
+        reconciler.search(false).await?;
         reconciler.follow().await?;
         Ok(reconciler)
     }
@@ -159,6 +177,7 @@ impl Reconciler {
         let mut doubt = Instant::now() + DOUBT;
         let (mut looked, mut look) = (Instant::now(), Instant::now() + LOOK);
         loop {
+            let ask = self.owners.due().unwrap_or(doubt);
             let due = tokio::select! {
                 heard = self.netlink.changed() => {
                     heard.context("failed to listen to netlink events")?;
@@ -175,14 +194,16 @@ impl Reconciler {
                     true
                 }
                 () = sleep_until(look) => false,
+                () = sleep_until(ask) => self.ask()?,
             };
-            if self.netlink.take_hook_events().may_be_of(self.trunk) {
+            if self.census.doubt(&self.netlink.take_hook_events()) {
                 look = look.min(looked + SPACE);
             }
             self.is_still_there()?;
             let mut differs = false;
             if Instant::now() >= look {
                 differs = self.watch_hooks(kernel).await?;
+                differs |= self.listen_for_claims().await;
                 looked = Instant::now();
                 look = looked + LOOK;
             }
@@ -193,7 +214,7 @@ impl Reconciler {
                 Ok(()) => {
                     let is_withheld = self.hides_tags();
                     self.freshness.withhold(is_withheld);
-                    if !self.is_silent {
+                    if !self.is_silent && self.netlink.is_caught_up() {
                         self.freshness.mark_fresh();
                     }
                 }
@@ -236,25 +257,6 @@ impl Reconciler {
         true
     }
 
-    /// Whether somebody has turned on what keeps XDP from seeing tags: then tables by VLAN mean nothing.
-    fn hides_tags(&mut self) -> bool {
-        let link = self.netlink.network().find((Nsid::Own, self.trunk));
-        let Some(trunk) = link.map(|(_, link)| &link.name) else {
-            return self.tags_hidden;
-        };
-        let by_xdp = self.watch.as_ref().is_some_and(Watch::is_by_xdp);
-        // A device that can't be asked is as it was.
-        let hides = by_xdp && ethtool::strips_tags(trunk).unwrap_or(self.tags_hidden);
-        if hides && !self.tags_hidden {
-            log::warn!(
-                "{trunk} strips VLAN tags before XDP sees them, since somebody has turned rx-vlan-offload on: \
-                 every frame is passed until `ethtool -K {trunk} rxvlan off`"
-            );
-        }
-        self.tags_hidden = hides;
-        hides
-    }
-
     /// From what the sources show by now to what is in the maps.
     async fn follow(&mut self) -> anyhow::Result<()> {
         let differs = self.netlink.refresh().await?;
@@ -262,11 +264,13 @@ impl Reconciler {
         match differs || self.behind {
             true => {
                 self.see_the_trunk().await?;
-                self.round()?;
+                self.follow_receivers().await?;
+                self.round().await?;
             }
             false => self.report_sources()?,
         }
-        let incomplete = self.incomplete | self.unread();
+        let changing = u32::from(!self.netlink.is_caught_up()) * Settings::CHANGING;
+        let incomplete = self.incomplete | self.unread() | changing;
         // The programs of a process that was there before share the note, and have tables of their own.
         match self.attached {
             true => self.maps.note(|settings| settings.incomplete = incomplete),
@@ -325,16 +329,25 @@ impl Reconciler {
         let _ = self.report_sources();
     }
 
-    fn round(&mut self) -> anyhow::Result<()> {
-        let mut desired = desired(self.netlink.network(), self.trunk);
+    async fn round(&mut self) -> anyhow::Result<()> {
+        let given = Given::by(&self.docker.borrow().docker);
+        let mut desired = desired(self.netlink.network(), self.trunk, &given);
+        let before = std::mem::take(&mut self.installed);
+        let heard = self.hear_claims(&desired.tables, &before).await;
+        self.installed = before;
+        heard?;
+        self.judge(&mut desired.tables)?;
         self.wishes.write(&mut desired.tables);
         let begun = self.begin_at_parents(&mut desired);
         let name = desired.parents.get(&Vid::UNTAGGED).cloned();
         let name = name.with_context(|| format!("nobody has seen {}", self.pins.trunk))?;
         let named = name == self.pins.trunk || self.rename(&name);
-        let plan = plan(&self.installed, &desired.tables, self.capacity);
-        let incomplete = plan.incomplete() | desired.tables.unseen();
-        let for_now = incomplete | self.unread();
+        let plan = plan(&self.installed, &desired, self.capacity, self.quotas);
+        let incomplete = desired.tables.unseen();
+        // The VLANs that lack something, and what they lack, are not written at one stroke.
+        let shifts = u32::from(plan.changes_what_is_left_out(&self.installed));
+        let for_now =
+            incomplete | self.unread() | (shifts * (Settings::ENDPOINTS | Settings::NEIGHBORS));
         // Before the tables lack anything; and they lack it until the last of it is there.
         self.maps.note(|settings| settings.incomplete |= for_now)?;
         let applied = self.maps.apply(&plan);
@@ -347,23 +360,6 @@ impl Reconciler {
         self.incomplete = incomplete;
         self.behind = !named || !begun;
         self.report(desired, &plan)
-    }
-
-    /// Has the shortcut begin at the VLANs' own devices, or says that it has to be tried again.
-    fn begin_at_parents(&mut self, desired: &mut Desired) -> bool {
-        let Some(parents) = &mut self.parents else {
-            return true;
-        };
-        let followed = parents.follow(&desired.senders());
-        if let Err(error) = &followed {
-            log::warn!("{error:#}; the shortcut begins at the trunk there");
-        }
-        for parent in desired.tables.vlans.values_mut() {
-            if parents.has(parent.ifindex) {
-                parent.flags |= Parent::PROGRAM;
-            }
-        }
-        followed.is_ok()
     }
 
     /// Follows the trunk's name, or says that it has to be tried again.

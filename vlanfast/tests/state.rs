@@ -4,10 +4,12 @@
 use std::net::IpAddr;
 
 use vlanfast::state::{
-    desired::{Desired, desired},
+    desired::{Desired, Tables, desired},
     name::Name,
+    owners::Given,
     plan::{Capacity, plan},
-    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Promiscuity},
+    shares::Quotas,
+    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Promiscuity, Silence},
 };
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
 
@@ -62,6 +64,7 @@ impl Lan {
             lower: lower.map(|(nsid, index)| (nsid, Ifindex(index))),
             port: false,
             promiscuity: Promiscuity::default(),
+            silence: Silence::default(),
         };
         let namespace = self.0.namespaces.entry(nsid).or_default();
         namespace.links.insert(Ifindex(index), link);
@@ -74,16 +77,10 @@ impl Lan {
 
     /// A container's `eth0` as Docker makes it.
     fn container(&mut self, nsid: i32, index: u32, last: u8, parent: u32, addresses: &[&str]) {
+        let (nsid, lower) = (Nsid::Other(nsid), Some((OWN, parent)));
         let kind = Kind::Macvlan(Mode::Bridge);
-        self.add(
-            Nsid::Other(nsid),
-            index,
-            "eth0",
-            last,
-            kind,
-            Some((OWN, parent)),
-        );
-        self.addresses(Nsid::Other(nsid), index, addresses);
+        self.add(nsid, index, "eth0", last, kind, lower);
+        self.addresses(nsid, index, addresses);
     }
 
     fn addresses(&mut self, nsid: Nsid, index: u32, addresses: &[&str]) {
@@ -92,8 +89,13 @@ impl Lan {
         namespace.addresses.insert(Ifindex(index), addresses);
     }
 
+    fn down(&mut self, nsid: Nsid, index: u32) {
+        let namespace = self.0.namespaces.get_mut(&nsid).unwrap();
+        namespace.links.get_mut(&Ifindex(index)).unwrap().up = false;
+    }
+
     fn desired(&self) -> Desired {
-        desired(&self.0, TRUNK)
+        desired(&self.0, TRUNK, &Given::default())
     }
 }
 
@@ -135,7 +137,10 @@ fn a_container_in_two_vlans_is_two_endpoints() {
             "{address}"
         );
     }
-    assert_eq!(desired.devices[&key(10, 5)].parent, "eth0.10".into());
+    assert_eq!(
+        desired.devices[&(key(10, 5), (Nsid::Other(3), Ifindex(7)))].parent,
+        "eth0.10".into()
+    );
 }
 
 #[test]
@@ -152,7 +157,12 @@ fn the_host_itself_is_a_taker_on_every_parent_but_no_endpoint() {
         );
         assert_eq!(taker.nsid, Endpoint::OWN_NAMESPACE);
     }
-    assert_eq!(desired.tables.neighbors.len(), 2);
+    // Each is answered for on the other VLANs as well.
+    let neighbors = desired.tables.neighbors.keys();
+    let vids: Vec<_> = neighbors.map(|key| key.vid).collect();
+    assert_eq!(vids.len(), 4);
+    let anywhere = vids.iter().filter(|vid| **vid == NeighborKey::ANYWHERE);
+    assert_eq!(anywhere.count(), 2);
     assert!(desired.devices.is_empty());
     let parents: Vec<_> = desired.parents.values().map(Name::to_string).collect();
     assert_eq!(parents, ["eth0", "eth0.10", "eth0.20"]);
@@ -175,12 +185,8 @@ fn several_networks_on_one_parent_share_its_vlan() {
     lan.container(2, 7, 6, 10, &["10.1.10.5"]);
     let desired = lan.desired();
     assert_eq!(endpoints(&desired), [key(10, 5), key(10, 6)]);
-    assert!(
-        desired
-            .tables
-            .neighbors
-            .contains_key(&neighbor(10, "10.1.10.5"))
-    );
+    let second = neighbor(10, "10.1.10.5");
+    assert!(desired.tables.neighbors.contains_key(&second));
 }
 
 #[test]
@@ -209,20 +215,13 @@ fn the_same_mac_and_address_on_two_vlans_are_no_conflict() {
     lan.container(2, 7, 5, 20, &["10.0.0.5"]);
     let desired = lan.desired();
     assert_eq!(endpoints(&desired), [key(10, 5), key(20, 5)]);
-    assert!(
-        desired
-            .tables
-            .endpoints
-            .values()
-            .all(|endpoint| !endpoint.has(Endpoint::CONFLICT))
-    );
-    assert!(
-        desired
-            .tables
-            .neighbors
-            .values()
-            .all(|neighbor| neighbor.flags == 0)
-    );
+    let Tables {
+        endpoints,
+        neighbors,
+        ..
+    } = desired.tables;
+    let mut conflicts = endpoints.values().map(|it| it.flags & Endpoint::CONFLICT);
+    assert!(conflicts.all(|it| it == 0) && neighbors.values().all(|it| it.flags == 0));
 }
 
 #[test]
@@ -236,6 +235,54 @@ fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
     assert!(!desired.tables.endpoints[&key(10, 6)].has(Endpoint::CONFLICT));
     assert!(desired.tables.neighbors[&neighbor(10, "10.0.10.9")].has(Neighbor::CONFLICT));
     assert!(desired.tables.neighbors[&neighbor(10, "10.0.10.6")].has(Neighbor::CONFLICT));
+}
+
+#[test]
+fn a_device_that_is_down_is_in_nobodys_way() {
+    // Whichever is found first, a macvlan or the host's own.
+    for (twin, others) in [(1, 5), (9, 5), (1, 1), (9, 1)] {
+        let mut lan = Lan::new();
+        lan.container(5, 7, 5, 10, &["10.0.10.5"]);
+        lan.container(twin, 8, others, 10, &["10.0.10.5"]);
+        lan.down(Nsid::Other(twin), 8);
+        let desired = lan.desired();
+        let taker = desired.tables.endpoints[&key(10, others)];
+        let index = if others == 5 { 7 } else { 10 };
+        assert_eq!((taker.ifindex, taker.flags & !Endpoint::HOST), (index, 0));
+        let owner = desired.tables.neighbors[&neighbor(10, "10.0.10.5")];
+        assert_eq!((owner.mac, owner.flags), (mac(5).0, 0));
+        let twins = desired.devices.keys().filter(|(_, place)| place.1.0 == 8);
+        assert_eq!(twins.count(), 1, "it is shown all the same");
+    }
+    let mut lan = Lan::new();
+    lan.container(1, 7, 5, 10, &["10.0.10.5"]);
+    lan.down(Nsid::Other(1), 7);
+    let taker = lan.desired().tables.endpoints[&key(10, 5)];
+    assert_eq!(taker.flags, Endpoint::DOWN);
+}
+
+#[test]
+fn a_macvlan_answers_for_the_ipvlan_devices_on_it() {
+    let mut lan = Lan::new();
+    lan.container(3, 7, 5, 10, &["10.0.10.3"]);
+    for (nsid, index, address) in [
+        (3, 8, "10.0.10.8"),
+        (4, 9, "2001:db8::9"),
+        (4, 10, "10.0.10.10"),
+    ] {
+        let (nsid, lower) = (Nsid::Other(nsid), (Nsid::Other(3), 7));
+        lan.add(nsid, index, "ipvl", 5, Kind::Ipvlan, Some(lower));
+        lan.addresses(nsid, index, &[address]);
+    }
+    lan.down(Nsid::Other(4), 10);
+    let desired = lan.desired();
+    for address in ["10.0.10.3", "10.0.10.8", "2001:db8::9"] {
+        let owner = desired.tables.neighbors[&neighbor(10, address)];
+        assert_eq!((owner.mac, owner.flags), (mac(5).0, 0), "{address}");
+    }
+    let down = neighbor(10, "10.0.10.10");
+    assert!(!desired.tables.neighbors.contains_key(&down));
+    assert_eq!(endpoints(&desired), [key(10, 5)]);
 }
 
 #[test]
@@ -335,7 +382,16 @@ fn a_sub_interface_that_comes_back_with_another_vid_moves_its_endpoints() {
     lan.vlan(10, "eth0.10", 11);
     let after = lan.desired();
     assert_eq!(endpoints(&after), [key(11, 5)]);
-    let plan = plan(&before.tables, &after.tables, PLENTY);
+    let plenty = Capacity {
+        endpoints: 100,
+        neighbors: 100,
+        routes: 100,
+    };
+    let quotas = Quotas {
+        addresses: 64,
+        endpoints: 64,
+    };
+    let plan = plan(&before.tables, &after, plenty, quotas);
     assert_eq!(plan.vlans.remove, [vid(10)]);
     assert_eq!(plan.endpoints.remove, [key(10, 1), key(10, 5)]);
     assert_eq!(plan.neighbors.remove, [neighbor(10, "10.0.10.5")]);
@@ -343,11 +399,6 @@ fn a_sub_interface_that_comes_back_with_another_vid_moves_its_endpoints() {
 
 #[test]
 fn without_the_trunk_there_is_nothing() {
-    assert_eq!(desired(&Network::default(), TRUNK), Desired::default());
+    let nobody = Lan(Network::default());
+    assert_eq!(nobody.desired(), Desired::default());
 }
-
-const PLENTY: Capacity = Capacity {
-    endpoints: 100,
-    neighbors: 100,
-    routes: 100,
-};

@@ -43,16 +43,22 @@ pub struct Args {
 pub fn bench(args: &Args) -> Result<()> {
     let started = Instant::now();
     let tables = tables::chosen(&args.only)?;
+    if tables.iter().any(|table| table.taps) {
+        vm::ensure_taps("cargo xtask bench")?;
+    }
     setup::ensure(Need::Build)?;
     setup::ensure(Need::Lab)?;
     // Before it is written anew: it may be the page's own.
     let earlier = args.compare.as_deref().map(compare::read).transpose()?;
     let programs = Programs::build()?;
     let mut figures = Figures::default();
-    let (native, lab): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.native);
-    if !lab.is_empty() {
-        for kernel in [Kernel::V6_12, Kernel::V6_1] {
-            measure(&programs, kernel, &lab, args, &mut figures, started)?;
+    let (native, mut lab): (Vec<&Table>, Vec<&Table>) =
+        tables.iter().partition(|table| table.native);
+    // Each kind of wire has a guest of its own.
+    lab.sort_by_key(|table| table.taps);
+    for kernel in [Kernel::V6_12, Kernel::V6_1] {
+        for tables in lab.chunk_by(|one, next| one.taps == next.taps) {
+            measure(&programs, kernel, tables, args, &mut figures, started)?;
         }
     }
     if !native.is_empty() {
@@ -132,7 +138,7 @@ fn measure_natively(
     Ok(())
 }
 
-/// One boot of one kernel. On the older one, the kernel alone as a rule, and vlanfast where we promise something.
+/// One boot of one kernel, for tables that want the same wire. On the older one, the kernel alone as a rule, and vlanfast where we promise something.
 fn measure(
     programs: &Programs,
     kernel: Kernel,
@@ -161,6 +167,7 @@ fn measure(
     }
     let mut job = Job::new(format!("bench-{kernel}"), kernel, script);
     job.icount = true;
+    job.queues = tables[0].taps.then_some(2);
     // Every feature there is: what is measured takes the ways through the kernel that it has on a machine of today.
     job.cpu = "max";
     job.timeout = Duration::from_secs(3600);
@@ -172,7 +179,7 @@ fn measure(
     step(started, &format!("booting Linux {kernel}"));
     let outcome = vm::run(&job, |line| match Message::parse(line) {
         Some(Message::Step(text)) => step(started, text),
-        Some(Message::Kernel(release)) => figures.kernels.push(release.to_owned()),
+        Some(Message::Kernel(release)) => figures.ran_on(release),
         Some(Message::Figure(figure)) => figures.add(kernel, figure),
         None => {}
     })?;

@@ -67,11 +67,8 @@ pub fn test(args: &Args) -> Result<()> {
     } else {
         &args.levels
     };
-    if args.queues && !(sh::is_root() && Path::new("/dev/net/tun").exists()) {
-        bail!(
-            "NICs with several queues need taps, which need root and /dev/net/tun: run \
-             `modprobe tun`, then `cargo xtask test vm --queues` as root"
-        );
+    if args.queues {
+        vm::ensure_taps("cargo xtask test vm --queues")?;
     }
     setup::ensure(setup::Need::Build)?;
     if levels.iter().any(|level| *level != Level::Host) {

@@ -3,13 +3,12 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    thread,
+    net::Ipv4Addr,
 };
 
 use anyhow::{Context, Result, bail};
 use vlanfast_tests::{
-    capture::in_netns,
+    bulk::{Connection, MEGABYTE},
     topology::{Netns, WIRE},
 };
 
@@ -24,7 +23,6 @@ use crate::{
 const TABLE: &str = "tcp-bulk";
 /// Megabytes of a round.
 const ROUND: u32 = 4;
-const MEGABYTE: usize = 1_000_000;
 
 pub fn bulk(bench: &mut Bench) -> Result<()> {
     // On a veth, native XDP turns every skb of the peer into frames of its own: no NIC does that.
@@ -65,17 +63,10 @@ pub fn median(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Re
 /// Instructions per megabyte of one. Sender and receiver take turns on one thread, so that what runs when does
 /// not depend on a scheduler.
 fn transfer(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<f64> {
-    let listener = in_netns(&to.path(), move || {
-        TcpListener::bind((address, 5001)).with_context(|| format!("failed to bind to {address}"))
-    })?;
-    let accepted = thread::spawn(move || listener.accept());
-    let mut sender = in_netns(&from.path(), move || {
-        TcpStream::connect((address, 5001)).with_context(|| format!("failed to reach {address}"))
-    })?;
-    let accepted = accepted
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let (mut receiver, _) = accepted.context("failed to accept the connection")?;
+    let Connection {
+        mut sender,
+        mut receiver,
+    } = Connection::open(from, to, address)?;
     sender.set_nonblocking(true)?;
     receiver.set_nonblocking(true)?;
     let data = vec![0x55; 64 << 10];

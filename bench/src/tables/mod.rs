@@ -7,6 +7,7 @@ mod group;
 mod size;
 mod unicast;
 mod unwanted;
+mod virtio;
 
 use anyhow::Result;
 
@@ -20,6 +21,7 @@ pub const ALL: &[Table] = &[
     ("wire-to-neighbour", unicast::to_neighbour),
     ("container-to-wire", unicast::to_wire),
     ("tcp-bulk", bulk::bulk),
+    ("virtio-bulk", virtio::bulk),
     ("broadcast-arp", group::cost),
     ("steered-arp", group::steered),
     ("arp-answered", answered::arp),

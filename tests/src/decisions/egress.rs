@@ -1,29 +1,60 @@
 //! What leaves the trunk.
 
+mod claims;
+
 use vlanfast_common::{Mac, Verdict};
 
+use self::claims::{announcements, claims};
 use super::{Decided, named};
 use crate::{
     messages::*,
     packet::BROADCAST,
-    world::{CONTAINER, GUESTS, PARENT, SHIM, SIBLING, STANDBY, TRUNK, TWICE},
+    world::{
+        ASSIGNED, CLAIMED, CONTAINER, FOREIGN, GUESTS, HOST, HOST6, MOVED, NEW, PARENT, SHIM,
+        SIBLING, STANDBY, TRUNK, TWICE, UNSURE,
+    },
 };
+
+const IP: [u8; 3] = [8, 0, 0x45];
+const PEERS: [u8; 4] = [10, 0, 10, 3];
+const DISPUTED: [u8; 4] = [10, 0, 10, 66];
+const ELSEWHERE: [u8; 4] = [10, 0, 10, 77];
+const IS_DOWN: [u8; 4] = [10, 0, 10, 78];
+const GROUP: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+
+const fn reflected(mac: [u8; 6]) -> Verdict {
+    Verdict::Reflect { mac: Mac(mac) }
+}
+
+const fn copied(mac: [u8; 6]) -> Verdict {
+    Verdict::Copy { mac: Mac(mac) }
+}
+
+/// A frame on VLAN 10, whose sender says his own MAC in ARP as well.
+fn sent(
+    name: &'static str,
+    from: [u8; 6],
+    destination: [u8; 6],
+    rest: &[u8],
+    verdict: Verdict,
+) -> Decided {
+    let mut decided = named(name, destination, 10, rest, verdict);
+    decided.bytes[6..12].copy_from_slice(&from);
+    if rest.starts_with(&[8, 6]) {
+        decided.bytes[26..32].copy_from_slice(&from);
+    }
+    decided
+}
 
 /// By host access, where the frames leave.
 pub fn reflecting() -> Vec<Decided> {
-    use Verdict::{Copy, Pass};
-    let reflected = |mac| Verdict::Reflect { mac: Mac(mac) };
-    let copied = |mac| Copy { mac: Mac(mac) };
-    let sent = |name, from: [u8; 6], destination, rest: &[u8], verdict| {
-        let mut decided = named(name, destination, 10, rest, verdict);
-        decided.bytes[6..12].copy_from_slice(&from);
-        decided
-    };
-    let ip = [8, 0, 0x45];
-    let (_, taker_group) = group(TAKER6);
-    let request = |target| arp(1, SENDER, target);
-    let answer = icmpv6(32, 255, TAKER6, ALL_NODES, &neighbour(136, TAKER6));
-    let all_nodes = [0x33, 0x33, 0, 0, 0, 1];
+    [packets(), requests(), claims(), announcements()].concat()
+}
+
+/// To one taker, and nothing that says who has which address.
+fn packets() -> Vec<Decided> {
+    use Verdict::Pass;
+    let ip = IP;
     vec![
         sent(
             "host to container",
@@ -47,27 +78,6 @@ pub fn reflecting() -> Vec<Decided> {
             reflected(PARENT),
         ),
         sent(
-            "host asks for a container",
-            PARENT,
-            BROADCAST,
-            &request(TAKER),
-            reflected(CONTAINER),
-        ),
-        sent(
-            "container asks for the host",
-            CONTAINER,
-            BROADCAST,
-            &request([10, 0, 10, 250]),
-            reflected(PARENT),
-        ),
-        sent(
-            "host solicits a container",
-            PARENT,
-            taker_group,
-            &solicitation(SENDER6, TAKER6),
-            reflected(CONTAINER),
-        ),
-        sent(
             "container to a macvlan of the host",
             CONTAINER,
             SHIM,
@@ -81,13 +91,146 @@ pub fn reflecting() -> Vec<Decided> {
             &ip,
             reflected(CONTAINER),
         ),
+        sent(
+            "container to host over IPv6",
+            CONTAINER,
+            PARENT,
+            &mdns6(),
+            reflected(PARENT),
+        ),
         sent("host to its own macvlan", PARENT, SHIM, &ip, Pass),
         sent("host to a MAC that stands by", PARENT, STANDBY, &ip, Pass),
+        sent("container to the wire", CONTAINER, NOBODY, &ip, Pass),
+        sent("host to the wire", PARENT, NOBODY, &ip, Pass),
+        sent("container to container", CONTAINER, SIBLING, &ip, Pass),
+        sent("host to a MAC that two have", PARENT, TWICE, &ip, Pass),
+        sent("a stranger to a container", NOBODY, CONTAINER, &ip, Pass),
         sent(
-            "host asks for an address that is down",
+            "container to host with a tag within",
+            CONTAINER,
             PARENT,
-            BROADCAST,
-            &request([10, 0, 10, 78]),
+            &[0x81, 0, 0, 20, 8, 0],
+            Pass,
+        ),
+        named("another VLAN", CONTAINER, GUESTS, &ip, Pass),
+    ]
+}
+
+/// Requests go to the other side and to the wire, from those who have the address that they ask from.
+fn requests() -> Vec<Decided> {
+    use Verdict::Pass;
+    let (_, taker_group) = group(TAKER6);
+    let (_, host_group) = group(HOST6);
+    let host_asks =
+        |name, target, verdict| sent(name, PARENT, BROADCAST, &arp(1, SENDER, target), verdict);
+    let asks = |name, sender, target, verdict| {
+        sent(name, CONTAINER, BROADCAST, &arp(1, sender, target), verdict)
+    };
+    let solicits = |name, sender, verdict| {
+        sent(
+            name,
+            CONTAINER,
+            host_group,
+            &solicitation(sender, HOST6),
+            verdict,
+        )
+    };
+    vec![
+        host_asks("host asks for a container", TAKER, copied(CONTAINER)),
+        host_asks("host asks for an address that is down", IS_DOWN, Pass),
+        host_asks("host asks for a disputed address", DISPUTED, Pass),
+        host_asks("host asks for an address of the wire's", FOREIGN, Pass),
+        host_asks("host asks for an address that is not sure", UNSURE, Pass),
+        host_asks(
+            "host asks for an address that Docker gave",
+            ASSIGNED,
+            copied(CONTAINER),
+        ),
+        host_asks(
+            "host asks for an address that the wire claims",
+            CLAIMED,
+            Pass,
+        ),
+        host_asks(
+            "host asks for an address that one of ours claims",
+            MOVED,
+            copied(CONTAINER),
+        ),
+        host_asks("host asks the wire", ABSENT, Pass),
+        sent(
+            "host solicits a container",
+            PARENT,
+            taker_group,
+            &solicitation(SENDER6, TAKER6),
+            copied(CONTAINER),
+        ),
+        asks("container asks for the host", TAKER, HOST, copied(PARENT)),
+        asks(
+            "container asks for the host by Docker's address",
+            ASSIGNED,
+            HOST,
+            copied(PARENT),
+        ),
+        asks(
+            "container probes for the host's address",
+            [0; 4],
+            HOST,
+            copied(PARENT),
+        ),
+        asks(
+            "container asks for the host by another's address",
+            PEERS,
+            HOST,
+            Pass,
+        ),
+        asks(
+            "container asks for the host by the host's address",
+            HOST,
+            TAKER,
+            Pass,
+        ),
+        asks(
+            "container asks for the host by nobody's address",
+            SENDER,
+            HOST,
+            Pass,
+        ),
+        asks(
+            "container asks for the host by an address that is not sure",
+            UNSURE,
+            HOST,
+            Pass,
+        ),
+        asks(
+            "container asks for the host by an address of the wire's",
+            FOREIGN,
+            HOST,
+            Pass,
+        ),
+        asks(
+            "container asks for the host by a claimed address",
+            CLAIMED,
+            HOST,
+            Pass,
+        ),
+        asks("container asks for a container", TAKER, PEERS, Pass),
+        asks("container probes its own address", [0; 4], TAKER, Pass),
+        solicits("container solicits the host", TAKER6, copied(PARENT)),
+        solicits(
+            "container looks for the host's duplicate",
+            [0; 16],
+            copied(PARENT),
+        ),
+        solicits(
+            "container solicits the host by nobody's address",
+            SENDER6,
+            Pass,
+        ),
+        sent(
+            "container's own address detection",
+            CONTAINER,
+            taker_group,
+            &solicitation([0; 16], TAKER6),
             Pass,
         ),
         sent(
@@ -98,80 +241,11 @@ pub fn reflecting() -> Vec<Decided> {
             Pass,
         ),
         sent(
-            "host's gratuitous ARP",
-            PARENT,
-            BROADCAST,
-            &arp(1, ABSENT, ABSENT),
-            copied(BROADCAST),
-        ),
-        sent(
-            "container's gratuitous ARP",
-            CONTAINER,
-            BROADCAST,
-            &arp(2, TAKER, TAKER),
-            copied(PARENT),
-        ),
-        sent(
-            "container's advertisement",
-            CONTAINER,
-            all_nodes,
-            &answer,
-            copied(PARENT),
-        ),
-        sent(
-            "host's advertisement",
-            PARENT,
-            all_nodes,
-            &answer,
-            copied(all_nodes),
-        ),
-        sent("container to the wire", CONTAINER, NOBODY, &ip, Pass),
-        sent("host to the wire", PARENT, NOBODY, &ip, Pass),
-        sent("container to container", CONTAINER, SIBLING, &ip, Pass),
-        sent(
-            "container asks for a container",
-            CONTAINER,
-            BROADCAST,
-            &request([10, 0, 10, 3]),
-            Pass,
-        ),
-        sent(
-            "host asks the wire",
-            PARENT,
-            BROADCAST,
-            &request(ABSENT),
-            Pass,
-        ),
-        sent(
-            "container probes its own address",
-            CONTAINER,
-            BROADCAST,
-            &arp(1, [0; 4], TAKER),
-            Pass,
-        ),
-        sent(
-            "container's own address detection",
-            CONTAINER,
-            taker_group,
-            &solicitation([0; 16], TAKER6),
-            Pass,
-        ),
-        sent("host to a MAC that two have", PARENT, TWICE, &ip, Pass),
-        sent("a stranger to a container", NOBODY, CONTAINER, &ip, Pass),
-        sent(
-            "a stranger's gratuitous ARP",
-            NOBODY,
-            BROADCAST,
-            &arp(1, ABSENT, ABSENT),
-            Pass,
-        ),
-        sent(
             "host's mDNS",
             PARENT,
             [1, 0, 0x5e, 0, 0, 0xfb],
             &udp(0x45, 0, [224, 0, 0, 251], MDNS, &[0; 40]),
             Pass,
         ),
-        named("another VLAN", CONTAINER, GUESTS, &ip, Pass),
     ]
 }

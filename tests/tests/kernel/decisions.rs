@@ -2,10 +2,11 @@
 //! must agree.
 
 use vlanfast::datapath::load;
-use vlanfast_common::{Direction, Policy, Reason, Settings, Verdict};
+use vlanfast_common::{Bytes, Direction, Policy, Reason, Settings, Verdict};
 use vlanfast_tests::{
     decisions::{
-        Decided, delivering, over_the_limit, reflecting, shedding, shortcutting, steering,
+        Decided, delivering, over_the_groups_limit, over_the_limit, over_the_limit_for_some,
+        reflecting, shedding, shortcutting, steering,
     },
     require,
     world::{SIBLING, World},
@@ -16,9 +17,10 @@ use super::Loaded;
 pub const STEERING: Policy = Policy {
     steer: 1,
     // One, so that the second frame is over it.
+    dry_run: 0,
     storm_limit: 1,
     shed: 0,
-    dry_run: 0,
+    group_limit: 0,
     host_access: 0,
     shortcut: 0,
     shortcut_refresh: 0,
@@ -130,6 +132,41 @@ fn a_storm_is_cut_off_at_its_limit() {
 }
 
 #[test]
+fn requests_that_one_alone_cant_have_are_cut_off_at_a_limit_of_their_own() {
+    let frames = over_the_limit_for_some();
+    let before = frames[0].clone();
+    decides(
+        &frames,
+        Some(&Decided {
+            verdict: Verdict::Disputed,
+            ..before
+        }),
+        || World::new(STEERING).unwrap(),
+    );
+}
+
+#[test]
+fn everything_else_for_a_group_is_cut_off_at_another_limit() {
+    let policy = Policy {
+        group_limit: 1,
+        ..STEERING
+    };
+    let frames = over_the_groups_limit();
+    assert!(frames.len() > 20);
+    let before = Decided {
+        verdict: Verdict::Pass,
+        ..frames[0].clone()
+    };
+    for steer in [0, 1] {
+        let mut frames = frames.clone();
+        frames.retain(|frame| steer == 1 || !matches!(frame.verdict, Verdict::Steer { .. }));
+        decides(&frames, Some(&before), || {
+            World::new(Policy { steer, ..policy }).unwrap()
+        });
+    }
+}
+
+#[test]
 fn frames_for_nobody_here_are_shed() {
     decides(&shedding(), None, || World::new(ALL).unwrap());
 }
@@ -148,6 +185,27 @@ fn what_leaves_for_this_host_comes_in_again() {
         decides_on_egress(&reflecting(), policy);
     }
     passes_on_egress(reflecting(), policy);
+}
+
+/// A tag that is among the bytes was written by who sent the frame, and is no VLAN's that the host has put it on.
+#[test]
+fn a_tag_that_a_container_wrote_takes_no_frame_past_the_wire() {
+    require!("tags", nix::unistd::geteuid().is_root(), "needs root");
+    let policy = Policy {
+        host_access: 1,
+        shortcut: 1,
+        ..ALL
+    };
+    let mut frames = [reflecting(), shortcutting()].concat();
+    frames.retain(|frame| frame.verdict != Verdict::Pass);
+    assert!(frames.len() > 30);
+    let world = World::new(policy).unwrap();
+    let mut loaded = Loaded::new(load::TX, &world);
+    for Decided { name, bytes, .. } in &frames {
+        let bytes = Bytes::new(bytes);
+        loaded.meets_as(name, bytes, Direction::Tx, Verdict::Pass, &world);
+    }
+    loaded.counted_nothing_else();
 }
 
 #[test]
@@ -252,8 +310,10 @@ fn without_a_heartbeat_every_frame_is_passed() {
         world.settings.heartbeat = 1;
         world
     };
-    passes(over_the_limit(), Some(&absent()), dead);
     passes(shedding(), None, dead);
+    let mut frames = [over_the_limit(), over_the_limit_for_some()].concat();
+    frames.retain(|frame| frame.verdict != Verdict::Disputed && !frame.name.contains("disputed"));
+    passes(frames, Some(&absent()), dead);
     let mut frames = steering();
     frames.retain(|frame| frame.verdict != Verdict::Disputed);
     passes(frames, None, dead);

@@ -2,7 +2,7 @@
 
 use aya::maps::{Array, HashMap};
 use vlanfast::datapath::load;
-use vlanfast_common::{Counters, NeighborKey, Policy, Route, Settings, Verdict};
+use vlanfast_common::{Bytes, Counters, NeighborKey, Policy, Route, Settings, Verdict};
 use vlanfast_tests::{
     cpu::pin,
     decisions::{Decided, shortcutting},
@@ -41,7 +41,7 @@ fn meets(loaded: &mut Loaded, frames: &[Decided]) {
     } in frames
     {
         for time in ["first", "second"] {
-            let (code, left) = loaded.run(bytes);
+            let (code, left) = loaded.run(Bytes::new(bytes));
             let (expected_code, expected) = carried_out(load::PARENT, *verdict, bytes);
             assert_eq!(code, expected_code, "{name}, the {time} time");
             assert_eq!(left, expected, "{name}, the {time} time");
@@ -86,7 +86,7 @@ fn a_way_is_forgotten_with_its_heartbeat() {
         let mut map = Array::<_, Settings>::try_from(map).unwrap();
         map.set(0, settings, 0).unwrap();
         for Decided { name, bytes, .. } in &frames {
-            let (_, left) = loaded.run(bytes);
+            let (_, left) = loaded.run(Bytes::new(bytes));
             assert_eq!(left != *bytes, are_taken, "{name}: {settings:?}");
         }
     };

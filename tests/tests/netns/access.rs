@@ -34,6 +34,8 @@ fn host_and_container_reach_each_other_in_every_mode() {
         let attached = Attached::start(&wire.host, &wire.trunk, &arguments).unwrap();
         assert!(lan.talks(&attached, pings).unwrap() > 2 * PACKET);
         assert_eq!(lan.containers_reach().unwrap(), mode == "bridge");
+        // Who is asked learns who asks, and need not ask in turn.
+        assert!(lan.asked_for().unwrap().len() >= 2, "on the wire as well");
         lan.announces().unwrap();
         assert_eq!(lan.announced().unwrap(), announced);
         lan.detects_no_duplicates().unwrap();

@@ -7,8 +7,8 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use vlanfast::datapath::tables::settings;
-use vlanfast_common::Settings;
+use vlanfast::datapath::tables::Maps;
+use vlanfast_common::{Parent, Vid};
 use vlanfast_tests::{
     program::vlanfast,
     require,
@@ -48,10 +48,13 @@ fn a_full_map_says_so_passes_the_rest_and_heals() {
             thread::sleep(Duration::from_millis(20));
         }
     };
-    let incomplete = || settings(&opened(&wire.trunk)).unwrap().incomplete;
+    let lacks = || {
+        let tables = Maps::open(&opened(&wire.trunk)).unwrap().read().unwrap();
+        tables.vlans[&Vid::UNTAGGED].flags & Parent::LEFT_OUT
+    };
     wait("two too many", (4, 4, 2));
-    let noted = |expected| eventually("the note", &attached, |_| incomplete() == expected);
-    noted(Settings::ENDPOINTS);
+    let noted = |expected| eventually("the note", &attached, |_| lacks() == expected);
+    noted(Parent::LEFT_OUT);
     let text = vlanfast(&wire.host, &["status", &wire.trunk])
         .unwrap()
         .stdout;

@@ -336,8 +336,11 @@ fn without_tcx_only_the_qdisc_itself_costs_packets() {
             "this kernel adds a qdisc for free: then vlanfast should lose nothing, and the README say so"
         );
     } else {
-        // Nobody waits for a grace period on one CPU (`rcu_blocking_is_gp`), so that nothing is sent meanwhile.
-        assert_eq!((qdisc_out.lost(), our_out.lost()), (0, 0));
+        // Nobody waits for a grace period on one CPU (`rcu_blocking_is_gp`): what is lost is what was being sent in the
+        // very moment, once when the qdisc comes and once when it goes.
+        let most = 2 * i64::from(times);
+        assert!(qdisc_out.lost() <= most, "{qdisc_out}");
+        assert!(our_out.lost() <= most, "{our_out}");
     }
     before.wait_until_as_before(&wire.host, trunk).unwrap();
 }

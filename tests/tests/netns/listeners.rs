@@ -42,7 +42,7 @@ fn those_who_take_what_nobody_sees_are_shown() {
     listeners(&attached, 0, &[]);
     for (kind, expected) in [
         ("macvlan mode passthru", &["greedy"][..]),
-        ("macvlan mode source", &["greedy"]),
+        ("macvlan mode source", &["source"]),
         ("macvtap mode passthru", &["greedy", "guests"]),
         ("macvtap mode bridge", &["guests"]),
         ("macvlan mode vepa", &[]),
@@ -144,7 +144,7 @@ fn shedding_is_refused_where_the_trunk_has_takers_that_nobody_sees() {
     let attached = attach(&wire, &["--dry-run", "--storm-limit", "7"]);
     let policy = attached.status().unwrap()["policy"].clone();
     let expected = serde_json::json!({
-        "steer": true, "storm_limit": 7, "shed": "off", "dry_run": true, "host_access": false,
+        "steer": true, "storm_limit": 7, "group_limit": 10_000, "shed": "off", "dry_run": true, "host_access": false,
         "shortcut": "off", "shortcut_refresh": null, "deliver": "kernel",
     });
     assert_eq!(policy, expected);

@@ -9,9 +9,10 @@ use vlanfast::{
         tables::{Heartbeat, Maps, now},
     },
     state::{
-        desired::Tables,
+        desired::{Desired, Tables},
         name::Name,
         plan::{Capacity, Plan, plan},
+        shares::Quotas,
     },
 };
 use vlanfast_common::{
@@ -25,6 +26,19 @@ const CAPACITY: Capacity = Capacity {
     neighbors: 16,
     routes: 16,
 };
+
+/// What leads from some tables to others where nobody has more than a share.
+fn planned(installed: &Tables, wanted: &Tables, capacity: Capacity) -> Plan {
+    let quotas = Quotas {
+        addresses: u32::MAX,
+        endpoints: u32::MAX,
+    };
+    let desired = Desired {
+        tables: wanted.clone(),
+        ..Desired::default()
+    };
+    plan(installed, &desired, capacity, quotas)
+}
 
 /// Maps that nobody else sees.
 fn maps() -> Maps {
@@ -97,7 +111,7 @@ fn what_was_planned_is_what_the_kernel_holds() {
     assert_eq!(maps.read().unwrap(), installed, "new maps are empty");
     for numbers in [&[1, 2][..], &[2, 3, 4], &[], &[9]] {
         let wanted = tables(numbers);
-        maps.apply(&plan(&installed, &wanted, CAPACITY)).unwrap();
+        maps.apply(&planned(&installed, &wanted, CAPACITY)).unwrap();
         installed = maps.read().unwrap();
         assert_eq!(installed, wanted);
     }
@@ -115,7 +129,7 @@ fn what_was_planned_is_what_the_kernel_holds() {
     ];
     assert_eq!(fills, expected);
 
-    let all_gone = plan(&installed, &Tables::default(), CAPACITY);
+    let all_gone = planned(&installed, &Tables::default(), CAPACITY);
     maps.apply(&all_gone).unwrap();
     maps.apply(&all_gone)
         .expect("what is gone needs no removal");
@@ -127,7 +141,7 @@ fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
     require!("full", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     let wanted = tables(&[1, 2, 3, 4, 5, 6]);
-    let plan = plan(&Tables::default(), &wanted, CAPACITY);
+    let plan = planned(&Tables::default(), &wanted, CAPACITY);
     assert_eq!(plan.endpoints.left_out, 2);
     maps.apply(&plan).unwrap();
     maps.set_status(&Status {
@@ -171,7 +185,7 @@ fn whoever_changes_the_tables_moves_the_heartbeat() {
     let mut maps = maps();
     let heartbeat = |maps: &Maps| maps.settings().unwrap().heartbeat;
     let one = tables(&[1]);
-    maps.apply(&plan(&Tables::default(), &one, CAPACITY))
+    maps.apply(&planned(&Tables::default(), &one, CAPACITY))
         .unwrap();
     assert_eq!(heartbeat(&maps), 0, "none before it begins");
     maps.beat(Duration::from_secs(3)).unwrap();
@@ -179,14 +193,14 @@ fn whoever_changes_the_tables_moves_the_heartbeat() {
     maps.apply(&Plan::default()).unwrap();
     assert_eq!(heartbeat(&maps), before, "nothing has changed");
     let other = tables(&[2]);
-    maps.apply(&plan(&one, &other, CAPACITY)).unwrap();
+    maps.apply(&planned(&one, &other, CAPACITY)).unwrap();
     assert_eq!(heartbeat(&maps), before + 1);
     // More than the map takes: some of it is done.
     let room = Capacity {
         endpoints: 99,
         ..CAPACITY
     };
-    let too_much = plan(&other, &tables(&[3, 4, 5, 6, 7]), room);
+    let too_much = planned(&other, &tables(&[3, 4, 5, 6, 7]), room);
     maps.apply(&too_much).unwrap_err();
     assert_eq!(heartbeat(&maps), before + 2);
 }

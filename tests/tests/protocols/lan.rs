@@ -63,6 +63,7 @@ impl Station {
 
 pub struct Lan {
     attached: Option<Attached>,
+    since: Instant,
     // They go before the host, whose devices theirs are on.
     containers: BTreeMap<Station, Netns>,
     pub wire: Wire,
@@ -89,6 +90,7 @@ impl Lan {
         }
         let lan = Self {
             attached: None,
+            since: Instant::now(),
             containers,
             wire,
         };
@@ -123,11 +125,26 @@ impl Lan {
             &self.wire.trunk,
             &options,
         )?);
+        self.since = Instant::now();
         Ok(())
     }
 
+    /// Says how many frames for everyone came by the wire. What a healthy network sends is within any limit.
     pub fn detach(&mut self) -> Result<()> {
-        self.attached.take().map_or(Ok(()), Attached::stop)
+        let Some(attached) = self.attached.take() else {
+            return Ok(());
+        };
+        let row = attached.row(10)?;
+        let packets = &row["rx"]["packets"];
+        let groups = ["multicast", "broadcast"].map(|cast| packets[cast].as_u64().unwrap_or(0));
+        println!(
+            "{groups:?} multicasts and broadcasts in {:?}",
+            self.since.elapsed()
+        );
+        for cause in ["storm", "group"] {
+            ensure!(row["drops"][cause] == 0, "{row:#}");
+        }
+        attached.stop()
     }
 
     /// How many packets went to their only taker so far; `None` without vlanfast.

@@ -15,23 +15,51 @@ use crate::{
 };
 
 const VIRTUAL: &str = "192.0.2.200";
+const BACKUP: &str = "Entering BACKUP STATE";
 
-fn keepalived(lan: &Lan, station: Station, priority: u8) -> Result<Daemon> {
+/// By which MAC the virtual address is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mac {
+    /// The master's own.
+    Own,
+    /// The one of RFC 5798, section 7.3, on a macvlan that keepalived makes for it, beside the container's.
+    Virtual,
+}
+
+impl Mac {
+    /// From where a master speaks.
+    fn of(self, lan: &Lan, master: Station) -> Result<String> {
+        match self {
+            Self::Own => lan.mac(master),
+            Self::Virtual => Ok("00:00:5e:00:01:07".to_owned()),
+        }
+    }
+}
+
+/// Waits until it has said `state`.
+fn keepalived(
+    lan: &Lan,
+    station: Station,
+    (mac, priority): (Mac, u8),
+    state: &str,
+) -> Result<Daemon> {
     let device = lan.device(station);
+    let vmac = match mac {
+        Mac::Own => "",
+        Mac::Virtual => " use_vmac vrrp.7\n",
+    };
     let config = format!(
-        "vrrp_instance lab {{\n interface {device}\n virtual_router_id 7\n priority {priority}\n \
+        "vrrp_instance lab {{\n interface {device}\n{vmac} virtual_router_id 7\n priority {priority}\n \
          advert_int 1\n garp_master_delay 1\n virtual_ipaddress {{\n {VIRTUAL}/24\n }}\n}}\n"
     );
     let line = "exec keepalived --vrrp --dont-fork --log-console --no-syslog --log-detail \
                 --use-file $DIR/config --pid $DIR/pid --vrrp_pid $DIR/vrrp";
-    Daemon::start(lan.netns(station), line, &config, "Entering BACKUP STATE")
+    Daemon::start(lan.netns(station), line, &config, state)
 }
 
-/// Whether a station's device is up and has the virtual address.
+/// Whether a device of a station is up and has the virtual address.
 fn is_master(lan: &Lan, station: Station) -> Result<bool> {
-    Ok(lan
-        .run(station, "ip -4 addr show dev $DEV up")?
-        .contains(VIRTUAL))
+    Ok(lan.run(station, "ip -4 addr show up")?.contains(VIRTUAL))
 }
 
 /// Waits until `station` is master, and gives all who are by then.
@@ -59,17 +87,16 @@ fn listen(lan: &Lan, observer: Station) -> Result<Daemon> {
     Daemon::start(lan.netns(observer), &line, "", "listening on")
 }
 
-/// What of it came from one station.
-fn heard(lan: &Lan, ear: &Daemon, from: Station) -> Result<BTreeSet<Word>> {
-    let mac = lan.mac(from)?;
+/// What of it came from one MAC.
+fn heard(ear: &Daemon, mac: &str) -> BTreeSet<Word> {
     let said = ear.said();
     // `12:00:00.000000 02:00:00:00:00:0b > 01:00:5e:00:00:12, ethertype IPv4 …`
-    let theirs = |line: &&str| line.split_whitespace().nth(1) == Some(&mac);
+    let theirs = |line: &&str| line.split_whitespace().nth(1) == Some(mac);
     let word = |line: &str| match line.contains("ethertype ARP") {
         true => Word::GratuitousArp,
         false => Word::Advertisement,
     };
-    Ok(said.lines().filter(theirs).map(word).collect())
+    said.lines().filter(theirs).map(word).collect()
 }
 
 /// What is so after one of the pair has become master.
@@ -87,7 +114,7 @@ struct Phase {
 /// Lets `master` become it by `change`, while `observers` look on.
 fn phase(
     lan: &Lan,
-    pair: [Station; 2],
+    (pair, mac): ([Station; 2], Mac),
     master: Station,
     observers: &[Station],
     change: impl FnOnce(),
@@ -98,9 +125,10 @@ fn phase(
         .collect();
     change();
     let masters = masters(lan, pair, master);
+    let mac = mac.of(lan, master).unwrap();
     let heard = ears
         .iter()
-        .map(|(observer, ear)| (*observer, heard(lan, ear, master).unwrap()))
+        .map(|(observer, ear)| (*observer, heard(ear, &mac)))
         .collect();
     drop(ears);
     let mut phase = Phase {
@@ -130,18 +158,18 @@ fn take_over(
 ) -> [Phase; 3] {
     let [first, second] = pair;
     let mut daemons = Vec::new();
-    let start = |station, priority| keepalived(lan, station, priority).unwrap();
-    let begin = phase(lan, pair, first, observers, || {
+    let start = |station, priority| keepalived(lan, station, (Mac::Own, priority), BACKUP).unwrap();
+    let begin = phase(lan, (pair, Mac::Own), first, observers, || {
         daemons.push(start(first, 150));
         eventually(20, || is_master(lan, first)).unwrap();
         daemons.insert(0, start(second, 100));
     });
-    let death = phase(lan, pair, second, observers, || {
+    let death = phase(lan, (pair, Mac::Own), second, observers, || {
         // Without a last word, as when its machine goes.
         daemons.pop();
         lan.run(first, die).unwrap();
     });
-    let back = phase(lan, pair, first, observers, || {
+    let back = phase(lan, (pair, Mac::Own), first, observers, || {
         lan.run(first, live).unwrap();
         daemons.push(start(first, 150));
     });
@@ -196,4 +224,23 @@ fn a_container_takes_over_from_another_and_back() {
         assert_master(&phase, master, &observers);
         assert_followed(&phase, master, &observers);
     }
+}
+
+#[test]
+fn a_virtual_mac_that_is_down_in_another_container_is_reached() {
+    in_the_lab!("VRRP between containers, by a virtual MAC");
+    // In mode private it is apart from the host's other containers.
+    let observers = [Router];
+    let phase = alike(|lan| {
+        let mut daemons = vec![keepalived(lan, A, (Mac::Virtual, 150), BACKUP).unwrap()];
+        phase(lan, ([A, B], Mac::Virtual), A, &observers, || {
+            eventually(20, || is_master(lan, A)).unwrap();
+            // macvlan has a MAC up but once on a VLAN (`macvlan_addr_busy`).
+            let fault = "entering FAULT state (interface vrrp.7 down)";
+            daemons.push(keepalived(lan, B, (Mac::Virtual, 100), fault).unwrap());
+            let shown = lan.run(B, "ip link show vrrp.7").unwrap();
+            assert!(shown.contains("state DOWN"), "{shown}");
+        })
+    });
+    assert_master(&phase, A, &observers);
 }

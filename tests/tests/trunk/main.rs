@@ -1,7 +1,10 @@
 //! Level `vm`: trunks with the kernel's own 802.1Q devices and macvlan, over a veth and over virtio,
 //! whose driver has native XDP.
 
+mod bonds;
+mod looped;
 mod refused;
+mod storms;
 
 use vlanfast_tests::{
     access::{Lan, PACKET},

@@ -1,9 +1,9 @@
 //! What comes in: steered, limited, shed or delivered.
 
-use super::{Tables, are_true};
+use super::{Tables, are_true, egress::is_his, goes_past_the_wire};
 use crate::{
-    Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Neighbor, NeighborKey, Parent, Reason,
-    Settings, Sought, Verdict, Vid, detour, sought,
+    Cast, Claim, Endpoint, EndpointKey, Frame, Headers, Mac, Message, Neighbor, NeighborKey,
+    Parent, Protocol, Reason, Settings, Sought, Verdict, Vid, detour,
 };
 
 #[inline(always)]
@@ -11,10 +11,68 @@ pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
     if tables.gives_host_access() && vid == Vid::UNTAGGED && is_again(frame, tables) {
         return Verdict::Again;
     }
-    match headers.cast {
-        Cast::Unicast => deliver(frame, headers, vid, tables),
-        Cast::Broadcast | Cast::Multicast => group(frame, headers, vid, tables),
+    let is_for_one = headers.cast == Cast::Unicast;
+    let is_limited = tables.storm_limit() != 0 || tables.group_limit() != 0;
+    // ARP to one taker may tell him of an address that another has here. What goes past the wire has to know.
+    let is_read = match is_for_one {
+        true => goes_past_the_wire(tables) && headers.protocol == Protocol::ARP,
+        false => tables.steers() || is_limited || goes_past_the_wire(tables),
+    };
+    if is_read && let Some(source) = frame.read(6).map(Mac) {
+        let message = frame.message(headers, vid);
+        // Our own frame comes back, from a switch that reflects it: macvlan goes by its sender.
+        let is_ours = tables.endpoint(EndpointKey::new(vid, source)).is_some();
+        let said = message.says();
+        let is_heard = said.is_some_and(|said| hear(said, is_ours, tables));
+        if !is_for_one {
+            return group(message, is_ours || is_heard, vid, tables);
+        }
     }
+    match is_for_one {
+        true => deliver(frame, headers, vid, tables),
+        false => Verdict::Pass,
+    }
+}
+
+/// Somebody tells the host of an address, from a container's MAC: if the frame came from the wire, somebody there has that
+/// MAC, and what the host sends him must not cross. On the trunk itself, what crossed comes in as well; but only where the
+/// address is the container's for sure. Nobody is met in a group frame, which a loop brings back.
+#[inline(always)]
+pub fn meet(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) {
+    let (Some(destination), Some(source)) = (frame.read(0).map(Mac), frame.read(6).map(Mac)) else {
+        return;
+    };
+    let source = EndpointKey::new(vid, source);
+    let parent = tables.parent(vid);
+    if !parent.has(Parent::HOST_ACCESS) || parent.mac != destination.0 {
+        return;
+    }
+    let Some(sender) = tables.endpoint(source).filter(Endpoint::uses_its_mac) else {
+        return;
+    };
+    let Some(said) = frame.message(headers, vid).says() else {
+        return;
+    };
+    let may_be_its_own = match (sender.mode, vid) {
+        // The switch sends back what it says of itself.
+        (Endpoint::VEPA, _) => {
+            let taker = tables.neighbor(said.0);
+            taker.is_some_and(|taker| taker.mac == source.mac)
+        }
+        (_, Vid::UNTAGGED) => is_his(said, sender, source.mac(), tables),
+        _ => false,
+    };
+    if may_be_its_own {
+        return;
+    }
+    tables.note_double(source);
+}
+
+/// Notes that somebody on the wire has a taker's MAC, and marks it at once.
+#[inline(always)]
+pub fn note_double(taker: EndpointKey, tables: &impl Tables) {
+    tables.mark_conflict(taker);
+    note(NeighborKey::of_mac(taker), taker.mac(), tables);
 }
 
 /// Whether egress has reflected this frame to the trunk itself: by its addresses it is what the host and its
@@ -28,10 +86,16 @@ fn is_again(frame: &impl Frame, tables: &impl Tables) -> bool {
     if !tables.parent(vid).has(Parent::HOST_ACCESS) {
         return false;
     }
-    let Some(sender) = tables.endpoint(EndpointKey::new(vid, source)) else {
+    // Of a MAC that two have, nothing crosses.
+    let is_one = |it: &Endpoint| !it.has(Endpoint::CONFLICT);
+    let Some(sender) = tables
+        .endpoint(EndpointKey::new(vid, source))
+        .filter(is_one)
+    else {
         return false;
     };
     match tables.endpoint(EndpointKey::new(vid, destination)) {
+        Some(taker) if !is_one(&taker) => false,
         Some(taker) => taker.is_of_the_host() != sender.is_of_the_host(),
         None => sender.is_of_the_host() && destination.is_group(),
     }
@@ -50,19 +114,26 @@ pub fn shed(
         return None;
     }
     let parent = tables.parent(vid);
-    if parent.is_absent() {
-        let are_true = are_true(tables, Settings::VLANS | Settings::CHANGING);
-        return are_true.then_some(Reason::ShedVlan);
+    let (kind, reason) = match parent.is_absent() {
+        true => (Settings::VLANS, Reason::ShedVlan),
+        false => (Settings::ENDPOINTS, Reason::ShedMac),
+    };
+    if reason == Reason::ShedMac {
+        let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
+        // The takers of stacked VLANs are none of the tables'.
+        if !is_for_one || parent.has(Parent::UNSHED) || headers.protocol.is_stacked() {
+            return None;
+        }
+        let key = EndpointKey::new(vid, Mac(frame.read(0)?));
+        if parent.ifindex == 0 || tables.endpoint(key).is_some() {
+            return None;
+        }
     }
-    let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
-    // The takers of stacked VLANs are none of the tables'.
-    if !is_for_one || parent.has(Parent::ALONE) || headers.protocol.is_stacked() {
-        return None;
-    }
-    let key = EndpointKey::new(vid, Mac(frame.read(0)?));
-    let is_nobodys = parent.ifindex != 0 && tables.endpoint(key).is_none();
-    (is_nobodys && are_true(tables, Settings::ENDPOINTS | Settings::CHANGING))
-        .then_some(Reason::ShedMac)
+    let has_newcomers = || {
+        let buckets = tables.buckets(vid);
+        buckets.is_none_or(|buckets| buckets.has_newcomers(tables.now()))
+    };
+    (are_true(tables, kind | Settings::CHANGING) && !has_newcomers()).then_some(reason)
 }
 
 /// A frame to one taker: past the device of the VLAN, if it would come to the taker's own anyway.
@@ -90,64 +161,118 @@ fn deliver(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables
     }
 }
 
-/// A frame to a group: to the one that it seeks, if that is known; within the limit to all, if it is not.
+/// A frame to a group: to the one that it seeks, if that is sure; within a limit to everyone, if not, or if all have to
+/// hear of it.
 #[inline(always)]
-fn group(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
-    if !tables.steers() && tables.storm_limit() == 0 {
-        return Verdict::Pass;
-    }
-    let Some(sought) = sought(frame, headers, vid) else {
-        return Verdict::Pass;
-    };
+fn group(message: Message, concerns_all: bool, vid: Vid, tables: &impl Tables) -> Verdict {
     let parent = tables.parent(vid);
-    if parent.ifindex == 0 || parent.has(Parent::ALONE) {
+    if parent.ifindex == 0 {
         return Verdict::Pass;
     }
-    let taker = match sought {
-        Sought::Address(key) => match tables.neighbor(key) {
-            Some(taker) if taker.has(Neighbor::CONFLICT) => return Verdict::Disputed,
-            Some(taker) if taker.has(Neighbor::DOWN) => return Verdict::Pass,
-            Some(taker) => Mac(taker.mac),
-            None => return limit(key, parent, vid, tables),
-        },
-        Sought::Mac(mac) => match tables.endpoint(EndpointKey::new(vid, mac)) {
-            Some(taker) if taker.has(Endpoint::CONFLICT) => return Verdict::Disputed,
-            Some(_) => mac,
-            None => return Verdict::Pass,
-        },
-    };
-    steer(frame, vid, taker, tables)
-}
-
-#[inline(always)]
-fn steer(frame: &impl Frame, vid: Vid, taker: Mac, tables: &impl Tables) -> Verdict {
-    let Some(source) = frame.read(6).map(Mac) else {
-        return Verdict::Pass;
-    };
-    // Our own frame comes back, from a switch that reflects it: macvlan goes by its sender.
-    let is_ours = tables.endpoint(EndpointKey::new(vid, source)).is_some();
-    if !tables.steers() || is_ours {
-        return Verdict::Pass;
-    }
-    // Where one of ours may be missing, that is not sure.
-    match are_true(tables, Settings::ENDPOINTS) {
-        true => Verdict::Steer { mac: taker },
-        false => Verdict::Pass,
+    let (takers, mac, share) = seek(message, vid, tables);
+    let steers = tables.steers() && !concerns_all && !parent.has(Parent::ALONE);
+    match takers {
+        // Where one of ours may be missing, that is not sure.
+        Takers::One if steers && are_true(tables, Settings::ENDPOINTS) => Verdict::Steer { mac },
+        Takers::Two if !parent.has(Parent::ALONE) => {
+            to_everyone(Verdict::Disputed, share, parent, vid, tables)
+        }
+        _ => to_everyone(Verdict::Pass, share, parent, vid, tables),
     }
 }
 
-/// A frame that asks for an absent host.
+/// Who takes a group frame.
+#[derive(Clone, Copy)]
+enum Takers {
+    One,
+    /// Two here claim the address or the MAC.
+    Two,
+    /// Anyone may be.
+    Any,
+}
+
+/// Of which of the [`Buckets`](crate::Buckets) a frame is that goes to everyone.
+#[derive(Clone, Copy)]
+enum Share {
+    Absent,
+    Known,
+    Group,
+}
+
+/// Who takes it, the MAC of the one, and its share if it goes to everyone.
 #[inline(always)]
-fn limit(key: NeighborKey, parent: Parent, vid: Vid, tables: &impl Tables) -> Verdict {
-    let rate = tables.storm_limit();
-    if rate == 0 || parent.has(Parent::UNLIMITED) || tables.neighbor(key.anywhere()).is_some() {
-        return Verdict::Pass;
+fn seek(message: Message, vid: Vid, tables: &impl Tables) -> (Takers, Mac, Share) {
+    const DOUBTS: u16 = Neighbor::DOWN | Neighbor::FOREIGN;
+    let nobody = Mac::default();
+    match message.asks() {
+        Some(Sought::Address(key)) => match tables.neighbor(key) {
+            Some(taker) if taker.has(Neighbor::CONFLICT) => (Takers::Two, nobody, Share::Known),
+            Some(taker) if taker.is_doubted(DOUBTS) => (Takers::Any, nobody, Share::Known),
+            Some(taker) => (Takers::One, Mac(taker.mac), Share::Known),
+            None => match tables.neighbor(key.anywhere()) {
+                Some(_) => (Takers::Any, nobody, Share::Known),
+                None => (Takers::Any, nobody, Share::Absent),
+            },
+        },
+        Some(Sought::Mac(mac)) => match tables.endpoint(EndpointKey::new(vid, mac)) {
+            Some(taker) if taker.has(Endpoint::CONFLICT) => (Takers::Two, nobody, Share::Group),
+            Some(_) => (Takers::One, mac, Share::Group),
+            None => (Takers::Any, nobody, Share::Group),
+        },
+        None => (Takers::Any, nobody, Share::Group),
     }
-    let Some(bucket) = tables.bucket(vid) else {
-        return Verdict::Pass;
+}
+
+/// The one exit of whatever goes to everyone, by whatever way it came here: within the limit.
+#[inline(always)]
+fn to_everyone(
+    verdict: Verdict,
+    share: Share,
+    parent: Parent,
+    vid: Vid,
+    tables: &impl Tables,
+) -> Verdict {
+    let (rate, lacking, reason) = match share {
+        // Who may have a place that the tables lack is not absent for sure.
+        Share::Absent => (tables.storm_limit(), Settings::NEIGHBORS, Reason::Storm),
+        Share::Known => (tables.storm_limit(), 0, Reason::Storm),
+        Share::Group => (tables.group_limit(), 0, Reason::Group),
     };
-    if !are_true(tables, Settings::NEIGHBORS) || bucket.admit(tables.now(), rate) {
-        return Verdict::Pass;
+    if rate == 0 || parent.has(Parent::UNLIMITED) || !are_true(tables, lacking) {
+        return verdict;
     }
-    Verdict::Drop(Reason::Storm)
+    let Some(buckets) = tables.buckets(vid) else {
+        return verdict;
+    };
+    let bucket = match share {
+        Share::Absent => &buckets.absent,
+        Share::Known => &buckets.known,
+        Share::Group => &buckets.group,
+    };
+    match bucket.admit(tables.now(), rate) {
+        true => verdict,
+        false => Verdict::Drop(reason),
+    }
+}
+
+/// Somebody on the wire says that he has an address: whether a taker here has it, who has another MAC. That is noted,
+/// unless the frame is one of ours that comes back.
+#[inline(always)]
+fn hear((key, mac): (NeighborKey, Mac), is_ours: bool, tables: &impl Tables) -> bool {
+    let contradicts = tables.neighbor(key).is_some_and(|taker| taker.mac != mac.0);
+    if contradicts && !is_ours && tables.endpoint(key.endpoint(mac.0)).is_none() {
+        note(key, mac, tables);
+    }
+    contradicts
+}
+
+#[inline(always)]
+fn note(key: NeighborKey, mac: Mac, tables: &impl Tables) {
+    let heard = tables.now();
+    let claim = Claim {
+        heard,
+        mac: mac.0,
+        reserved: 0,
+    };
+    tables.note_claim(key, claim);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vlanfast_common::{
-    Bucket, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey, Parent,
-    Policy, Route, Settings, Tables, Vid,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey,
+    Parent, Policy, Route, Settings, Tables, Vid,
 };
 
 const VLANS: [u16; 2] = [0, 10];
@@ -84,6 +84,8 @@ pub struct Lan {
     pub stations: BTreeMap<(u16, u8), Station>,
     /// The station that has an address, and flags of [`Neighbor`].
     pub owners: BTreeMap<Address, (u8, u16)>,
+    /// The station that says on the wire that it has an address.
+    pub claims: BTreeMap<Address, u8>,
     /// The station that has an address on another VLAN, and that VLAN.
     pub routes: BTreeMap<Address, (u8, u16)>,
 }
@@ -106,6 +108,10 @@ impl Tables for Lan {
     }
 
     fn storm_limit(&self) -> u32 {
+        1
+    }
+
+    fn group_limit(&self) -> u32 {
         1
     }
 
@@ -192,7 +198,19 @@ impl Tables for Lan {
         None
     }
 
-    fn bucket(&self, _vid: Vid) -> Option<&Bucket> {
+    fn claim(&self, key: NeighborKey) -> Option<Claim> {
+        let address = (key.vid, key.version, key.address[last(key)]);
+        self.claims.get(&address).map(|&number| Claim {
+            mac: mac(number),
+            ..Claim::default()
+        })
+    }
+
+    fn note_claim(&self, _key: NeighborKey, _claim: Claim) {}
+
+    fn mark_conflict(&self, _key: EndpointKey) {}
+
+    fn buckets(&self, _vid: Vid) -> Option<&Buckets> {
         None
     }
 
@@ -245,7 +263,7 @@ pub fn lans() -> impl Strategy<Value = Lan> {
             )
         })
     });
-    let chances = prop::collection::vec(any::<u8>(), 64);
+    let chances = prop::collection::vec(any::<u8>(), 128);
     (
         policy,
         prop::option::weighted(0.95, settings),
@@ -265,6 +283,7 @@ pub fn lans() -> impl Strategy<Value = Lan> {
                 parents: parents.into(),
                 stations: BTreeMap::new(),
                 owners: BTreeMap::new(),
+                claims: BTreeMap::new(),
                 routes: BTreeMap::new(),
             };
             for vid in VLANS {
@@ -275,6 +294,9 @@ pub fn lans() -> impl Strategy<Value = Lan> {
                         let address = (vid, version, number);
                         let owner = chance().map(|chance| owner(number, chance));
                         lan.owners.extend(owner.map(|owner| (address, owner)));
+                        let claimant = chance().filter(|chance| chance % 8 == 0);
+                        lan.claims
+                            .extend(claimant.map(|chance| (address, chance / 8 % 16)));
                         let route = chance().map(|chance| route(address, chance));
                         lan.routes.extend(route.map(|route| (address, route)));
                     }
@@ -306,9 +328,12 @@ const fn taker(number: u8, chance: u8) -> u8 {
 }
 
 const fn owner(number: u8, chance: u8) -> (u8, u16) {
-    let flags = match chance / 8 % 10 {
+    let flags = match chance / 8 % 16 {
         0 => Neighbor::CONFLICT,
         1 => Neighbor::DOWN,
+        2 => Neighbor::UNSURE,
+        3 => Neighbor::FOREIGN,
+        4 => Neighbor::FOREIGN | Neighbor::UNSURE | Neighbor::ASSIGNED,
         _ => 0,
     };
     (taker(number, chance), flags)

@@ -99,7 +99,7 @@ proptest! {
 fn ways_of_either_version_are_known_again_and_told_apart() {
     let mut runner = TestRunner::deterministic();
     let mut seen = BTreeMap::<String, u32>::new();
-    for _ in 0..16_384 {
+    for _ in 0..32_768 {
         let case = (pairs(), lans()).new_tree(&mut runner).unwrap();
         let ([first, second], lan) = case.current();
         let mut way = Way::default();

@@ -1,6 +1,7 @@
 //! `vlanfast attach`: check, fill the maps, attach or take over, stay in sync, detach or not.
 
 mod messages;
+mod prepare;
 
 use std::{convert::Infallible, net::TcpListener};
 
@@ -8,7 +9,10 @@ use anyhow::Context;
 use aya::Ebpf;
 use vlanfast_common::{Parent, Policy, Shed};
 
-use self::messages::Messages;
+use self::{
+    messages::Messages,
+    prepare::{Prepared, prepare},
+};
 use super::status;
 use crate::{
     cli::{AttachArgs, Metrics, OnExit, Shortcuts},
@@ -19,9 +23,8 @@ use crate::{
         flows::PairMap,
         hooks::{self, Parents},
         load,
-        pins::{Holder, Lock, Pins},
+        pins::Pins,
         tables::{self, Heartbeat, Maps},
-        trunks,
     },
     error::Error,
     heartbeat::{Health, VALIDITY, heartbeat},
@@ -84,100 +87,6 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     left
 }
 
-/// What is needed to attach.
-struct Prepared {
-    pins: Pins,
-    trunk: Trunk,
-    choice: choose::Choice,
-    /// Something of ours is attached already.
-    adopted: bool,
-    _lock: Lock,
-}
-
-/// Everything that can be refused without having changed anything.
-async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepared> {
-    let Some(device) = trunks::device(netlink, &args.trunk).await? else {
-        let trunk = args.trunk.to_string();
-        return Err(Error::NoSuchDevice { trunk }.into());
-    };
-    let name = device.name.to_string();
-    let mut trunk = find(netlink, &device).await?;
-    let mut ours = None;
-    if let Some(mut found) = trunks::of(netlink, &device).await? {
-        // Its process was killed, or told to keep it: it is ours now.
-        let lock = found.lock()?.map_err(|holder| taken(&name, holder))?;
-        let owner = trunks::owner(netlink, &found).await?;
-        if owner.is_some_and(|owner| owner.ifindex == device.id.ifindex) {
-            found.adopt(device.id, &device.name)?;
-            ours = Some((found, lock));
-        } else {
-            // Nothing is attached by it: its device is gone, or it never came so far.
-            clear_up(netlink, &found).await?;
-            trunk = find(netlink, &device).await?;
-        }
-    }
-    let pins = ours.as_ref().map(|(pins, _)| pins);
-    let unpinned = hooks::unpinned(netlink, &trunk, pins).await?;
-    if !unpinned.is_empty() {
-        return Err(Error::PinnedElsewhere {
-            trunk: name,
-            programs: unpinned.join("; "),
-        }
-        .into());
-    }
-    let without = match pins {
-        Some(pins) => hooks::without_ours(&trunk, pins)?,
-        None => trunk.clone(),
-    };
-    let choice = choose::choose(&without, args.ingress, args.manage_offloads)?;
-    let adopted = ours.is_some();
-    let (pins, lock) = match ours {
-        Some(ours) => ours,
-        None => {
-            for left in trunks::left(netlink, &device.name).await? {
-                // It is in nobody's way; and whoever has it clears up after himself.
-                if let Ok(Ok(_lock)) = left.lock()
-                    && let Err(error) = clear_up(netlink, &left).await
-                {
-                    output::note(&format!("note: {error:#}"));
-                }
-            }
-            let created = Pins::create(device.id, &device.name)?;
-            created.map_err(|holder| taken(&name, holder))?
-        }
-    };
-    Ok(Prepared {
-        pins,
-        trunk,
-        choice,
-        adopted,
-        _lock: lock,
-    })
-}
-
-async fn find(netlink: &Netlink, device: &trunks::Device) -> anyhow::Result<Trunk> {
-    let found = Trunk::of_index(netlink, device.id.ifindex).await?;
-    let trunk = || device.name.to_string();
-    found.ok_or_else(|| Error::NoSuchDevice { trunk: trunk() }.into())
-}
-
-/// Removes what has no use any more. What is not ours in it may stay.
-async fn clear_up(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
-    match hooks::remove(netlink, pins).await {
-        Err(error) if matches!(error.downcast_ref(), Some(Error::NotOurs { .. })) => Ok(()),
-        removed => removed,
-    }
-}
-
-fn taken(trunk: &str, holder: Holder) -> Error {
-    Error::AlreadyAttached {
-        trunk: trunk.to_owned(),
-        pid: holder
-            .pid
-            .map_or_else(|| "of another namespace".into(), |pid| pid.to_string()),
-    }
-}
-
 /// The maps filled, the sources followed, the metrics' address taken: nothing that could be refused is
 /// left but to attach.
 struct Ready {
@@ -205,15 +114,6 @@ impl Ready {
             Metrics::At(address) => Some(http::listen(address)?),
         };
         let policy = args.policy();
-        if let Some(kind @ ("bond" | "team")) = trunk.kind.as_deref()
-            && policy.shed == Shed::Mac as u32
-        {
-            return Err(Error::TakesForPorts {
-                trunk: trunk.name.to_string(),
-                kind: kind.to_owned(),
-            }
-            .into());
-        }
         let level = messages::level(args.verbose);
         let (mut ebpf, maps) = load::adopt(pins, capacity(args), &policy, level)?;
         hooks::prepare(&mut ebpf, choice)?;
@@ -230,8 +130,15 @@ impl Ready {
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
         let tables = Maps::of(&ebpf)?;
-        let reconciler =
-            Reconciler::fill(pins.clone(), trunk, args.wishes(), tables, names).await?;
+        let reconciler = Reconciler::fill(
+            pins.clone(),
+            trunk,
+            args.wishes(),
+            args.quotas(),
+            tables,
+            names,
+        )
+        .await?;
         if policy.shed != Shed::Off as u32 && reconciler.untagged().has(Parent::TAGGED) {
             return Err(Error::ListenedTo {
                 trunk: pins.trunk.to_string(),
@@ -277,6 +184,7 @@ impl Ready {
             .publish(netlink, done.hooks, parents)
             .await?;
         self.maps.beat(VALIDITY)?;
+        self.reconciler.vouch().await?;
         let pins = self.reconciler.pins();
         let (counters, pairs) = (CounterMap::open(pins)?, PairMap::open(pins)?);
         let read = move || {

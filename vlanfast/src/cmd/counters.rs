@@ -158,7 +158,7 @@ mod tests {
         let counters = Counters {
             rx,
             steered: 2,
-            dropped: [1, 0, 0, 0],
+            dropped: [1, 0, 0, 0, 0],
             disputed: 1,
             delivered: 1,
             ..Counters::default()
@@ -172,7 +172,7 @@ mod tests {
                 "tx": {"packets": {"unicast": 0, "multicast": 0, "broadcast": 0}, "bytes": 0},
                 "verdicts": {"rx": {"pass": 2, "steer": 2, "deliver": 1, "drop": 1},
                              "tx": {"pass": 0, "reflect": 0, "shortcut": 0}},
-                "drops": {"storm": 1, "shed_vlan": 0, "shed_mac": 0, "returned": 0},
+                "drops": {"storm": 1, "shed_vlan": 0, "shed_mac": 0, "returned": 0, "group": 0},
                 "disputed": 1,
             })
         );

@@ -3,10 +3,14 @@
 
 mod delivery;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use serde::Serialize;
-use vlanfast_common::{Endpoint, EndpointKey, Neighbor};
+use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey};
 
 use self::delivery::Delivery;
 use super::attached;
@@ -17,13 +21,16 @@ use crate::{
     output,
     source::docker,
     state::{
-        desired::{Tables, desired},
+        desired::{Desired, Device, Tables, desired},
         names::{Names, names},
-        snapshot::{Docker, Ifindex, Mode, Network},
+        owners::Given,
+        snapshot::{Docker, Ifindex, Mode, Network, Nsid, Place},
+        vouching::conflicts,
     },
 };
 
-/// Docker gives names alone: what it does not say in this time is left out.
+/// Without Docker's word, rows have no names, and an address that two claim is neither's: what it does not say in
+/// this time is left out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The shape of a row of `endpoints --json`.
@@ -46,8 +53,12 @@ struct Row {
     network: Option<String>,
     project: Option<String>,
     service: Option<String>,
-    /// Another device of the VLAN has its MAC or one of its addresses.
+    /// One that is down takes nothing, and is in conflict with nobody.
+    up: bool,
+    /// Another of the VLAN that is up has its MAC or one of its addresses.
     conflict: bool,
+    /// The MAC of who says on the wire that he has one of its addresses; its own where he has that.
+    claimed_by_wire: Option<String>,
     /// How unicast from the wire reaches it: `kernel` or `redirect`.
     deliver: &'static str,
     /// Why it is not `redirect` where that is asked for.
@@ -81,83 +92,154 @@ async fn read(
     let trunk = pins.trunk.to_string();
     let settings = maps.settings()?;
     let delivery = Delivery::read(kernel, pins, &settings).await?;
-    let desired = desired(network, Ifindex(settings.ifindex));
-    let mut names = names(&desired, docker);
-    let parents: BTreeMap<_, _> = desired
-        .devices
-        .iter()
-        .map(|(key, device)| (*key, device.parent.to_string()))
-        .collect();
+    let desired = desired(network, Ifindex(settings.ifindex), &Given::by(docker));
+    let names = names(&desired, docker);
     let tables = maps.read()?;
-    let mut addresses = addresses(&tables);
-    let endpoints = tables
-        .endpoints
-        .iter()
-        .filter(|(_, endpoint)| !endpoint.has(Endpoint::HOST));
-    Ok(endpoints
-        .map(|(key, endpoint)| {
-            let addresses = addresses.remove(key).unwrap_or_default();
-            row(
-                &trunk,
-                *key,
-                endpoint,
-                addresses,
-                names.remove(key),
-                parents.get(key),
-                delivery.to(tables.vlans.get(&key.vid()), endpoint),
-            )
-        })
-        .collect())
+    let claims = maps.claims()?;
+    let claimed = conflicts(&tables, &claims).map(|conflict| {
+        let key = conflict.key.endpoint(conflict.taker);
+        (key, Mac(conflict.by).to_string())
+    });
+    let claimed = claimed.collect();
+    let rivals = desired.rivals.iter();
+    let rivals = rivals.flat_map(|(key, macs)| macs.iter().map(|mac| key.endpoint(*mac)));
+    let rivals = rivals.collect();
+    let context = Context {
+        claimed,
+        rivals,
+        trunk,
+        tables,
+        desired,
+        names,
+    };
+    let to = |vid, endpoint: &Endpoint| delivery.to(context.tables.vlans.get(&vid), endpoint);
+    let rows = context.seen().into_iter().map(|seen| {
+        let delivered = to(seen.key.vid(), &seen.endpoint);
+        context.row(seen, delivered)
+    });
+    Ok(rows.collect())
 }
 
-/// The addresses of each endpoint, and whether each is someone else's too.
-fn addresses(tables: &Tables) -> BTreeMap<EndpointKey, Vec<(IpAddr, bool)>> {
-    let mut addresses = BTreeMap::<_, Vec<_>>::new();
-    for (key, neighbor) in &tables.neighbors {
-        let owner = EndpointKey {
-            vid: key.vid,
-            mac: neighbor.mac,
-        };
-        let address = (key.address(), neighbor.has(Neighbor::CONFLICT));
-        addresses.entry(owner).or_default().push(address);
-    }
-    addresses
-}
-
-fn row(
-    trunk: &str,
+/// An endpoint: the device that has an entry, or another with the same MAC.
+struct Seen<'a> {
     key: EndpointKey,
-    endpoint: &Endpoint,
-    addresses: Vec<(IpAddr, bool)>,
-    names: Option<Names>,
-    parent: Option<&String>,
-    (deliver, detour): (&'static str, Option<String>),
-) -> Row {
-    let device = names.as_ref().map(|names| names.device.clone());
-    let names = names.unwrap_or_default();
-    Row {
-        trunk: trunk.to_owned(),
-        vlan: key.vid,
-        mac: key.mac().to_string(),
-        addresses: addresses.iter().map(|(address, _)| *address).collect(),
-        device,
-        ifindex: endpoint.ifindex,
-        nsid: (endpoint.nsid != Endpoint::OWN_NAMESPACE).then_some(endpoint.nsid),
-        kind: if endpoint.has(Endpoint::MACVTAP) {
-            "macvtap"
-        } else {
-            "macvlan"
-        },
-        mode: Mode::from_number(endpoint.mode.into()).map(|mode| mode.to_string()),
-        parent: parent.cloned(),
-        container: names.container,
-        network: names.network,
-        project: names.project,
-        service: names.service,
-        conflict: endpoint.has(Endpoint::CONFLICT)
-            || addresses.iter().any(|(_, conflict)| *conflict),
-        deliver,
-        detour,
+    endpoint: Endpoint,
+    /// `None` where it can't be asked any more.
+    device: Option<(Place, &'a Device)>,
+}
+
+/// What rows are made of.
+struct Context {
+    trunk: String,
+    /// What is in the maps.
+    tables: Tables,
+    /// What netlink shows now.
+    desired: Desired,
+    names: BTreeMap<(EndpointKey, Place), Names>,
+    /// The MAC of who has an address of a taker on the wire.
+    claimed: BTreeMap<EndpointKey, String>,
+    /// Those that say they have an address which another keeps.
+    rivals: BTreeSet<EndpointKey>,
+}
+
+impl Context {
+    /// Whoever has an entry in the map, and whoever shares his MAC.
+    fn seen(&self) -> Vec<Seen<'_>> {
+        let mut seen = vec![];
+        for (&key, &entry) in &self.tables.endpoints {
+            let all =
+                (key, (Nsid::Own, Ifindex(0)))..=(key, (Nsid::Other(i32::MAX), Ifindex(u32::MAX)));
+            let mut is_there = entry.has(Endpoint::HOST);
+            for (&(key, place), device) in self.desired.devices.range(all) {
+                let mut endpoint = device.endpoint;
+                is_there |= (endpoint.nsid, endpoint.ifindex) == (entry.nsid, entry.ifindex);
+                if !endpoint.has(Endpoint::DOWN) {
+                    endpoint.flags |= entry.flags & Endpoint::CONFLICT;
+                }
+                let device = Some((place, device));
+                seen.push(Seen {
+                    key,
+                    endpoint,
+                    device,
+                });
+            }
+            if !is_there {
+                seen.push(Seen {
+                    key,
+                    endpoint: entry,
+                    device: None,
+                });
+            }
+        }
+        seen
+    }
+
+    fn addresses(&self, seen: &Seen<'_>) -> Vec<IpAddr> {
+        match seen.device {
+            Some((_, device)) => device.addresses.clone(),
+            None => {
+                let neighbors = self.tables.neighbors.iter();
+                let is_its = |(key, neighbor): &(&NeighborKey, &Neighbor)| {
+                    (key.vid, neighbor.mac) == (seen.key.vid, seen.key.mac)
+                };
+                neighbors
+                    .filter(is_its)
+                    .map(|(key, _)| key.address())
+                    .collect()
+            }
+        }
+    }
+
+    /// Whether somebody else claims an address, here or on the wire.
+    fn is_disputed(&self, key: EndpointKey, address: IpAddr) -> bool {
+        let key = NeighborKey::new(key.vid(), address);
+        let tables = [&self.tables, &self.desired.tables];
+        let mut known = tables.iter().filter_map(|it| it.neighbors.get(&key));
+        known.any(|it| it.has(Neighbor::CONFLICT | Neighbor::FOREIGN))
+    }
+
+    fn row(&self, seen: Seen<'_>, (deliver, detour): (&'static str, Option<String>)) -> Row {
+        let addresses = self.addresses(&seen);
+        let Seen {
+            key,
+            endpoint,
+            device,
+        } = seen;
+        let up = !endpoint.has(Endpoint::DOWN);
+        let mut claims = addresses.iter();
+        let is_disputed = up && claims.any(|address| self.is_disputed(key, *address));
+        let names = device.and_then(|(place, _)| self.names.get(&(key, place)).cloned());
+        let name = names.as_ref().map(|names| names.device.clone());
+        let claimed_by_wire = self.claimed.get(&key).filter(|_| up).cloned();
+        let is_rival = up && self.rivals.contains(&key);
+        let names = names.unwrap_or_default();
+        Row {
+            trunk: self.trunk.clone(),
+            vlan: key.vid,
+            mac: key.mac().to_string(),
+            addresses,
+            device: name,
+            ifindex: endpoint.ifindex,
+            nsid: (endpoint.nsid != Endpoint::OWN_NAMESPACE).then_some(endpoint.nsid),
+            kind: match endpoint.has(Endpoint::MACVTAP) {
+                true => "macvtap",
+                false => "macvlan",
+            },
+            mode: Mode::from_number(endpoint.mode.into()).map(|mode| mode.to_string()),
+            parent: device.map(|(_, device)| device.parent.to_string()),
+            container: names.container,
+            network: names.network,
+            project: names.project,
+            service: names.service,
+            up,
+            conflict: is_disputed
+                || is_rival
+                || claimed_by_wire.is_some()
+                || endpoint.has(Endpoint::CONFLICT),
+            claimed_by_wire,
+            deliver,
+            detour,
+        }
     }
 }
 
@@ -188,20 +270,22 @@ fn table(rows: &[Row]) -> String {
     let mut lines = vec![head.map(|&word| word.to_owned()).collect::<Vec<_>>()];
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     for row in rows {
-        let addresses: Vec<_> = row.addresses.iter().map(IpAddr::to_string).collect();
         let mut mode = or_dash(&row.mode);
-        if row.conflict {
+        if !row.up {
+            mode += "  down";
+        }
+        if row.claimed_by_wire.as_ref() == Some(&row.mac) {
+            mode += "  conflict: somebody on the wire has its MAC, too";
+        } else if let Some(by) = &row.claimed_by_wire {
+            mode += &format!("  conflict: {by} on the wire has an address of it, too");
+        } else if row.conflict {
             mode += "  conflict: its MAC or an address is someone else's too";
         }
         let mut line = vec![
             row.trunk.clone(),
             row.vlan.to_string(),
             row.mac.clone(),
-            if addresses.is_empty() {
-                "-".into()
-            } else {
-                addresses.join(",")
-            },
+            some(&row.addresses),
             or_dash(&row.container),
             or_dash(&row.network),
             or_dash(&row.device),
@@ -219,62 +303,20 @@ fn table(rows: &[Row]) -> String {
     output::list(&lines)
 }
 
-#[cfg(test)]
-mod tests {
-    use vlanfast_common::{Mac, NeighborKey, Vid};
-
-    use super::*;
-
-    #[test]
-    fn json_keeps_its_shape() {
-        let key = EndpointKey::new(Vid::from_tci(10), Mac([2, 0x42, 10, 0, 10, 2]));
-        let endpoint = Endpoint {
-            ifindex: 7,
-            nsid: 3,
-            parent: 4,
-            mode: 4,
-            flags: 0,
-        };
-        let mut tables = Tables::default();
-        let address = NeighborKey::new(Vid::from_tci(10), [10, 0, 10, 2].into());
-        tables.neighbors.insert(
-            address,
-            Neighbor {
-                mac: key.mac,
-                flags: 0,
-            },
-        );
-        let addresses = addresses(&tables).remove(&key).unwrap();
-        let names = Names {
-            device: "eth0".into(),
-            container: Some("container0".into()),
-            network: Some("macvlan10".into()),
-            ..Names::default()
-        };
-        let parent = "eth0.10".to_owned();
-        let row = row(
-            "eth0",
-            key,
-            &endpoint,
-            addresses,
-            Some(names),
-            Some(&parent),
-            ("kernel", Some("in another namespace".into())),
-        );
-        let text = table(std::slice::from_ref(&row));
-        assert!(
-            text.contains("kernel: in another namespace  bridge"),
-            "{text}"
-        );
-        assert_eq!(
-            serde_json::to_value(row).unwrap(),
-            serde_json::json!({
-                "trunk": "eth0", "vlan": 10, "mac": "02:42:0a:00:0a:02", "addresses": ["10.0.10.2"],
-                "device": "eth0", "ifindex": 7, "nsid": 3, "kind": "macvlan", "mode": "bridge",
-                "parent": "eth0.10", "container": "container0", "network": "macvlan10",
-                "project": null, "service": null, "conflict": false,
-                "deliver": "kernel", "detour": "in another namespace",
-            })
-        );
+/// The first addresses, and how many more there are: nobody makes everybody's rows as wide as his own.
+fn some(addresses: &[IpAddr]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<_> = addresses
+        .iter()
+        .take(SHOWN)
+        .map(IpAddr::to_string)
+        .collect();
+    match addresses.len() {
+        0 => "-".into(),
+        1..=SHOWN => shown.join(","),
+        all => format!("{} +{} more", shown.join(","), all - SHOWN),
     }
 }
+
+#[cfg(test)]
+mod tests;

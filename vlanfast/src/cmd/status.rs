@@ -7,7 +7,7 @@ mod warnings;
 
 use anyhow::Context;
 use serde::Serialize;
-use vlanfast_common::{IngressReason, Policy, Settings, Source, SourceState, Vid};
+use vlanfast_common::{IngressReason, Policy, Settings, Source, SourceState};
 
 use self::{
     policy::PolicyRow,
@@ -29,7 +29,7 @@ use crate::{
     error::Error,
     netlink::{self, Netlink},
     output,
-    state::{desired::Tables, published::MapFill},
+    state::{desired::Tables, published::MapFill, vouching::conflicts},
 };
 
 /// The shape of `status --json`.
@@ -212,21 +212,22 @@ async fn read(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Status> {
         chosen,
     } = at_hooks(netlink, &trunk, pins).await?;
     let reason = match IngressReason::from_number(settings.ingress_reason) {
-        Some(reason) => choose::explain(reason, trunk.kind.as_deref()),
+        Some(reason) => choose::explain(reason, &trunk),
         None => "for a reason that this version does not know".into(),
     };
     let tables = maps.read()?;
     let said = maps.status()?;
     let Settings { policy, .. } = settings;
-    let untagged = tables.vlans.get(&Vid::UNTAGGED).copied();
     let trunk_name = trunk.name.to_string();
     let holder = pins.holder();
-    let warnings = warnings::all(
+    let mut warnings = warnings::all(
         &trunk,
         (&attached, &missing),
         &settings,
-        (untagged.unwrap_or_default(), chosen),
+        (&tables.vlans, chosen),
     );
+    warnings.extend(warnings::of_conflicts(conflicts(&tables, &maps.claims()?)));
+    warnings.extend(warnings::of_quotas(&said));
     Ok(Status {
         policy: PolicyRow::from(policy),
         warnings,

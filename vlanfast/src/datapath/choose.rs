@@ -22,11 +22,21 @@ pub struct Choice {
     pub keep_tags: bool,
 }
 
+/// What the user asked for, as far as it decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    pub ingress: Asked,
+    /// `rx-vlan-offload` may be turned off.
+    pub manage_offloads: bool,
+    /// What nobody takes is dropped, which pays by XDP.
+    pub sheds: bool,
+}
+
 /// Chooses. `auto` always finds a way; what was asked for by name is taken, or refused with a reason.
 /// Offloads are in the way, unless they may be managed.
-pub fn choose(trunk: &Trunk, asked: Asked, manage_offloads: bool) -> Result<Choice, Error> {
-    let ingress = match asked {
-        Asked::Auto => return Ok(auto(trunk, manage_offloads)),
+pub fn choose(trunk: &Trunk, wish: Wish) -> Result<Choice, Error> {
+    let ingress = match wish.ingress {
+        Asked::Auto => return Ok(auto(trunk, wish)),
         Asked::Tc => Ingress::Tc,
         Asked::Xdp => Ingress::XdpNative,
         Asked::XdpGeneric => Ingress::XdpGeneric,
@@ -38,7 +48,7 @@ pub fn choose(trunk: &Trunk, asked: Asked, manage_offloads: bool) -> Result<Choi
                 owner: xdp.describe(),
             });
         }
-        if trunk.strips_tags && !manage_offloads {
+        if trunk.strips_tags && !wish.manage_offloads {
             return Err(Error::StripsTags {
                 trunk: trunk.name.to_string(),
                 // A veth hides the tags that its peer sends as metadata, whatever it is set to.
@@ -56,12 +66,16 @@ pub fn choose(trunk: &Trunk, asked: Asked, manage_offloads: bool) -> Result<Choi
     })
 }
 
-fn auto(trunk: &Trunk, manage_offloads: bool) -> Choice {
+/// XDP only where nothing is lost by it, so that nobody is worse off than by TC: what comes in packet by packet,
+/// where the NIC merged it, costs bulk TCP more than XDP saves. Shedding is worth that to whoever asks for it.
+fn auto(trunk: &Trunk, wish: Wish) -> Choice {
     let against = if trunk.xdp.is_some() {
         Some(IngressReason::ForeignXdp)
     } else if trunk.kind.is_some() {
         Some(IngressReason::SoftwareDevice)
-    } else if trunk.strips_tags && !manage_offloads {
+    } else if !trunk.merges.is_empty() && !wish.sheds {
+        Some(IngressReason::CostsOffloads)
+    } else if trunk.strips_tags && !wish.manage_offloads {
         Some(IngressReason::StripsTags)
     } else {
         None
@@ -82,13 +96,13 @@ fn auto(trunk: &Trunk, manage_offloads: bool) -> Choice {
 }
 
 /// The reason in words, as `status` gives it.
-pub fn explain(reason: IngressReason, kind: Option<&str>) -> String {
+pub fn explain(reason: IngressReason, trunk: &Trunk) -> String {
     match reason {
         IngressReason::Asked => "asked for with --ingress".into(),
         IngressReason::Suitable => "native XDP, and the tags stay in the bytes".into(),
         IngressReason::SoftwareDevice => format!(
             "{}: XDP on a software device costs more than it saves",
-            kind.unwrap_or("software device")
+            trunk.kind.as_deref().unwrap_or("software device")
         ),
         IngressReason::StripsTags => {
             "not XDP: the NIC strips VLAN tags before it (rx-vlan-offload is on; see --manage-offloads)"
@@ -98,6 +112,14 @@ pub fn explain(reason: IngressReason, kind: Option<&str>) -> String {
         IngressReason::ForeignXdp => "not XDP: that hook is someone else's".into(),
         IngressReason::KeepsOffload => {
             "not XDP: the driver refused to leave VLAN tags to it (rx-vlan-offload stays on)".into()
+        }
+        IngressReason::CostsOffloads => {
+            // Somebody may have turned them off since.
+            let lost = match &*trunk.merges {
+                [] => "the NIC's merging of packets".into(),
+                features => features.join(" and "),
+            };
+            format!("not XDP: it would cost {lost} (--ingress xdp takes it all the same)")
         }
     }
 }
@@ -113,12 +135,28 @@ mod tests {
             ifindex: 2,
             kind: None,
             strips_tags: false,
+            merges: vec![],
             xdp: None,
         }
     }
 
+    fn wish(ingress: Asked) -> Wish {
+        Wish {
+            ingress,
+            manage_offloads: false,
+            sheds: false,
+        }
+    }
+
+    fn managing(ingress: Asked) -> Wish {
+        Wish {
+            manage_offloads: true,
+            ..wish(ingress)
+        }
+    }
+
     fn auto_of(trunk: &Trunk) -> (Ingress, IngressReason) {
-        let choice = choose(trunk, Asked::Auto, false).unwrap();
+        let choice = choose(trunk, wish(Asked::Auto)).unwrap();
         (choice.ingress, choice.reason)
     }
 
@@ -152,11 +190,11 @@ mod tests {
         let taken = Trunk { xdp, ..nic() };
         assert_eq!(auto_of(&taken), (Ingress::Tc, IngressReason::ForeignXdp));
         assert!(matches!(
-            choose(&taken, Asked::Xdp, true),
+            choose(&taken, managing(Asked::Xdp)),
             Err(Error::HookTaken { .. })
         ));
         assert_eq!(
-            choose(&taken, Asked::Tc, true).unwrap().ingress,
+            choose(&taken, managing(Asked::Tc)).unwrap().ingress,
             Ingress::Tc
         );
     }
@@ -168,7 +206,7 @@ mod tests {
             ..nic()
         };
         for asked in [Asked::Xdp, Asked::XdpGeneric] {
-            let error = choose(&stripping, asked, false).unwrap_err().to_string();
+            let error = choose(&stripping, wish(asked)).unwrap_err().to_string();
             assert!(error.contains("ethtool -K eth0 rxvlan off"), "{error}");
             assert!(error.contains("--manage-offloads"), "{error}");
         }
@@ -177,12 +215,49 @@ mod tests {
     #[test]
     fn only_who_has_not_let_it_manage_offloads_is_told_of_that() {
         let numbers: Vec<_> = (0..).map_while(IngressReason::from_number).collect();
-        assert_eq!(numbers.len(), 7);
+        assert_eq!(numbers.len(), 8);
         for (number, reason) in (0..).zip(numbers) {
             assert_eq!(reason as u32, number);
-            let said = explain(reason, None);
+            let said = explain(reason, &nic());
             let is_told = said.contains("--manage-offloads");
             assert_eq!(is_told, reason == IngressReason::StripsTags, "{said}");
+        }
+    }
+
+    #[test]
+    fn xdp_that_costs_an_offload_is_for_those_who_shed_or_name_it() {
+        for merges in [
+            vec!["rx-gro-hw"],
+            vec!["rx-lro"],
+            vec!["rx-gro-hw", "rx-lro"],
+        ] {
+            let merging = Trunk { merges, ..nic() };
+            assert_eq!(
+                auto_of(&merging),
+                (Ingress::Tc, IngressReason::CostsOffloads)
+            );
+            let said = explain(IngressReason::CostsOffloads, &merging);
+            assert!(said.contains(&merging.merges.join(" and ")), "{said}");
+            assert!(said.contains("--ingress xdp"), "{said}");
+
+            let sheds = Wish {
+                sheds: true,
+                ..wish(Asked::Auto)
+            };
+            for wish in [sheds, wish(Asked::Xdp)] {
+                let choice = choose(&merging, wish).unwrap();
+                assert_eq!(choice.ingress, Ingress::XdpNative, "{wish:?}");
+            }
+            // It does not matter then whether tags could be left to XDP.
+            let stripping = Trunk {
+                strips_tags: true,
+                ..merging
+            };
+            let choice = choose(&stripping, managing(Asked::Auto)).unwrap();
+            assert_eq!(
+                (choice.ingress, choice.reason, choice.keep_tags),
+                (Ingress::Tc, IngressReason::CostsOffloads, false)
+            );
         }
     }
 
@@ -193,7 +268,7 @@ mod tests {
             ..nic()
         };
         let taken = |trunk: &Trunk, asked| {
-            let choice = choose(trunk, asked, true).unwrap();
+            let choice = choose(trunk, managing(asked)).unwrap();
             (choice.ingress, choice.keep_tags)
         };
         assert_eq!(taken(&stripping, Asked::Auto), (Ingress::XdpNative, true));

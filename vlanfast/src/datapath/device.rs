@@ -22,6 +22,8 @@ pub struct Trunk {
     pub kind: Option<String>,
     /// `rx-vlan-offload`: XDP would not see tags.
     pub strips_tags: bool,
+    /// By which features it makes one buffer of many packets, which a driver can't do for XDP.
+    pub merges: Vec<&'static str>,
     pub xdp: Option<AttachedXdp>,
 }
 
@@ -72,9 +74,10 @@ impl Trunk {
         if device.driver.as_deref() == Some("vlan") {
             return Err(vlan_device(netlink, &device).await?.into());
         }
+        let failed = || format!("failed to ask {} for its offloads", device.name);
         Ok(Self {
-            strips_tags: ethtool::strips_tags(&device.name)
-                .with_context(|| format!("failed to ask {} for its offloads", device.name))?,
+            strips_tags: ethtool::strips_tags(&device.name).with_context(failed)?,
+            merges: ethtool::merging(&device.name, device.xdp.is_some()).with_context(failed)?,
             ifindex: device.ifindex.0,
             kind: device.driver,
             xdp: device.xdp.map(|xdp| AttachedXdp {

@@ -1,9 +1,12 @@
-//! `rx-vlan-offload` of a device, by the ioctl that every kernel answers (`SIOCETHTOOL`).
+//! Offloads of a device, by the ioctl that every kernel answers (`SIOCETHTOOL`).
+
+mod features;
 
 use std::{io, os::fd::AsRawFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+pub use self::features::merging;
 use crate::{state::name::Name, stop};
 
 /// `ETHTOOL_GFLAGS`, `ETHTOOL_SFLAGS` and `ETH_FLAG_RXVLAN` of `include/uapi/linux/ethtool.h`.
@@ -53,6 +56,17 @@ fn flags(name: &Name) -> io::Result<u32> {
 /// Asks a driver for a number, or tells it one.
 fn ask(name: &Name, command: u32, data: u32) -> io::Result<u32> {
     let mut value = Value { command, data };
+    // SAFETY: both commands read and write this one structure.
+    unsafe { call(name, (&raw mut value).cast()) }?;
+    Ok(value.data)
+}
+
+/// Has a command carried out.
+///
+/// # Safety
+///
+/// The command that `at` begins with must fit what is there.
+unsafe fn call(name: &Name, at: *mut libc::c_char) -> io::Result<()> {
     // SAFETY: all zeroes is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let name = name.as_bytes();
@@ -62,19 +76,19 @@ fn ask(name: &Name, command: u32, data: u32) -> io::Result<u32> {
     for (to, from) in request.ifr_name.iter_mut().zip(name) {
         *to = *from as libc::c_char;
     }
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    request.ifr_ifru.ifru_data = at;
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    // SAFETY: the request names a device and points to a value of the size that the command has.
+    // SAFETY: the request names a device, and the caller answers for what it points to.
     let asked = stop::in_kernel(|| unsafe {
         libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request)
     });
     match asked {
-        0 => Ok(value.data),
+        0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

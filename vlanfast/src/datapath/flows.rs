@@ -10,8 +10,8 @@ use aya::{
 use vlanfast_common::{Flow, FlowKey, NeighborKey, Pair, PairKey};
 
 use super::{
+    entries::{remove, typed},
     pins::{FLOWS, PAIRS, Pins},
-    tables::{remove, typed},
 };
 
 /// A map of numbers that the programs write one by one, read as such.

@@ -35,7 +35,7 @@ use crate::{
 pub use attach::{Done, attach, prepare};
 pub use parents::Parents;
 pub use remove::{remove, remove_unpinned};
-pub use unpinned::unpinned;
+pub use unpinned::{programs, unpinned};
 pub use watch::Watch;
 
 /// How a program is attached.

@@ -41,10 +41,11 @@ pub const NEIGHBORS: &str = "NEIGHBORS";
 pub const ROUTES: &str = "ROUTES";
 pub const FLOWS: &str = "FLOWS";
 pub const PAIRS: &str = "PAIRS";
+pub const CLAIMS: &str = "CLAIMS";
 
 /// The maps that are pinned, in that order: who finds others without `SETTINGS` could not undo them.
-pub const MAPS: [&str; 9] = [
-    SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS, ROUTES, FLOWS, PAIRS,
+pub const MAPS: [&str; 10] = [
+    SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS, ROUTES, FLOWS, PAIRS, CLAIMS,
 ];
 
 /// What else is pinned.

@@ -1,26 +1,30 @@
 //! The maps that tell the datapath who is behind the trunk. One process writes them, the one that is
 //! attached; everybody may read them.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::{collections::BTreeMap, os::fd::AsFd, thread, time::Duration};
 
 use anyhow::{Context, anyhow};
 use aya::{
-    Ebpf, Pod,
-    maps::{Array, HashMap, IterableMap, Map, MapData, MapError},
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData},
 };
 use nix::time::{ClockId, clock_gettime};
 use vlanfast_common::{
-    Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Status, Vid,
+    Claim, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Status, Vid,
 };
 
 use super::{
+    entries::{self, put, remove, typed},
     flows::FlowMap,
-    pins::{ENDPOINTS, FLOWS, NEIGHBORS, Pins, ROUTES, SETTINGS, STATUS, VLANS},
+    pins::{CLAIMS, ENDPOINTS, FLOWS, NEIGHBORS, Pins, ROUTES, SETTINGS, STATUS, VLANS},
 };
-use crate::state::{
-    desired::Tables,
-    plan::{Capacity, Plan},
-    published::MapFill,
+use crate::{
+    state::{
+        desired::Tables,
+        plan::{Capacity, Plan},
+        published::MapFill,
+    },
+    stop,
 };
 
 /// Handles of our own on all maps but `COUNTERS`.
@@ -29,10 +33,16 @@ pub struct Maps {
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     neighbors: HashMap<MapData, NeighborKey, Neighbor>,
     routes: HashMap<MapData, NeighborKey, Route>,
+    claims: HashMap<MapData, NeighborKey, Claim>,
     flows: FlowMap,
     settings: Array<MapData, Settings>,
     status: Array<MapData, Status>,
+    /// Something was removed, and a program may still look at it.
+    is_watched: bool,
 }
+
+/// Longer than a program runs: no process takes the CPU from one.
+const LONGER_THAN_A_PROGRAM: Duration = Duration::from_millis(50);
 
 impl Maps {
     /// The maps of an object that was just loaded, pinned or not.
@@ -63,9 +73,11 @@ impl Maps {
             endpoints: typed(&open, ENDPOINTS)?,
             neighbors: typed(&open, NEIGHBORS)?,
             routes: typed(&open, ROUTES)?,
+            claims: typed(&open, CLAIMS)?,
             flows: FlowMap::of(typed(&open, FLOWS)?),
             settings: typed(&open, SETTINGS)?,
             status: typed(&open, STATUS)?,
+            is_watched: false,
         })
     }
 
@@ -84,6 +96,7 @@ impl Maps {
     }
 
     fn write(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        self.is_watched |= plan.removes();
         remove(&mut self.routes, ROUTES, &plan.routes.remove)?;
         remove(&mut self.neighbors, NEIGHBORS, &plan.neighbors.remove)?;
         remove(&mut self.endpoints, ENDPOINTS, &plan.endpoints.remove)?;
@@ -93,6 +106,10 @@ impl Maps {
         }
         for &(vid, parent) in &plan.vlans.put {
             self.set_parent(vid, parent)?;
+        }
+        // The kernel puts what comes where what was removed has been (`pcpu_freelist_pop`), at once.
+        if plan.puts() && std::mem::take(&mut self.is_watched) {
+            let_programs_end();
         }
         put(&mut self.endpoints, ENDPOINTS, &plan.endpoints.put)?;
         put(&mut self.neighbors, NEIGHBORS, &plan.neighbors.put)?;
@@ -109,9 +126,9 @@ impl Maps {
     pub fn read(&self) -> anyhow::Result<Tables> {
         Ok(Tables {
             vlans: self.parents()?.collect(),
-            endpoints: entries(&self.endpoints, ENDPOINTS)?,
-            neighbors: entries(&self.neighbors, NEIGHBORS)?,
-            routes: entries(&self.routes, ROUTES)?,
+            endpoints: entries::read(&self.endpoints, ENDPOINTS)?,
+            neighbors: entries::read(&self.neighbors, NEIGHBORS)?,
+            routes: entries::read(&self.routes, ROUTES)?,
         })
     }
 
@@ -127,12 +144,25 @@ impl Maps {
             .filter(|(_, parent)| *parent != Parent::default()))
     }
 
+    /// Who on the wire has said that he has an address of ours.
+    pub fn claims(&self) -> anyhow::Result<BTreeMap<NeighborKey, Claim>> {
+        entries::read(&self.claims, CLAIMS)
+    }
+
+    pub fn set_claim(&mut self, key: NeighborKey, claim: Claim) -> anyhow::Result<()> {
+        put(&mut self.claims, CLAIMS, &[(key, claim)])
+    }
+
+    pub fn forget_claims(&mut self, keys: &[NeighborKey]) -> anyhow::Result<()> {
+        remove(&mut self.claims, CLAIMS, keys)
+    }
+
     /// How many entries the hashes were made for.
     pub fn capacity(&self) -> anyhow::Result<Capacity> {
         Ok(Capacity {
-            endpoints: capacity(&self.endpoints, ENDPOINTS)?,
-            neighbors: capacity(&self.neighbors, NEIGHBORS)?,
-            routes: capacity(&self.routes, ROUTES)?,
+            endpoints: entries::capacity(&self.endpoints, ENDPOINTS)?,
+            neighbors: entries::capacity(&self.neighbors, NEIGHBORS)?,
+            routes: entries::capacity(&self.routes, ROUTES)?,
         })
     }
 
@@ -232,6 +262,18 @@ impl Maps {
     }
 }
 
+/// Waits until every program that runs by now has ended, so that none has an entry in its hands that was removed.
+fn let_programs_end() {
+    // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu` (Linux 4.3, commit 5b25b13ab08f).
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: takes numbers alone, and touches no memory of ours.
+    let waited = stop::in_kernel(|| unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) });
+    // A kernel with `nohz_full` refuses it, and so does one that was built without.
+    if waited != 0 {
+        thread::sleep(LONGER_THAN_A_PROGRAM);
+    }
+}
+
 /// The loader's note. `SETTINGS` has its first fields in the same place in every version.
 pub fn settings(pins: &Pins) -> anyhow::Result<Settings> {
     let settings: Array<_, Settings> =
@@ -239,59 +281,6 @@ pub fn settings(pins: &Pins) -> anyhow::Result<Settings> {
     settings
         .get(&0, 0)
         .with_context(|| format!("failed to read {SETTINGS}"))
-}
-
-pub fn typed<T: TryFrom<Map, Error = MapError>>(
-    open: impl Fn(&str) -> anyhow::Result<MapData>,
-    name: &str,
-) -> anyhow::Result<T> {
-    let map = open(name).with_context(|| format!("failed to open {name}"))?;
-    Map::from_map_data(map)
-        .and_then(T::try_from)
-        .with_context(|| format!("{name} is not as this version has it"))
-}
-
-pub fn remove<K: Pod, V: Pod>(
-    map: &mut HashMap<MapData, K, V>,
-    name: &str,
-    keys: &[K],
-) -> anyhow::Result<()> {
-    for key in keys {
-        match map.remove(key) {
-            // That is what was wanted.
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
-            result => result.with_context(|| format!("failed to remove an entry of {name}"))?,
-        }
-    }
-    Ok(())
-}
-
-fn put<K: Pod, V: Pod>(
-    map: &mut HashMap<MapData, K, V>,
-    name: &str,
-    entries: &[(K, V)],
-) -> anyhow::Result<()> {
-    entries.iter().try_for_each(|(key, value)| {
-        map.insert(key, value, 0)
-            .with_context(|| format!("failed to write an entry of {name}"))
-    })
-}
-
-fn entries<K: Pod, V: Pod, T: FromIterator<(K, V)>>(
-    map: &HashMap<MapData, K, V>,
-    name: &str,
-) -> anyhow::Result<T> {
-    map.iter()
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("failed to read {name}"))
-}
-
-fn capacity<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &str) -> anyhow::Result<u32> {
-    let info = map.map().info();
-    Ok(info
-        .with_context(|| format!("failed to ask for the size of {name}"))?
-        .max_entries())
 }
 
 /// Whether somebody keeps the tables true.

@@ -256,7 +256,25 @@ impl Scrape {
             |fill| fill.capacity,
         )?;
         let help = "Entries that found no room in the map: their frames take the kernel's own path";
-        gauge("map_left_out", help, |fill| fill.left_out)
+        gauge("map_left_out", help, |fill| fill.left_out)?;
+        let series = self.published.left_out.iter().flat_map(|culprit| {
+            let counts = [
+                ("endpoints", culprit.over.endpoints),
+                ("addresses", culprit.over.addresses),
+            ];
+            let some = counts.into_iter().filter(|(_, number)| *number > 0);
+            some.map(|(what, number)| {
+                let labels = [
+                    ("trunk", trunk.clone()),
+                    ("nsid", culprit.nsid.to_string()),
+                    ("container", culprit.container.clone().unwrap_or_default()),
+                    ("what", what.to_owned()),
+                ];
+                (labels, number.into())
+            })
+        });
+        let help = "What is left out because one container has more than its share";
+        out.gauge("left_out", help, series)
     }
 }
 

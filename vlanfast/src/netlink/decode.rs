@@ -10,7 +10,7 @@ use vlanfast_common::{Mac, Vid};
 use super::attrs::{Attributes, Malformed, TOO_SHORT, Value, half, word};
 use crate::state::{
     name::Name,
-    snapshot::{Ifindex, Kind, Link, Mode, Nsid, Promiscuity},
+    snapshot::{Ifindex, Kind, Link, Mode, Nsid, Promiscuity, Silence},
 };
 
 /// `include/uapi/linux/if_link.h`.
@@ -21,6 +21,7 @@ pub mod ifla {
     pub const LINK: u16 = 5;
     pub const MASTER: u16 = 10;
     pub const LINKINFO: u16 = 18;
+    pub const AF_SPEC: u16 = 26;
     pub const EXT_MASK: u16 = 29;
     pub const PROMISCUITY: u16 = 30;
     pub const LINK_NETNSID: u16 = 37;
@@ -32,6 +33,9 @@ pub mod ifla {
     pub const INFO_KIND: u16 = 1;
     pub const INFO_DATA: u16 = 2;
     pub const INFO_SLAVE_KIND: u16 = 4;
+
+    /// In `AF_SPEC`, in what IPv4 says: its settings, each a number.
+    pub const INET_CONF: u16 = 1;
 
     pub const VLAN_ID: u16 = 1;
     pub const VLAN_PROTOCOL: u16 = 5;
@@ -71,6 +75,8 @@ pub struct Device {
     /// It is a port of a device that takes its frames.
     pub port: bool,
     pub promiscuity: u32,
+    /// It answers no ARP request (`arp_ignore` 8).
+    pub ignores_arp: bool,
     /// The kind of a software device (`IFLA_INFO_KIND`); hardware and virtio have none.
     pub driver: Option<String>,
     pub kind: Kind,
@@ -102,6 +108,11 @@ impl Device {
                 count: self.promiscuity,
                 by_hand: has(libc::IFF_PROMISC),
             },
+            silence: match (has(libc::IFF_NOARP), self.ignores_arp) {
+                (true, _) => Silence::All,
+                (false, true) => Silence::Ipv4,
+                (false, false) => Silence::None,
+            },
             name: self.name,
         }
     }
@@ -128,6 +139,7 @@ fn whole_device(body: &[u8]) -> Result<Device, Malformed> {
         lower: None,
         port: false,
         promiscuity: 0,
+        ignores_arp: false,
         driver: None,
         kind: Kind::Other,
         xdp: None,
@@ -144,6 +156,7 @@ fn whole_device(body: &[u8]) -> Result<Device, Malformed> {
             ifla::LINK_NETNSID => lower_nsid = Some(value.i32()?),
             ifla::MASTER => has_master = value.u32()? != 0,
             ifla::PROMISCUITY => device.promiscuity = value.u32()?,
+            ifla::AF_SPEC => device.ignores_arp = ignores_arp(value.nested()?)?,
             ifla::LINKINFO => {
                 let info = value.nested()?;
                 (device.driver, device.kind) = driver(info)?;
@@ -164,6 +177,22 @@ fn whole_device(body: &[u8]) -> Result<Device, Malformed> {
     device.port = has_master && !is_vrf;
     Ok(device)
 }
+
+/// Whether a device answers no ARP request by its own `arp_ignore`. What that is for all devices of its namespace,
+/// netlink does not say.
+fn ignores_arp(families: Attributes<'_>) -> Result<bool, Malformed> {
+    /// `IPV4_DEVCONF_ARP_IGNORE` of `include/uapi/linux/ip.h`; the first setting is number 1.
+    const ARP_IGNORE: usize = 19;
+    let Some(ipv4) = families.get(libc::AF_INET as u16) else {
+        return Ok(false);
+    };
+    let settings = ipv4.nested()?.get(ifla::INET_CONF).map(Value::bytes);
+    let it = settings.and_then(|settings| settings.chunks_exact(4).nth(ARP_IGNORE - 1));
+    Ok(it.is_some_and(|it| it == NEVER.to_ne_bytes()))
+}
+
+/// The value of `arp_ignore` that means never to answer.
+pub const NEVER: u32 = 8;
 
 /// What software makes of a device (`IFLA_LINKINFO`).
 fn driver(info: Attributes<'_>) -> Result<(Option<String>, Kind), Malformed> {

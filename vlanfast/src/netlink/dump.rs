@@ -1,6 +1,11 @@
 //! Questions to the kernel about the devices of any namespace.
 
-use std::{collections::BTreeSet, fs::File, net::IpAddr, os::fd::AsRawFd};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    net::IpAddr,
+    os::fd::AsRawFd,
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use nix::errno::Errno;
@@ -12,7 +17,7 @@ use super::{
     read::{Missing, Read},
     request::Request,
 };
-use crate::state::snapshot::{Ifindex, Link, Nsid};
+use crate::state::snapshot::{Ifindex, Link, Nsid, Silence};
 
 /// `NETNSA_PID` and `NETNSA_FD` of `include/uapi/linux/net_namespace.h`, `IFA_TARGET_NETNSID` of `if_addr.h`.
 const NETNSA_PID: u16 = 2;
@@ -128,6 +133,12 @@ impl Questions {
         });
         let whole = asked.await?;
         read.links.note_answer(whole);
+        if nsid == Nsid::Own {
+            let all = silence_of_all();
+            for link in read.namespace.links.values_mut() {
+                link.silence = link.silence.max(all);
+            }
+        }
         self.addresses(nsid, Ifindex(0), &mut read).await?;
         Ok(read)
     }
@@ -152,7 +163,10 @@ impl Questions {
         let mut read = Read::default();
         self.addresses(nsid, ifindex, &mut read).await?;
         let addresses = read.namespace.addresses.remove(&ifindex);
-        let link = device.link(nsid, |id| self.nsid(Some(id)));
+        let mut link = device.link(nsid, |id| self.nsid(Some(id)));
+        if nsid == Nsid::Own {
+            link.silence = link.silence.max(silence_of_all());
+        }
         Ok((link, addresses.unwrap_or_default(), read.addresses))
     }
 
@@ -200,6 +214,15 @@ impl Questions {
             Err(Failure::Refused(Errno::ENOENT, _)) => Ok(true),
             Err(failure) => Err(failure.of("ask whether a network namespace is there")),
         }
+    }
+}
+
+/// What our own namespace has set for all of its devices. Netlink does not say that, and another's can't be read.
+fn silence_of_all() -> Silence {
+    let all = fs::read_to_string("/proc/sys/net/ipv4/conf/all/arp_ignore");
+    match all.is_ok_and(|all| all.trim().parse() == Ok(decode::NEVER)) {
+        true => Silence::Ipv4,
+        false => Silence::None,
     }
 }
 

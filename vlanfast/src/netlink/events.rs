@@ -54,12 +54,6 @@ pub struct Dirty {
     pub links: BTreeMap<Option<i32>, BTreeSet<Ifindex>>,
 }
 
-impl Dirty {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// On which devices of our own namespace something may have happened to a hook: to a qdisc, a filter, or the
 /// device itself, of which XDP is a part. tcx says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,28 +2,40 @@
 //! matter which runtime made them.
 //!
 //! A read that may lack something keeps what was known, is not [whole](Inventory::is_whole), and is done again.
+//! Whoever changes all the time is read now and then (`pace.rs`), and until then nobody waits for him.
 
+mod pace;
 mod read;
 mod retry;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    io, mem,
+    time::Duration,
 };
 
 use anyhow::Context;
+use tokio::time::{Instant, sleep_until};
 
-use self::retry::Retry;
+use self::{
+    pace::{Culprit, Pace},
+    retry::Retry,
+};
 use super::{
     dump::{Answer, Questions},
     events::{Dirty, Events, Heard, HookEvents},
     mounts::Mounts,
+    processes,
     query::Netlink,
 };
 use crate::state::{
     name::Name,
-    snapshot::{Ifindex, Network, Nsid, Place},
+    snapshot::{Ifindex, Network, Nsid, Place, Receivers},
 };
+
+/// After events that nobody has to hear at once, before the next are taken in: thousands of them a second are cheap
+/// together, and there is room for as many.
+const REST: Duration = Duration::from_millis(10);
 
 /// The names of the devices of our own namespace.
 pub async fn names() -> anyhow::Result<BTreeMap<Ifindex, Name>> {
@@ -52,6 +64,11 @@ pub struct Inventory {
     /// What was read last is not what was there before.
     differs: bool,
     retry: Retry,
+    pace: Pace,
+    /// Events were lost: until everything was read anew, anything may be other than it was.
+    is_lost: bool,
+    /// Until when nothing is taken in.
+    rest: Instant,
 }
 
 impl Inventory {
@@ -75,6 +92,9 @@ impl Inventory {
             network: Network::default(),
             differs: false,
             retry: Retry::default(),
+            pace: Pace::default(),
+            is_lost: false,
+            rest: Instant::now(),
         })
     }
 
@@ -82,10 +102,41 @@ impl Inventory {
         &self.network
     }
 
-    /// Whether everything could be read that was looked at last. If not, somebody may be there who is not in
-    /// [`Inventory::network`], or somebody there may be gone.
+    /// Takes in what receives on devices of our own namespace; whether that is new. A device with another list may
+    /// be in promiscuous mode for it, or no more, of which the kernel tells nobody (`__dev_set_rx_mode`).
+    pub fn hear_of(&mut self, receivers: BTreeMap<Ifindex, Receivers>) -> bool {
+        let differs = self.network.receivers != receivers;
+        let known = std::mem::replace(&mut self.network.receivers, receivers);
+        for (ifindex, now) in &self.network.receivers {
+            if known.get(ifindex).map(|known| &known.unicast) != Some(&now.unicast) {
+                self.below.insert((Nsid::Own, *ifindex));
+            }
+        }
+        differs
+    }
+
+    /// Gives the namespaces of all processes an id, so that they are seen and heard; whether none of them was kept
+    /// from us.
+    pub async fn search(&self) -> anyhow::Result<bool> {
+        let found = processes::namespaces().await?;
+        for (inode, path) in &found.namespaces {
+            // It may have ended since.
+            if let Some(file) = processes::open(*inode, path) {
+                self.questions.give_id_to(&file).await?;
+            }
+        }
+        Ok(!found.refused)
+    }
+
+    /// Whether everything could be read that others than its owner depend on. If not, somebody may be there who is
+    /// not in [`Inventory::network`], or somebody there may be gone.
     pub fn is_whole(&self) -> bool {
-        self.retry.is_idle()
+        self.retry.is_whole()
+    }
+
+    /// Whether everything was read since events were lost.
+    pub const fn is_caught_up(&self) -> bool {
+        !self.is_lost
     }
 
     /// What has happened to hooks since this was asked last.
@@ -106,20 +157,43 @@ impl Inventory {
         std::mem::take(&mut self.heard.lost).contains(&ifindex)
     }
 
-    /// Whether something is to be read.
+    /// Whether something is to be read now.
     pub fn is_behind(&self) -> bool {
-        !self.heard.dirty.is_empty() || !self.again.is_empty()
+        let dirty = &self.heard.dirty;
+        let now = Instant::now();
+        dirty.all
+            || dirty.list
+            || !dirty.renumbered.is_empty()
+            || !self.again.is_empty()
+            || !self.below.is_empty()
+            || self
+                .culprits()
+                .any(|who| self.pace.waits(who, now).is_none())
     }
 
-    /// Waits until something has changed, or happened to a hook, or is to be read again. Cancelled, it loses
-    /// nothing.
+    /// Who has changed something that was not read yet.
+    fn culprits(&self) -> impl Iterator<Item = Culprit> {
+        self.heard.dirty.links.iter().flat_map(|(&id, links)| {
+            let nsid = self.questions.nsid(id);
+            // Another namespace's are all of one culprit.
+            let count = if nsid == Nsid::Own { links.len() } else { 1 };
+            let some = links.iter().take(count);
+            some.map(move |&ifindex| Culprit::of(nsid, ifindex))
+        })
+    }
+
+    /// Waits until something is to be read, or has happened to a hook. Cancelled, it loses nothing.
     pub async fn changed(&mut self) -> io::Result<()> {
         while !self.is_behind() && self.heard.hooks.is_empty() {
+            let now = Instant::now();
+            let turns = self.culprits().filter_map(|who| self.pace.waits(who, now));
+            let turn = turns.min();
             tokio::select! {
-                heard = self.events.wait() => {
+                heard = next_event(self.rest, &self.events) => {
                     heard?;
                     // An event of no interest wakes nobody.
                     self.hear();
+                    self.rest = Instant::now() + REST;
                 }
                 mounted = self.mounts.changed() => {
                     self.heard.dirty.list = true;
@@ -130,6 +204,7 @@ impl Inventory {
                     self.again.extend(namespaces);
                     self.heard.dirty.list |= list;
                 }
+                () = sleep_until(turn.unwrap_or(now)), if turn.is_some() => {}
             }
         }
         Ok(())
@@ -148,13 +223,31 @@ impl Inventory {
         self.events
             .drain(&mut self.heard)
             .context("failed to read netlink events")?;
-        let dirty = std::mem::take(&mut self.heard.dirty);
+        let dirty = self.take_due(Instant::now());
         self.heard.dirty.all = true;
         self.read(&dirty).await?;
         self.read_below().await?;
-        self.heard.dirty = Dirty::default();
+        self.heard.dirty.all = false;
+        self.is_lost &= !self.again.is_empty();
         self.retry.settle();
-        Ok(std::mem::take(&mut self.differs))
+        self.pace.settle(Instant::now());
+        Ok(mem::take(&mut self.differs))
+    }
+
+    /// What is to be read now. What may wait stays.
+    fn take_due(&mut self, now: Instant) -> Dirty {
+        let mut dirty = mem::take(&mut self.heard.dirty);
+        for (&id, links) in &mut dirty.links {
+            let nsid = self.questions.nsid(id);
+            let waits = |ifindex| self.pace.waits(Culprit::of(nsid, ifindex), now).is_some();
+            let (waiting, due) = mem::take(links).into_iter().partition(|it| waits(*it));
+            *links = due;
+            if !BTreeSet::is_empty(&waiting) {
+                self.heard.dirty.links.insert(id, waiting);
+            }
+        }
+        dirty.links.retain(|_, links| !links.is_empty());
+        dirty
     }
 
     /// Whether the kernel says that a device of our own namespace is gone. Asked about that very device: that it
@@ -163,4 +256,10 @@ impl Inventory {
         let answer = self.questions.link(Nsid::Own, ifindex).await?;
         Ok(matches!(answer, Answer::Gone))
     }
+}
+
+/// Waits for an event once the rest is over.
+async fn next_event(rest: Instant, events: &Events) -> io::Result<()> {
+    sleep_until(rest).await;
+    events.wait().await
 }

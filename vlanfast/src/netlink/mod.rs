@@ -11,12 +11,16 @@ mod events;
 mod inventory;
 mod links;
 mod mounts;
+mod neighbors;
+mod processes;
 pub mod query;
 pub mod read;
+pub mod receivers;
 pub mod request;
 pub mod tc;
 mod xdp;
 
 pub use events::HookEvents;
 pub use inventory::{Inventory, names};
+pub use neighbors::Known;
 pub use query::Netlink;

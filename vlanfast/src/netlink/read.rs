@@ -25,6 +25,11 @@ impl Missing {
         !self.anything && self.of.is_empty()
     }
 
+    /// Whether nothing is missing but what may have changed meanwhile.
+    pub fn is_interrupted(&self) -> bool {
+        self.of.is_empty() && self.why.is_none()
+    }
+
     /// Whether something of this device may be missing.
     pub fn may_be_of(&self, ifindex: Ifindex) -> bool {
         self.anything || self.of.contains(&ifindex)
@@ -116,13 +121,10 @@ const STRANGE: Undecodable = Undecodable {
     why: "it is no answer to what was asked",
 };
 
-/// Adds the addresses that are not there.
+/// Adds the addresses that are not there. There may be thousands.
 pub fn join(addresses: &mut Vec<IpAddr>, known: &[IpAddr]) {
-    for address in known {
-        if !addresses.contains(address) {
-            addresses.push(*address);
-        }
-    }
+    let there: BTreeSet<_> = addresses.iter().copied().collect();
+    addresses.extend(known.iter().filter(|address| !there.contains(address)));
 }
 
 #[cfg(test)]

@@ -1,7 +1,17 @@
 //! The loop's eye on the hooks.
 
+use vlanfast_common::Parent;
+
 use super::{Reconciler, are_pins_gone, is_gone};
-use crate::{datapath::hooks, error::Error, netlink::Netlink};
+use crate::{
+    datapath::{
+        ethtool,
+        hooks::{self, Watch},
+    },
+    error::Error,
+    netlink::Netlink,
+    state::{desired::Desired, snapshot::Nsid},
+};
 
 impl Reconciler {
     /// Looks at the hooks; whether anything is other than it was. That they can't be read keeps nobody from
@@ -33,11 +43,48 @@ impl Reconciler {
             return Ok(taken);
         };
         let looked = watch.look(kernel, &self.pins, &mut self.maps, self.trunk.0);
-        let differs = looked.await?;
+        let mut differs = looked.await?;
         if differs {
             self.hooks = watch.published(self.maps.settings()?.ingress_reason);
         }
+        differs |= self.look_for_receivers().await?;
         Ok(differs || taken)
+    }
+
+    /// Whether somebody has turned on what keeps XDP from seeing tags: then tables by VLAN mean nothing.
+    pub(super) fn hides_tags(&mut self) -> bool {
+        let link = self.netlink.network().find((Nsid::Own, self.trunk));
+        let Some(trunk) = link.map(|(_, link)| &link.name) else {
+            return self.tags_hidden;
+        };
+        let by_xdp = self.watch.as_ref().is_some_and(Watch::is_by_xdp);
+        // A device that can't be asked is as it was.
+        let hides = by_xdp && ethtool::strips_tags(trunk).unwrap_or(self.tags_hidden);
+        if hides && !self.tags_hidden {
+            log::warn!(
+                "{trunk} strips VLAN tags before XDP sees them, since somebody has turned rx-vlan-offload on: \
+                 every frame is passed until `ethtool -K {trunk} rxvlan off`"
+            );
+        }
+        self.tags_hidden = hides;
+        hides
+    }
+
+    /// Has the shortcut begin at the VLANs' own devices, or says that it has to be tried again.
+    pub(super) fn begin_at_parents(&mut self, desired: &mut Desired) -> bool {
+        let Some(parents) = &mut self.parents else {
+            return true;
+        };
+        let followed = parents.follow(&desired.senders());
+        if let Err(error) = &followed {
+            log::warn!("{error:#}; the shortcut begins at the trunk there");
+        }
+        for parent in desired.tables.vlans.values_mut() {
+            if parents.has(parent.ifindex) {
+                parent.flags |= Parent::PROGRAM;
+            }
+        }
+        followed.is_ok()
     }
 }
 

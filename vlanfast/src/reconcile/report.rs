@@ -2,17 +2,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use vlanfast_common::{Parent, Source, SourceStatus, Status, Vid};
+use vlanfast_common::{EndpointKey, Source, SourceStatus, Status, Vid};
 
 use super::Reconciler;
 use crate::{
-    datapath::pins::{ENDPOINTS, NEIGHBORS, ROUTES, VLANS},
+    datapath::pins::ROUTES,
     state::{
         desired::Desired,
         listeners::Listener,
-        names::names,
-        plan::Plan,
-        published::{MapFill, Published},
+        names::{Names, names},
+        plan::{Over, Plan},
+        published::{LeftOut, Published},
+        snapshot::Place,
         wishes::Routes,
     },
 };
@@ -55,6 +56,8 @@ impl Reconciler {
     pub(super) fn report(&mut self, desired: Desired, plan: &Plan) -> anyhow::Result<()> {
         let docker = self.docker.borrow_and_update().clone();
         let sources = self.sources();
+        let over = || plan.over.iter();
+        let most = over().max_by_key(|(_, over)| over.endpoints + over.addresses);
         self.maps.set_status(&Status {
             sources,
             endpoints_left_out: plan.endpoints.left_out,
@@ -62,51 +65,69 @@ impl Reconciler {
             service_parents: desired.service_parents,
             stacked: desired.stacked,
             routes_left_out: plan.routes.left_out,
-            reserved: [0; 3],
+            endpoints_over: over().map(|(_, over)| over.endpoints).sum(),
+            addresses_over: over().map(|(_, over)| over.addresses).sum(),
+            most_over: most.map_or(0, |(nsid, _)| *nsid),
         })?;
-        let mut endpoints = names(&desired, &docker.docker);
-        endpoints.retain(|key, _| self.installed.endpoints.contains_key(key));
-        let fill = |map, entries: usize, capacity, left_out| MapFill {
-            map,
-            entries: entries as u32,
-            capacity,
-            left_out,
+        let names = names(&desired, &docker.docker);
+        let left_out = left_out(&plan.over, &desired, &names);
+        self.say_who_has_too_many(&left_out);
+        // Of several with one MAC, the one that the map has.
+        let is_installed = |key: &EndpointKey, place: Place| {
+            let endpoint = self.installed.endpoints.get(key);
+            endpoint.is_some_and(|it| (it.nsid, it.ifindex) == (place.0.number(), place.1.0))
         };
-        let installed = &self.installed;
-        let mut published = Published {
+        let endpoints = names.into_iter();
+        let endpoints = endpoints.filter(|((key, place), _)| is_installed(key, *place));
+        let endpoints = endpoints.map(|((key, _), names)| (key, names)).collect();
+        let mut maps = self.maps.fills(&self.installed)?.to_vec();
+        if self.wishes.routes == Routes::None {
+            maps.retain(|fill| fill.map != ROUTES);
+        }
+        let published = Published {
             trunk: self.pins.trunk.to_string(),
             parents: Arc::new(desired.parents),
             endpoints: Arc::new(endpoints),
-            maps: vec![
-                fill(VLANS, installed.vlans.len(), Parent::COUNT, 0),
-                fill(
-                    ENDPOINTS,
-                    installed.endpoints.len(),
-                    self.capacity.endpoints,
-                    plan.endpoints.left_out,
-                ),
-                fill(
-                    NEIGHBORS,
-                    installed.neighbors.len(),
-                    self.capacity.neighbors,
-                    plan.neighbors.left_out,
-                ),
-                fill(
-                    ROUTES,
-                    installed.routes.len(),
-                    self.capacity.routes,
-                    plan.routes.left_out,
-                ),
-            ],
+            maps,
             sources,
             hooks: self.hooks.clone(),
             policy: self.maps.settings()?.policy,
             listeners: Arc::new(self.listeners()),
+            conflicts: self.owners.conflicts.clone(),
+            left_out: Arc::new(left_out),
         };
-        if self.wishes.routes == Routes::None {
-            published.maps.retain(|fill| fill.map != ROUTES);
-        }
         self.publish.send_replace(Some(Arc::new(published)));
         Ok(())
     }
+
+    /// Once for each, until it has no more than its share.
+    fn say_who_has_too_many(&mut self, left_out: &[LeftOut]) {
+        for culprit in left_out {
+            if !self.over.contains(&culprit.nsid) {
+                log::warn!("{culprit}");
+            }
+        }
+        self.over = left_out.iter().map(|culprit| culprit.nsid).collect();
+    }
+}
+
+/// Whose entries are left out because there are too many of them, by name.
+fn left_out(
+    over: &BTreeMap<i32, Over>,
+    desired: &Desired,
+    names: &BTreeMap<(EndpointKey, Place), Names>,
+) -> Vec<LeftOut> {
+    let container = |nsid| {
+        let mut its = desired.devices.iter();
+        its.find_map(|(key, device)| {
+            let name = names.get(key)?.container.clone();
+            name.filter(|_| device.nsid.number() == nsid)
+        })
+    };
+    let culprits = over.iter().map(|(&nsid, &over)| LeftOut {
+        nsid,
+        container: container(nsid),
+        over,
+    });
+    culprits.collect()
 }

@@ -10,6 +10,7 @@ use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Rout
 use super::{
     listeners,
     name::Name,
+    owners::{Given, dispute, elsewhere, neighbors},
     snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Place},
 };
 
@@ -38,8 +39,12 @@ pub struct Desired {
     pub tables: Tables,
     /// The names of the devices that the host has for the VLANs; VID 0 is the trunk.
     pub parents: BTreeMap<Vid, Name>,
-    /// The devices behind the entries that are endpoints, the host's own left out.
-    pub devices: BTreeMap<EndpointKey, Device>,
+    /// The devices that are endpoints, the host's own left out, though several may have one MAC.
+    pub devices: BTreeMap<(EndpointKey, Place), Device>,
+    /// The MACs of takers that say they have an address which another keeps.
+    pub rivals: BTreeMap<NeighborKey, BTreeSet<[u8; 6]>>,
+    /// Who has the addresses that are answered for anywhere.
+    pub elsewhere: BTreeSet<(NeighborKey, i32)>,
     /// 802.1ad devices on the trunk: ignored.
     pub service_parents: u32,
     /// macvlans and VLAN devices on top of a stacked or 802.1ad VLAN device of the trunk: ignored.
@@ -66,111 +71,157 @@ pub struct Device {
     pub name: Name,
     pub nsid: Nsid,
     pub parent: Name,
+    /// All that it answers for: those of ipvlan devices on top of it as well.
     pub addresses: Vec<IpAddr>,
+    /// As the map would have it if nobody else had its MAC.
+    pub endpoint: Endpoint,
 }
 
-/// Computes it all from scratch; the trunk is a device of the own namespace.
-pub fn desired(network: &Network, trunk: Ifindex) -> Desired {
+/// Computes it all from scratch, with what was given to containers; the trunk is a device of the own namespace.
+pub fn desired(network: &Network, trunk: Ifindex, given: &Given) -> Desired {
     let mut desired = Desired::default();
     let trunk = (Nsid::Own, trunk);
     let parents = parents(network, trunk, &mut desired);
-    let mut takers: BTreeSet<Place> = parents.keys().copied().collect();
-    for (&nsid, namespace) in &network.namespaces {
-        for (&ifindex, link) in &namespace.links {
-            let Some((mode, flags)) = macvlan(link.kind) else {
-                continue;
+    let mut takers = parents.clone();
+    let nested = nested(network);
+    for (place, link) in network.links() {
+        let vid = link.lower.and_then(|lower| parents.get(&lower));
+        if let (Some((mode, flags)), Some(&vid)) = (macvlan(link.kind), vid) {
+            takers.insert(place, vid);
+            let more = nested.get(&place).map_or(&[][..], Vec::as_slice);
+            let taker = Taker {
+                place,
+                link,
+                vid,
+                mode,
+                flags,
             };
-            let Some(lower) = link.lower else { continue };
-            let Some(&vid) = parents.get(&lower) else {
-                continue;
-            };
-            let addresses = namespace.addresses.get(&ifindex);
-            let is_silent = flags & Endpoint::MACVTAP == 0 && addresses.is_none_or(Vec::is_empty);
-            let silent = if is_silent { Endpoint::SILENT } else { 0 };
-            let endpoint = Endpoint {
-                ifindex: ifindex.0,
-                nsid: nsid.number(),
-                parent: lower.1.0,
-                mode: mode as u16,
-                flags: flags | silent,
-            };
-            takers.insert((nsid, ifindex));
-            add(&mut desired.tables, vid, link, endpoint);
-            neighbors(&mut desired.tables, vid, link, addresses);
-            let device = Device {
-                name: link.name.clone(),
-                nsid,
-                parent: network
-                    .find(lower)
-                    .map(|(_, link)| link.name.clone())
-                    .unwrap_or_default(),
-                addresses: addresses.cloned().unwrap_or_default(),
-            };
-            desired
-                .devices
-                .entry(EndpointKey::new(vid, link.mac))
-                .or_insert(device);
+            taker.add(network, more, given, &mut desired);
         }
     }
     // The host's own last: of a frame for both, the macvlan takes it (`macvlan_handle_frame`).
     for (&place, &vid) in &parents {
-        if let Some((namespace, link)) = network.find(place) {
-            let endpoint = Endpoint {
-                ifindex: place.1.0,
-                nsid: place.0.number(),
-                parent: place.1.0,
-                mode: 0,
-                flags: Endpoint::HOST,
-            };
-            if !is_passed_through(&desired.tables, vid, link, place) {
-                add(&mut desired.tables, vid, link, endpoint);
-            }
-            // A VLAN device takes what is for the trunk's MAC, whatever its own is (`vlan_do_receive`).
-            if let Some((_, trunk)) = network.find(trunk) {
-                let key = EndpointKey::new(vid, trunk.mac);
-                desired.tables.endpoints.entry(key).or_insert(endpoint);
-            }
-            neighbors(
-                &mut desired.tables,
-                vid,
-                link,
-                namespace.addresses.get(&place.1),
-            );
-            desired.parents.insert(vid, link.name.clone());
-            // One that was moved elsewhere can't be redirected to.
-            if place.0 == Nsid::Own {
-                let flags = if link.up { Parent::UP } else { 0 };
-                let parent = Parent {
-                    ifindex: place.1.0,
-                    flags,
-                    mac: link.mac.0,
-                    mtu: link.mtu.try_into().unwrap_or(u16::MAX),
-                };
-                desired.tables.vlans.insert(vid, parent);
-            }
-        }
+        own(network, trunk, place, vid, &mut desired);
     }
     // Also where the host has no device: that is where it would be taken for a VLAN without takers.
     for (vid, flags) in listeners::flags(network, &parents) {
         desired.tables.vlans.entry(vid).or_default().flags |= flags;
     }
-    elsewhere(network, &takers, &mut desired.tables);
+    desired.elsewhere = elsewhere(network, &takers, &mut desired.tables);
     dispute(&mut desired.tables);
     desired
 }
 
-/// Of two devices with one MAC, frames for it reach one; so nobody's address leads to it for sure.
-fn dispute(tables: &mut Tables) {
-    for (key, neighbor) in &mut tables.neighbors {
-        let owner = EndpointKey {
-            vid: key.vid,
-            mac: neighbor.mac,
+/// A macvlan or macvtap on a parent.
+struct Taker<'a> {
+    place: Place,
+    link: &'a Link,
+    vid: Vid,
+    mode: Mode,
+    flags: u16,
+}
+
+impl Taker<'_> {
+    /// Adds it; some addresses are of devices on top of it.
+    fn add(self, network: &Network, more: &[IpAddr], given: &Given, desired: &mut Desired) {
+        let Self {
+            place, link, vid, ..
+        } = self;
+        let Some(lower) = link.lower else { return };
+        let own = network.namespaces.get(&place.0);
+        let own = own.and_then(|namespace| namespace.addresses.get(&place.1));
+        let addresses: Vec<_> = own.into_iter().flatten().chain(more).copied().collect();
+        let is_silent = self.flags & Endpoint::MACVTAP == 0 && addresses.is_empty();
+        let silent = if is_silent { Endpoint::SILENT } else { 0 };
+        let endpoint = Endpoint {
+            ifindex: place.1.0,
+            nsid: place.0.number(),
+            parent: lower.1.0,
+            mode: self.mode as u16,
+            flags: self.flags | silent | down(link),
         };
-        let endpoint = tables.endpoints.get(&owner);
-        if endpoint.is_some_and(|endpoint| endpoint.has(Endpoint::CONFLICT)) {
-            neighbor.flags |= Neighbor::CONFLICT;
+        add(&mut desired.tables, vid, link, endpoint);
+        let parent = network.find(lower).map(|(_, link)| link);
+        let was_given = given.to(link, parent);
+        // What the host has for itself is the host's.
+        let is_given = |address: &IpAddr| place.0 == Nsid::Own || was_given.contains(address);
+        neighbors(desired, vid, link, &addresses, is_given);
+        let device = Device {
+            name: link.name.clone(),
+            nsid: place.0,
+            parent: parent.map(|link| link.name.clone()).unwrap_or_default(),
+            addresses,
+            endpoint,
+        };
+        let id = (EndpointKey::new(vid, link.mac), place);
+        desired.devices.insert(id, device);
+    }
+}
+
+/// Adds a parent: the host's own taker on its VLAN.
+fn own(network: &Network, trunk: Place, place: Place, vid: Vid, desired: &mut Desired) {
+    let Some((namespace, link)) = network.find(place) else {
+        return;
+    };
+    let tables = &mut desired.tables;
+    let endpoint = Endpoint {
+        ifindex: place.1.0,
+        nsid: place.0.number(),
+        parent: place.1.0,
+        mode: 0,
+        flags: Endpoint::HOST | down(link),
+    };
+    if !is_passed_through(tables, vid, link, place) {
+        add(tables, vid, link, endpoint);
+    }
+    // A VLAN device takes what is for the trunk's MAC, whatever its own is (`vlan_do_receive`).
+    if let Some((_, trunk)) = network.find(trunk) {
+        let key = EndpointKey::new(vid, trunk.mac);
+        let first = tables.endpoints.entry(key).or_insert(endpoint);
+        if first.has(Endpoint::DOWN) && !first.has(Endpoint::HOST) && link.up {
+            *first = endpoint;
         }
     }
+    let addresses = namespace.addresses.get(&place.1);
+    let is_given = |_: &IpAddr| place.0 == Nsid::Own;
+    neighbors(
+        desired,
+        vid,
+        link,
+        addresses.map_or(&[], Vec::as_slice),
+        is_given,
+    );
+    desired.parents.insert(vid, link.name.clone());
+    // One that was moved elsewhere can't be redirected to.
+    if place.0 == Nsid::Own {
+        let flags = if link.up { Parent::UP } else { 0 };
+        let parent = Parent {
+            ifindex: place.1.0,
+            flags,
+            mac: link.mac.0,
+            mtu: link.mtu.try_into().unwrap_or(u16::MAX),
+        };
+        desired.tables.vlans.insert(vid, parent);
+    }
+}
+
+/// The addresses of the ipvlan devices that are up, by the device below: that one answers for them with its MAC.
+fn nested(network: &Network) -> BTreeMap<Place, Vec<IpAddr>> {
+    let mut nested = BTreeMap::<_, Vec<_>>::new();
+    for ((nsid, ifindex), link) in network.links() {
+        let namespace = network.namespaces.get(&nsid);
+        let addresses = namespace.and_then(|namespace| namespace.addresses.get(&ifindex));
+        if let (Kind::Ipvlan, true, Some(lower), Some(addresses)) =
+            (link.kind, link.up, link.lower, addresses)
+        {
+            nested.entry(lower).or_default().extend(addresses);
+        }
+    }
+    nested
+}
+
+const fn down(link: &Link) -> u16 {
+    if link.up { 0 } else { Endpoint::DOWN }
 }
 
 /// The trunk and the 802.1Q devices on it, with their VIDs.
@@ -232,59 +283,18 @@ fn is_passed_through(tables: &Tables, vid: Vid, parent: &Link, place: Place) -> 
     })
 }
 
-/// Adds a taker. Where there is one with the same MAC already, that stays, and is marked.
+/// Adds a taker. Where another that is up has its MAC already, that stays, and is marked. One that is down takes
+/// nothing, and the kernel does not let it come up beside the other.
 fn add(tables: &mut Tables, vid: Vid, link: &Link, endpoint: Endpoint) {
-    tables
+    let first = tables
         .endpoints
         .entry(EndpointKey::new(vid, link.mac))
-        .and_modify(|first| first.flags |= Endpoint::CONFLICT)
         .or_insert(endpoint);
-}
-
-/// Adds a taker's addresses. Where another that is up has one of them already, that stays, and is marked.
-fn neighbors(tables: &mut Tables, vid: Vid, link: &Link, addresses: Option<&Vec<IpAddr>>) {
-    let neighbor = Neighbor {
-        mac: link.mac.0,
-        flags: if link.up { 0 } else { Neighbor::DOWN },
-    };
-    for &address in addresses.into_iter().flatten() {
-        let first = tables
-            .neighbors
-            .entry(NeighborKey::new(vid, address))
-            .or_insert(neighbor);
-        if first.has(Neighbor::DOWN) {
-            *first = neighbor;
-        } else if first.mac != neighbor.mac && link.up {
-            first.flags |= Neighbor::CONFLICT;
-        }
+    if *first == endpoint || !link.up {
+        return;
     }
-}
-
-/// Adds what else is answered for: Linux knows the addresses of a namespace on all of its devices
-/// (`arp_ignore` 0).
-fn elsewhere(network: &Network, takers: &BTreeSet<Place>, tables: &mut Tables) {
-    let namespaces: BTreeSet<Nsid> = takers.iter().map(|(nsid, _)| *nsid).collect();
-    for nsid in namespaces {
-        let Some(namespace) = network.namespaces.get(&nsid) else {
-            continue;
-        };
-        let others = namespace
-            .addresses
-            .iter()
-            .filter(|(ifindex, _)| !takers.contains(&(nsid, **ifindex)));
-        for address in others.flat_map(|(_, addresses)| addresses) {
-            if !is_of_one_device(*address) {
-                let key = NeighborKey::new(Vid::UNTAGGED, *address).anywhere();
-                tables.neighbors.entry(key).or_default();
-            }
-        }
-    }
-}
-
-/// Loopback and link-local addresses mean nothing on another device.
-const fn is_of_one_device(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_loopback(),
-        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    match first.has(Endpoint::DOWN) {
+        true => *first = endpoint,
+        false => first.flags |= Endpoint::CONFLICT,
     }
 }

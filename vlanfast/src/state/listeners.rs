@@ -1,11 +1,14 @@
 //! Who listens on a VLAN beside those that the tables have: takers without an entry, and those who read
 //! along. What they listen to is left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vlanfast_common::{Parent, Vid};
 
-use super::snapshot::{Kind, Link, Mode, Network, Nsid, Place};
+use super::{
+    receivers,
+    snapshot::{Kind, Link, Mode, Network, Nsid, Place},
+};
 
 /// Why a VLAN is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,16 +19,24 @@ pub enum Listener {
     Nested,
     Promiscuous,
     Guests,
+    Filters,
+    Sockets,
+    Unseen,
+    Source,
 }
 
 impl Listener {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 10] = [
         Self::Port,
         Self::Ipvlan,
         Self::Greedy,
         Self::Nested,
         Self::Promiscuous,
         Self::Guests,
+        Self::Filters,
+        Self::Sockets,
+        Self::Unseen,
+        Self::Source,
     ];
 
     /// Those of a VLAN, or of the trunk itself.
@@ -42,6 +53,10 @@ impl Listener {
             Self::Nested => Parent::NESTED,
             Self::Promiscuous => Parent::PROMISCUOUS,
             Self::Guests => Parent::GUESTS,
+            Self::Filters => Parent::FILTERS,
+            Self::Sockets => Parent::SOCKETS,
+            Self::Unseen => Parent::UNSEEN,
+            Self::Source => Parent::SOURCE,
         }
     }
 
@@ -54,6 +69,10 @@ impl Listener {
             Self::Nested => "nested",
             Self::Promiscuous => "promiscuous",
             Self::Guests => "guests",
+            Self::Filters => "filters",
+            Self::Sockets => "sockets",
+            Self::Unseen => "unseen",
+            Self::Source => "source",
         }
     }
 
@@ -62,10 +81,14 @@ impl Listener {
         match self {
             Self::Port => "a port of a bridge, bond or switch",
             Self::Ipvlan => "ipvlan",
-            Self::Greedy => "a macvlan in mode passthru or source",
+            Self::Greedy => "a macvlan in mode passthru",
             Self::Nested => "a VLAN device inside a container",
             Self::Promiscuous => "read in promiscuous mode",
             Self::Guests => "guests, whose addresses nobody sees",
+            Self::Filters => "a tc filter with an action, or somebody's program",
+            Self::Sockets => "a packet socket for one EtherType",
+            Self::Unseen => "a receiver that no network namespace shows",
+            Self::Source => "a macvlan in mode source",
         }
     }
 }
@@ -83,38 +106,65 @@ pub fn words(parent: Parent, among: u32) -> String {
 /// The flags that say so, of every VLAN that has any; the parents are the trunk and the 802.1Q devices
 /// on it.
 pub fn flags(network: &Network, parents: &BTreeMap<Place, Vid>) -> BTreeMap<Vid, u32> {
-    let mut flags = BTreeMap::<Vid, u32>::new();
-    let mut mark = |vid, more: u32| {
+    let mut flags = Flags::default();
+    of_uppers(network, parents, &mut flags);
+    of_nested(network, parents, &mut flags);
+    of_parents(network, parents, &mut flags);
+    of_receivers(network, parents, &mut flags);
+    flags.0
+}
+
+#[derive(Default)]
+struct Flags(BTreeMap<Vid, u32>);
+
+impl Flags {
+    fn mark(&mut self, vid: Vid, more: u32) {
         if more != 0 {
-            *flags.entry(vid).or_default() |= more;
+            *self.0.entry(vid).or_default() |= more;
         }
-    };
-    // The devices on top of the parents, and how many of them keep theirs in promiscuous mode.
-    let mut takers = BTreeMap::new();
-    let mut explained = BTreeMap::<Place, u32>::new();
-    for (place, link) in network.links() {
-        let Some(lower) = link.lower else { continue };
-        let Some(&vid) = parents.get(&lower) else {
+    }
+}
+
+/// Of the devices on top of the parents.
+fn of_uppers(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flags) {
+    for (_, link) in network.links() {
+        let vid = link.lower.and_then(|lower| parents.get(&lower));
+        if let Some(&vid) = vid {
+            flags.mark(vid, of_upper(link));
+        }
+    }
+}
+
+/// Of VLAN devices whose frames come from the trunk with the tag that they take off.
+fn of_nested(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flags) {
+    let own: BTreeSet<Vid> = parents.values().copied().collect();
+    for (_, link) in network.links() {
+        let (Kind::Vlan(vid), Some(lower)) = (link.kind, link.lower) else {
             continue;
         };
-        *explained.entry(lower).or_default() += u32::from(keeps_promiscuous(link));
-        if let Kind::Macvlan(_) | Kind::Macvtap(_) | Kind::Ipvlan = link.kind {
-            takers.insert(place, vid);
+        let is_on_a_taker = || {
+            let lower = network.find(lower).map(|(_, lower)| lower);
+            lower.is_some_and(|lower| {
+                matches!(lower.kind, Kind::Macvlan(_) | Kind::Macvtap(_))
+                    && is_on_the_trunk(lower, parents)
+            })
+        };
+        // It takes what is priority-tagged, and its addresses are none of the trunk's.
+        let is_priority = vid == Vid::UNTAGGED && is_on_the_trunk(link, parents);
+        // A device of the trunk's own for the VLAN takes the frames before macvlan does (`vlan_do_receive`).
+        if is_priority || !own.contains(&vid) && is_on_a_taker() {
+            flags.mark(vid, Parent::NESTED);
         }
-        mark(vid, of_upper(link));
     }
+}
+
+/// Of the parents themselves.
+fn of_parents(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flags) {
+    // How many of the devices on top of each keep it in promiscuous mode.
+    let mut explained = BTreeMap::<Place, u32>::new();
     for (_, link) in network.links() {
-        match (link.kind, link.lower.and_then(|lower| takers.get(&lower))) {
-            // Its frames come from the trunk with the tag that it takes off itself.
-            (Kind::Vlan(nested), Some(&Vid::UNTAGGED)) if nested != Vid::UNTAGGED => {
-                mark(nested, Parent::NESTED);
-            }
-            (Kind::Ipvlan, Some(&vid)) => mark(vid, Parent::IPVLAN),
-            // It takes what is priority-tagged, and its addresses are none of the trunk's.
-            (Kind::Vlan(Vid::UNTAGGED), None) if is_on_the_trunk(link, parents) => {
-                mark(Vid::UNTAGGED, Parent::NESTED);
-            }
-            _ => {}
+        if let Some(lower) = link.lower {
+            *explained.entry(lower).or_default() += u32::from(keeps_promiscuous(link));
         }
     }
     for (&place, &vid) in parents {
@@ -123,20 +173,47 @@ pub fn flags(network: &Network, parents: &BTreeMap<Place, Vid>) -> BTreeMap<Vid,
         };
         // It was moved into a container as it is.
         if place.0 != Nsid::Own {
-            mark(vid, Parent::NESTED);
+            flags.mark(vid, Parent::NESTED);
         }
         if link.port {
-            mark(vid, Parent::PORT);
+            flags.mark(vid, Parent::PORT);
         }
         let explained = explained.get(&place).copied().unwrap_or(0)
             + u32::from(link.promiscuity.by_hand)
             + u32::from(link.port)
             + u32::from(filters_nothing(network, place, link));
         if link.promiscuity.count > explained {
-            mark(vid, Parent::PROMISCUOUS);
+            flags.mark(vid, Parent::PROMISCUOUS);
         }
     }
-    flags
+}
+
+/// Of receivers that are no devices, or whose devices nobody sees.
+fn of_receivers(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flags) {
+    /// On the trunk they stand before the devices of all VLANs.
+    const OF_ALL: u32 = Parent::FILTERS | Parent::SOCKETS;
+    let unexplained = receivers::unexplained(network, &network.receivers);
+    for (&(nsid, ifindex), &vid) in parents {
+        let (Nsid::Own, Some(found)) = (nsid, network.receivers.get(&ifindex)) else {
+            continue;
+        };
+        // A bridge writes the MACs behind its other ports into the list.
+        let is_port = network
+            .find((nsid, ifindex))
+            .is_some_and(|(_, link)| link.port);
+        let is_unseen = unexplained.contains(&ifindex) && !is_port;
+        for (holds, flag) in [
+            (found.filters, Parent::FILTERS),
+            (found.sockets, Parent::SOCKETS),
+            (is_unseen, Parent::UNSEEN),
+        ] {
+            flags.mark(vid, if holds { flag } else { 0 });
+        }
+    }
+    let of_trunk = flags.0.get(&Vid::UNTAGGED).copied().unwrap_or_default();
+    for &vid in parents.values() {
+        flags.mark(vid, of_trunk & OF_ALL);
+    }
 }
 
 fn is_on_the_trunk(link: &Link, parents: &BTreeMap<Place, Vid>) -> bool {
@@ -156,7 +233,9 @@ const fn of_upper(link: &Link) -> u32 {
 
 const fn of_mode(mode: Mode) -> u32 {
     match mode {
-        Mode::Passthru | Mode::Source => Parent::GREEDY,
+        Mode::Passthru => Parent::GREEDY,
+        // The kernel looks at the sender's MAC, which nobody changes (`macvlan_forward_source`).
+        Mode::Source => Parent::SOURCE,
         Mode::Private | Mode::Vepa | Mode::Bridge => 0,
     }
 }
@@ -187,9 +266,13 @@ fn filters_nothing(network: &Network, place: Place, link: &Link) -> bool {
         Kind::Vlan(_) | Kind::ServiceVlan => upper.mac != link.mac,
         Kind::Ipvlan | Kind::Other => false,
     };
+    let has_list = match (place.0, network.receivers.get(&place.1)) {
+        (Nsid::Own, Some(receivers)) => !receivers.unicast.is_empty(),
+        _ => false,
+    };
+    let mut uppers = network
+        .links()
+        .filter(|(_, upper)| upper.up && has_mac_of_its_own(upper));
     !matches!(link.kind, Kind::Vlan(_))
-        && network
-            .links()
-            .filter(|(_, upper)| upper.up && has_mac_of_its_own(upper))
-            .any(|(_, upper)| below(upper).any(|lower| lower == place))
+        && (has_list || uppers.any(|(_, upper)| below(upper).any(|lower| lower == place)))
 }

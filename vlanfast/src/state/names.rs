@@ -15,7 +15,7 @@ use vlanfast_common::{EndpointKey, Mac};
 use super::{
     desired::{Desired, Device},
     name::Name,
-    snapshot::{Attachment, Container, Docker, DockerNetwork, Nsid},
+    snapshot::{self, Attachment, Container, Docker, DockerNetwork, Nsid},
 };
 
 /// The names of one endpoint; all empty where Docker knows nothing of it.
@@ -30,10 +30,13 @@ pub struct Names {
     pub service: Option<String>,
 }
 
-/// The names of every device behind an endpoint.
-pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<EndpointKey, Names> {
+/// An endpoint's key, and the device it is: several may have one MAC.
+type Id = (EndpointKey, snapshot::Place);
+
+/// The names of every device that is an endpoint.
+pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
     let places = Places::of(docker);
-    let mut found: BTreeMap<EndpointKey, Place> = BTreeMap::new();
+    let mut found: BTreeMap<Id, Place> = BTreeMap::new();
     // An attachment is one device: where one has its MAC, another with its address is someone else.
     let mut taken = HashSet::new();
     for evidence in [Places::by_both, Places::by_mac, Places::by_address] {
@@ -41,7 +44,7 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<EndpointKey, Names>
             if found.contains_key(&key) {
                 continue;
             }
-            let mut candidates = evidence(&places, key.mac(), device).into_iter();
+            let mut candidates = evidence(&places, key.0.mac(), device).into_iter();
             if let Some(place) = candidates.find(|place| !taken.contains(&place.id())) {
                 taken.insert(place.id());
                 found.insert(key, place);
@@ -49,7 +52,7 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<EndpointKey, Names>
         }
     }
     let residents = residents(desired, &found);
-    let name = |(&key, device): (&EndpointKey, &Device)| {
+    let name = |(&key, device): (&Id, &Device)| {
         let (container, network) = match found.get(&key) {
             Some(place) => (Some(place.container), Some(place.network)),
             None => {
@@ -143,7 +146,7 @@ impl<'a> Places<'a> {
 /// The container that a namespace belongs to; `None` where several seem to share it.
 fn residents<'a>(
     desired: &Desired,
-    found: &BTreeMap<EndpointKey, Place<'a>>,
+    found: &BTreeMap<Id, Place<'a>>,
 ) -> HashMap<Nsid, Option<&'a Container>> {
     let mut residents = HashMap::new();
     for (key, place) in found {

@@ -1,10 +1,13 @@
 //! The difference between what is in the maps and what should be, and what finds no room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Vid};
 
-use super::desired::Tables;
+use super::{
+    desired::{Desired, Tables},
+    shares::{LeftOut, Owner, Quotas, Wanted, share},
+};
 
 /// How many entries the hashes have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,15 @@ pub struct Plan {
     pub endpoints: Changes<EndpointKey, Endpoint>,
     pub neighbors: Changes<NeighborKey, Neighbor>,
     pub routes: Changes<NeighborKey, Route>,
+    /// Which namespaces have more than their share, by the number that `ENDPOINTS` has, and what is left out of it.
+    pub over: BTreeMap<i32, Over>,
+}
+
+/// What is left out of somebody's entries because there are too many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Over {
+    pub endpoints: u32,
+    pub addresses: u32,
 }
 
 /// What to do to one map.
@@ -29,7 +41,7 @@ pub struct Changes<K, V> {
     pub remove: Vec<K>,
     /// New entries, and those whose value changes.
     pub put: Vec<(K, V)>,
-    /// Entries that find no room.
+    /// Entries that find no room because the map is full.
     pub left_out: u32,
 }
 
@@ -53,16 +65,28 @@ impl Plan {
         self.len() == 0
     }
 
-    /// Which tables will lack something, as [`Settings::incomplete`] has it.
-    pub fn incomplete(&self) -> u32 {
-        let mut tables = 0;
-        if self.endpoints.left_out > 0 {
-            tables |= Settings::ENDPOINTS;
-        }
-        if self.neighbors.left_out > 0 {
-            tables |= Settings::NEIGHBORS;
-        }
-        tables
+    /// Whether entries of the hashes are removed.
+    pub fn removes(&self) -> bool {
+        !(self.endpoints.remove.is_empty()
+            && self.neighbors.remove.is_empty()
+            && self.routes.remove.is_empty())
+    }
+
+    /// Whether entries of the hashes are written.
+    pub fn puts(&self) -> bool {
+        !(self.endpoints.put.is_empty()
+            && self.neighbors.put.is_empty()
+            && self.routes.put.is_empty())
+    }
+
+    /// Whether a VLAN begins or ceases to lack something.
+    pub fn changes_what_is_left_out(&self, installed: &Tables) -> bool {
+        const LACKS: u32 = Parent::LEFT_OUT | Parent::SHORT;
+        let flags = |vid| installed.vlans.get(vid).copied().unwrap_or_default().flags;
+        let put = self.vlans.put.iter();
+        let mut put = put.map(|(vid, new)| flags(vid) ^ new.flags);
+        let mut removed = self.vlans.remove.iter().map(flags);
+        put.any(|changed| changed & LACKS != 0) || removed.any(|old| old & LACKS != 0)
     }
 
     /// Does to tables what applying the plan does to the maps.
@@ -87,98 +111,184 @@ impl<K: Ord + Copy, V: Copy> Changes<K, V> {
     }
 }
 
-/// From what is installed to what is desired.
-pub fn plan(installed: &Tables, desired: &Tables, capacity: Capacity) -> Plan {
+/// From what is installed to what is desired, as far as there is room.
+pub fn plan(installed: &Tables, desired: &Desired, capacity: Capacity, quotas: Quotas) -> Plan {
+    let tables = &desired.tables;
+    let endpoints = share(
+        endpoints(tables, quotas),
+        |key| installed.endpoints.contains_key(key),
+        capacity.endpoints,
+    );
+    let neighbors = share(
+        addresses(desired, quotas, &endpoints),
+        |key| installed.neighbors.contains_key(key),
+        capacity.neighbors,
+    );
+    let routes = share(
+        routes(tables, quotas, &endpoints),
+        |key| installed.routes.contains_key(key),
+        capacity.routes,
+    );
+    let mut vlans = tables.vlans.clone();
+    mark(&mut vlans, tables, &endpoints, &neighbors);
+    let none = LeftOut::default();
     Plan {
-        vlans: changes(&installed.vlans, &desired.vlans, Parent::COUNT),
-        endpoints: changes(&installed.endpoints, &desired.endpoints, capacity.endpoints),
-        neighbors: changes(&installed.neighbors, &desired.neighbors, capacity.neighbors),
-        routes: changes(&installed.routes, &desired.routes, capacity.routes),
+        vlans: changes(&installed.vlans, &vlans, &none),
+        endpoints: changes(&installed.endpoints, &tables.endpoints, &endpoints),
+        neighbors: changes(&installed.neighbors, &tables.neighbors, &neighbors),
+        routes: changes(&installed.routes, &tables.routes, &routes),
+        over: over(&endpoints, &neighbors),
     }
 }
 
-/// What is installed keeps its place; what is new takes the room that is left, in the order of keys.
+/// Endpoints with their quota, which is a namespace's.
+fn endpoints(tables: &Tables, quotas: Quotas) -> impl Iterator<Item = Wanted<EndpointKey>> {
+    tables.endpoints.iter().map(move |(&key, endpoint)| {
+        let owner = Owner::of(key, Some(endpoint));
+        Wanted {
+            key,
+            owner,
+            unit: Default::default(),
+            quota: if owner.is_ours() {
+                u32::MAX
+            } else {
+                quotas.endpoints
+            },
+        }
+    })
+}
+
+/// What leads to an endpoint, with its quota. Whoever is left out for its owner's having too many needs none.
+fn leading_to(
+    key: NeighborKey,
+    to: EndpointKey,
+    tables: &Tables,
+    (quotas, endpoints): (Quotas, &LeftOut<EndpointKey>),
+) -> Wanted<NeighborKey> {
+    let owner = Owner::of(to, tables.endpoints.get(&to));
+    Wanted {
+        key,
+        owner,
+        unit: (key.vid, to),
+        quota: match endpoints.over.contains_key(&to) {
+            true => 0,
+            false if owner.is_ours() => u32::MAX,
+            false => quotas.addresses,
+        },
+    }
+}
+
+fn addresses<'a>(
+    desired: &'a Desired,
+    quotas: Quotas,
+    left_out: &'a LeftOut<EndpointKey>,
+) -> impl Iterator<Item = Wanted<NeighborKey>> + 'a {
+    let tables = &desired.tables;
+    let there = tables.neighbors.iter();
+    let of_one = there.filter(|(key, _)| key.vid != NeighborKey::ANYWHERE);
+    let of_one = of_one.map(move |(&key, neighbor)| {
+        let to = key.endpoint(neighbor.mac);
+        leading_to(key, to, tables, (quotas, left_out))
+    });
+    // Those that a namespace has on other devices lead to none, and have its quota together.
+    let elsewhere = desired.elsewhere.iter().map(move |&(key, nsid)| {
+        let owner = Owner::namespace(nsid);
+        Wanted {
+            key,
+            owner,
+            unit: (key.vid, EndpointKey::default()),
+            quota: if owner.is_ours() {
+                u32::MAX
+            } else {
+                quotas.addresses
+            },
+        }
+    });
+    of_one.chain(elsewhere)
+}
+
+fn routes<'a>(
+    tables: &'a Tables,
+    quotas: Quotas,
+    left_out: &'a LeftOut<EndpointKey>,
+) -> impl Iterator<Item = Wanted<NeighborKey>> + 'a {
+    tables.routes.iter().map(move |(&key, route)| {
+        let to = EndpointKey {
+            vid: route.vid,
+            mac: route.mac,
+        };
+        leading_to(key, to, tables, (quotas, left_out))
+    })
+}
+
+/// Says on which VLANs somebody who is not in the tables may be no absentee. An address over its owner's quota costs
+/// its owner alone.
+fn mark(
+    vlans: &mut BTreeMap<Vid, Parent>,
+    tables: &Tables,
+    endpoints: &LeftOut<EndpointKey>,
+    neighbors: &LeftOut<NeighborKey>,
+) {
+    for key in endpoints.keys() {
+        vlans.entry(key.vid()).or_default().flags |= Parent::LEFT_OUT;
+    }
+    let short: BTreeSet<_> = neighbors.short.iter().map(|key| key.vid).collect();
+    for &vid in &short {
+        if vid != NeighborKey::ANYWHERE {
+            vlans.entry(Vid::from_tci(vid)).or_default().flags |= Parent::SHORT;
+        }
+    }
+    // It is answered for on any VLAN that its owner is on.
+    if short.contains(&NeighborKey::ANYWHERE) {
+        for key in tables.endpoints.keys() {
+            vlans.entry(key.vid()).or_default().flags |= Parent::SHORT;
+        }
+    }
+}
+
+fn over(endpoints: &LeftOut<EndpointKey>, neighbors: &LeftOut<NeighborKey>) -> BTreeMap<i32, Over> {
+    let mut over = BTreeMap::<i32, Over>::new();
+    for owner in endpoints.over.values() {
+        over.entry(owner.nsid).or_default().endpoints += 1;
+    }
+    for owner in neighbors.over.values() {
+        over.entry(owner.nsid).or_default().addresses += 1;
+    }
+    over
+}
+
 fn changes<K: Ord + Copy, V: PartialEq + Copy>(
     installed: &BTreeMap<K, V>,
     desired: &BTreeMap<K, V>,
-    capacity: u32,
+    left_out: &LeftOut<K>,
 ) -> Changes<K, V> {
-    let remove: Vec<_> = installed
-        .keys()
-        .filter(|key| !desired.contains_key(key))
-        .copied()
-        .collect();
-    let mut room = capacity as usize + remove.len() - installed.len().min(capacity as usize);
-    let mut changes = Changes {
-        remove,
-        ..Changes::default()
-    };
-    for (&key, &value) in desired {
-        match installed.get(&key) {
-            Some(old) if *old == value => {}
-            Some(_) => changes.put.push((key, value)),
-            None if room > 0 => {
-                room -= 1;
-                changes.put.push((key, value));
-            }
-            None => changes.left_out += 1,
-        }
+    let is_wanted = |key: &K| desired.contains_key(key) && !left_out.contains(key);
+    let remove = installed.keys().filter(|key| !is_wanted(key));
+    let put = desired
+        .iter()
+        .filter(|(key, value)| installed.get(key) != Some(value) && !left_out.contains(key));
+    Changes {
+        remove: remove.copied().collect(),
+        put: put.map(|(&key, &value)| (key, value)).collect(),
+        left_out: left_out.short.len() as u32,
     }
-    changes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entries(keys: &[u32]) -> BTreeMap<u32, u32> {
-        keys.iter().map(|&key| (key, 0)).collect()
-    }
-
     #[test]
     fn only_what_differs_is_touched() {
-        let installed = BTreeMap::from([(1, 'a'), (2, 'b'), (3, 'c')]);
-        let desired = BTreeMap::from([(2, 'b'), (3, 'x'), (4, 'd')]);
-        let changes = changes(&installed, &desired, 10);
-        assert_eq!(changes.remove, [1]);
+        let installed = BTreeMap::from([(1, 'a'), (2, 'b'), (3, 'c'), (5, 'e')]);
+        let desired = BTreeMap::from([(2, 'b'), (3, 'x'), (4, 'd'), (5, 'e'), (6, 'f')]);
+        let left_out = LeftOut {
+            over: BTreeMap::new(),
+            short: BTreeSet::from([5, 6]),
+        };
+        let changes = changes(&installed, &desired, &left_out);
+        assert_eq!(changes.remove, [1, 5]);
         assert_eq!(changes.put, [(3, 'x'), (4, 'd')]);
-        assert_eq!(changes.left_out, 0);
-    }
-
-    #[test]
-    fn a_full_map_keeps_what_it_has_and_heals_when_room_comes() {
-        let first = changes(&entries(&[5, 6]), &entries(&[1, 2, 5, 6]), 3);
-        assert_eq!((&first.put[..], first.left_out), (&[(1, 0)][..], 1));
-        let healed = changes(&entries(&[1, 5, 6]), &entries(&[1, 2, 6]), 3);
-        assert_eq!(
-            (&healed.remove[..], &healed.put[..]),
-            (&[5][..], &[(2, 0)][..])
-        );
-        assert_eq!(healed.left_out, 0);
-    }
-
-    #[test]
-    fn nothing_to_do_is_an_empty_plan() {
-        let tables = Tables {
-            vlans: BTreeMap::from([(
-                Vid::from_tci(10),
-                Parent {
-                    ifindex: 3,
-                    ..Parent::default()
-                },
-            )]),
-            ..Tables::default()
-        };
-        let capacity = Capacity {
-            endpoints: 1,
-            neighbors: 1,
-            routes: 1,
-        };
-        assert!(plan(&tables, &tables, capacity).is_empty());
-        let gone = plan(&tables, &Tables::default(), capacity);
-        assert_eq!(
-            (gone.len(), &gone.vlans.remove[..]),
-            (1, &[Vid::from_tci(10)][..])
-        );
+        assert_eq!(changes.left_out, 2);
     }
 }

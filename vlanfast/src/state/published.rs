@@ -1,11 +1,11 @@
 //! What the reconciler tells the rest of the program after each round: all that metrics need beside
 //! the counters.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use vlanfast_common::{EndpointKey, Policy, SourceStatus, Vid};
 
-use super::{listeners::Listener, name::Name, names::Names};
+use super::{listeners::Listener, name::Name, names::Names, plan::Over, vouching::Conflict};
 
 /// One round's result.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +23,40 @@ pub struct Published {
     pub policy: Policy,
     /// The VLANs that are left alone, and why; VID 0 is untagged traffic.
     pub listeners: Arc<BTreeMap<Vid, Vec<Listener>>>,
+    /// The namespaces that have more than their share.
+    pub left_out: Arc<Vec<LeftOut>>,
+    /// The addresses of takers that somebody on the wire claims.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// A namespace that has more than its share, and what is left out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// As `ENDPOINTS` has it.
+    pub nsid: i32,
+    pub container: Option<String>,
+    pub over: Over,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            nsid,
+            container,
+            over,
+        } = self;
+        write!(f, "network namespace {nsid}")?;
+        if let Some(container) = container {
+            write!(f, " (container {container})")?;
+        }
+        write!(
+            f,
+            " has more than its share: {} endpoints and {} addresses of it are left out, and take the kernel's own \
+             path; if that is meant to be so, attach with larger --max-endpoints-per-namespace and \
+             --max-addresses-per-endpoint",
+            over.endpoints, over.addresses
+        )
+    }
 }
 
 /// A hook of the trunk, as it was when somebody looked last.

@@ -1,6 +1,10 @@
 //! What the sources saw at one moment, as plain data.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use vlanfast_common::{Endpoint, Mac, Vid};
 
@@ -36,6 +40,21 @@ pub type Place = (Nsid, Ifindex);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     pub namespaces: BTreeMap<Nsid, Namespace>,
+    /// What receives on devices of our own namespace, of those that were asked about.
+    pub receivers: BTreeMap<Ifindex, Receivers>,
+}
+
+/// What receives on a device, by the kernel's own lists: in whichever namespace it is, and with a device or without.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receivers {
+    /// The MACs that the device takes beside its own.
+    pub unicast: BTreeSet<Mac>,
+    /// The last bytes of the solicited-node groups that it takes (RFC 4291 clause 2.7.1), as a number.
+    pub solicited: BTreeSet<u32>,
+    /// A filter with an action, or a program of someone else's, is at its ingress.
+    pub filters: bool,
+    /// A packet socket takes one EtherType of it.
+    pub sockets: bool,
 }
 
 impl Network {
@@ -74,6 +93,29 @@ pub struct Link {
     /// It is a port of a bridge, a bond, a team or Open vSwitch.
     pub port: bool,
     pub promiscuity: Promiscuity,
+    pub silence: Silence,
+}
+
+/// Of which addresses a device tells nobody that it has them; the greater hides more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Silence {
+    #[default]
+    None,
+    /// IPv4's: `arp_ignore` is 8, which means neither its own nor another device's.
+    Ipv4,
+    /// All: `ip link set arp off` (`IFF_NOARP`). Linux drops ARP requests there, and answers solicitations to itself.
+    All,
+}
+
+impl Silence {
+    /// Whether the device keeps this address to itself.
+    pub const fn hides(self, address: IpAddr) -> bool {
+        match self {
+            Self::None => false,
+            Self::Ipv4 => address.is_ipv4(),
+            Self::All => true,
+        }
+    }
 }
 
 /// How many have put a device into promiscuous mode.

@@ -33,6 +33,16 @@ pub enum Routes {
 }
 
 impl Wishes {
+    /// Whether frames for the takers of a VLAN may go past the wire, so that it matters who has an address there.
+    pub fn need_owners(&self, vid: Vid) -> bool {
+        self.host_access.contains(vid)
+            || match &self.routes {
+                Routes::None => false,
+                Routes::Between(pairs) => pairs.iter().any(|Pair(a, b)| *a == vid || *b == vid),
+                Routes::Everywhere => vid != Vid::UNTAGGED,
+            }
+    }
+
     pub fn write(&self, tables: &mut Tables) {
         let is_container =
             |(_, endpoint): &(&EndpointKey, &Endpoint)| !endpoint.has(Endpoint::HOST);
@@ -53,8 +63,10 @@ impl Wishes {
             return BTreeMap::new();
         }
         let mut owners = BTreeMap::<IpAddr, usize>::new();
-        for key in tables.neighbors.keys() {
-            *owners.entry(key.address()).or_default() += 1;
+        for (key, neighbor) in &tables.neighbors {
+            // With a MAC, it is a taker's, which has it on its own VLAN.
+            let is_anothers = key.vid == NeighborKey::ANYWHERE && neighbor.mac != [0; 6];
+            *owners.entry(key.address()).or_default() += usize::from(!is_anothers);
         }
         let is_heard_by_others = |vid: u16| {
             let parent = tables.vlans.get(&Vid::from_tci(vid));
@@ -101,14 +113,10 @@ impl Routes {
 
 /// Whether an address leads to one container for sure.
 fn is_certain(tables: &Tables, key: &NeighborKey, neighbor: &Neighbor) -> bool {
-    let endpoint = EndpointKey {
-        vid: key.vid,
-        mac: neighbor.mac,
-    };
-    let endpoint = tables.endpoints.get(&endpoint);
+    let endpoint = tables.endpoints.get(&key.endpoint(neighbor.mac));
     let is_container = endpoint
         .is_some_and(|endpoint| !endpoint.is_of_the_host() && !endpoint.has(Endpoint::CONFLICT));
-    is_container && !neighbor.has(Neighbor::CONFLICT | Neighbor::DOWN)
+    is_container && !neighbor.has(Neighbor::UNCERTAIN)
 }
 
 /// Whether an address is of one link alone (RFC 3927, RFC 4291 clause 2.5.6).

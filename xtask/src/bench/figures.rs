@@ -78,6 +78,13 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Notes a kernel's release; it may have had more than one guest.
+    pub fn ran_on(&mut self, release: &str) {
+        if !self.kernels.iter().any(|known| known == release) {
+            self.kernels.push(release.to_owned());
+        }
+    }
+
     /// Takes a figure in. Rows of the older kernel say so.
     pub fn add(&mut self, kernel: Kernel, mut figure: Figure) {
         if kernel != Kernel::V6_12 {

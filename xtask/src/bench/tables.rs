@@ -17,6 +17,8 @@ pub struct Table {
     pub promised: bool,
     /// Runs on this machine's kernel and not in the lab.
     pub native: bool,
+    /// Runs in a guest whose NICs are on taps, and merge packets.
+    pub taps: bool,
 }
 
 /// What the numbers are, and what stands behind them.
@@ -30,6 +32,8 @@ pub enum Unit {
     Rate,
     Percent,
     Plain,
+    /// What the column says, and how many times as much as in that row.
+    Ratio,
 }
 
 impl Unit {
@@ -44,7 +48,7 @@ impl Unit {
             Self::Instructions | Self::Times => "instructions",
             Self::Rate => "frames/s",
             Self::Percent => "%",
-            Self::Plain => "as the row or column says",
+            Self::Plain | Self::Ratio => "as the row or column says",
         }
     }
 }
@@ -57,6 +61,7 @@ const TABLE: Table = Table {
     picture: None,
     promised: false,
     native: false,
+    taps: false,
 };
 
 /// In the order of the page.
@@ -100,6 +105,20 @@ pub const ALL: &[Table] = &[
                 No row for XDP: a veth turns what its peer's stack sends into XDP frames by copying, which \
                 no NIC does.",
         unit: Unit::Times,
+        ..TABLE
+    },
+    Table {
+        name: "virtio-bulk",
+        title: "TCP in bulk, into a virtual machine",
+        about: "A virtio NIC that gets whole buffers from its host (`rx-gro-hw`), as most do: two of them on taps \
+                that the host bridges. Per megabyte into the container, how many buffers the driver hands on, and the \
+                instructions of the guest, which is both ends. *Auto* takes TC there, because the driver gives those \
+                buffers up for XDP. The median of five connections, by turns. The host's bridge has a clock of its \
+                own: what depends on its moment, such as how many buffers are acknowledged at once, differs from one \
+                run to the next by some percent.",
+        unit: Unit::Ratio,
+        promised: true,
+        taps: true,
         ..TABLE
     },
     Table {
@@ -294,7 +313,7 @@ impl Table {
                 let sign = if more < 0.0 { "−" } else { "+" };
                 format!("{plain} ({sign}{})", grouped(more.abs()))
             }
-            Unit::Times | Unit::Rate => format!("{plain} (×{:.3})", value / base),
+            Unit::Times | Unit::Rate | Unit::Ratio => format!("{plain} (×{:.3})", value / base),
             Unit::Percent | Unit::Plain => plain,
         }
     }

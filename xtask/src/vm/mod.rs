@@ -8,10 +8,10 @@ mod image;
 mod packages;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 pub use boot::End;
 
@@ -80,12 +80,13 @@ pub struct Job {
     /// From the start of QEMU to the end of the script.
     pub timeout: Duration,
     /// The guest's clock counts instructions (1 ns each) on one CPU, and jumps to the next timer where there is
-    /// nothing to do: computing takes longer, waiting no time, and a figure can be repeated.
+    /// nothing to do: computing takes longer, waiting no time, and a figure can be repeated. With taps, waiting takes
+    /// as long as on the host.
     pub icount: bool,
     /// QEMU's name for the CPU.
     pub cpu: &'static str,
-    /// How many queues each NIC has. More than the one that a hub offers come from taps in a network
-    /// namespace of their own, for which root is needed.
+    /// How many queues each NIC has. More than the one that a hub offers, and NICs that merge packets, come from taps
+    /// in a network namespace of their own, for which root is needed ([`ensure_taps`]).
     pub queues: Option<u32>,
 }
 
@@ -110,6 +111,17 @@ impl Job {
 pub struct Outcome {
     pub end: End,
     pub log: PathBuf,
+}
+
+/// Refuses what needs taps where there can be none.
+pub fn ensure_taps(command: &str) -> Result<()> {
+    if sh::is_root() && Path::new("/dev/net/tun").exists() {
+        return Ok(());
+    }
+    bail!(
+        "NICs with several queues, or that merge packets, need taps, which need root and /dev/net/tun: run \
+         `modprobe tun`, then `{command}` as root"
+    )
 }
 
 /// Runs a job in a fresh guest and hands every line of its console to `on_line` as it comes.

@@ -8,6 +8,7 @@ use vlanfast_common::{Policy, Shed, Shortcut};
 pub struct PolicyRow {
     pub steer: bool,
     pub storm_limit: u32,
+    pub group_limit: u32,
     pub shed: &'static str,
     pub dry_run: bool,
     pub host_access: bool,
@@ -23,6 +24,7 @@ impl From<Policy> for PolicyRow {
         Self {
             steer: policy.steer != 0,
             storm_limit: policy.storm_limit,
+            group_limit: policy.group_limit,
             shed: Shed::from_number(policy.shed).name(),
             dry_run: policy.dry_run != 0,
             host_access: policy.host_access != 0,

@@ -34,6 +34,7 @@ pub fn text(status: &Status) -> String {
     let PolicyRow {
         steer,
         storm_limit,
+        group_limit,
         shed,
         dry_run,
         host_access,
@@ -41,7 +42,7 @@ pub fn text(status: &Status) -> String {
         shortcut_refresh,
         deliver,
     } = status.policy;
-    let limit = match storm_limit {
+    let limit = |limit| match limit {
         0 => "off".into(),
         limit => format!("{limit}/s for each VLAN"),
     };
@@ -50,7 +51,8 @@ pub fn text(status: &Status) -> String {
         "steer".into(),
         if steer { "on" } else { "off" }.into(),
     );
-    row("policy", "storm limit".into(), limit);
+    row("policy", "storm limit".into(), limit(storm_limit));
+    row("policy", "group limit".into(), limit(group_limit));
     row("policy", "shed".into(), shed.into());
     let on_some = match host_access {
         true => "on, for the VLANs that say so",

@@ -101,10 +101,16 @@ fn others(vid: u16, shortcuts: &BTreeSet<(u16, u16)>) -> Vec<u16> {
 
 /// What of the policy does not concern a VLAN, and why.
 fn without(parent: Parent, policy: Policy) -> Option<String> {
+    /// What the tables lack, which is no listener.
+    const LACKS: [(u32, &str); 2] = [
+        (Parent::LEFT_OUT, "endpoints that find no room"),
+        (Parent::SHORT, "addresses that find no room"),
+    ];
+    let is_limited = policy.storm_limit != 0 || policy.group_limit != 0;
     let features = [
         (policy.steer != 0, Parent::ALONE, "not steered"),
-        (policy.storm_limit != 0, Parent::UNLIMITED, "no storm limit"),
-        (policy.shed == Shed::Mac as u32, Parent::ALONE, "not shed"),
+        (is_limited, Parent::UNLIMITED, "no storm limit"),
+        (policy.shed == Shed::Mac as u32, Parent::UNSHED, "not shed"),
     ];
     let off = features
         .into_iter()
@@ -113,7 +119,11 @@ fn without(parent: Parent, policy: Policy) -> Option<String> {
         off.push(what);
         (all | flags, off)
     });
-    (!off.is_empty()).then(|| format!("{}: {}", off.join(", "), words(parent, flags)))
+    let heard = Some(words(parent, flags)).filter(|words| !words.is_empty());
+    let lacks = LACKS.iter().filter(|(flag, _)| parent.has(flags & flag));
+    let lacks = lacks.map(|(_, words)| (*words).to_owned());
+    let why: Vec<_> = heard.into_iter().chain(lacks).collect();
+    (!off.is_empty()).then(|| format!("{}: {}", off.join(", "), why.join(", ")))
 }
 
 #[cfg(test)]
@@ -121,6 +131,36 @@ mod tests {
     use vlanfast_common::{NeighborKey, Route};
 
     use super::*;
+
+    #[test]
+    fn what_does_not_concern_a_vlan_has_a_reason() {
+        let policy = Policy {
+            steer: 1,
+            group_limit: 1,
+            shed: Shed::Mac as u32,
+            ..Policy::default()
+        };
+        let said = |flags, policy| {
+            let parent = Parent {
+                flags,
+                ..Parent::default()
+            };
+            without(parent, policy)
+        };
+        for (flags, expected) in [
+            (Parent::LEFT_OUT, "not shed: endpoints that find no room"),
+            (Parent::SHORT, "no storm limit: addresses that find no room"),
+            (
+                Parent::UNSEEN | Parent::SHORT,
+                "no storm limit, not shed: a receiver that no network namespace shows, addresses that find no room",
+            ),
+            (Parent::SOURCE, "not shed: a macvlan in mode source"),
+        ] {
+            assert_eq!(said(flags, policy).as_deref(), Some(expected));
+            assert_eq!(said(flags, Policy::default()), None);
+        }
+        assert_eq!(said(Parent::UP, policy), None);
+    }
 
     #[test]
     fn a_shortcut_is_shown_where_it_leads_there_and_back() {

@@ -21,7 +21,7 @@ use super::repairs::Repairs;
 use crate::{
     datapath::{
         bpf::{self, AttachPoint},
-        kernel, load, tables,
+        entries, kernel, load,
     },
     state::name::Name,
 };
@@ -149,6 +149,6 @@ impl Parents {
 
     fn take_off(&mut self, device: u32) {
         self.attached.remove(&device);
-        let _ = tables::remove(&mut self.devices, DEVICES, &[device]);
+        let _ = entries::remove(&mut self.devices, DEVICES, &[device]);
     }
 }

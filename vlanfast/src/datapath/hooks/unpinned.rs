@@ -23,7 +23,7 @@ pub async fn unpinned(
     trunk: &Trunk,
     pins: Option<&Pins>,
 ) -> anyhow::Result<Vec<String>> {
-    let ours = pins.map(pinned).transpose()?.unwrap_or_default();
+    let ours = pins.map(programs).transpose()?.unwrap_or_default();
     let mut others = vec![];
     for hook in HOOKS {
         let there = on(netlink, trunk, hook).await?.into_iter();
@@ -46,7 +46,7 @@ pub async fn unpinned(
 }
 
 /// The ids of our programs, those of a replacement that did not come to its end among them.
-fn pinned(pins: &Pins) -> anyhow::Result<Vec<u32>> {
+pub fn programs(pins: &Pins) -> anyhow::Result<Vec<u32>> {
     let mut ids = vec![];
     for hook in HOOKS {
         let path = pins.program(hook);

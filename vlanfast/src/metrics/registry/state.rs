@@ -1,8 +1,8 @@
 //! What a scrape shows of vlanfast itself: whether it does its work, and which.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use vlanfast_common::{Settings, Shed, Shortcut, Source, SourceState};
+use vlanfast_common::{Settings, Shed, Shortcut, Source, SourceState, Vid};
 
 use super::{Output, Scrape};
 use crate::state::{
@@ -55,7 +55,11 @@ impl Scrape {
     /// Whether the programs act on the tables, and on which of them.
     pub(super) fn trust(&self, out: &mut Output) -> fmt::Result {
         let Published {
-            trunk, listeners, ..
+            trunk,
+            parents,
+            listeners,
+            conflicts,
+            ..
         } = &*self.published;
         let alive = [([("trunk", trunk)], self.trust.alive.into())];
         let help = "Whether the tables are kept true; where not, every frame is passed";
@@ -82,7 +86,17 @@ impl Scrape {
             })
         });
         let help = "A VLAN that is left alone, because somebody there takes frames unseen";
-        out.gauge("vlan_left_alone", help, left_alone)
+        out.gauge("vlan_left_alone", help, left_alone)?;
+        let mut claimed: BTreeMap<Vid, u64> = parents.keys().map(|vid| (*vid, 0)).collect();
+        for conflict in conflicts {
+            *claimed.entry(conflict.key.vid()).or_default() += 1;
+        }
+        let claimed = claimed.into_iter().map(|(vid, number)| {
+            let labels = [("trunk", trunk.clone()), ("vlan", vid.to_string())];
+            (labels, number)
+        });
+        let help = "Addresses of takers here that somebody on the wire has as well";
+        out.gauge("address_conflicts", help, claimed)
     }
 
     pub(super) fn settings(&self, out: &mut Output) -> fmt::Result {
@@ -90,13 +104,14 @@ impl Scrape {
         let switch = |number: u32| if number == 0 { "off" } else { "on" };
         let labels = [
             ("trunk", trunk.as_str()),
-            ("steer", switch(policy.steer)),
+            ("steer", switch(policy.steer.into())),
             ("storm_limit", &policy.storm_limit.to_string()),
+            ("group_limit", &policy.group_limit.to_string()),
             ("shed", Shed::from_number(policy.shed).name()),
             ("host_access", switch(policy.host_access)),
             ("shortcut", Shortcut::from_number(policy.shortcut).name()),
             ("deliver", policy.deliver_name()),
-            ("dry_run", switch(policy.dry_run)),
+            ("dry_run", switch(policy.dry_run.into())),
         ];
         let help = "What the programs were told to do";
         out.gauge("policy_info", help, [(labels, 1)])?;

@@ -1,15 +1,19 @@
 //! What a scrape shows.
 
+mod state;
+
 use vlanfast_common::{
-    EndpointKey, Mac, Policy, Settings, Shed, Shortcut, Source, SourceState, SourceStatus, Tally,
-    Vid,
+    EndpointKey, Mac, NeighborKey, Policy, Settings, Shed, Shortcut, Source, SourceState,
+    SourceStatus, Tally, Vid,
 };
 
 use super::*;
 use crate::state::{
     listeners::Listener,
     names::Names,
-    published::{Hook, MapFill},
+    plan::Over,
+    published::{Hook, LeftOut, MapFill},
+    vouching::Conflict,
 };
 
 fn published() -> Published {
@@ -54,6 +58,15 @@ fn published() -> Published {
         ],
         policy: Policy::default(),
         listeners: Arc::default(),
+        conflicts: vec![],
+        left_out: Arc::new(vec![LeftOut {
+            nsid: 3,
+            container: Some("noisy".into()),
+            over: Over {
+                endpoints: 0,
+                addresses: 7,
+            },
+        }]),
     }
 }
 
@@ -117,7 +130,7 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
         steered: 2,
         delivered: 1,
         disputed: 1,
-        dropped: [1, 0, 0, 0],
+        dropped: [1, 0, 0, 0, 0],
         ..Counters::default()
     };
     let published = Published {
@@ -153,6 +166,7 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
             r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="shed_vlan"} 0"#,
             r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="shed_mac"} 0"#,
             r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="returned"} 0"#,
+            r#"vlanfast_drops_total{trunk="eth0",vlan="10",reason="group"} 0"#,
         ]
     );
     assert_eq!(
@@ -210,12 +224,13 @@ fn maps_sources_and_hooks_are_shown() {
         r#"vlanfast_map_entries{trunk="eth0",map="ENDPOINTS"} 2"#,
         r#"vlanfast_map_capacity{trunk="eth0",map="ENDPOINTS"} 16384"#,
         r#"vlanfast_map_left_out{trunk="eth0",map="ENDPOINTS"} 3"#,
+        r#"vlanfast_left_out{trunk="eth0",nsid="3",container="noisy",what="addresses"} 7"#,
         r#"vlanfast_source_up{source="netlink"} 1"#,
         r#"vlanfast_sync_last_success_timestamp_seconds{source="netlink"} 1700000000"#,
         r#"vlanfast_attached{trunk="eth0",hook="ingress",mode="tcx",reason="no-native-xdp"} 1"#,
         r#"vlanfast_attached{trunk="eth0",hook="egress",mode="tcx",reason=""} 1"#,
     ];
-    let shown: Vec<_> = ["map", "source", "sync", "attached"]
+    let shown: Vec<_> = ["map", "left_out", "source", "sync", "attached"]
         .iter()
         .flat_map(|name| series(&text, &format!("vlanfast_{name}")))
         .collect();
@@ -231,133 +246,11 @@ fn maps_sources_and_hooks_are_shown() {
 }
 
 #[test]
-fn a_source_that_does_not_answer_is_down_and_one_switched_off_is_not_there() {
-    for state in [
-        SourceState::Starting,
-        SourceState::Absent,
-        SourceState::NotPermitted,
-        SourceState::Unreachable,
-    ] {
-        let mut published = published();
-        published.sources[Source::Docker as usize].state = state as u32;
-        let text = encode(published, &[]);
-        let docker = r#"vlanfast_source_up{source="docker"} 0"#;
-        assert!(series(&text, docker).len() == 1, "{state:?}");
-    }
-    assert!(!encode(published(), &[]).contains("docker"));
-}
-
-#[test]
 fn a_name_cannot_break_out_of_its_label() {
     let mut published = published();
     published.trunk = "a\"b\\c\nd".into();
     let text = encode(published, &[]);
     assert!(text.contains(r#"{trunk="a\"b\\c\nd","#), "{text}");
-}
-
-#[test]
-fn a_hook_without_its_program_is_not_attached_and_who_comes_first_is_counted() {
-    let mut published = published();
-    published.hooks[0].attached = false;
-    published.hooks[1].preceded_by = vec!["program 7".into(), "program 8".into()];
-    let text = encode(published, &[]);
-    assert_eq!(
-        series(&text, "vlanfast_attached"),
-        [
-            r#"vlanfast_attached{trunk="eth0",hook="ingress",mode="tcx",reason="no-native-xdp"} 0"#,
-            r#"vlanfast_attached{trunk="eth0",hook="egress",mode="tcx",reason=""} 1"#,
-        ]
-    );
-    assert_eq!(
-        series(&text, "vlanfast_hook_preceded"),
-        [
-            r#"vlanfast_hook_preceded{trunk="eth0",hook="ingress"} 0"#,
-            r#"vlanfast_hook_preceded{trunk="eth0",hook="egress"} 2"#,
-        ]
-    );
-}
-
-#[test]
-fn what_the_programs_trust_is_what_it_is_at_the_scrape() {
-    let text = |alive, incomplete| {
-        let trust = Trust { alive, incomplete };
-        super::encode(Arc::new(published()), Totals::default(), trust).unwrap()
-    };
-    let alive = |text: &str| series(text, "vlanfast_heartbeat_alive{")[0].to_owned();
-    assert_eq!(
-        alive(&text(true, 0)),
-        r#"vlanfast_heartbeat_alive{trunk="eth0"} 1"#
-    );
-    assert_eq!(
-        alive(&text(false, 0)),
-        r#"vlanfast_heartbeat_alive{trunk="eth0"} 0"#
-    );
-    for (incomplete, expected) in [
-        (0, [0, 0, 0]),
-        // A change that is on its way is none.
-        (Settings::CHANGING, [0, 0, 0]),
-        (Settings::ENDPOINTS, [1, 0, 0]),
-        (Settings::NEIGHBORS | Settings::CHANGING, [0, 1, 0]),
-        (Settings::VLANS | Settings::ENDPOINTS, [1, 0, 1]),
-    ] {
-        let text = text(true, incomplete);
-        let expected: Vec<_> = ["endpoints", "neighbors", "vlans"]
-            .iter()
-            .zip(expected)
-            .map(|(table, number)| {
-                format!(r#"vlanfast_tables_incomplete{{trunk="eth0",table="{table}"}} {number}"#)
-            })
-            .collect();
-        assert_eq!(series(&text, "vlanfast_tables_incomplete"), expected);
-    }
-}
-
-#[test]
-fn vlans_that_are_left_alone_are_named_with_each_reason() {
-    let mut published = published();
-    let listeners = [
-        (Vid::UNTAGGED, vec![Listener::Promiscuous]),
-        (Vid::from_tci(10), vec![Listener::Port, Listener::Ipvlan]),
-    ];
-    published.listeners = Arc::new(listeners.into());
-    let text = encode(published, &[]);
-    let left_alone = "vlanfast_vlan_left_alone";
-    assert_eq!(
-        series(&text, left_alone),
-        [("0", "promiscuous"), ("10", "port"), ("10", "ipvlan")].map(|(vlan, reason)| format!(
-            r#"{left_alone}{{trunk="eth0",vlan="{vlan}",reason="{reason}"}} 1"#
-        ))
-    );
-    assert_eq!(series(&encode(self::published(), &[]), left_alone), [""; 0]);
-}
-
-#[test]
-fn the_policy_is_in_the_words_of_the_command_line() {
-    let policy = |policy| {
-        let published = Published {
-            policy,
-            ..published()
-        };
-        series(&encode(published, &[]), "vlanfast_policy_info")[0].to_owned()
-    };
-    assert_eq!(
-        policy(Policy::default()),
-        r#"vlanfast_policy_info{trunk="eth0",steer="off",storm_limit="0",shed="off",host_access="off",shortcut="off",deliver="kernel",dry_run="off"} 1"#
-    );
-    let everything = Policy {
-        steer: 1,
-        storm_limit: 100,
-        shed: Shed::Mac as u32,
-        dry_run: 1,
-        host_access: 1,
-        shortcut: Shortcut::Learned as u32,
-        shortcut_refresh: 10,
-        deliver: 1,
-    };
-    assert_eq!(
-        policy(everything),
-        r#"vlanfast_policy_info{trunk="eth0",steer="on",storm_limit="100",shed="mac",host_access="on",shortcut="learned",deliver="redirect",dry_run="on"} 1"#
-    );
 }
 
 #[test]

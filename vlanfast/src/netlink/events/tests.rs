@@ -46,14 +46,14 @@ fn what_happens_to_hooks_of_our_own_devices_is_noted_and_makes_nothing_dirty() {
         libc::RTM_DELTFILTER,
     ] {
         let heard = note(None, &message(kind, 7));
-        assert!(heard.dirty.is_empty());
+        assert_eq!(heard.dirty, Dirty::default());
         assert_eq!(heard.hooks.devices, BTreeSet::from([Ifindex(7)]));
         assert!(heard.hooks.may_be_of(Ifindex(7)) && !heard.hooks.may_be_of(Ifindex(8)));
         assert_eq!(note(Some(3), &message(kind, 7)), Heard::default());
     }
     // XDP is a matter of the device.
     let link = note(None, &message(libc::RTM_NEWLINK, 7));
-    assert!(link.hooks.may_be_of(Ifindex(7)) && !link.dirty.is_empty());
+    assert!(link.hooks.may_be_of(Ifindex(7)) && !link.dirty.links.is_empty());
 }
 
 #[test]

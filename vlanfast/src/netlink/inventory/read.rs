@@ -1,8 +1,10 @@
 //! Reads what has changed.
 
-use std::fs::File;
+use std::{collections::BTreeSet, fs::File};
 
-use super::Inventory;
+use tokio::time::Instant;
+
+use super::{Inventory, pace::Culprit};
 use crate::{
     netlink::{
         dump::Answer,
@@ -27,18 +29,15 @@ impl Inventory {
         if dirty.all || dirty.list {
             self.read_list(dirty.all).await?;
         }
-        if dirty.all {
-            return Ok(());
-        }
-        for (&id, links) in &dirty.links {
-            let nsid = self.questions.nsid(id);
-            if links.len() > ONE_BY_ONE || !self.network.namespaces.contains_key(&nsid) {
-                self.read_namespace(nsid).await?;
-                continue;
-            }
-            for &ifindex in links {
-                self.read_link(nsid, ifindex).await?;
-            }
+        // Whoever has been quiet first: the others' may take long.
+        let mut links: Vec<_> = dirty.links.iter().collect();
+        links.sort_by_key(|(id, links)| {
+            let first = links.first().copied().unwrap_or(Ifindex(0));
+            self.pace
+                .pause(Culprit::of(self.questions.nsid(**id), first))
+        });
+        for (&id, links) in links {
+            self.read_links(self.questions.nsid(id), links).await?;
         }
         for _ in 0..AT_ONCE {
             let Some(nsid) = self.again.pop_first() else {
@@ -49,8 +48,30 @@ impl Inventory {
         Ok(())
     }
 
-    /// Reads which namespaces there are, and those that are new; or all.
+    /// Reads devices of a namespace, or all of it.
+    async fn read_links(&mut self, nsid: Nsid, links: &BTreeSet<Ifindex>) -> anyhow::Result<()> {
+        if links.len() > ONE_BY_ONE || !self.network.namespaces.contains_key(&nsid) {
+            self.read_namespace(nsid).await?;
+        } else {
+            for &ifindex in links {
+                self.read_link(nsid, ifindex).await?;
+            }
+        }
+        // From now on: what it has changed meanwhile is the next to read.
+        let now = Instant::now();
+        for &ifindex in links {
+            self.pace.note(Culprit::of(nsid, ifindex), now);
+        }
+        Ok(())
+    }
+
+    /// Reads which namespaces there are, and those that are new. The others have their turn a part at a time, if all
+    /// are to be read: whoever comes meanwhile must not wait for the last of them.
     async fn read_list(&mut self, all: bool) -> anyhow::Result<()> {
+        if all && !self.network.namespaces.is_empty() {
+            self.is_lost = true;
+            self.again.extend(self.network.namespaces.keys());
+        }
         self.give_ids(all).await?;
         let (mut there, whole) = self.questions.namespaces().await?;
         there.insert(Nsid::Own);
@@ -68,7 +89,7 @@ impl Inventory {
             }
         }
         for nsid in there {
-            if all || !self.network.namespaces.contains_key(&nsid) {
+            if !self.network.namespaces.contains_key(&nsid) {
                 self.read_namespace(nsid).await?;
             }
         }
@@ -82,6 +103,7 @@ impl Inventory {
         }
         self.again.remove(&nsid);
         self.retry.done(nsid);
+        self.pace.forget(nsid);
     }
 
     /// Gives an id to the namespaces that have none; to all, where we are in doubt.
@@ -107,13 +129,13 @@ impl Inventory {
                 return Ok(());
             }
             Answer::Unclear(why) => {
-                self.want(nsid, &why);
+                self.want(nsid, &why, true);
                 return Ok(());
             }
         };
         match read.is_whole() {
             true => self.retry.done(nsid),
-            false => self.want(nsid, &missing(&read)),
+            false => self.want(nsid, &missing(&read), self.matters(nsid, &read)),
         }
         let old = self.network.namespaces.get(&nsid);
         let new = read.onto(old);
@@ -131,7 +153,8 @@ impl Inventory {
         let read = match answer {
             Answer::There((link, mut addresses, lacks)) => {
                 if !lacks.is_nothing() {
-                    self.want(nsid, &words(&lacks));
+                    let matters = nsid == Nsid::Own || !lacks.is_interrupted();
+                    self.want(nsid, &words(&lacks), matters);
                     let known = self.network.namespaces.get(&nsid);
                     let known = known.and_then(|known| known.addresses.get(&ifindex));
                     join(&mut addresses, known.map_or(&[], Vec::as_slice));
@@ -140,7 +163,7 @@ impl Inventory {
             }
             Answer::Gone => None,
             Answer::Unclear(why) => {
-                self.want(nsid, &why);
+                self.want(nsid, &why, true);
                 return Ok(());
             }
         };
@@ -168,9 +191,16 @@ impl Inventory {
         Ok(())
     }
 
+    /// Whether what is missing of a namespace may have others taken for absent. Where a container's devices change
+    /// all the time, and those that were there are known, it is what it has itself made in the last moment.
+    fn matters(&self, nsid: Nsid, read: &Read) -> bool {
+        let is_known = nsid != Nsid::Own && self.network.namespaces.contains_key(&nsid);
+        !(is_known && read.links.is_interrupted() && read.addresses.is_interrupted())
+    }
+
     /// Has a namespace read again, and says so once: it may be a matter of a moment.
-    fn want(&mut self, nsid: Nsid, why: &str) {
-        if self.retry.want(nsid) {
+    fn want(&mut self, nsid: Nsid, why: &str, matters: bool) {
+        if self.retry.want(nsid, matters) {
             let whose = match nsid {
                 Nsid::Own => "our own network namespace".into(),
                 Nsid::Other(id) => format!("network namespace {id}"),

@@ -1,6 +1,10 @@
 //! What has to be read once more because the last read may lack something: with a pause that grows.
 
-use std::{collections::BTreeSet, future::pending, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -13,7 +17,8 @@ const LONG: Duration = Duration::from_secs(5);
 /// Namespaces, and the list of them, that could not be read as a whole.
 #[derive(Debug, Default)]
 pub struct Retry {
-    namespaces: BTreeSet<Nsid>,
+    /// And whether somebody else may be taken for absent meanwhile.
+    namespaces: BTreeMap<Nsid, bool>,
     list: bool,
     /// When, and how long the pause is until then.
     due: Option<(Instant, Duration)>,
@@ -25,9 +30,18 @@ impl Retry {
         self.namespaces.is_empty() && !self.list
     }
 
-    /// Something of this namespace may be missing; whether that is new.
-    pub fn want(&mut self, nsid: Nsid) -> bool {
-        self.namespaces.insert(nsid)
+    /// Whether nothing is missing that anybody but its owner depends on.
+    pub fn is_whole(&self) -> bool {
+        !self.list && !self.namespaces.values().any(|matters| *matters)
+    }
+
+    /// Something of this namespace may be missing, and whether that matters to others; whether it is new.
+    pub fn want(&mut self, nsid: Nsid, matters: bool) -> bool {
+        let known = self.namespaces.insert(nsid, matters);
+        if known == Some(true) {
+            self.namespaces.insert(nsid, true);
+        }
+        known.is_none()
     }
 
     /// This one was read as a whole, or is gone.
@@ -59,7 +73,7 @@ impl Retry {
 
     /// What to read: namespaces, and whether the list of them.
     pub fn take(&self) -> (BTreeSet<Nsid>, bool) {
-        (self.namespaces.clone(), self.list)
+        (self.namespaces.keys().copied().collect(), self.list)
     }
 }
 
@@ -74,7 +88,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_pause_grows_until_nothing_is_missing() {
         let mut retry = Retry::default();
-        assert!(retry.want(Nsid::Other(3)) && !retry.want(Nsid::Other(3)));
+        assert!(retry.want(Nsid::Other(3), true) && !retry.want(Nsid::Other(3), false));
+        assert!(!retry.is_whole());
         let mut pauses = vec![];
         for _ in 0..9 {
             let start = Instant::now();
@@ -89,8 +104,11 @@ mod tests {
         retry.done(Nsid::Other(3));
         retry.settle();
         assert!(retry.is_idle());
+        retry.want(Nsid::Other(3), false);
+        assert!(!retry.is_idle() && retry.is_whole());
+        retry.done(Nsid::Other(3));
         retry.want_list(true);
-        assert!(!retry.is_idle());
+        assert!(!retry.is_idle() && !retry.is_whole());
         let start = Instant::now();
         retry.settle();
         retry.due().await;

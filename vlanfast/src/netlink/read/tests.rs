@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::state::snapshot::{Kind, Link, Promiscuity};
+use crate::state::snapshot::{Kind, Link, Promiscuity, Silence};
 use vlanfast_common::Mac;
 
 fn link(name: &str) -> Link {
@@ -14,6 +14,7 @@ fn link(name: &str) -> Link {
         lower: None,
         port: false,
         promiscuity: Promiscuity::default(),
+        silence: Silence::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     state::{name::Name, snapshot::Ifindex},
 };
 
-use super::{TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS};
+use super::{TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS};
 
 const HEADER: usize = 20;
 const TCA_CHAIN: u16 = 11;
@@ -33,6 +33,8 @@ pub struct Filter {
     pub chain: u32,
     /// Of a `bpf` filter.
     pub program: Option<Program>,
+    /// It may do something to a frame beside giving it a class.
+    pub acts: bool,
 }
 
 /// A BPF program as its filter shows it.
@@ -67,8 +69,11 @@ pub fn filter(body: &[u8]) -> Result<Option<Filter>, Undecodable> {
         if handle == 0 && options.is_none() {
             return Ok(None);
         }
+        // Of other kinds, options can be anything.
+        let nested = options.map(Value::nested);
+        let acts = acts(kind.as_bytes(), nested.and_then(Result::ok));
         let program = match kind.as_bytes() {
-            b"bpf" => options.map(Value::nested).transpose()?,
+            b"bpf" => nested.transpose()?,
             _ => None,
         };
         Ok(Some(Filter {
@@ -77,6 +82,7 @@ pub fn filter(body: &[u8]) -> Result<Option<Filter>, Undecodable> {
             handle,
             chain: chain(attributes)?,
             program: program.map(self::program).transpose()?.flatten(),
+            acts,
         }))
     };
     read().map_err(|why| undecodable(body, why))
@@ -85,6 +91,25 @@ pub fn filter(body: &[u8]) -> Result<Option<Filter>, Undecodable> {
 /// Priority and handle, by which a filter is found again.
 pub fn place(body: &[u8]) -> Result<(u16, u32), Malformed> {
     Ok(((word(body, 16)? >> 16) as u16, word(body, 8)?))
+}
+
+/// Whether a filter may have an action, by the attributes of its kind (`include/uapi/linux/pkt_cls.h`): actions, the
+/// older policer, and of a BPF filter that its program decides itself.
+fn acts(kind: &[u8], options: Option<Attributes<'_>>) -> bool {
+    let Some(options) = options else {
+        return true;
+    };
+    let any: &[u16] = match kind {
+        b"u32" => &[6, 7],
+        b"flower" => &[3],
+        b"matchall" => &[2],
+        b"basic" => &[3, 4],
+        b"fw" => &[2, 4],
+        b"cgroup" => &[1, 2],
+        b"bpf" => &[1, 2, TCA_BPF_FLAGS],
+        _ => return true,
+    };
+    any.iter().any(|kind| options.get(*kind).is_some())
 }
 
 /// Classic BPF has no id.

@@ -5,12 +5,12 @@ use proptest::{
     prelude::*,
     sample::select,
 };
-use vlanfast_common::{EndpointKey, Mac, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Mac, Vid};
 
-use super::{Names, names};
+use super::{Id, Names, names};
 use crate::state::{
     desired::{Desired, Device},
-    snapshot::{Attachment, Container, Docker, DockerNetwork, Nsid},
+    snapshot::{Attachment, Container, Docker, DockerNetwork, Ifindex, Nsid},
 };
 
 /// Parents, MACs and addresses by number: all that matters is which are the same.
@@ -29,15 +29,16 @@ fn address(number: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
 }
 
-fn device(vlan: u8, its_mac: u8, address_: u8, nsid: Nsid) -> (EndpointKey, Device) {
+fn device(vlan: u8, its_mac: u8, address_: u8, nsid: Nsid) -> (Id, Device) {
     let device = Device {
         name: format!("dev{its_mac}").as_str().into(),
         nsid,
         parent: parent(vlan).as_str().into(),
         addresses: vec!["fe80::1".parse().unwrap(), address(address_)],
+        endpoint: Endpoint::default(),
     };
     let key = EndpointKey::new(Vid::from_tci(vlan.into()), mac(its_mac));
-    (key, device)
+    ((key, (nsid, Ifindex(its_mac.into()))), device)
 }
 
 fn attachment(network: &str, its_mac: u8, address_: u8) -> Attachment {
@@ -73,7 +74,7 @@ fn docker(networks: &[(&str, u8)], containers: Vec<Container>) -> Docker {
 }
 
 /// Container and network of each device, in the order of keys: by VLAN, then by MAC.
-fn found(devices: &[(EndpointKey, Device)], docker: &Docker) -> Vec<(String, String)> {
+fn found(devices: &[(Id, Device)], docker: &Docker) -> Vec<(String, String)> {
     let desired = Desired {
         devices: devices.iter().cloned().collect(),
         ..Desired::default()
@@ -85,7 +86,7 @@ fn found(devices: &[(EndpointKey, Device)], docker: &Docker) -> Vec<(String, Str
     names.into_values().map(pair).collect()
 }
 
-fn check(devices: &[(EndpointKey, Device)], docker: &Docker, expected: &[(&str, &str)]) {
+fn check(devices: &[(Id, Device)], docker: &Docker, expected: &[(&str, &str)]) {
     let found = found(devices, docker);
     let found: Vec<_> = found.iter().map(|(c, n)| (&c[..], &n[..])).collect();
     assert_eq!(found, expected);
@@ -298,7 +299,7 @@ fn any_docker() -> impl Strategy<Value = Docker> {
     })
 }
 
-fn any_devices(namespaces: i32) -> impl Strategy<Value = Vec<(EndpointKey, Device)>> {
+fn any_devices(namespaces: i32) -> impl Strategy<Value = Vec<(Id, Device)>> {
     let keys = (select(&[0u8, 10, 20]), 1..5u8);
     btree_map(keys, (1..5u8, 0..namespaces), 0..6).prop_map(|devices| {
         let device = |((vlan, mac), (address, nsid))| device(vlan, mac, address, Nsid::Other(nsid));

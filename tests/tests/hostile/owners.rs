@@ -1,0 +1,319 @@
+//! An address belongs to whom it was given, or to whoever on the wire has it; what a container says is a claim.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{HashMap, Map, MapData};
+use vlanfast::datapath::tables::now;
+use vlanfast_common::{Claim, Mac, Neighbor, NeighborKey, Vid};
+use vlanfast_tests::{
+    capture::Packets,
+    program::{Attached, pins},
+    require,
+    sync::{Taker, attach, container, endpoint, eventually},
+    topology::{Netns, WIRE, Wire},
+};
+
+const HOST: [&str; 2] = ["10.9.0.5", "fd09::5"];
+pub const GATEWAY: [&str; 2] = ["10.9.0.1", "fd09::1"];
+pub const CONTAINER: [&str; 2] = ["10.9.0.2", "fd09::2"];
+pub const VIRTUAL: [&str; 2] = ["10.9.0.100", "fd09::100"];
+
+/// Gives a device an address of each version; on no network of its own if `alone`.
+pub fn add(netns: &Netns, device: &str, [four, six]: [&str; 2], alone: bool) {
+    let (long, longer) = if alone { (32, 128) } else { (24, 64) };
+    let line = format!(
+        "echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6; \
+         ip addr add {four}/{long} dev {device} && ip addr add {six}/{longer} dev {device} nodad"
+    );
+    netns.run(&line).unwrap();
+}
+
+/// A host, its gateway on the wire, and a container.
+pub fn scene() -> (Wire, Netns) {
+    let wire = Wire::veth().unwrap();
+    add(&wire.host, &wire.trunk, HOST, false);
+    add(&wire.router, WIRE, GATEWAY, false);
+    let inside = container(&wire, "mv0", CONTAINER[0]);
+    let line = format!(
+        "echo 0 >/proc/sys/net/ipv6/conf/mv0/disable_ipv6; ip addr add {}/64 dev mv0 nodad",
+        CONTAINER[1]
+    );
+    inside.run(&line).unwrap();
+    (wire, inside)
+}
+
+/// Whom the host finds under an address, asked anew.
+pub fn found(wire: &Wire, address: &str) -> Option<[u8; 6]> {
+    let trunk = &wire.trunk;
+    let line = format!(
+        "ip neigh flush dev {trunk}; ping -c 1 -W 1 {address} >/dev/null; \
+         ip neigh show {address} dev {trunk} | grep -o '[0-9a-f:]\\{{17\\}}' || true"
+    );
+    let text = wire.host.run(&line).unwrap();
+    let bytes = text
+        .trim()
+        .split(':')
+        .map(|it| u8::from_str_radix(it, 16).ok());
+    bytes.collect::<Option<Vec<_>>>()?.try_into().ok()
+}
+
+/// Everybody whom the host finds in ten times under the gateway's addresses.
+fn gateways(wire: &Wire) -> Vec<Option<[u8; 6]>> {
+    let addresses = GATEWAY.iter().flat_map(|address| [*address; 10]);
+    let mut all: Vec<_> = addresses.map(|address| found(wire, address)).collect();
+    all.dedup();
+    all
+}
+
+/// The container's row, once it is as it should be.
+pub fn row(attached: &Attached, what: &str, is: impl Fn(&serde_json::Value) -> bool) {
+    eventually(what, attached, |rows| {
+        endpoint(rows, "mv0").is_some_and(&is)
+    });
+}
+
+/// Waits for what the map says of an address; fails with what it says.
+fn settles(taker: &Taker, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
+    let start = Instant::now();
+    loop {
+        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        if is(neighbor) {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{address} is {neighbor:?}"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The claim is there before we attach, or comes later: with cold tables, the host finds its gateway all the same.
+#[test]
+fn a_container_never_gets_what_the_host_sends_to_its_gateway() {
+    require!("gateway", nix::unistd::geteuid().is_root(), "needs root");
+    let (wire, inside) = scene();
+    let gateway = Some(wire.router.mac(WIRE).unwrap());
+    assert_eq!(gateways(&wire), [gateway]);
+    let access = ["--host-access", "0"];
+    let attached = attach(&wire, &access);
+    assert_eq!(gateways(&wire), [gateway]);
+    add(&inside, "mv0", GATEWAY, true);
+    let claims = |row: &serde_json::Value| row["claimed_by_wire"].is_string();
+    row(&attached, "the later claim", claims);
+    assert_eq!(gateways(&wire), [gateway], "after");
+    attached.stop().unwrap();
+    assert_eq!(gateways(&wire), [gateway], "without");
+    let flush = format!("ip neigh flush dev {}", wire.trunk);
+    wire.host.run(&flush).unwrap();
+    let attached = attach(&wire, &access);
+    assert_eq!(gateways(&wire), [gateway], "before");
+    row(&attached, "the earlier claim", claims);
+    // Its own address is as good as ever.
+    for address in CONTAINER {
+        assert_eq!(
+            found(&wire, address),
+            Some(inside.mac("mv0").unwrap()),
+            "{address}"
+        );
+    }
+    attached.stop().unwrap();
+}
+
+#[test]
+fn whom_the_host_knows_on_the_wire_has_his_address() {
+    require!("known", nix::unistd::geteuid().is_root(), "needs root");
+    let (wire, inside) = scene();
+    add(&inside, "mv0", GATEWAY, true);
+    let gateway = wire.router.mac(WIRE).unwrap();
+    for address in GATEWAY {
+        assert_eq!(found(&wire, address), Some(gateway), "{address}");
+    }
+    for address in GATEWAY {
+        wire.host.run(&format!("ping -c 1 -W 1 {address}")).unwrap();
+    }
+    let attached = attach(&wire, &["--host-access", "0"]);
+    let taker = Taker::open(&wire.trunk).unwrap();
+    // From the start, and not once somebody has looked twice.
+    for address in GATEWAY {
+        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        assert!(
+            neighbor.is_some_and(|it| it.has(Neighbor::FOREIGN)),
+            "{address}: {neighbor:?}"
+        );
+    }
+    for address in CONTAINER {
+        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+    }
+    for address in HOST {
+        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        assert_eq!(neighbor.map(|it| it.flags), Some(Neighbor::ASSIGNED));
+    }
+    row(&attached, "the conflict", |row| {
+        row["conflict"] == true && row["claimed_by_wire"] == Mac(gateway).to_string()
+    });
+    let status = attached.status().unwrap();
+    let warning = status["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains(GATEWAY[0]) && warning.contains(GATEWAY[1]),
+        "{warning}"
+    );
+    let line = format!(
+        "ip addr del {}/32 dev mv0; ip addr del {}/128 dev mv0",
+        GATEWAY[0], GATEWAY[1]
+    );
+    inside.run(&line).unwrap();
+    row(&attached, "its end", |row| {
+        row["conflict"] == false && row["claimed_by_wire"].is_null()
+    });
+    attached.stop().unwrap();
+}
+
+/// What the programs hear counts for as long as it is repeated.
+#[test]
+fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
+    require!("claim", nix::unistd::geteuid().is_root(), "needs root");
+    let (wire, _inside) = scene();
+    let attached = attach(&wire, &["--host-access", "0"]);
+    let taker = Taker::open(&wire.trunk).unwrap();
+    let claims = MapData::from_pin(pins(&wire.trunk).join("CLAIMS")).map(Map::LruHashMap);
+    let mut claims: HashMap<_, NeighborKey, Claim> = claims.unwrap().try_into().unwrap();
+    for address in CONTAINER {
+        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+        let parsed: IpAddr = address.parse().unwrap();
+        let key = NeighborKey::new(Vid::UNTAGGED, parsed);
+        let mut claim = Claim {
+            heard: now().unwrap().as_nanos() as u64,
+            mac: [2, 0, 0, 0, 0xee, 1],
+            reserved: 0,
+        };
+        claims.insert(key, claim, 0).unwrap();
+        settles(&taker, address, |it| {
+            it.is_some_and(|it| it.has(Neighbor::FOREIGN))
+        });
+        row(&attached, "the claimant", |row| {
+            row["claimed_by_wire"] == Mac(claim.mac).to_string()
+        });
+        // As if that had been long ago.
+        claim.heard -= Duration::from_secs(151).as_nanos() as u64;
+        claims.insert(key, claim, 0).unwrap();
+        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+        assert!(claims.get(&key, 0).is_err());
+    }
+    row(&attached, "peace", |row| row["conflict"] == false);
+    attached.stop().unwrap();
+}
+
+#[test]
+fn the_wire_is_asked_before_a_containers_word_is_taken() {
+    require!("asked", nix::unistd::geteuid().is_root(), "needs root");
+    let (wire, inside) = scene();
+    let host = wire.host.mac(&wire.trunk).unwrap();
+    let target: Ipv6Addr = CONTAINER[1].parse().unwrap();
+    let questions = |packets: &Packets| -> (usize, usize) {
+        let frames = packets.incoming().unwrap();
+        let count = |is: &dyn Fn(&[u8]) -> bool| {
+            let ours = frames.iter().filter(|frame| frame[6..12] == host);
+            ours.filter(|frame| is(frame)).count()
+        };
+        let arp = |frame: &[u8]| {
+            frame[12..14] == [8, 6] && frame[28..32] == [0; 4] && frame[38..42] == [10, 9, 0, 2]
+        };
+        // Who solicits has no address either.
+        let solicitation = |frame: &[u8]| {
+            let rest = frame.get(22..78).filter(|_| frame[12..14] == [0x86, 0xdd]);
+            rest.is_some_and(|it| {
+                it[..16] == [0; 16] && it[32] == 135 && it[40..] == target.octets()
+            })
+        };
+        (count(&arp), count(&solicitation))
+    };
+    // Nothing goes past the wire: nobody need be asked.
+    let packets = Packets::open(&wire.router.path(), WIRE, true).unwrap();
+    attach(&wire, &[]).stop().unwrap();
+    assert_eq!(questions(&packets), (0, 0));
+    // Where nothing is changed, nobody but the wire hears it.
+    let attached = attach(&wire, &["--host-access", "0", "--dry-run"]);
+    assert_eq!(questions(&packets), (2, 2));
+    let taker = Taker::open(&wire.trunk).unwrap();
+    for address in CONTAINER {
+        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        assert_eq!(neighbor.map(|it| it.flags), Some(0), "{address}");
+    }
+    // One that comes later is not sure before the wire has said nothing.
+    inside.run("ip addr add 10.9.0.3/24 dev mv0").unwrap();
+    settles(&taker, "10.9.0.3", |it| {
+        it.is_some_and(|it| it.flags == Neighbor::UNSURE)
+    });
+    settles(&taker, "10.9.0.3", |it| it.is_some_and(|it| it.flags == 0));
+    attached.stop().unwrap();
+}
+
+/// A director's address on the wire, which the servers behind it have as well and keep to themselves.
+#[test]
+fn a_silent_device_is_nobodys_target() {
+    require!("silent", nix::unistd::geteuid().is_root(), "needs root");
+    let (wire, _inside) = scene();
+    add(&wire.router, WIRE, VIRTUAL, true);
+    let director = Some(wire.router.mac(WIRE).unwrap());
+    // Each with a macvlan of its own, which is silent before it has the address.
+    let server = |line: &str| {
+        let netns = Netns::new().unwrap();
+        let (trunk, name) = (&wire.trunk, &netns.name);
+        wire.host
+            .run(&format!(
+                "ip link add link {trunk} name mv9 type macvlan mode bridge && ip link set mv9 netns {name}"
+            ))
+            .unwrap();
+        netns.run(line).unwrap();
+        netns.run("ip link set mv9 up").unwrap();
+        netns
+    };
+    let quiet = server("ip link set mv9 arp off");
+    add(&quiet, "mv9", VIRTUAL, true);
+    let ignores = server("echo 8 >/proc/sys/net/ipv4/conf/mv9/arp_ignore");
+    let line = format!("ip addr add {}/32 dev mv9", VIRTUAL[0]);
+    ignores.run(&line).unwrap();
+    for address in VIRTUAL {
+        assert_eq!(found(&wire, address), director, "{address} without");
+    }
+    let attached = attach(&wire, &["--host-access", "0"]);
+    let taker = Taker::open(&wire.trunk).unwrap();
+    for address in VIRTUAL {
+        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        assert_eq!(neighbor, None, "{address}");
+        assert_eq!(found(&wire, address), director, "{address} with");
+    }
+    attached.stop().unwrap();
+}
+
+/// Whether a device answers may change at any time.
+#[test]
+fn a_device_that_falls_silent_gives_its_addresses_up() {
+    require!(
+        "falls silent",
+        nix::unistd::geteuid().is_root(),
+        "needs root"
+    );
+    let (wire, inside) = scene();
+    let attached = attach(&wire, &["--host-access", "0"]);
+    let taker = Taker::open(&wire.trunk).unwrap();
+    for address in CONTAINER {
+        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+        assert_eq!(found(&wire, address), inside.mac("mv0").ok());
+    }
+    inside.run("ip link set mv0 arp off").unwrap();
+    for address in CONTAINER {
+        settles(&taker, address, |it| it.is_none());
+        assert_eq!(found(&wire, address), None, "{address}");
+    }
+    inside.run("ip link set mv0 arp on").unwrap();
+    for address in CONTAINER {
+        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+    }
+    attached.stop().unwrap();
+}

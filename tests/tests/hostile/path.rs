@@ -1,0 +1,386 @@
+//! The packet path on unfriendly ground: storms by whoever seems to send them, addresses that two claim, and MACs that
+//! change while everybody talks.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{HashMap, MapData};
+use vlanfast_common::{Claim, NeighborKey, Vid};
+use vlanfast_tests::{
+    capture::Packets,
+    messages::{ABSENT, ABSENT6, SENDER, arp, group, solicitation},
+    packet::{BROADCAST, PEER, frame, tag},
+    program::{Attached, pins},
+    require,
+    scene::{Decisions, Scene, request, solicit},
+    sync::eventually,
+    topology::{Netns, WIRE, Wire},
+};
+
+const LIMIT: u64 = 20;
+const STORM: u64 = 400;
+const DISPUTED: [u8; 4] = [10, 0, 10, 66];
+const ELSEWHERE: [u8; 4] = [10, 0, 10, 77];
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// `fd00::1:<last>`.
+const fn address6(last: u8) -> [u8; 16] {
+    let mut address = ABSENT6;
+    address[15] = last;
+    address
+}
+
+/// Three containers: the third goes down, the first two claim an address, and the first has another on a device that
+/// is not of the trunk.
+fn crowd(wire: Wire, ingress: &'static str) -> Scene {
+    let scene = Scene::new(wire, 0, ingress, 3).unwrap();
+    for container in [0, 1] {
+        let line =
+            "ip addr add 10.0.10.66/32 dev eth0 && ip addr add fd00::1:66/128 dev eth0 nodad";
+        scene.run(container, line).unwrap();
+    }
+    let line = "ip addr add 10.0.10.77/32 dev lo && echo 0 >/proc/sys/net/ipv6/conf/lo/disable_ipv6 && \
+                ip addr add fd00::1:77/128 dev lo";
+    scene.run(0, line).unwrap();
+    scene
+        .run(0, "ip maddr add 33:33:ff:01:00:77 dev eth0")
+        .unwrap();
+    scene.run(2, "ip link set eth0 down").unwrap();
+    scene
+}
+
+/// Every kind of target but one that is present, by either protocol.
+fn targets(scene: &Scene) -> Vec<(&'static str, Vec<u8>)> {
+    let down = scene.takers[2];
+    vec![
+        ("absent", request(ABSENT)),
+        ("absent, IPv6", solicit(ABSENT6)),
+        ("down", request(down.address)),
+        ("down, IPv6", solicit(down.address6)),
+        ("disputed", request(DISPUTED)),
+        ("disputed, IPv6", solicit(address6(0x66))),
+        ("elsewhere", request(ELSEWHERE)),
+        ("elsewhere, IPv6", solicit(address6(0x77))),
+    ]
+}
+
+/// Sends a storm of one frame; how many went through and how many were dropped.
+fn rage(scene: &Scene, frame: &[u8]) -> (u64, u64) {
+    let of = || Decisions::of(&scene.wire, 0).unwrap();
+    let before = of();
+    scene.send(frame, STORM).unwrap();
+    let start = Instant::now();
+    loop {
+        let now = of();
+        let through = now.pass + now.steer - before.pass - before.steer;
+        let dropped = now.storm - before.storm;
+        if through + dropped >= STORM || start.elapsed().as_secs() > 10 {
+            return (through, dropped);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn a_storm_is_a_storm(ingress: &'static str) {
+    let wire = Wire::veth().unwrap().keeping_tags().unwrap();
+    let scene = crowd(wire, ingress);
+    let group_has = |frame: &[u8]| {
+        let ear = Packets::open(&scene.container(0).path(), "eth0", true).unwrap();
+        scene.send(frame, STORM).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        let heard = ear.incoming().unwrap();
+        heard
+            .iter()
+            .filter(|heard| heard[12..] == frame[12..])
+            .count() as u64
+    };
+    for (name, frame) in targets(&scene) {
+        assert_eq!(group_has(&frame), STORM, "{name}, without vlanfast");
+    }
+    let limit = LIMIT.to_string();
+    let attached = scene.attach(&["--storm-limit", &limit]).unwrap();
+    eventually("conflict", &attached, |rows| {
+        rows.iter().any(|row| row["conflict"] == true)
+    });
+    let sources = [
+        ("foreign", PEER),
+        ("a container's own", scene.takers[1].mac),
+        ("the host's own", scene.host.mac),
+    ];
+    for (source, mac) in sources {
+        let mut storms = targets(&scene);
+        let present = scene.takers[1];
+        if mac != PEER {
+            storms.push(("present", request(present.address)));
+            storms.push(("present, IPv6", solicit(present.address6)));
+        }
+        for (target, mut frame) in storms {
+            frame[6..12].copy_from_slice(&mac);
+            let start = Instant::now();
+            let (through, dropped) = rage(&scene, &frame);
+            let most = LIMIT * (start.elapsed().as_millis() as u64 + 50) / 1000 + 2;
+            let name = format!("{target}, source {source}: {through} went through, {dropped} not");
+            assert!(through <= most, "{name}");
+            assert!(through + dropped >= STORM, "{name}");
+        }
+    }
+    for (name, frame) in targets(&scene) {
+        let heard = group_has(&frame);
+        assert!(heard < STORM / 4, "{name}: a container heard {heard}");
+    }
+    // All the while whoever is here is reached.
+    let mut ears = scene.listen().unwrap();
+    for taker in &scene.takers[..2] {
+        scene.send(&request(taker.address), 50).unwrap();
+        ears.answers(taker, 50).unwrap();
+        scene.send(&solicit(taker.address6), 50).unwrap();
+        ears.advertisements(taker, 50).unwrap();
+    }
+    attached.stop().unwrap();
+}
+
+#[test]
+fn a_storm_is_a_storm_whoever_seems_to_send_it_by_tc() {
+    require!("storms", is_root(), "needs root");
+    a_storm_is_a_storm("tc");
+}
+
+#[test]
+fn a_storm_is_a_storm_whoever_seems_to_send_it_by_xdp() {
+    require!("storms", is_root(), "needs root");
+    a_storm_is_a_storm("xdp-generic");
+}
+
+fn claim(trunk: &str, address: [u8; 4]) -> Option<[u8; 6]> {
+    let map = aya::maps::Map::LruHashMap(MapData::from_pin(pins(trunk).join("CLAIMS")).unwrap());
+    let map = HashMap::<_, NeighborKey, Claim>::try_from(map).unwrap();
+    let claim = map.get(&NeighborKey::ipv4(Vid::UNTAGGED, address), 0);
+    claim.ok().map(|claim| claim.mac)
+}
+
+/// A request whose sender has the address of another container reaches that one, which can defend it (RFC 5227
+/// clause 2.4).
+#[test]
+fn steering_hides_no_conflict() {
+    require!("conflicts", is_root(), "needs root");
+    for ingress in ["tc", "xdp-generic"] {
+        let wire = Wire::veth().unwrap().keeping_tags().unwrap();
+        let scene = Scene::new(wire, 0, ingress, 2).unwrap();
+        let (first, second) = (scene.takers[0], scene.takers[1]);
+        let stolen = frame(BROADCAST, &arp(1, first.address, second.address), 60);
+        let stolen6 = frame(
+            group(second.address6).1,
+            &solicitation(first.address6, second.address6),
+            60,
+        );
+        let heard = || {
+            let ears = [0, 1].map(|number| {
+                Packets::open(&scene.container(number).path(), "eth0", true).unwrap()
+            });
+            scene.send(&stolen, 3).unwrap();
+            scene.send(&stolen6, 3).unwrap();
+            thread::sleep(Duration::from_millis(300));
+            ears.map(|ear| {
+                let frames = ear.incoming().unwrap();
+                let of = |sent: &[u8]| frames.iter().filter(|it| it[12..] == sent[12..]).count();
+                [of(&stolen), of(&stolen6)]
+            })
+        };
+        assert_eq!(heard(), [[3, 3]; 2], "without vlanfast");
+        let attached = scene.attach(&[]).unwrap();
+        assert_eq!(heard(), [[3, 3]; 2], "{ingress}");
+        // One that contradicts nobody reaches its taker alone.
+        let mut ears = scene.listen().unwrap();
+        scene
+            .send(&frame(BROADCAST, &arp(1, SENDER, second.address), 60), 3)
+            .unwrap();
+        ears.answers(&second, 3).unwrap();
+        attached.stop().unwrap();
+    }
+}
+
+/// The host with an address on the trunk, and a container on it.
+struct Pair {
+    wire: Wire,
+    container: Netns,
+}
+
+const HOST: &str = "10.9.0.250";
+const HOST6: &str = "fd00:9::250";
+
+impl Pair {
+    fn new() -> Self {
+        let wire = Wire::veth().unwrap();
+        let container = Netns::new().unwrap();
+        let trunk = &wire.trunk;
+        let addressed = |device: &str, number: &str| {
+            format!(
+                "echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6; ip addr add 10.9.0.{number}/24 dev {device} \
+                 && ip addr add fd00:9::{number}/64 dev {device} nodad && ip link set {device} up && \
+                 echo 1 >/proc/sys/net/ipv4/conf/{device}/arp_notify && \
+                 echo 1 >/proc/sys/net/ipv6/conf/{device}/ndisc_notify"
+            )
+        };
+        wire.host.run(&addressed(trunk, "250")).unwrap();
+        let line = format!(
+            "ip link add link {trunk} name mv0 type macvlan mode bridge && ip link set mv0 netns {}",
+            container.name
+        );
+        wire.host.run(&line).unwrap();
+        container.run(&addressed("mv0", "2")).unwrap();
+        Self { wire, container }
+    }
+
+    fn attach(&self) -> Attached {
+        let arguments = [
+            "--host-access",
+            "all",
+            "--metrics",
+            "off",
+            "--docker",
+            "off",
+        ];
+        let attached = Attached::start(&self.wire.host, &self.wire.trunk, &arguments).unwrap();
+        eventually("the container", &attached, |rows| {
+            rows.iter().any(|row| row["device"] == "mv0")
+        });
+        attached
+    }
+
+    /// Whether the container answers the host.
+    fn is_pinged(&self) -> bool {
+        let line = "ping -q -n -c 1 -W 1 10.9.0.2 >/dev/null && echo yes || echo no";
+        self.wire.host.run(line).unwrap().trim() == "yes"
+    }
+
+    fn pings(&self, address: &str) -> bool {
+        let line = format!("ping -q -n -c 1 -W 1 {address} >/dev/null && echo yes || echo no");
+        self.container.run(&line).unwrap().trim() == "yes"
+    }
+}
+
+/// What asks for an address crosses, and goes to the wire too: whoever has it there says so, and is heard at once.
+#[test]
+fn an_address_that_the_wire_claims_is_the_wires() {
+    require!("claims", is_root(), "needs root");
+    let pair = Pair::new();
+    assert!(!pair.is_pinged(), "without vlanfast");
+    let container = [10, 9, 0, 2];
+    let router = Packets::open(&pair.wire.router.path(), WIRE, true).unwrap();
+    let asks = |frame: &[u8]| frame[12..14] == [8, 6] && frame[38..42] == container;
+    for claiming in [
+        frame(BROADCAST, &arp(1, container, container), 60),
+        frame(BROADCAST, &arp(1, container, [10, 9, 0, 77]), 60),
+        // To one alone, as the answer to who asked is.
+        frame(
+            pair.wire.host.mac(&pair.wire.trunk).unwrap(),
+            &arp(2, container, [10, 9, 0, 250]),
+            60,
+        ),
+    ] {
+        let attached = pair.attach();
+        pair.wire.host.run("ip neigh flush all").unwrap();
+        router.incoming().unwrap();
+        assert!(pair.is_pinged());
+        let heard = router.incoming().unwrap();
+        assert!(heard.iter().any(|frame| asks(frame)), "the wire is asked");
+        assert_eq!(claim(&pair.wire.trunk, container), None);
+        router.send(&claiming).unwrap();
+        pair.wire.host.run("ip neigh flush all").unwrap();
+        assert!(!pair.is_pinged(), "what the wire has is not taken past it");
+        assert_eq!(claim(&pair.wire.trunk, container), Some(PEER));
+        attached.stop().unwrap();
+    }
+}
+
+/// Pings while something happens; how many of how many were answered.
+fn under_pings(pair: &Pair, address: &str, what: impl FnOnce()) -> (u32, u32) {
+    let line = format!("ping -q -n -c 80 -i 0.05 -W 1 {address} || true");
+    let said = thread::scope(|scope| {
+        let pings = scope.spawn(|| pair.container.run(&line).unwrap());
+        thread::sleep(Duration::from_millis(1500));
+        what();
+        pings.join().unwrap()
+    });
+    let summary = said
+        .lines()
+        .find(|line| line.contains("transmitted"))
+        .expect("a summary");
+    let mut of_summary = summary.split(' ').filter_map(|word| word.parse().ok());
+    (of_summary.next().unwrap(), of_summary.next().unwrap())
+}
+
+/// An announcement crosses in the instant in which a MAC changes, whether the tables know the new one or not.
+#[test]
+fn a_mac_that_changes_costs_a_few_packets() {
+    require!("announcements", is_root(), "needs root");
+    for address in [HOST, HOST6] {
+        let pair = Pair::new();
+        let attached = pair.attach();
+        assert!(pair.pings(address));
+        let trunk = &pair.wire.trunk;
+        for (netns, device, mac) in [
+            (&pair.wire.host, trunk.as_str(), "02:00:00:00:ee:05"),
+            (&pair.container, "mv0", "02:00:00:00:ee:06"),
+        ] {
+            let (sent, answered) = under_pings(&pair, address, || {
+                netns
+                    .run(&format!("ip link set {device} address {mac}"))
+                    .unwrap();
+            });
+            println!(
+                "figure: {answered} of {sent} pings to {address} answered while {device} had a new MAC"
+            );
+            assert!(
+                sent == 80 && answered + 12 >= sent,
+                "{address}, {device}: {answered} of {sent}"
+            );
+        }
+        attached.stop().unwrap();
+    }
+}
+
+/// Somebody who sends on a VLAN for which nobody is known may take what comes back.
+#[test]
+fn a_vlan_with_a_newcomer_is_not_shed() {
+    require!("newcomers", is_root(), "needs root");
+    let wire = Wire::veth().unwrap();
+    let scene = Scene::new(wire, 0, "tc", 1).unwrap();
+    let attached = scene.attach(&["--shed", "vlan"]).unwrap();
+    let on = |vid: u16| {
+        frame(
+            [2, 0, 0, 0, 0, 0x0a],
+            &[&tag(0, vid)[..], &[8, 0, 0x45]].concat(),
+            64,
+        )
+    };
+    let drops = |vid| Decisions::of(&scene.wire, vid).unwrap().shed_vlan;
+    let come = |vid| {
+        let before = drops(vid);
+        scene.send(&on(vid), 10).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        drops(vid) - before
+    };
+    assert_eq!(come(99), 10);
+    let newcomer = Packets::open(&scene.wire.host.path(), &scene.wire.trunk, false).unwrap();
+    newcomer.send(&on(99)).unwrap();
+    // Another VLAN's go on to be dropped, as far as nothing else is changing, when nothing is.
+    let start = Instant::now();
+    while come(98) != 10 {
+        assert!(start.elapsed().as_secs() < 3, "too late to tell");
+    }
+    assert_eq!(come(99), 0, "he may take it");
+    assert_eq!(come(98), 10, "another VLAN's");
+    thread::sleep(Duration::from_secs(5));
+    assert_eq!(come(99), 10, "nobody has come to be known");
+    let mut group_sender = on(98);
+    group_sender[6] |= 1;
+    newcomer.send(&group_sender).unwrap();
+    assert_eq!(come(98), 10, "a group sends nothing");
+    attached.stop().unwrap();
+}

@@ -1,0 +1,169 @@
+//! A switching loop on the wire: what is for everyone circles in it, and comes in again with every turn.
+
+use std::{
+    fmt, fs, thread,
+    time::{Duration, Instant},
+};
+
+use vlanfast_tests::{
+    capture::Packets,
+    in_the_lab,
+    messages::{ABSENT, ABSENT6, SENDER, SENDER6, arp, group, solicitation},
+    packet::{BROADCAST, PEER, frame},
+    scene::{Decisions, Scene, request, solicit},
+    topology::{WIRE, Wire},
+};
+
+const CONTAINERS: u8 = 64;
+const VID: u16 = 10;
+/// Seconds of the guest's clock that a loop lasts: they fill its CPU, which takes a host several times as long.
+const LASTS: u64 = 5;
+const PINGS: u64 = LASTS * 10;
+/// Requests/s for containers, half of them ARP's.
+const ASKED: u64 = 100;
+
+/// Puts both ends of a cable into the switch that has VLAN 10 of the trunk. Each direction holds 100 frames for 10 ms,
+/// so that 20,000 a second come by and no more: one slow CPU is the wire and the host here.
+fn close(wire: &Wire) {
+    wire.router
+        .run(&format!(
+            "ip link add sw type bridge forward_delay 0 mcast_snooping 0 && ip link set sw up && \
+             ip link add p0 type veth peer name p1 && \
+             for port in p0 p1; do \
+                 tc qdisc add dev $port root netem delay 10ms limit 100 && \
+                 ip link set $port master sw && ip link set $port up || exit; \
+             done; \
+             ip link set {WIRE}.{VID} master sw"
+        ))
+        .unwrap();
+}
+
+fn open(wire: &Wire) {
+    wire.router.run("ip link del p0 && ip link del sw").unwrap();
+}
+
+/// What begins to circle: requests of others and of a container itself for who is not there, mDNS and DHCP.
+fn feed(scene: &Scene) {
+    let switch = Packets::open(&scene.wire.router.path(), "sw", false).unwrap();
+    let own = Packets::open(&scene.container(0).path(), "eth0", false).unwrap();
+    let udp = [0x08, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17];
+    let mdns = frame([1, 0, 0x5e, 0, 0, 0xfb], &udp, 200);
+    let dhcp = frame(BROADCAST, &udp, 300);
+    let absent = frame(BROADCAST, &arp(1, SENDER, ABSENT), 60);
+    let absent6 = frame(group(ABSENT6).1, &solicitation(SENDER6, ABSENT6), 60);
+    for _ in 0..50 {
+        for kind in [&absent, &mdns, &absent6, &dhcp] {
+            let mut bytes = kind.clone();
+            // Another host of the wire.
+            bytes[6..12].copy_from_slice(&[2, 0, 0, 0, 5, 5]);
+            switch.send(&bytes).unwrap();
+        }
+        let mut bytes = absent.clone();
+        bytes[6..12].copy_from_slice(&scene.takers[0].mac);
+        own.send(&bytes).unwrap();
+    }
+}
+
+struct Outcome {
+    /// How many ARP requests and solicitations were sent, each, and how many were answered.
+    asked: u64,
+    answered: [u64; 2],
+    /// How many of [`PINGS`] between two containers came back.
+    pings: u64,
+    /// Frames/s that came by the wire.
+    rate: u64,
+    /// Seconds that the CPU had nothing to do.
+    idle: f64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [arp, nd] = self.answered;
+        write!(
+            f,
+            "{arp} ARP requests and {nd} solicitations of {} each answered, {} of {PINGS} pings, amid {} frames/s; \
+             the CPU idle for {:.1} of {LASTS} s",
+            self.asked, self.pings, self.rate, self.idle
+        )
+    }
+}
+
+/// Seconds so far, of all CPUs (proc(5)).
+fn idle() -> f64 {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    uptime.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Keeps a loop closed for [`LASTS`] seconds, asks from the wire for every container, and has two talk.
+fn endure(scene: &Scene) -> Outcome {
+    let router = &scene.wire.router;
+    let device = format!("{WIRE}.{VID}");
+    let ear = Packets::open(&router.path(), &device, true)
+        .and_then(Packets::without_outgoing)
+        .unwrap();
+    close(&scene.wire);
+    feed(scene);
+    let came = || Wire::statistic(router, &device, "tx_packets").unwrap();
+    let (start, before, idle_before) = (Instant::now(), came(), idle());
+    let line = format!("ping -q -n -i 0.1 -c {PINGS} -W 2 10.0.10.3 || true");
+    let (asked, said) = thread::scope(|scope| {
+        let pings = scope.spawn(|| scene.run(0, &line).unwrap());
+        let mut asked = 0;
+        while start.elapsed() < Duration::from_secs(LASTS) {
+            let taker = scene.takers[asked as usize % scene.takers.len()];
+            scene.send(&request(taker.address), 1).unwrap();
+            scene.send(&solicit(taker.address6), 1).unwrap();
+            asked += 1;
+            thread::sleep(Duration::from_millis(2000 / ASKED));
+        }
+        (asked, pings.join().unwrap())
+    });
+    let rate = (came() - before) as f64 / start.elapsed().as_secs_f64();
+    let idle = idle() - idle_before;
+    open(&scene.wire);
+    thread::sleep(Duration::from_secs(2));
+    let heard = ear.incoming().unwrap();
+    let count = |is_answer: &dyn Fn(&[u8]) -> bool| {
+        let answers = heard.iter().filter(|it| it[..6] == PEER && is_answer(it));
+        answers.count() as u64
+    };
+    let pings = said
+        .split(' ')
+        .zip(said.split(' ').skip(1))
+        .find(|(_, word)| word.starts_with("received"))
+        .and_then(|(number, _)| number.parse().ok())
+        .expect("ping counts");
+    Outcome {
+        asked,
+        answered: [
+            count(&|it| it[12..14] == [8, 6] && it[20..22] == [0, 2]),
+            count(&|it| it[12..14] == [0x86, 0xdd] && it[20] == 58 && it[54] == 136),
+        ],
+        pings,
+        rate: rate as u64,
+        idle,
+    }
+}
+
+/// With every limit as it is by default.
+#[test]
+fn containers_live_through_a_loop() {
+    in_the_lab!("a loop");
+    let scene = Scene::new(Wire::veth().unwrap(), VID, "tc", CONTAINERS).unwrap();
+    let without = endure(&scene);
+    println!("figure: a loop, {CONTAINERS} containers, without vlanfast: {without}");
+    let attached = scene.attach(&[]).unwrap();
+    let with = endure(&scene);
+    println!("figure: a loop, {CONTAINERS} containers, with vlanfast: {with}");
+    for (protocol, answered) in ["ARP", "ND"].iter().zip(with.answered) {
+        assert!(100 * answered >= 99 * with.asked, "{protocol}: {with}");
+    }
+    assert_eq!(with.pings, PINGS, "{with}");
+    assert!(
+        with.rate > 10_000 && without.rate > 10_000,
+        "{with}, {without}"
+    );
+    let drops = Decisions::of(&scene.wire, VID).unwrap().storm;
+    assert!(drops > with.rate, "{drops} were dropped");
+    attached.stop().unwrap();
+}

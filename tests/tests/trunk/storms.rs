@@ -1,0 +1,153 @@
+//! A storm on a VLAN, and those who answer for what no device of that VLAN shows.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use vlanfast_tests::{
+    capture::Packets,
+    in_the_lab,
+    messages::{ABSENT, SENDER, arp},
+    packet::{PEER, frame},
+    scene::{Decisions, Scene, request, solicit},
+    sync::listeners,
+    topology::{WIRE, Wire},
+};
+
+const LIMIT: [&str; 2] = ["--storm-limit", "20"];
+/// Frames/s of a storm.
+const RATE: u64 = 500;
+
+/// Asks some times amid a storm of requests for who is not there; how many answers came.
+fn answers(scene: &Scene, asking: &[u8], times: u64) -> u64 {
+    let router = scene.wire.router.path();
+    let ear = Packets::open(&router, &format!("{WIRE}.10"), true).unwrap();
+    let raging = Arc::new(AtomicBool::new(true));
+    let socket = scene.sender().unwrap();
+    let storm = socket.send_steadily(request(ABSENT), RATE, Arc::clone(&raging));
+    thread::sleep(Duration::from_millis(500));
+    for _ in 0..times {
+        scene.send(asking, 1).unwrap();
+        thread::sleep(Duration::from_millis(50));
+    }
+    raging.store(false, Ordering::Relaxed);
+    let (sent, _) = storm.join().unwrap();
+    assert!(sent > RATE / 2, "that was no storm: {sent}");
+    thread::sleep(Duration::from_millis(500));
+    let heard = ear.incoming().unwrap();
+    let is_answer = |it: &&Vec<u8>| {
+        let (arp, nd) = ([8, 6], [0x86, 0xdd]);
+        it[..6] == PEER
+            && match [it[12], it[13]] {
+                kind if kind == arp => it[20..22] == [0, 2] && it[28..32] == asking[38..42],
+                kind if kind == nd => it[54] == 136 && it[62..78] == asking[62..78],
+                _ => false,
+            }
+    };
+    heard.iter().filter(is_answer).count() as u64
+}
+
+/// Linux has its addresses as a host, and answers on every device (`arp_ignore`), IPv6 as its proxy.
+#[test]
+fn an_address_on_another_vlan_is_answered_amid_a_storm() {
+    in_the_lab!("another VLAN");
+    for ingress in ["tc", "xdp"] {
+        let wire = Wire::veth().unwrap().keeping_tags().unwrap();
+        let scene = Scene::new(wire, 10, ingress, 2).unwrap();
+        let (wire, container) = (&scene.wire, scene.container(0));
+        let trunk = &wire.trunk;
+        wire.vlan(20).unwrap();
+        wire.host
+            .run(&format!(
+                "ip addr add 10.0.20.250/24 dev {trunk}.20 && \
+                 ip link add link {trunk}.20 name mv20 type macvlan mode bridge && \
+                 ip link set mv20 netns {}",
+                container.name
+            ))
+            .unwrap();
+        container
+            .run(
+                "echo 0 >/proc/sys/net/ipv6/conf/mv20/disable_ipv6 && \
+                 ip addr add 10.0.20.2/24 dev mv20 && ip addr add fd00:20::2/64 dev mv20 nodad && \
+                 ip link set mv20 up && cd /proc/sys/net/ipv6 && echo 1 >conf/eth0/forwarding && \
+                 echo 1 >conf/eth0/proxy_ndp && echo 0 >neigh/eth0/proxy_delay && \
+                 ip neigh add proxy fd00:20::2 dev eth0",
+            )
+            .unwrap();
+        let mut theirs6 = [0; 16];
+        (theirs6[0], theirs6[3], theirs6[15]) = (0xfd, 0x20, 2);
+        let kinds = [
+            ("a container's", request([10, 0, 20, 2])),
+            ("the host's", request([10, 0, 20, 250])),
+            ("a container's, IPv6", solicit(theirs6)),
+        ];
+        for (name, asking) in &kinds {
+            assert_eq!(answers(&scene, asking, 10), 10, "{name}, without vlanfast");
+        }
+        let attached =
+            vlanfast_tests::sync::attach(wire, &[&["--ingress", ingress], &LIMIT[..]].concat());
+        vlanfast_tests::sync::eventually("everyone", &attached, |rows| rows.len() == 3);
+        for (name, asking) in &kinds {
+            assert_eq!(answers(&scene, asking, 10), 10, "{name}, {ingress}");
+        }
+        let drops = Decisions::of(wire, 10).unwrap().storm;
+        assert!(drops > RATE / 2, "{drops} were dropped");
+        attached.stop().unwrap();
+    }
+}
+
+/// Clears a flag when it is dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// MetalLB's way in mode layer 2: a packet socket answers for an address that no device has.
+#[test]
+fn a_socket_that_answers_arp_does_so_amid_a_storm() {
+    in_the_lab!("MetalLB");
+    const SERVICE: [u8; 4] = [10, 0, 10, 200];
+    let scene = Scene::new(Wire::veth().unwrap(), 10, "tc", 1).unwrap();
+    let device = format!("{}.10", scene.wire.trunk);
+    let socket = Packets::open_for(&scene.wire.host.path(), &device, libc::ETH_P_ARP as u16);
+    let (socket, mac) = (socket.unwrap(), scene.host.mac);
+    let answering = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut answer = frame(PEER, &arp(2, SERVICE, SENDER), 60);
+            answer[6..12].copy_from_slice(&mac);
+            answer[22..28].copy_from_slice(&mac);
+            while answering.load(Ordering::Relaxed) {
+                let heard = socket.incoming().unwrap();
+                let asking = heard
+                    .iter()
+                    .filter(|it| it[20..22] == [0, 1] && it[38..42] == SERVICE);
+                asking.for_each(|_| socket.send(&answer).unwrap());
+                thread::sleep(Duration::from_millis(5));
+            }
+            drop(socket);
+        });
+        // Whatever fails ends the thread as well.
+        let end = End(&answering);
+        let asking = request(SERVICE);
+        assert_eq!(answers(&scene, &asking, 50), 50, "without vlanfast");
+        let attached = scene.attach(&LIMIT).unwrap();
+        listeners(&attached, 10, &["sockets"]);
+        assert_eq!(answers(&scene, &asking, 50), 50);
+        assert_eq!(Decisions::of(&scene.wire, 10).unwrap().storm, 0);
+        drop(end);
+        listeners(&attached, 10, &[]);
+        assert_eq!(answers(&scene, &asking, 5), 0);
+        let drops = Decisions::of(&scene.wire, 10).unwrap().storm;
+        assert!(drops > RATE / 4, "{drops} were dropped");
+        attached.stop().unwrap();
+    });
+}

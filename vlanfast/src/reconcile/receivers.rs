@@ -1,0 +1,82 @@
+//! The loop's eye on receivers that are no devices, or whose devices nobody sees.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vlanfast_common::{Parent, Shed};
+
+use super::Reconciler;
+
+/// Between two searches through all processes: the pause doubles, as long as nothing comes of it.
+const SHORT: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(60);
+
+/// When all processes are searched for a namespace that nobody shows.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// The next time, and the pause after it.
+    next: Option<(Instant, Duration)>,
+    /// The last was for somebody who is there for sure.
+    for_unseen: bool,
+    /// It was said that some processes can't be searched.
+    said: bool,
+}
+
+impl Reconciler {
+    /// Follows the devices that are asked who receives there.
+    pub(super) async fn follow_receivers(&mut self) -> anyhow::Result<()> {
+        let network = self.netlink.network();
+        let found = self.census.follow(network, self.trunk, &self.pins).await?;
+        self.netlink.hear_of(found);
+        Ok(())
+    }
+
+    /// Looks who receives; whether that is other than it was.
+    pub(super) async fn look_for_receivers(&mut self) -> anyhow::Result<bool> {
+        let network = self.netlink.network();
+        let found = self.census.look(network, self.trunk, &self.pins).await?;
+        let differs = self.netlink.hear_of(found);
+        self.behind |= differs;
+        self.search_while_unseen().await?;
+        Ok(differs)
+    }
+
+    /// Searches for the namespaces of receivers that nobody shows. Where VLANs are shed, it does so now and then
+    /// in any case: a VLAN device inside one has the trunk's MAC, and is on no list.
+    async fn search_while_unseen(&mut self) -> anyhow::Result<()> {
+        let mut vlans = self.installed.vlans.values();
+        let is_unseen = vlans.any(|parent| parent.has(Parent::UNSEEN));
+        if !is_unseen && self.maps.settings()?.policy.shed == Shed::Off as u32 {
+            self.search.next = None;
+            return Ok(());
+        }
+        // Whoever has just come is searched for at once.
+        let start = if is_unseen { SHORT } else { LONG };
+        let next = self
+            .search
+            .next
+            .filter(|_| is_unseen == self.search.for_unseen);
+        let (at, pause) = next.unwrap_or((Instant::now(), start));
+        self.search.for_unseen = is_unseen;
+        self.search.next = Some((at, pause));
+        if Instant::now() < at {
+            return Ok(());
+        }
+        self.search.next = Some((at + pause, LONG.min(2 * pause)));
+        self.search(is_unseen).await
+    }
+
+    /// Searches all processes once.
+    pub(super) async fn search(&mut self, is_unseen: bool) -> anyhow::Result<()> {
+        let is_whole = self.netlink.search().await?;
+        let in_vain = is_unseen && self.search.next.is_some_and(|(_, pause)| pause == LONG);
+        if in_vain && !is_whole && !self.search.said {
+            self.search.said = true;
+            log::warn!(
+                "somebody receives in a namespace that nobody shows, and it can't be searched for in all processes, \
+                 which takes CAP_SYS_PTRACE: what it may want stays as it is without vlanfast"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! Whether somebody on the wire has a container's MAC. Then what the host sends him must not cross to the container, and
+//! the container's addresses are not sure. Pure: times are of CLOCK_MONOTONIC.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use vlanfast_common::{Claim, Endpoint, EndpointKey, Neighbor, NeighborKey};
+
+use super::{desired::Tables, owners::dispute, vouching::VALIDITY};
+
+/// How much later than a taker lost an address somebody has to have confirmed it, so that it was not the taker.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Of whom the host knows that he has an address.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub key: NeighborKey,
+    pub mac: [u8; 6],
+    pub confirmed: Duration,
+}
+
+/// What the host's neighbour tables say of the MACs of takers.
+#[derive(Debug, Default)]
+pub struct Doubles {
+    /// When an entry last led to a taker that had the address for sure: it stays for long after that.
+    ours: BTreeMap<(NeighborKey, [u8; 6]), Duration>,
+}
+
+impl Doubles {
+    /// The MACs of takers that somebody on the wire has as well: the host knows them under an address that the taker
+    /// does not have. That is so for as long as it knows them, however long ago it heard of them: it sends there. The
+    /// tables of `before` say who had which address for sure.
+    pub fn heard(
+        &mut self,
+        entries: impl Iterator<Item = Entry>,
+        before: &Tables,
+        tables: &Tables,
+        now: Duration,
+    ) -> Vec<(NeighborKey, Claim)> {
+        const DOUBTS: u16 = Neighbor::CONFLICT | Neighbor::UNSURE | Neighbor::FOREIGN;
+        let mut ours = BTreeMap::new();
+        let mut claims = vec![];
+        for Entry {
+            key,
+            mac,
+            confirmed,
+        } in entries
+        {
+            let had = before.neighbors.get(&key);
+            let was_his = had.is_some_and(|had| had.mac == mac && !had.is_doubted(DOUBTS));
+            let known = self.ours.get(&(key, mac)).copied();
+            let last = if was_his { Some(now) } else { known };
+            ours.extend(last.map(|last| ((key, mac), last)));
+            let has = tables.neighbors.get(&key);
+            let is_his = has.is_some_and(|has| has.mac == mac);
+            let is_memory = last.is_some_and(|last| confirmed <= last + SLACK);
+            let taker = EndpointKey { vid: key.vid, mac };
+            let endpoint = tables.endpoints.get(&taker);
+            // The addresses of guests are not known.
+            let is_in_use =
+                endpoint.is_some_and(|it| it.uses_its_mac() && !it.has(Endpoint::MACVTAP));
+            if is_in_use && !is_his && !is_memory {
+                let heard = now.as_nanos() as u64;
+                let claim = Claim {
+                    heard,
+                    mac,
+                    reserved: 0,
+                };
+                claims.push((NeighborKey::of_mac(taker), claim));
+            }
+        }
+        self.ours = ours;
+        claims
+    }
+}
+
+/// Marks the takers whose MAC somebody on the wire has as well, and their addresses.
+pub fn mark(tables: &mut Tables, claims: &BTreeMap<NeighborKey, Claim>) {
+    for taker in claims.keys().filter_map(NeighborKey::taker) {
+        if let Some(endpoint) = tables.endpoints.get_mut(&taker) {
+            endpoint.flags |= Endpoint::CONFLICT;
+        }
+    }
+    dispute(tables);
+}
+
+/// Whether a claim to a taker's MAC means nothing any more.
+pub fn is_idle(key: &NeighborKey, claim: &Claim, tables: &Tables, now: Duration) -> bool {
+    let endpoint = key.taker().and_then(|taker| tables.endpoints.get(&taker));
+    Duration::from_nanos(claim.heard) + VALIDITY < now
+        || !endpoint.is_some_and(Endpoint::uses_its_mac)
+}

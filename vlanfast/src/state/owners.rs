@@ -1,0 +1,140 @@
+//! Who has which address. An address belongs to whom it was given; what else a taker says of itself is a claim.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    net::IpAddr,
+};
+
+use vlanfast_common::{Endpoint, Mac, Neighbor, NeighborKey, Vid};
+
+use super::{
+    desired::{Desired, Tables},
+    name::Name,
+    snapshot::{Docker, Ifindex, Link, Network, Place},
+};
+
+/// What Docker has given: to the device that has this MAC on a parent of this name, these addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Given(HashMap<(Name, Mac), Vec<IpAddr>>);
+
+impl Given {
+    pub fn by(docker: &Docker) -> Self {
+        let mut given = Self::default();
+        let attachments = docker.containers.iter().flat_map(|it| &it.attachments);
+        for attachment in attachments {
+            let network = docker.networks.get(&attachment.network);
+            let parent = network.and_then(|network| network.parent.as_deref());
+            if let (Some(parent), Some(mac)) = (parent, attachment.mac) {
+                let addresses = given.0.entry((parent.into(), mac)).or_default();
+                addresses.extend(&attachment.addresses);
+            }
+        }
+        given
+    }
+
+    /// What a device on a parent was given.
+    pub fn to(&self, link: &Link, parent: Option<&Link>) -> &[IpAddr] {
+        let key = parent.map(|parent| (parent.name.clone(), link.mac));
+        key.and_then(|key| self.0.get(&key))
+            .map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Adds a taker's addresses. Of two that are up and have one, who was given it keeps it, and the other is its rival;
+/// where that decides nothing, the first stays, and is marked.
+pub fn neighbors(
+    desired: &mut Desired,
+    vid: Vid,
+    link: &Link,
+    addresses: &[IpAddr],
+    is_given: impl Fn(&IpAddr) -> bool,
+) {
+    let answered = |address: &&IpAddr| !link.silence.hides(**address);
+    for &address in addresses.iter().filter(answered) {
+        let assigned = is_given(&address).then_some(Neighbor::ASSIGNED);
+        let down = (!link.up).then_some(Neighbor::DOWN);
+        let neighbor = Neighbor {
+            mac: link.mac.0,
+            flags: assigned.unwrap_or_default() | down.unwrap_or_default(),
+        };
+        let key = NeighborKey::new(vid, address);
+        let mut entry = match desired.tables.neighbors.entry(key) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => {
+                entry.insert(neighbor);
+                continue;
+            }
+        };
+        let first = *entry.get();
+        let rank = |it: Neighbor| (!it.has(Neighbor::DOWN), it.has(Neighbor::ASSIGNED));
+        let is_better = rank(neighbor) > rank(first);
+        if is_better {
+            entry.insert(neighbor);
+        }
+        let are_up = !first.has(Neighbor::DOWN) && link.up;
+        if are_up && first.mac != neighbor.mac {
+            if rank(first) == rank(neighbor) {
+                entry.get_mut().flags |= Neighbor::CONFLICT;
+            }
+            let rival = if is_better { first.mac } else { neighbor.mac };
+            desired.rivals.entry(key).or_default().insert(rival);
+        }
+    }
+}
+
+/// Adds what else is answered for: Linux knows the addresses of a namespace on all of its devices
+/// (`arp_ignore` 0). Those of takers are answered for on another VLAN, too, and where the taker itself is silent.
+/// Says who has each.
+pub fn elsewhere(
+    network: &Network,
+    takers: &BTreeMap<Place, Vid>,
+    tables: &mut Tables,
+) -> BTreeSet<(NeighborKey, i32)> {
+    let mut owners = BTreeSet::new();
+    for (&nsid, namespace) in &network.namespaces {
+        let all = (nsid, Ifindex(0))..=(nsid, Ifindex(u32::MAX));
+        let here: BTreeSet<Vid> = takers.range(all.clone()).map(|(_, vid)| *vid).collect();
+        let has_several = takers.range(all).nth(1).is_some();
+        for (&ifindex, addresses) in namespace.addresses.iter().filter(|_| !here.is_empty()) {
+            let taker = namespace.links.get(&ifindex);
+            let taker = taker.filter(|_| takers.contains_key(&(nsid, ifindex)));
+            for &address in addresses {
+                let is_silent = taker.is_some_and(|link| link.silence.hides(address));
+                let by_others = match taker {
+                    Some(_) => here.len() > 1 || has_several && is_silent,
+                    None => true,
+                };
+                if by_others && !is_of_one_device(address) {
+                    let key = NeighborKey::new(Vid::UNTAGGED, address).anywhere();
+                    let owner = taker.filter(|_| !is_silent);
+                    let mac = owner.map_or([0; 6], |link| link.mac.0);
+                    let anywhere = tables.neighbors.entry(key);
+                    let first = anywhere.or_insert(Neighbor { mac, flags: 0 });
+                    if first.mac != mac {
+                        first.mac = [0; 6];
+                    }
+                    owners.insert((key, nsid.number()));
+                }
+            }
+        }
+    }
+    owners
+}
+
+/// Loopback and link-local addresses mean nothing on another device.
+const fn is_of_one_device(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    }
+}
+
+/// Of two devices with one MAC, frames for it reach one; so nobody's address leads to it for sure.
+pub fn dispute(tables: &mut Tables) {
+    for (key, neighbor) in &mut tables.neighbors {
+        let endpoint = tables.endpoints.get(&key.endpoint(neighbor.mac));
+        if endpoint.is_some_and(|endpoint| endpoint.has(Endpoint::CONFLICT)) {
+            neighbor.flags |= Neighbor::CONFLICT;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Whose an entry of the tables is, and how much room each has: nobody's entries cost anybody else's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vlanfast_common::{Endpoint, EndpointKey};
+
+/// How much room there is for one, however much is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// For an endpoint's addresses.
+    pub addresses: u32,
+    /// For the endpoints of a namespace other than the trunk's.
+    pub endpoints: u32,
+}
+
+/// Who shares the room with others: another namespace as a whole, since its devices are one container's. The trunk's
+/// own has those of everybody, and there each is for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    pub nsid: i32,
+    one: Option<EndpointKey>,
+}
+
+impl Owner {
+    /// Of what leads to an endpoint.
+    pub fn of(key: EndpointKey, endpoint: Option<&Endpoint>) -> Self {
+        let nsid = endpoint.map_or(Endpoint::OWN_NAMESPACE, |endpoint| endpoint.nsid);
+        match nsid {
+            Endpoint::OWN_NAMESPACE => Self {
+                nsid,
+                one: Some(key),
+            },
+            _ => Self::namespace(nsid),
+        }
+    }
+
+    /// Another namespace.
+    pub const fn namespace(nsid: i32) -> Self {
+        Self { nsid, one: None }
+    }
+
+    /// What has its devices made by root alone.
+    pub const fn is_ours(&self) -> bool {
+        self.nsid == Endpoint::OWN_NAMESPACE
+    }
+}
+
+/// An entry that wants room.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<K> {
+    pub key: K,
+    pub owner: Owner,
+    /// What the quota is for: a VLAN, and an endpoint on one.
+    pub unit: (u16, EndpointKey),
+    pub quota: u32,
+}
+
+/// Who finds no room.
+#[derive(Debug)]
+pub struct LeftOut<K> {
+    /// Because its owner has as much as it may have.
+    pub over: BTreeMap<K, Owner>,
+    /// Because the map is full.
+    pub short: BTreeSet<K>,
+}
+
+impl<K> Default for LeftOut<K> {
+    fn default() -> Self {
+        Self {
+            over: BTreeMap::new(),
+            short: BTreeSet::new(),
+        }
+    }
+}
+
+impl<K: Ord> LeftOut<K> {
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.over.keys().chain(&self.short)
+    }
+
+    pub fn contains(&self, key: &K) -> bool {
+        self.over.contains_key(key) || self.short.contains(key)
+    }
+}
+
+/// The entries of each unit, and its quota.
+type Units<K> = BTreeMap<(Owner, (u16, EndpointKey)), (u32, Vec<K>)>;
+
+/// Shares the room out. Of one unit, what is installed keeps its place, and then the lowest key has it. Where a map is
+/// full, everybody's first entry comes before anybody's second.
+pub fn share<K: Ord + Copy>(
+    wanted: impl IntoIterator<Item = Wanted<K>>,
+    is_installed: impl Fn(&K) -> bool,
+    capacity: u32,
+) -> LeftOut<K> {
+    let mut units = Units::<K>::new();
+    for entry in wanted {
+        let unit = units.entry((entry.owner, entry.unit)).or_default();
+        unit.0 = entry.quota;
+        unit.1.push(entry.key);
+    }
+    let place = |key: &K| (!is_installed(key), *key);
+    let mut over = BTreeMap::new();
+    for ((owner, _), (quota, keys)) in &mut units {
+        let quota = *quota as usize;
+        if keys.len() > quota {
+            keys.sort_by_cached_key(place);
+            over.extend(keys.drain(quota..).map(|key| (key, *owner)));
+        }
+    }
+    let (mut there, mut short) = (BTreeSet::new(), BTreeSet::new());
+    let kept: usize = units.values().map(|(_, keys)| keys.len()).sum();
+    if over.is_empty() && kept <= capacity as usize {
+        return LeftOut { over, short };
+    }
+    for key in in_turns(units, place) {
+        if there.contains(&key) {
+            continue;
+        }
+        match there.len() < capacity as usize {
+            true => there.insert(key),
+            false => short.insert(key),
+        };
+    }
+    // What two have, an address of a bridge say, is there where one of them has room for it.
+    over.retain(|key, _| !there.contains(key) && !short.contains(key));
+    LeftOut { over, short }
+}
+
+/// Everybody's first entry, then everybody's second; the units of an owner take turns among themselves.
+fn in_turns<K: Copy, P: Ord>(units: Units<K>, place: impl Fn(&K) -> P) -> impl Iterator<Item = K> {
+    let mut owners = BTreeMap::<Owner, Vec<(usize, K)>>::new();
+    for ((owner, _), (_, mut keys)) in units {
+        keys.sort_by_cached_key(&place);
+        let entries = owners.entry(owner).or_default();
+        entries.extend(keys.into_iter().enumerate());
+    }
+    let ranks = owners.into_values().flat_map(|mut entries| {
+        entries.sort_by_key(|(turn, _)| *turn);
+        let keys = entries.into_iter().map(|(_, key)| key);
+        keys.enumerate()
+    });
+    let mut ranked: Vec<_> = ranks.collect();
+    ranked.sort_by_cached_key(|(rank, key)| (*rank, place(key)));
+    ranked.into_iter().map(|(_, key)| key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNIT: (u16, EndpointKey) = (
+        0,
+        EndpointKey {
+            vid: 0,
+            mac: [0; 6],
+        },
+    );
+
+    fn wanted(nsid: i32, keys: impl IntoIterator<Item = u32>, quota: u32) -> Vec<Wanted<u32>> {
+        let wanted = |key| Wanted {
+            key,
+            owner: Owner::namespace(nsid),
+            unit: UNIT,
+            quota,
+        };
+        keys.into_iter().map(wanted).collect()
+    }
+
+    #[test]
+    fn whoever_has_more_than_its_share_keeps_what_is_installed_and_then_the_lowest() {
+        let all = [wanted(1, 1..6, 3), wanted(2, 6..8, 3)].concat();
+        let left_out = share(all, |key| *key == 4, 100);
+        let over: Vec<_> = left_out.over.into_iter().collect();
+        let one = Owner::namespace(1);
+        assert_eq!(over, [(3, one), (5, one)]);
+        assert!(left_out.short.is_empty());
+    }
+
+    #[test]
+    fn where_a_map_is_full_everybodys_first_comes_before_anybodys_second() {
+        let all = || {
+            let others = (2..6).map(|nsid| wanted(nsid, [100 * nsid as u32], 99));
+            let all: Vec<_> = others.chain([wanted(1, 0..50, 99)]).collect();
+            all.concat()
+        };
+        // All the room was the noisy one's before the others came.
+        let left_out = share(all(), |key| *key < 8, 8);
+        assert_eq!(left_out.short, (4..50).collect());
+        // And so it stays.
+        let again = share(all(), |key| !left_out.short.contains(key), 8);
+        assert_eq!(again.short, left_out.short);
+    }
+
+    #[test]
+    fn what_two_have_is_left_out_where_neither_has_room() {
+        let shared = |quota| [wanted(1, 1..4, quota), wanted(2, [3], 1)].concat();
+        assert!(share(shared(2), |_| false, 100).over.is_empty());
+        let left_out = share(shared(1), |_| false, 100);
+        assert_eq!(left_out.over.into_keys().collect::<Vec<_>>(), [2]);
+        assert_eq!(share(shared(3), |_| false, 3).short, BTreeSet::new());
+    }
+
+    #[test]
+    fn in_our_own_namespace_each_is_for_itself() {
+        let own = Endpoint {
+            nsid: Endpoint::OWN_NAMESPACE,
+            ..Endpoint::default()
+        };
+        let other = Endpoint { nsid: 3, ..own };
+        let key = |last| EndpointKey {
+            vid: 0,
+            mac: [2, 0, 0, 0, 0, last],
+        };
+        assert_ne!(Owner::of(key(1), Some(&own)), Owner::of(key(2), Some(&own)));
+        assert_eq!(
+            Owner::of(key(1), Some(&other)),
+            Owner::of(key(2), Some(&other))
+        );
+        assert!(Owner::of(key(1), None).is_ours());
+    }
+}

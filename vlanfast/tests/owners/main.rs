@@ -1,0 +1,219 @@
+//! Who has an address: by what was given, by what is claimed, and by whom the wire has been asked for.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod vouching;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use vlanfast::state::{
+    desired::{Desired, Tables, desired},
+    owners::Given,
+    snapshot::{
+        Attachment, Container, Docker, DockerNetwork, Ifindex, Kind, Link, Mode, Network, Nsid,
+        Promiscuity, Silence,
+    },
+    wishes::{Routes, Wishes},
+};
+use vlanfast_common::{Mac, Neighbor, NeighborKey, Vid};
+
+const TRUNK: Ifindex = Ifindex(2);
+
+fn mac(last: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, last])
+}
+
+fn key(vid: u16, address: &str) -> NeighborKey {
+    NeighborKey::new(Vid::from_tci(vid), address.parse().unwrap())
+}
+
+/// A trunk with VLANs 10 and 20, whose devices have the indexes 10 and 20, and the MAC …:01.
+struct Lan(Network);
+
+impl Lan {
+    fn new() -> Self {
+        let mut lan = Self(Network::default());
+        lan.add(Nsid::Own, TRUNK.0, 1, Kind::Other, None, &[]);
+        for number in [10, 20] {
+            let kind = Kind::Vlan(Vid::from_tci(number));
+            lan.add(Nsid::Own, number.into(), 1, kind, Some(TRUNK.0), &[]);
+        }
+        lan
+    }
+
+    fn add(
+        &mut self,
+        nsid: Nsid,
+        index: u32,
+        last: u8,
+        kind: Kind,
+        lower: Option<u32>,
+        addresses: &[&str],
+    ) -> &mut Link {
+        let namespace = self.0.namespaces.entry(nsid).or_default();
+        let addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
+        namespace.addresses.insert(Ifindex(index), addresses);
+        let link = Link {
+            name: format!("d{index}").as_str().into(),
+            mac: mac(last),
+            up: true,
+            mtu: 1500,
+            kind,
+            lower: lower.map(|lower| (Nsid::Own, Ifindex(lower))),
+            port: false,
+            promiscuity: Promiscuity::default(),
+            silence: Silence::default(),
+        };
+        let links = namespace.links.entry(Ifindex(index));
+        links.insert_entry(link).into_mut()
+    }
+
+    /// A macvlan of a container.
+    fn container(&mut self, nsid: i32, last: u8, vid: u32, addresses: &[&str]) -> &mut Link {
+        let kind = Kind::Macvlan(Mode::Bridge);
+        let index = 100 + u32::from(last);
+        self.add(Nsid::Other(nsid), index, last, kind, Some(vid), addresses)
+    }
+
+    fn host_address(&mut self, vid: u32, address: &str) {
+        let own = self.0.namespaces.get_mut(&Nsid::Own).unwrap();
+        let addresses = own.addresses.get_mut(&Ifindex(vid)).unwrap();
+        addresses.push(address.parse().unwrap());
+    }
+
+    fn desired(&self, docker: &Docker) -> Desired {
+        desired(&self.0, TRUNK, &Given::by(docker))
+    }
+
+    fn tables(&self) -> Tables {
+        self.desired(&Docker::default()).tables
+    }
+}
+
+/// Docker's word: on VLAN 10, this MAC was given this address.
+fn given(last: u8, address: &str) -> Docker {
+    let network = DockerNetwork {
+        name: "lan".into(),
+        parent: Some("d10".into()),
+    };
+    let attachment = Attachment {
+        network: "id".into(),
+        mac: Some(mac(last)),
+        addresses: vec![address.parse().unwrap()],
+    };
+    Docker {
+        networks: BTreeMap::from([("id".into(), network)]),
+        containers: vec![Container {
+            attachments: vec![attachment],
+            ..Container::default()
+        }],
+    }
+}
+
+#[test]
+fn who_was_given_an_address_keeps_it_and_the_other_is_its_rival() {
+    let address = "10.0.10.5";
+    for nsids in [[1, 2], [2, 1]] {
+        let mut lan = Lan::new();
+        lan.container(nsids[0], 5, 10, &[address]);
+        lan.container(nsids[1], 6, 10, &[address, "10.0.10.6"]);
+        let desired = lan.desired(&given(5, address));
+        let owner = desired.tables.neighbors[&key(10, address)];
+        assert_eq!((owner.mac, owner.flags), (mac(5).0, Neighbor::ASSIGNED));
+        assert!(desired.rivals[&key(10, address)].iter().eq([&mac(6).0]));
+        assert_eq!(desired.rivals.len(), 1);
+        // Nobody was given it: nobody is sure to have it.
+        let nobody = lan.desired(&Docker::default());
+        assert_eq!(
+            nobody.tables.neighbors[&key(10, address)].flags,
+            Neighbor::CONFLICT
+        );
+        // Docker's word is about one VLAN, one MAC and one address.
+        for docker in [given(7, address), given(5, "10.0.10.9")] {
+            let desired = lan.desired(&docker);
+            assert_eq!(
+                desired.tables.neighbors[&key(10, address)].flags,
+                Neighbor::CONFLICT
+            );
+        }
+    }
+}
+
+#[test]
+fn the_hosts_own_address_is_the_hosts() {
+    let mut lan = Lan::new();
+    lan.host_address(10, "10.0.10.1");
+    lan.container(1, 5, 10, &["10.0.10.1"]);
+    let desired = lan.desired(&Docker::default());
+    let owner = desired.tables.neighbors[&key(10, "10.0.10.1")];
+    assert_eq!((owner.mac, owner.flags), (mac(1).0, Neighbor::ASSIGNED));
+    assert!(desired.rivals[&key(10, "10.0.10.1")].contains(&mac(5).0));
+}
+
+#[test]
+fn a_silent_device_has_no_address_that_others_can_ask_it_for() {
+    let virtual_ip = ["10.0.10.100", "fd00:10::100"];
+    for (silence, hidden) in [
+        (Silence::None, [false, false]),
+        (Silence::Ipv4, [true, false]),
+        (Silence::All, [true, true]),
+    ] {
+        let mut lan = Lan::new();
+        lan.container(1, 5, 10, &virtual_ip).silence = silence;
+        let tables = lan.tables();
+        for (address, hidden) in virtual_ip.into_iter().zip(hidden) {
+            assert_eq!(!tables.neighbors.contains_key(&key(10, address)), hidden);
+            // Nobody else is there to answer for it.
+            assert!(!tables.neighbors.contains_key(&key(0, address).anywhere()));
+        }
+        // Another device of the namespace is.
+        lan.container(1, 6, 10, &["10.0.10.6"]);
+        let tables = lan.tables();
+        for (address, hidden) in virtual_ip.into_iter().zip(hidden) {
+            assert_eq!(
+                tables.neighbors.contains_key(&key(0, address).anywhere()),
+                hidden,
+                "{address} {silence:?}"
+            );
+        }
+        // A shortcut leads to whoever would have answered.
+        let mut tables = tables;
+        let wishes = Wishes {
+            routes: Routes::Between(vec!["10:20".parse().unwrap()]),
+            ..Wishes::default()
+        };
+        wishes.write(&mut tables);
+        for (address, hidden) in virtual_ip.into_iter().zip(hidden) {
+            assert_eq!(!tables.routes.contains_key(&key(20, address)), hidden);
+        }
+    }
+}
+
+#[test]
+fn an_address_on_one_vlan_is_answered_for_on_the_other() {
+    let mut lan = Lan::new();
+    lan.container(1, 5, 10, &["10.0.10.5", "fe80::5"]);
+    lan.container(1, 6, 20, &["10.0.20.6"]);
+    lan.container(2, 7, 10, &["10.0.10.7"]);
+    lan.container(2, 8, 10, &["10.0.10.8"]);
+    lan.host_address(10, "10.0.10.1");
+    let mut tables = lan.tables();
+    let anywhere: Vec<IpAddr> = tables
+        .neighbors
+        .keys()
+        .filter(|key| key.vid == NeighborKey::ANYWHERE)
+        .map(|key| key.address())
+        .collect();
+    let mut expected: Vec<IpAddr> = ["10.0.10.1", "10.0.10.5", "10.0.20.6"]
+        .map(|it| it.parse().unwrap())
+        .into();
+    expected.sort();
+    assert_eq!(anywhere, expected);
+    // It is one container's all the same, which a shortcut leads to.
+    let wishes = Wishes {
+        routes: Routes::Everywhere,
+        ..Wishes::default()
+    };
+    wishes.write(&mut tables);
+    let route = tables.routes[&key(10, "10.0.10.5").anywhere()];
+    assert_eq!((route.mac, route.vid), (mac(5).0, 10));
+}
