@@ -114,12 +114,13 @@ pub fn is_plain(
     tables: &impl Tables,
 ) -> bool {
     match direction {
-        // The constants one after the other, so that each is a branch that the verifier removes. What is
-        // reflected to the trunk itself comes in again.
+        // The constants one after the other, so that each is a branch that the verifier removes; it leaves the load,
+        // so that few are asked for every frame.
         Direction::Rx => {
             let is_read = tables.learns() || tables.delivers();
+            // What is reflected to the trunk itself comes in again.
             let is_again = tables.gives_host_access() && headers.vlan == Vlan::UNTAGGED;
-            let is_claim = goes_past_the_wire(tables) && headers.protocol == Protocol::ARP;
+            let is_claim = tables.takes_shortcuts() && headers.protocol == Protocol::ARP;
             headers.cast == Cast::Unicast
                 && !is_read
                 && !is_again
@@ -216,8 +217,7 @@ pub fn meet(frame: &impl Frame, headers: &Headers, direction: Direction, tables:
     }
 }
 
-/// Whether that part has a say: of ARP and of neighbour discovery, where there is host access. Not behind extension
-/// headers, with which nobody sends the latter.
+/// Whether that part has a say: of ARP and of neighbour discovery, where there is host access.
 #[inline(always)]
 pub fn meets(
     frame: &impl Frame,
@@ -225,14 +225,16 @@ pub fn meets(
     direction: Direction,
     tables: &impl Tables,
 ) -> bool {
-    const ICMPV6: u8 = 58;
     let may = direction == Direction::Rx && tables.gives_host_access();
-    match headers.protocol {
-        _ if !may || headers.cast != Cast::Unicast => false,
-        Protocol::ARP => true,
-        Protocol::IPV6 => frame.whole().read(headers.network + 6) == Some([ICMPV6]),
-        _ => false,
-    }
+    may && headers.cast == Cast::Unicast
+        && (headers.protocol == Protocol::ARP || is_icmpv6(frame, headers))
+}
+
+/// Not behind extension headers, with which nobody sends neighbour discovery.
+#[inline(always)]
+fn is_icmpv6(frame: &impl Frame, headers: &Headers) -> bool {
+    const ICMPV6: u8 = 58;
+    headers.protocol == Protocol::IPV6 && frame.whole().read(headers.network + 6) == Some([ICMPV6])
 }
 
 /// Whether the next part has a say: of what leaves, by host access, or to see who is new where frames are shed.

@@ -154,12 +154,13 @@ impl Message {
         /// BOOTREPLY, Ethernet, addresses of 6 bytes.
         const REPLY: [u8; 3] = [2, 1, 6];
         let network = headers.network;
-        let ip: [u8; 20] = frame.read(network)?;
+        // With the ports behind it.
+        let ip: [u8; 24] = frame.read(network)?;
         let fragment = u16::from_be_bytes(part(&ip, 6)) & 0x3fff;
         if ip[0] != 0x45 || fragment != 0 || ip[9] != UDP || part(&ip, 16) != [0xff; 4] {
             return None;
         }
-        if frame.read(network + 20)? != PORTS || frame.read(network + 28)? != REPLY {
+        if part(&ip, 20) != PORTS || frame.read(network + 28)? != REPLY {
             return None;
         }
         self.client = Mac(frame.read(network + 56)?);

@@ -79,8 +79,10 @@ impl Buckets {
         }
     }
 
+    /// The clock is read only where there has been one.
     #[inline(always)]
-    pub fn has_newcomers(&self, now: u64) -> bool {
-        shared::load(&self.newcomers.until) > now
+    pub fn has_newcomers(&self, now: impl FnOnce() -> u64) -> bool {
+        let until = shared::load(&self.newcomers.until);
+        until != 0 && until > now()
     }
 }

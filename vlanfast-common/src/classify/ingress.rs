@@ -131,7 +131,7 @@ pub fn shed(
     }
     let has_newcomers = || {
         let buckets = tables.buckets(vid);
-        buckets.is_none_or(|buckets| buckets.has_newcomers(tables.now()))
+        buckets.is_none_or(|buckets| buckets.has_newcomers(|| tables.now()))
     };
     (are_true(tables, kind | Settings::CHANGING) && !has_newcomers()).then_some(reason)
 }
