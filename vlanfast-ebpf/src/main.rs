@@ -294,12 +294,24 @@ fn finish_skb(skb: *mut __sk_buff, headers: u64, verdict: u64, direction: Direct
     finish(&ctx, &frame, &headers, direction, verdict)
 }
 
+/// A global function: the verifier goes through its messages once in each program, and not for every way to them.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn report_skb(skb: *mut __sk_buff, verdict: u64, direction: Direction) {
+extern "C" fn say_skb(skb: *mut __sk_buff, verdict: u64, direction: u32) -> u32 {
+    let direction = match direction {
+        0 => Direction::Rx,
+        _ => Direction::Tx,
+    };
     let ctx = TcContext::new(skb);
     let frame = tc::SkbFrame::new(&ctx);
     let headers = headers(&frame, frame.head());
     report::report(&ctx, &frame, direction, &headers, verdict);
+    0
+}
+
+#[inline(always)]
+fn report_skb(skb: *mut __sk_buff, verdict: u64, direction: Direction) {
+    say_skb(skb, verdict, direction as u32);
 }
 
 /// Twice in the object, so that the common case is one check and no helper.

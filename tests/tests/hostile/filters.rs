@@ -89,43 +89,48 @@ fn packet_sockets_for_one_type_are_receivers() {
     attached.stop().unwrap();
 }
 
-#[test]
-fn a_filter_that_redirects_a_mac_of_a_vlan_gets_it() {
-    in_the_lab!("filter on a VLAN");
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
-    let wire = wire("wire.10");
-    let (host, trunk) = (&wire.host, &wire.trunk);
-    host.run(&format!(
-        "ip link add t0 type veth peer name t1 && ip link set t0 up && ip link set t1 up && \
-         tc qdisc add dev {trunk}.10 clsact && tc filter add dev {trunk}.10 ingress protocol all \
-         flower dst_mac 02:00:00:00:00:77 action mirred egress redirect dev t0"
-    ))
-    .unwrap();
-    let taken = || {
-        let before = Wire::statistic(host, "t1", "rx_packets").unwrap();
-        let socket = Packets::open(&wire.router.path(), "wire.10", false).unwrap();
-        for _ in 0..50 {
-            socket.send(&frame(MAC, &[0x88, 0xb5], 60)).unwrap();
-        }
-        thread::sleep(Duration::from_millis(300));
-        Wire::statistic(host, "t1", "rx_packets").unwrap() - before
-    };
-    assert_eq!(taken(), 50, "without vlanfast");
-    let attached = attach(&wire, &["--shed", "mac"]);
-    listeners(&attached, 10, &["filters"]);
-    assert_eq!(taken(), 50);
-    // Without it, nobody takes them, and they are shed.
-    host.run(&format!("tc filter del dev {trunk}.10 ingress"))
+/// With tags, for which there is 802.1Q in the lab alone.
+mod tagged {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_redirects_a_mac_of_a_vlan_gets_it() {
+        in_the_lab!("filter on a VLAN");
+        const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+        let wire = wire("wire.10");
+        let (host, trunk) = (&wire.host, &wire.trunk);
+        host.run(&format!(
+            "ip link add t0 type veth peer name t1 && ip link set t0 up && ip link set t1 up && \
+             tc qdisc add dev {trunk}.10 clsact && tc filter add dev {trunk}.10 ingress protocol all \
+             flower dst_mac 02:00:00:00:00:77 action mirred egress redirect dev t0"
+        ))
         .unwrap();
-    listeners(&attached, 10, &[]);
-    assert_eq!(taken(), 0);
-    // Before all VLANs, it may take what is of any.
-    host.run(&format!(
-        "tc qdisc replace dev {trunk} clsact; tc filter add dev {trunk} ingress protocol 802.1q \
-         flower action mirred egress redirect dev t0"
-    ))
-    .unwrap();
-    listeners(&attached, 0, &["filters"]);
-    listeners(&attached, 10, &["filters"]);
-    attached.stop().unwrap();
+        let taken = || {
+            let before = Wire::statistic(host, "t1", "rx_packets").unwrap();
+            let socket = Packets::open(&wire.router.path(), "wire.10", false).unwrap();
+            for _ in 0..50 {
+                socket.send(&frame(MAC, &[0x88, 0xb5], 60)).unwrap();
+            }
+            thread::sleep(Duration::from_millis(300));
+            Wire::statistic(host, "t1", "rx_packets").unwrap() - before
+        };
+        assert_eq!(taken(), 50, "without vlanfast");
+        let attached = attach(&wire, &["--shed", "mac"]);
+        listeners(&attached, 10, &["filters"]);
+        assert_eq!(taken(), 50);
+        // Without it, nobody takes them, and they are shed.
+        host.run(&format!("tc filter del dev {trunk}.10 ingress"))
+            .unwrap();
+        listeners(&attached, 10, &[]);
+        assert_eq!(taken(), 0);
+        // Before all VLANs, it may take what is of any.
+        host.run(&format!(
+            "tc qdisc replace dev {trunk} clsact; tc filter add dev {trunk} ingress protocol 802.1q \
+             flower action mirred egress redirect dev t0"
+        ))
+        .unwrap();
+        listeners(&attached, 0, &["filters"]);
+        listeners(&attached, 10, &["filters"]);
+        attached.stop().unwrap();
+    }
 }

@@ -173,6 +173,8 @@ fn wire(vid: Option<u16>) -> Wire {
             wire.trunk
         ))
         .unwrap();
+    // Groups are reported twice, on a busy machine somewhat late.
+    thread::sleep(Duration::from_secs(3));
     wire
 }
 
@@ -231,15 +233,6 @@ fn bulk_through_vxlan_counts_as_the_wire_carries_it() {
     require!("vxlan", nix::unistd::geteuid().is_root(), "needs root");
     let wire = wire(None);
     for tunnel in &VXLAN {
-        tunnel_counts_exactly(&wire, tunnel);
-    }
-}
-
-#[test]
-fn bulk_through_any_tunnel_on_a_vlan_counts_as_the_wire_carries_it() {
-    in_the_lab!("tunnels");
-    let wire = wire(Some(10));
-    for tunnel in VXLAN.iter().chain(&OTHERS) {
         tunnel_counts_exactly(&wire, tunnel);
     }
 }
@@ -306,18 +299,32 @@ fn sctp_transfer(from: &Netns, to: &Netns, address: &str) {
     assert_eq!(reader.join().unwrap(), sizes.sum::<usize>());
 }
 
-/// A buffer of its fragments, which are packets of any size.
-#[test]
-fn sctp_counts_as_the_wire_carries_it() {
-    in_the_lab!("sctp");
-    let wire = wire(Some(10));
-    wire.host
-        .run(&format!(
-            "ethtool -K {} tx-sctp-segmentation off",
-            wire.trunk
-        ))
-        .unwrap();
-    counts_exactly(&wire, "SCTP", 1000, || {
-        sctp_transfer(&wire.host, &wire.router, ROUTER[0]);
-    });
+/// With tags, for which there is 802.1Q in the lab alone.
+mod tagged {
+    use super::*;
+
+    #[test]
+    fn bulk_through_any_tunnel_on_a_vlan_counts_as_the_wire_carries_it() {
+        in_the_lab!("tunnels");
+        let wire = wire(Some(10));
+        for tunnel in VXLAN.iter().chain(&OTHERS) {
+            tunnel_counts_exactly(&wire, tunnel);
+        }
+    }
+
+    /// A buffer of its fragments, which are packets of any size.
+    #[test]
+    fn sctp_counts_as_the_wire_carries_it() {
+        in_the_lab!("sctp");
+        let wire = wire(Some(10));
+        wire.host
+            .run(&format!(
+                "ethtool -K {} tx-sctp-segmentation off",
+                wire.trunk
+            ))
+            .unwrap();
+        counts_exactly(&wire, "SCTP", 1000, || {
+            sctp_transfer(&wire.host, &wire.router, ROUTER[0]);
+        });
+    }
 }
