@@ -23,6 +23,9 @@ pub struct Entry {
 pub struct Doubles {
     /// When an entry last led to a taker that had the address for sure: it stays for long after that.
     ours: BTreeMap<(NeighborKey, [u8; 6]), Duration>,
+    /// Takers with the MAC of another that had no address until then, as the backup of a virtual router has none: since
+    /// when they take over. Their addresses come one by one.
+    heirs: BTreeMap<EndpointKey, Duration>,
 }
 
 impl Doubles {
@@ -37,7 +40,7 @@ impl Doubles {
         now: Duration,
     ) -> Vec<(NeighborKey, Claim)> {
         const DOUBTS: u16 = Neighbor::CONFLICT | Neighbor::UNSURE | Neighbor::FOREIGN;
-        let mut ours = BTreeMap::new();
+        let (mut ours, mut heirs) = (BTreeMap::new(), BTreeMap::new());
         let mut claims = vec![];
         for Entry {
             key,
@@ -54,11 +57,18 @@ impl Doubles {
             let is_his = has.is_some_and(|has| has.mac == mac);
             let is_memory = last.is_some_and(|last| confirmed <= last + SLACK);
             let taker = EndpointKey { vid: key.vid, mac };
+            let stood_by = before.endpoints.get(&taker);
+            let since = match stood_by.is_some_and(|it| it.has(Endpoint::SILENT)) {
+                true => Some(now),
+                false => self.heirs.get(&taker).copied(),
+            };
+            heirs.extend(since.map(|since| (taker, since)));
+            let takes_over = since.is_some_and(|since| now < since + SLACK);
             let endpoint = tables.endpoints.get(&taker);
             // The addresses of guests are not known.
             let is_in_use =
                 endpoint.is_some_and(|it| it.uses_its_mac() && !it.has(Endpoint::MACVTAP));
-            if is_in_use && !is_his && !is_memory {
+            if is_in_use && !is_his && !is_memory && !takes_over {
                 let heard = now.as_nanos() as u64;
                 let claim = Claim {
                     heard,
@@ -69,6 +79,7 @@ impl Doubles {
             }
         }
         self.ours = ours;
+        self.heirs = heirs;
         claims
     }
 }
