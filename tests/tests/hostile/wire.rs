@@ -182,6 +182,24 @@ fn packets(sums: &Sums) -> u64 {
     sums.values().flat_map(|sum| sum.packets).sum()
 }
 
+/// Waits until the wire has carried nothing for a while: the last acknowledgements, or a probe of what was lost, may take
+/// their time.
+fn fall_silent(wire: &Wire) {
+    let carried = || {
+        ["rx_packets", "tx_packets"]
+            .map(|name| Wire::statistic(&wire.host, &wire.trunk, name).unwrap())
+    };
+    let mut last = carried();
+    loop {
+        thread::sleep(Duration::from_millis(700));
+        let now = carried();
+        if now == last {
+            return;
+        }
+        last = now;
+    }
+}
+
 /// Has something happen on the wire, and compares the counts to the byte. It has to be bulk in both directions.
 fn counts_exactly(wire: &Wire, name: &str, least: u64, scene: impl Fn()) {
     let start = Instant::now();
@@ -189,11 +207,11 @@ fn counts_exactly(wire: &Wire, name: &str, least: u64, scene: impl Fn()) {
     scene();
     // Groups are joined within the first second, twice.
     thread::sleep(Duration::from_secs(2).saturating_sub(start.elapsed()));
+    fall_silent(wire);
     let attached = Attached::start(&wire.host, &wire.trunk, &["--ingress", "tc"]).unwrap();
     let sniffer = Sniffer::start(&wire.router.path(), WIRE).unwrap();
     scene();
-    // The last acknowledgements.
-    thread::sleep(Duration::from_millis(500));
+    fall_silent(wire);
     let (at_router, from_router) = sniffer.stop().unwrap();
     assert!(packets(&at_router) > least, "{name}: {at_router:?}");
     println!(
