@@ -102,11 +102,11 @@ const OTHERS: [Tunnel; 12] = [
         )
     },
     Tunnel {
-        before: "ip fou add port 5555 gue",
+        before: "ip fou add port 5557 gue",
         ..tunnel(
             "GUE",
             Ip::V4,
-            "type gre local LOCAL remote REMOTE encap gue encap-sport 5556 encap-dport 5555",
+            "type gre local LOCAL remote REMOTE encap gue encap-sport 5558 encap-dport 5557",
         )
     },
 ];
