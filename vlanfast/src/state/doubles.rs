@@ -24,7 +24,8 @@ pub struct Doubles {
     /// When an entry last led to a taker that had the address for sure: it stays for long after that.
     ours: BTreeMap<(NeighborKey, [u8; 6]), Duration>,
     /// Takers with the MAC of another that had no address until then, as the backup of a virtual router has none: since
-    /// when they take over. Their addresses come one by one.
+    /// when they take over. Their addresses come one by one. Kept as long as a claim would be, so that nobody gains more
+    /// of that time by giving his addresses up again.
     heirs: BTreeMap<EndpointKey, Duration>,
 }
 
@@ -40,7 +41,8 @@ impl Doubles {
         now: Duration,
     ) -> Vec<(NeighborKey, Claim)> {
         const DOUBTS: u16 = Neighbor::CONFLICT | Neighbor::UNSURE | Neighbor::FOREIGN;
-        let (mut ours, mut heirs) = (BTreeMap::new(), BTreeMap::new());
+        self.heirs.retain(|_, since| now < *since + VALIDITY);
+        let mut ours = BTreeMap::new();
         let mut claims = vec![];
         for Entry {
             key,
@@ -57,14 +59,14 @@ impl Doubles {
             let is_his = has.is_some_and(|has| has.mac == mac);
             let is_memory = last.is_some_and(|last| confirmed <= last + SLACK);
             let taker = EndpointKey { vid: key.vid, mac };
-            let stood_by = before.endpoints.get(&taker);
-            let since = match stood_by.is_some_and(|it| it.has(Endpoint::SILENT)) {
-                true => Some(now),
-                false => self.heirs.get(&taker).copied(),
-            };
-            heirs.extend(since.map(|since| (taker, since)));
-            let takes_over = since.is_some_and(|since| now < since + SLACK);
             let endpoint = tables.endpoints.get(&taker);
+            let stood_by = before.endpoints.get(&taker);
+            let stood_by = stood_by.is_some_and(|it| it.has(Endpoint::SILENT));
+            if stood_by && endpoint.is_some_and(Endpoint::uses_its_mac) {
+                self.heirs.entry(taker).or_insert(now);
+            }
+            let since = self.heirs.get(&taker);
+            let takes_over = since.is_some_and(|since| now < *since + SLACK);
             // The addresses of guests are not known.
             let is_in_use =
                 endpoint.is_some_and(|it| it.uses_its_mac() && !it.has(Endpoint::MACVTAP));
@@ -79,7 +81,6 @@ impl Doubles {
             }
         }
         self.ours = ours;
-        self.heirs = heirs;
         claims
     }
 }
@@ -99,4 +100,49 @@ pub fn is_idle(key: &NeighborKey, claim: &Claim, tables: &Tables, now: Duration)
     let endpoint = key.taker().and_then(|taker| tables.endpoints.get(&taker));
     Duration::from_nanos(claim.heard) + VALIDITY < now
         || !endpoint.is_some_and(Endpoint::uses_its_mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use vlanfast_common::{Mac, Vid};
+
+    use super::*;
+
+    #[test]
+    fn who_takes_over_has_a_moment_for_his_addresses_and_no_other_soon() {
+        let vid = Vid::from_tci(10);
+        let mac = [0, 0, 0x5e, 0, 1, 7];
+        let taker = EndpointKey::new(vid, Mac(mac));
+        let with = |flags| {
+            let endpoint = Endpoint {
+                nsid: 3,
+                flags,
+                ..Endpoint::default()
+            };
+            let mut tables = Tables::default();
+            tables.endpoints.insert(taker, endpoint);
+            tables
+        };
+        let (idle, active) = (with(Endpoint::SILENT), with(0));
+        let mut doubles = Doubles::default();
+        let mut claims = |before: &Tables, now: &Tables, second| {
+            let entry = Entry {
+                key: NeighborKey::new(vid, [10, 0, 10, 1].into()),
+                mac,
+                confirmed: Duration::from_secs(second),
+            };
+            let entries = [entry].into_iter();
+            let heard = doubles.heard(entries, before, now, Duration::from_secs(second));
+            heard.len()
+        };
+        assert_eq!(claims(&idle, &idle, 100), 0);
+        assert_eq!(claims(&idle, &active, 101), 0);
+        assert_eq!(claims(&active, &active, 102), 0);
+        assert_eq!(claims(&active, &active, 104), 1);
+        // He gives his addresses up, and takes them again.
+        assert_eq!(claims(&active, &idle, 110), 0);
+        assert_eq!(claims(&idle, &active, 111), 1);
+        // A failover of another day.
+        assert_eq!(claims(&idle, &active, 300), 0);
+    }
 }
