@@ -121,11 +121,20 @@ fn address(end: &Netns, device: &str, [ipv4, ipv6, ..]: [&str; 4]) {
         "cd /proc/sys/net/ipv6/conf; \
          for device in default {device}; do \
              echo 0 >$device/router_solicitations; echo 0 >$device/disable_ipv6; \
-             for family in ipv4 ipv6; do \
-                 echo 600 >/proc/sys/net/$family/neigh/$device/delay_first_probe_time; \
-             done; \
          done; \
          ip addr add {ipv4}/24 dev {device}; ip addr add {ipv6}/64 dev {device} nodad"
+    ))
+    .unwrap();
+    never_probe(end, device);
+}
+
+/// Keeps the kernel from asking its neighbours whether they are still there. A new device does not take this from
+/// its namespace's `default`, so each is told.
+fn never_probe(end: &Netns, device: &str) {
+    end.run(&format!(
+        "for family in ipv4 ipv6; do \
+             echo 600 >/proc/sys/net/$family/neigh/{device}/delay_first_probe_time; \
+         done"
     ))
     .unwrap();
 }
@@ -148,6 +157,7 @@ impl Tunnel {
         let ipv4 = takes(format!("ip addr add {ipv4}/24 dev tun"));
         let ipv6 = takes(format!("ip addr add {ipv6}/64 dev tun nodad"));
         assert!(ipv4 || ipv6, "{} takes no address", self.name);
+        never_probe(end, "tun");
     }
 }
 
