@@ -126,7 +126,7 @@ pub fn to_wire(ctx: TcContext) -> i32 {
 pub struct Way {
     /// The device that receives them.
     pub ifindex: u32,
-    /// The taker's MAC, and the sender's.
+    /// The receiver's MAC, and the sender's.
     pub addresses: [u16; 6],
 }
 

@@ -28,14 +28,14 @@ impl Bare {
     pub fn new(wire: &Wire, devices: Devices, ends: [(u16, &Netns); 2]) -> Result<Self> {
         let mut ebpf = generator::load()?;
         let parent = |vid: u16| format!("{}.{vid}", wire.trunk);
-        let map = ebpf.map_mut("WAYS").context("no map WAYS")?;
+        let map = ebpf.map_mut("SHORTCUT_CACHE").context("no map SHORTCUT_CACHE")?;
         let mut ways = HashMap::<_, u32, [u8; 16]>::try_from(map)?;
         let [near, far] = ends;
-        for ((from, _), (to, taker)) in [(near, far), (far, near)] {
+        for ((from, _), (to, receiver)) in [(near, far), (far, near)] {
             let device = place::ifindex(&wire.host, &parent(to))?;
             let mut way = [0; 16];
             way[..4].copy_from_slice(&device.to_ne_bytes());
-            way[4..10].copy_from_slice(&taker.mac("eth0")?);
+            way[4..10].copy_from_slice(&receiver.mac("eth0")?);
             way[10..].copy_from_slice(&wire.host.mac(&parent(to))?);
             let key = match devices {
                 Devices::Trunk => from.into(),

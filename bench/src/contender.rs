@@ -49,7 +49,7 @@ pub enum Contender {
 
 impl Contender {
     /// Every way from the wire into a container.
-    pub const WAYS: [Self; 10] = [
+    pub const SHORTCUT_CACHE: [Self; 10] = [
         Self::Kernel,
         Self::Tc,
         Self::Xdp,

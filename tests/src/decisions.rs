@@ -1,5 +1,5 @@
 //! Frames that a decision is made over, by name, with that decision in [`World`](crate::world::World): those
-//! that seek one taker, and those that look as if they did.
+//! that seek one receiver, and those that look as if they did.
 
 use vlanfast_common::{Mac, Reason, Verdict};
 
@@ -47,11 +47,11 @@ fn named(name: &'static str, to: [u8; 6], vid: u16, rest: &[u8], verdict: Verdic
 
 /// By steering, and within the storm limit.
 pub fn steering() -> Vec<Decided> {
-    use Verdict::{Disputed, Pass};
-    let (_, taker_group) = group(TAKER6);
+    use Verdict::{Conflict, Pass};
+    let (_, receiver_group) = group(TAKER6);
     let host = Verdict::Steer { mac: Mac(PARENT) };
     let twice = |rest: &[u8]| [&tag(5, 0)[..], &tag(3, 10), rest].concat();
-    let request = arp(1, SENDER, TAKER);
+    let request = arp(1, SENDER, RECEIVER);
     let probe6 = solicitation([0; 16], TAKER6);
     let reply = udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER));
     let mut reflected = named("", BROADCAST, 10, &request, Pass).bytes;
@@ -62,7 +62,7 @@ pub fn steering() -> Vec<Decided> {
         verdict,
     };
     let sent = |name, rest: &[u8], verdict| named(name, BROADCAST, 10, rest, verdict);
-    let v6 = |name, rest: &[u8], verdict| named(name, taker_group, 10, rest, verdict);
+    let v6 = |name, rest: &[u8], verdict| named(name, receiver_group, 10, rest, verdict);
     vec![
         sent("ARP request for a container", &request, STEERED),
         sent(
@@ -70,7 +70,7 @@ pub fn steering() -> Vec<Decided> {
             &arp(1, SENDER, [10, 0, 10, 250]),
             host,
         ),
-        sent("ARP probe", &arp(1, [0; 4], TAKER), STEERED),
+        sent("ARP probe", &arp(1, [0; 4], RECEIVER), STEERED),
         raw(
             "untagged ARP request for a container",
             frame(BROADCAST, &request, 60),
@@ -91,7 +91,7 @@ pub fn steering() -> Vec<Decided> {
         sent(
             "ARP request for a disputed address",
             &arp(1, SENDER, [10, 0, 10, 66]),
-            Disputed,
+            Conflict,
         ),
         sent(
             "ARP request for an address of the wire's",
@@ -115,7 +115,7 @@ pub fn steering() -> Vec<Decided> {
         ),
         sent(
             "ARP request from an address of another here",
-            &arp(1, [10, 0, 10, 3], TAKER),
+            &arp(1, [10, 0, 10, 3], RECEIVER),
             Pass,
         ),
         v6(
@@ -126,16 +126,16 @@ pub fn steering() -> Vec<Decided> {
         sent(
             "DHCP reply for a disputed MAC",
             &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, TWICE)),
-            Disputed,
+            Conflict,
         ),
         sent(
             "ARP request for an absent host",
             &arp(1, SENDER, ABSENT),
             Pass,
         ),
-        sent("gratuitous ARP request", &arp(1, TAKER, TAKER), Pass),
-        sent("gratuitous ARP reply", &arp(2, TAKER, TAKER), Pass),
-        sent("ARP reply by broadcast", &arp(2, SENDER, TAKER), Pass),
+        sent("gratuitous ARP request", &arp(1, RECEIVER, RECEIVER), Pass),
+        sent("gratuitous ARP reply", &arp(2, RECEIVER, RECEIVER), Pass),
+        sent("ARP reply by broadcast", &arp(2, SENDER, RECEIVER), Pass),
         named("ARP request by unicast", TRUNK, 10, &request, Pass),
         raw(
             "ARP request that ends early",
@@ -147,7 +147,7 @@ pub fn steering() -> Vec<Decided> {
             &[&[8, 6, 0, 6][..], &request[4..]].concat(),
             Pass,
         ),
-        sent("InARP", &arp(8, SENDER, TAKER), Pass),
+        sent("InARP", &arp(8, SENDER, RECEIVER), Pass),
         raw("a container's own ARP request, reflected", reflected, Pass),
         named(
             "ARP request on a bridge's VLAN",
@@ -291,7 +291,7 @@ pub fn shedding() -> Vec<Decided> {
             "broadcast on a VLAN without device",
             BROADCAST,
             99,
-            &arp(1, SENDER, TAKER),
+            &arp(1, SENDER, RECEIVER),
             vlan,
         ),
         named("a VLAN inside a container", NOBODY, NESTED, &ip, Pass),

@@ -2,7 +2,7 @@
 
 use crate::packet::PEER;
 
-pub const TAKER: [u8; 4] = [10, 0, 10, 2];
+pub const RECEIVER: [u8; 4] = [10, 0, 10, 2];
 pub const ABSENT: [u8; 4] = [10, 0, 10, 99];
 pub const SENDER: [u8; 4] = [10, 0, 10, 1];
 /// fd00::1:2, the container's, and fd00::1:99.

@@ -29,7 +29,7 @@ const MAPS: [&str; 11] = [
     "ROUTES",
     "BUCKETS",
     "DEVICES",
-    "WAYS",
+    "SHORTCUT_CACHE",
     "AYA_LOGS",
 ];
 

@@ -148,7 +148,7 @@ pub fn datagrams(from: &Netns, to: &Netns, address: &'static str) -> Result<()> 
     let bind = |netns: &Netns, address: &'static str| {
         in_netns(&netns.path(), move || Ok(UdpSocket::bind((address, 0))?))
     };
-    let taker = bind(to, address)?;
+    let receiver = bind(to, address)?;
     let sender = bind(
         from,
         if address.contains(':') {
@@ -157,22 +157,22 @@ pub fn datagrams(from: &Netns, to: &Netns, address: &'static str) -> Result<()> 
             "0.0.0.0"
         },
     )?;
-    let there = taker.local_addr()?;
+    let there = receiver.local_addr()?;
     let mut buffer = vec![0; 1 << 16];
     // The largest that fits 1500 bytes in either protocol, and what is just over.
     let sizes = [0, 1, 100, 1452, 1453, 1472, 1473, 9000, 40_000];
-    taker.set_read_timeout(Some(Duration::from_secs(5)))?;
+    receiver.set_read_timeout(Some(Duration::from_secs(5)))?;
     for (number, size) in sizes.into_iter().enumerate() {
         let sent = content(number, size);
         sender.send_to(&sent, there)?;
-        let length = taker
+        let length = receiver
             .recv(&mut buffer)
             .with_context(|| format!("{size} bytes to {address}"))?;
         // Also not the one before, once more.
         ensure!(buffer[..length] == sent, "{size} bytes to {address}");
     }
-    taker.set_read_timeout(Some(Duration::from_millis(200)))?;
-    ensure!(taker.recv(&mut buffer).is_err(), "a datagram arrived twice");
+    receiver.set_read_timeout(Some(Duration::from_millis(200)))?;
+    ensure!(receiver.recv(&mut buffer).is_err(), "a datagram arrived twice");
     Ok(())
 }
 

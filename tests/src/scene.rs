@@ -27,13 +27,13 @@ const QUIET: Duration = Duration::from_millis(200);
 
 /// Whoever takes frames on the VLAN.
 #[derive(Clone, Copy, Debug)]
-pub struct Taker {
+pub struct Receiver {
     pub mac: [u8; 6],
     pub address: [u8; 4],
     pub address6: [u8; 16],
 }
 
-impl Taker {
+impl Receiver {
     /// `10.0.10.<number>` and `fd00::1:<number>`.
     fn new(mac: [u8; 6], number: u8) -> Self {
         let mut address6 = ABSENT6;
@@ -117,8 +117,8 @@ impl Add for Decisions {
 pub struct Scene {
     /// Namespaces of their own, and what they hear. They go before the wire that they hang on.
     containers: Vec<Netns>,
-    pub takers: Vec<Taker>,
-    pub host: Taker,
+    pub receivers: Vec<Receiver>,
+    pub host: Receiver,
     router: Packets,
     pub wire: Wire,
     /// 0 is the trunk itself.
@@ -142,8 +142,8 @@ impl Scene {
         let router = Packets::open(&wire.router.path(), &at_router, false)?;
         let mut scene = Self {
             containers: vec![],
-            takers: vec![],
-            host: Taker::new(mac, 250),
+            receivers: vec![],
+            host: Receiver::new(mac, 250),
             router,
             wire,
             vid,
@@ -152,15 +152,15 @@ impl Scene {
         let host = &scene.wire.host;
         host.run(&addressed(&parent, &scene.host))?;
         for number in 2..2 + containers {
-            scene.add(Taker::new([2, 0, 0, 0, 1, number], number))?;
+            scene.add(Receiver::new([2, 0, 0, 0, 1, number], number))?;
         }
         Ok(scene)
     }
 
     /// One more container.
-    pub fn add(&mut self, taker: Taker) -> Result<()> {
+    pub fn add(&mut self, receiver: Receiver) -> Result<()> {
         let (container, parent) = (Netns::new()?, self.parent());
-        let mac = shown(taker.mac);
+        let mac = shown(receiver.mac);
         self.wire.host.run(&format!(
             "ip link add link {parent} name mv address {mac} type macvlan mode bridge && \
              ip link set mv netns {}",
@@ -168,7 +168,7 @@ impl Scene {
         ))?;
         // macvlan hands groups to those alone who have joined them: here everyone has, so that it is not
         // for that that nobody else hears a solicitation.
-        let others = (2..10).map(|number| group(Taker::new(taker.mac, number).address6).1);
+        let others = (2..10).map(|number| group(Receiver::new(receiver.mac, number).address6).1);
         let groups = others.chain([
             group(self.host.address6).1,
             group(ABSENT6).1,
@@ -177,11 +177,11 @@ impl Scene {
         ]);
         container.run(&format!(
             "ip link set mv name eth0 && ip link set eth0 up && {}",
-            addressed("eth0", &taker)
+            addressed("eth0", &receiver)
         ))?;
         container.join("eth0", groups.collect())?;
         self.containers.push(container);
-        self.takers.push(taker);
+        self.receivers.push(receiver);
         Ok(())
     }
 
@@ -209,7 +209,7 @@ impl Scene {
         };
         ensure!(kind == expected, "ingress is {kind}, not {expected}");
         eventually("everyone", &attached, |endpoints| {
-            endpoints.len() == self.takers.len()
+            endpoints.len() == self.receivers.len()
         });
         Ok(attached)
     }
@@ -239,7 +239,7 @@ impl Scene {
             containers: containers
                 .map(|socket| socket.map(Ear::new))
                 .collect::<Result<_>>()?,
-            takers: self.takers.clone(),
+            receivers: self.receivers.clone(),
         })
     }
 
@@ -259,8 +259,8 @@ fn device(lower: &str, vid: u16) -> String {
 }
 
 /// Gives a device its addresses, and nothing that would talk by itself.
-fn addressed(device: &str, taker: &Taker) -> String {
-    let [.., number] = taker.address;
+fn addressed(device: &str, receiver: &Receiver) -> String {
+    let [.., number] = receiver.address;
     format!(
         "ip link set {device} addrgenmode none && \
          echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6 && \
@@ -341,15 +341,15 @@ impl Heard {
 pub struct Ears {
     router: Ear,
     containers: Vec<Ear>,
-    takers: Vec<Taker>,
+    receivers: Vec<Receiver>,
 }
 
 impl Ears {
     /// How often each container has heard the frames that a condition takes, which gets all that is behind
     /// the addresses. Of the router's frames alone: containers may well talk among themselves.
     pub fn heard(&mut self, condition: impl Fn(&[u8]) -> bool) -> Result<Vec<Heard>> {
-        let containers = self.containers.iter_mut().zip(&self.takers);
-        let heard = containers.map(|(ear, taker)| {
+        let containers = self.containers.iter_mut().zip(&self.receivers);
+        let heard = containers.map(|(ear, receiver)| {
             let mut heard = Heard::NOTHING;
             for frame in ear.frames()? {
                 if frame[6..12] != PEER || !condition(&frame[12..]) {
@@ -357,7 +357,7 @@ impl Ears {
                 }
                 match frame[0] & 1 {
                     1 => heard.as_sent += 1,
-                    _ if frame[..6] == taker.mac => heard.steered += 1,
+                    _ if frame[..6] == receiver.mac => heard.steered += 1,
                     _ => bail!("a frame with a strange destination: {:x?}", &frame[..6]),
                 }
             }
@@ -374,24 +374,24 @@ impl Ears {
         })
     }
 
-    /// Waits until the router has this many answers from a taker to its ARP requests.
-    pub fn answers(&mut self, taker: &Taker, expected: u64) -> Result<()> {
-        let start = [&PEER[..], &taker.mac, &arp(2, taker.address, SENDER)[..10]].concat();
+    /// Waits until the router has this many answers from a receiver to its ARP requests.
+    pub fn answers(&mut self, receiver: &Receiver, expected: u64) -> Result<()> {
+        let start = [&PEER[..], &receiver.mac, &arp(2, receiver.address, SENDER)[..10]].concat();
         let is_answer = |frame: &[u8]| {
-            frame.starts_with(&start) && frame[28..32] == taker.address && frame[38..42] == SENDER
+            frame.starts_with(&start) && frame[28..32] == receiver.address && frame[38..42] == SENDER
         };
         settled("ARP replies", expected, || self.router.count(is_answer))
     }
 
     /// The same to its solicitations: neighbour advertisements (RFC 4861 clause 4.4).
-    pub fn advertisements(&mut self, taker: &Taker, expected: u64) -> Result<()> {
-        let start = [&PEER[..], &taker.mac, &[0x86, 0xdd]].concat();
+    pub fn advertisements(&mut self, receiver: &Receiver, expected: u64) -> Result<()> {
+        let start = [&PEER[..], &receiver.mac, &[0x86, 0xdd]].concat();
         let is_answer = |frame: &[u8]| {
             frame.starts_with(&start)
                 && frame.len() >= 78
                 && frame[38..54] == SENDER6
                 && frame[54] == 136
-                && frame[62..78] == taker.address6
+                && frame[62..78] == receiver.address6
         };
         settled("advertisements", expected, || self.router.count(is_answer))
     }

@@ -8,7 +8,7 @@ use crate::{
     capture::Packets,
     messages::{NOBODY, SENDER, arp},
     packet::{BROADCAST, frame, tag},
-    scene::{Decisions, Scene, Taker},
+    scene::{Decisions, Scene, Receiver},
     topology::{WIRE, Wire},
 };
 
@@ -16,19 +16,19 @@ use crate::{
 const ELSEWHERE: u16 = 99;
 
 /// An ARP request by unicast, which whoever takes it answers.
-fn to(mac: [u8; 6], taker: &Taker) -> Vec<u8> {
-    frame(mac, &arp(1, SENDER, taker.address), 60)
+fn to(mac: [u8; 6], receiver: &Receiver) -> Vec<u8> {
+    frame(mac, &arp(1, SENDER, receiver.address), 60)
 }
 
-/// What has to arrive, arrives: the takers answer.
-fn takers_answer(scene: &Scene) -> Result<u64> {
+/// What has to arrive, arrives: the receivers answer.
+fn receivers_answer(scene: &Scene) -> Result<u64> {
     let mut ears = scene.listen()?;
-    let takers = scene.takers.iter().chain([&scene.host]);
-    for taker in takers.clone() {
-        scene.send(&to(taker.mac, taker), 2)?;
-        ears.answers(taker, 2)?;
+    let receivers = scene.receivers.iter().chain([&scene.host]);
+    for receiver in receivers.clone() {
+        scene.send(&to(receiver.mac, receiver), 2)?;
+        ears.answers(receiver, 2)?;
     }
-    Ok(2 * takers.count() as u64)
+    Ok(2 * receivers.count() as u64)
 }
 
 /// A capture on the trunk, as tcpdump opens it; until that is taken in, nothing is shed.
@@ -71,7 +71,7 @@ pub fn frames_of_vlans_without_a_device_are_shed(
     }
     // A VLAN's own nobody is no VLAN without a device.
     scene.send(&to(NOBODY, &scene.host), 3)?;
-    let pass = takers_answer(&scene)? + 3;
+    let pass = receivers_answer(&scene)? + 3;
     scene.counted(Decisions {
         pass,
         ..Decisions::default()
@@ -100,7 +100,7 @@ pub fn frames_for_a_mac_that_nobody_has_are_shed(
     scene.send(&to(NOBODY, &scene.host), 5)?;
     // An untagged frame may have had a tag that the hook was not shown.
     let shed = if vid == 0 { 0 } else { 5 };
-    let pass = takers_answer(&scene)? + 5 - shed;
+    let pass = receivers_answer(&scene)? + 5 - shed;
     scene.counted(Decisions {
         pass,
         shed_mac: shed,

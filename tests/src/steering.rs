@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     messages::{ABSENT, MDNS, SENDER, advertisement, arp, mdns6, udp},
     packet::{BROADCAST, frame},
-    scene::{Decisions, Heard, Scene, Taker, request, solicit},
+    scene::{Decisions, Heard, Scene, Receiver, request, solicit},
     sync::eventually,
     topology::Wire,
 };
@@ -28,7 +28,7 @@ const VALIDITY: Duration = Duration::from_secs(3);
 macro_rules! live_tests {
     ($kind:ident: $wire:expr, $vid:expr, $ingress:expr, if $condition:expr, $reason:expr) => {
         $crate::live_tests!($kind: $wire, $vid, $ingress, if $condition, $reason;
-            steering::what_seeks_one_taker_reaches_that_one_alone
+            steering::what_seeks_one_receiver_reaches_that_one_alone
             storm::a_storm_is_cut_off_and_everyone_here_answers_all_the_same
             steering::what_is_switched_off_is_not_done
             shedding::frames_of_vlans_without_a_device_are_shed
@@ -55,27 +55,27 @@ macro_rules! live_tests {
 
 /// What one of some containers hears, and all the others.
 fn only(container: usize, of: &Scene, heard: Heard) -> Vec<Heard> {
-    let mut all = vec![Heard::NOTHING; of.takers.len()];
+    let mut all = vec![Heard::NOTHING; of.receivers.len()];
     all[container] = heard;
     all
 }
 
 fn everyone(of: &Scene, heard: Heard) -> Vec<Heard> {
-    vec![heard; of.takers.len()]
+    vec![heard; of.receivers.len()]
 }
 
-/// Sends both ways to ask for a taker, `times` times each, and waits until they were heard and answered.
-fn asked(scene: &Scene, taker: &Taker, times: u64, expected: &[Heard]) -> Result<()> {
+/// Sends both ways to ask for a receiver, `times` times each, and waits until they were heard and answered.
+fn asked(scene: &Scene, receiver: &Receiver, times: u64, expected: &[Heard]) -> Result<()> {
     let mut ears = scene.listen()?;
-    for frame in [request(taker.address), solicit(taker.address6)] {
+    for frame in [request(receiver.address), solicit(receiver.address6)] {
         scene.send(&frame, times)?;
         ears.have_heard(&frame, expected)?;
     }
-    ears.answers(taker, times)?;
-    ears.advertisements(taker, times)
+    ears.answers(receiver, times)?;
+    ears.advertisements(receiver, times)
 }
 
-pub fn what_seeks_one_taker_reaches_that_one_alone(
+pub fn what_seeks_one_receiver_reaches_that_one_alone(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -83,8 +83,8 @@ pub fn what_seeks_one_taker_reaches_that_one_alone(
     let scene = Scene::new(wire, vid, ingress, 3)?;
     let attached = scene.attach(&[])?;
     let mut expected = Decisions::default();
-    for (number, taker) in scene.takers.iter().enumerate() {
-        asked(&scene, taker, 3, &only(number, &scene, Heard::alone(3)))?;
+    for (number, receiver) in scene.receivers.iter().enumerate() {
+        asked(&scene, receiver, 3, &only(number, &scene, Heard::alone(3)))?;
         expected.steer += 6;
     }
     asked(&scene, &scene.host, 3, &everyone(&scene, Heard::NOTHING))?;
@@ -94,7 +94,7 @@ pub fn what_seeks_one_taker_reaches_that_one_alone(
     let mut ears = scene.listen()?;
     let to_everyone = [
         frame(BROADCAST, &arp(1, SENDER, SENDER), 60),
-        frame(BROADCAST, &arp(2, SENDER, scene.takers[0].address), 60),
+        frame(BROADCAST, &arp(2, SENDER, scene.receivers[0].address), 60),
         frame(
             [1, 0, 0x5e, 0, 0, 0xfb],
             &udp(0x45, 0, [224, 0, 0, 251], MDNS, &[0; 40]),
@@ -116,8 +116,8 @@ pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static 
     let scene = Scene::new(wire, vid, ingress, 2)?;
     // Requests that are not steered go to everyone, and have their share of the limit.
     let attached = scene.attach(&["--steer", "off", "--storm-limit", "10000"])?;
-    for taker in scene.takers.iter().chain([&scene.host]) {
-        asked(&scene, taker, 3, &everyone(&scene, Heard::by_group(3)))?;
+    for receiver in scene.receivers.iter().chain([&scene.host]) {
+        asked(&scene, receiver, 3, &everyone(&scene, Heard::by_group(3)))?;
     }
     let passed = |pass| Decisions {
         pass,
@@ -139,8 +139,8 @@ pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static 
 /// That everything reaches everyone, as without vlanfast.
 fn everyone_hears(scene: &Scene) -> Result<()> {
     let before = Decisions::of(&scene.wire, scene.vid)?;
-    let taker = &scene.takers[0];
-    asked(scene, taker, 3, &everyone(scene, Heard::by_group(3)))?;
+    let receiver = &scene.receivers[0];
+    asked(scene, receiver, 3, &everyone(scene, Heard::by_group(3)))?;
     let mut ears = scene.listen()?;
     scene.send(&request(ABSENT), 20)?;
     ears.have_heard(&request(ABSENT), &everyone(scene, Heard::by_group(20)))?;
@@ -157,10 +157,10 @@ pub fn a_process_that_is_killed_or_hangs_leaves_every_frame_alone(
     ingress: &'static str,
 ) -> Result<()> {
     let scene = Scene::new(wire, vid, ingress, 2)?;
-    let taker = scene.takers[0];
+    let receiver = scene.receivers[0];
     let alone = only(0, &scene, Heard::alone(1));
     let attached = scene.attach(&["--storm-limit", "1"])?;
-    asked(&scene, &taker, 1, &alone)?;
+    asked(&scene, &receiver, 1, &alone)?;
 
     kill(attached.pid(), Signal::SIGSTOP)?;
     thread::sleep(VALIDITY + Duration::from_millis(200));
@@ -174,14 +174,14 @@ pub fn a_process_that_is_killed_or_hangs_leaves_every_frame_alone(
             "it goes on, and nothing is steered"
         );
         thread::sleep(Duration::from_millis(100));
-        scene.send(&request(taker.address), 1)?;
+        scene.send(&request(receiver.address), 1)?;
     }
 
     attached.kill()?;
     thread::sleep(VALIDITY + Duration::from_millis(200));
     everyone_hears(&scene)?;
     let attached = scene.attach(&["--storm-limit", "1"])?;
-    asked(&scene, &taker, 1, &alone)?;
+    asked(&scene, &receiver, 1, &alone)?;
     attached.stop()
 }
 
@@ -193,7 +193,7 @@ pub fn a_dry_run_counts_and_everyone_hears(
     let scene = Scene::new(wire, vid, ingress, 2)?;
     let attached = scene.attach(&["--dry-run", "--storm-limit", "1"])?;
     let by_group = everyone(&scene, Heard::by_group(3));
-    asked(&scene, &scene.takers[0], 3, &by_group)?;
+    asked(&scene, &scene.receivers[0], 3, &by_group)?;
     let mut ears = scene.listen()?;
     scene.send(&request(ABSENT), 20)?;
     ears.have_heard(&request(ABSENT), &everyone(&scene, Heard::by_group(20)))?;
@@ -216,8 +216,8 @@ pub fn a_disputed_address_is_asked_for_by_broadcast(
     ingress: &'static str,
 ) -> Result<()> {
     let mut scene = Scene::new(wire, vid, ingress, 2)?;
-    let first = scene.takers[0];
-    let second = Taker {
+    let first = scene.receivers[0];
+    let second = Receiver {
         mac: [2, 0, 0, 0, 1, 9],
         ..first
     };
@@ -235,9 +235,9 @@ pub fn a_disputed_address_is_asked_for_by_broadcast(
         expected.pass += 3;
         expected.disputed += 3;
     }
-    for taker in [first, second] {
-        ears.answers(&taker, 3)?;
-        ears.advertisements(&taker, 3)?;
+    for receiver in [first, second] {
+        ears.answers(&receiver, 3)?;
+        ears.advertisements(&receiver, 3)?;
     }
     scene.counted(expected)?;
 

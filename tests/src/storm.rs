@@ -143,13 +143,13 @@ pub fn a_storm_that_comes_in_by_several_queues_is_cut_off_as_one(
 fn storms(scene: &Scene, prepared: fn(Packets) -> Result<Packets>) -> Result<()> {
     let storm = Storm::new(2);
     let attached = scene.attach(&["--storm-limit", &storm.limit.to_string()])?;
-    let wanted = |number: u64| (number / WANTED) as usize % scene.takers.len();
+    let wanted = |number: u64| (number / WANTED) as usize % scene.receivers.len();
     let by_arp = |number: u64| match number % WANTED {
-        0 => request(scene.takers[wanted(number)].address),
+        0 => request(scene.receivers[wanted(number)].address),
         other => request([10, 0, 10, 100 + other as u8]),
     };
     let by_solicitation = |number: u64| match number % WANTED {
-        0 => solicit(scene.takers[wanted(number)].address6),
+        0 => solicit(scene.receivers[wanted(number)].address6),
         _ => solicit(ABSENT6),
     };
     type Frames<'a> = &'a (dyn Fn(u64) -> Vec<u8> + Sync);
@@ -162,14 +162,14 @@ fn storms(scene: &Scene, prepared: fn(Packets) -> Result<Packets>) -> Result<()>
         let mut ears = scene.listen()?;
         let sockets = (0..storm.senders).map(|_| scene.sender().and_then(prepared));
         let sent = storm.rage(sockets.collect::<Result<_>>()?, frame)?;
-        let mut wants = vec![0; scene.takers.len()];
+        let mut wants = vec![0; scene.receivers.len()];
         (0..storm.frames)
             .step_by(WANTED as usize)
             .for_each(|number| wants[wanted(number)] += 1);
-        for (taker, &times) in scene.takers.iter().zip(&wants) {
+        for (receiver, &times) in scene.receivers.iter().zip(&wants) {
             match name {
-                "ARP" => ears.answers(taker, times)?,
-                _ => ears.advertisements(taker, times)?,
+                "ARP" => ears.answers(receiver, times)?,
+                _ => ears.advertisements(receiver, times)?,
             }
         }
         let after = Decisions::of(&scene.wire, scene.vid)?;

@@ -64,12 +64,12 @@ pub fn listeners(attached: &Attached, vlan: u16, expected: &[&str]) {
 }
 
 /// The pinned maps of a trunk, looked up directly.
-pub struct Taker {
+pub struct Receiver {
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     neighbors: HashMap<MapData, NeighborKey, Neighbor>,
 }
 
-impl Taker {
+impl Receiver {
     pub fn open(trunk: &str) -> Result<Self> {
         let open = |name| MapData::from_pin(pins(trunk).join(name)).map(Map::HashMap);
         Ok(Self {
@@ -80,7 +80,7 @@ impl Taker {
 
     /// What the map says of an address on a VLAN.
     pub fn neighbor(&self, vid: u16, address: IpAddr) -> Result<Option<Neighbor>> {
-        let key = NeighborKey::new(Vid::from_tci(vid), address);
+        let key = NeighborKey::new(Vid::new(vid), address);
         match self.neighbors.get(&key, 0) {
             Err(MapError::KeyNotFound) => Ok(None),
             neighbor => Ok(Some(neighbor?)),
@@ -89,7 +89,7 @@ impl Taker {
 
     /// Whether a MAC has an address on a VLAN, according to both maps.
     pub fn has(&self, vid: u16, mac: [u8; 6], address: IpAddr) -> Result<bool> {
-        let vid = Vid::from_tci(vid);
+        let vid = Vid::new(vid);
         let known = match self.endpoints.get(&EndpointKey::new(vid, Mac(mac)), 0) {
             Err(MapError::KeyNotFound) => false,
             endpoint => endpoint.map(|_| true)?,

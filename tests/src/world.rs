@@ -1,4 +1,4 @@
-//! A trunk with takers as the tables describe it, for the host's run of the packet logic and for the
+//! A trunk with receivers as the tables describe it, for the host's run of the packet logic and for the
 //! kernel's.
 
 mod tables;
@@ -16,8 +16,8 @@ use aya::{
     maps::{Array, HashMap, Map},
 };
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, Pair,
-    PairKey, Parent, Policy, Route, Settings, Vid,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, VlanPairCounters,
+    VlanPair, Parent, Policy, Route, Settings, Vid,
 };
 
 use crate::messages::NOBODY;
@@ -70,10 +70,10 @@ pub struct World {
     routes: BTreeMap<NeighborKey, Route>,
     buckets: Buckets,
     pub claims: RefCell<BTreeMap<NeighborKey, Claim>>,
-    /// The takers that were found to have a MAC which somebody on the wire has.
+    /// The receivers that were found to have a MAC which somebody on the wire has.
     pub doubles: RefCell<BTreeSet<EndpointKey>>,
     flows: Kept<FlowKey, Flow>,
-    pairs: Kept<PairKey, Pair>,
+    pairs: Kept<VlanPair, VlanPairCounters>,
     /// In nanoseconds.
     pub now: Cell<u64>,
 }
@@ -126,18 +126,18 @@ impl World {
                 },
                 mtu: if vid == GUESTS { 1400 } else { 1500 },
             };
-            self.vlans.insert(Vid::from_tci(vid), parent);
+            self.vlans.insert(Vid::new(vid), parent);
         }
     }
 
     fn add_endpoints(&mut self) -> Result<()> {
-        self.taker(0, TRUNK, Endpoint::HOST, &["192.0.2.1", "fe80::a"])?;
-        self.taker(10, PARENT, Endpoint::HOST, &["10.0.10.250", "fd00::1:fa"])?;
+        self.receiver(0, TRUNK, Endpoint::HOST, &["192.0.2.1", "fe80::a"])?;
+        self.receiver(10, PARENT, Endpoint::HOST, &["10.0.10.250", "fd00::1:fa"])?;
         // As everywhere: a VLAN device takes what is for the trunk's MAC.
-        self.taker(10, TRUNK, Endpoint::HOST, &[])?;
-        self.taker(10, SIBLING, 0, &["10.0.10.3"])?;
-        self.taker(10, TWICE, Endpoint::CONFLICT, &[])?;
-        self.taker(10, STANDBY, Endpoint::SILENT, &[])?;
+        self.receiver(10, TRUNK, Endpoint::HOST, &[])?;
+        self.receiver(10, SIBLING, 0, &["10.0.10.3"])?;
+        self.receiver(10, TWICE, Endpoint::CONFLICT, &[])?;
+        self.receiver(10, STANDBY, Endpoint::NO_ADDRESS, &[])?;
         for (vid, mac, ifindex, flags) in [
             (10, SHIM, 7, 0),
             (0, SHIM, 7, 0),
@@ -153,16 +153,16 @@ impl World {
                 flags,
                 ..Endpoint::default()
             };
-            let key = EndpointKey::new(Vid::from_tci(vid), Mac(mac));
+            let key = EndpointKey::new(Vid::new(vid), Mac(mac));
             self.endpoints.insert(key, here);
         }
         for vid in [0, 10, PORT, GUESTS] {
-            self.taker(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
+            self.receiver(vid, CONTAINER, 0, &["10.0.10.2", "fd00::1:2"])?;
         }
         Ok(())
     }
 
-    /// The addresses that do not lead to their takers for sure, and what the wire says of some.
+    /// The addresses that do not lead to their receivers for sure, and what the wire says of some.
     fn add_neighbors(&mut self) -> Result<()> {
         let elsewhere = NeighborKey::new(Vid::UNTAGGED, "10.0.10.77".parse()?).anywhere();
         self.neighbors.insert(elsewhere, Neighbor::default());
@@ -178,7 +178,7 @@ impl World {
             (CLAIMED, 0),
             (MOVED, 0),
         ] {
-            let key = NeighborKey::ipv4(Vid::from_tci(10), address);
+            let key = NeighborKey::ipv4(Vid::new(10), address);
             let neighbor = Neighbor {
                 mac: CONTAINER,
                 flags,
@@ -186,7 +186,7 @@ impl World {
             self.neighbors.insert(key, neighbor);
         }
         for (address, mac) in [(ASSIGNED, NOBODY), (CLAIMED, NOBODY), (MOVED, SIBLING)] {
-            let key = NeighborKey::ipv4(Vid::from_tci(10), address);
+            let key = NeighborKey::ipv4(Vid::new(10), address);
             let claims = self.claims.get_mut();
             claims.entry(key).or_default().mac = mac;
         }
@@ -199,7 +199,7 @@ impl World {
                 mac: CONTAINER,
                 vid: GUESTS,
             };
-            let key = NeighborKey::new(Vid::from_tci(10), address.parse()?);
+            let key = NeighborKey::new(Vid::new(10), address.parse()?);
             self.routes.insert(key, route);
         }
         for address in ["10.0.10.2", "fd00::1:2"] {
@@ -208,7 +208,7 @@ impl World {
                 vid: 10,
             };
             for vid in [GUESTS, NESTED] {
-                let key = NeighborKey::new(Vid::from_tci(vid), address.parse()?);
+                let key = NeighborKey::new(Vid::new(vid), address.parse()?);
                 self.routes.insert(key, back);
             }
         }
@@ -227,7 +227,7 @@ impl World {
             self.routes.insert(key.anywhere(), route);
         }
         // Its device has gone.
-        let nowhere = NeighborKey::new(Vid::from_tci(10), "10.0.40.2".parse()?);
+        let nowhere = NeighborKey::new(Vid::new(10), "10.0.40.2".parse()?);
         let route = Route {
             mac: CONTAINER,
             vid: NESTED,
@@ -254,8 +254,8 @@ impl World {
         self
     }
 
-    fn taker(&mut self, vid: u16, mac: [u8; 6], flags: u16, addresses: &[&str]) -> Result<()> {
-        let vid = Vid::from_tci(vid);
+    fn receiver(&mut self, vid: u16, mac: [u8; 6], flags: u16, addresses: &[&str]) -> Result<()> {
+        let vid = Vid::new(vid);
         let endpoint = Endpoint {
             ifindex: 7,
             flags,
@@ -272,8 +272,8 @@ impl World {
     }
 
     /// What was counted of flows between VLANs, in the order of the fields.
-    pub fn pairs(&self) -> BTreeMap<PairKey, [u64; 6]> {
-        let words = |pair: &Pair| {
+    pub fn pairs(&self) -> BTreeMap<VlanPair, [u64; 6]> {
+        let words = |pair: &VlanPairCounters| {
             let counts = [&pair.candidates, &pair.enabled, &pair.packets];
             let more = [&pair.bytes, &pair.refreshes, &pair.failures];
             let mut counts = counts.into_iter().chain(more);

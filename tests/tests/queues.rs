@@ -43,11 +43,11 @@ fn what_comes_in_by_any_queue_is_decided_and_counted() {
     assert_eq!(before.len(), 2);
     let scene = Scene::new(wire, 10, "auto", 2).unwrap();
     let attached = scene.attach(&["--shed", "mac"]).unwrap();
-    let taker = scene.takers[0];
-    for mac in [taker.mac, NOBODY] {
+    let receiver = scene.receivers[0];
+    for mac in [receiver.mac, NOBODY] {
         for port in 0..FRAMES {
             let [high, low] = (1024 + port).to_be_bytes();
-            let rest = udp(0x45, 0, taker.address, [high, low, 0, 9], &[]);
+            let rest = udp(0x45, 0, receiver.address, [high, low, 0, 9], &[]);
             scene.send(&frame(mac, &rest, 60), 1).unwrap();
         }
     }

@@ -18,7 +18,7 @@ use vlanfast_tests::{
     program::{Attached, detach, pins},
     require,
     require::in_the_lab,
-    sync::Taker,
+    sync::Receiver,
     topology::{Crowd, Netns, Wire, run},
 };
 
@@ -35,7 +35,7 @@ fn attach(wire: &Wire) -> Attached {
 
 /// How long it takes from an address that is added in a namespace to its entry, the median of many.
 fn one_change(wire: &Wire, inside: &Netns, mac: [u8; 6]) -> Duration {
-    let map = Taker::open(&wire.trunk).unwrap();
+    let map = Receiver::open(&wire.trunk).unwrap();
     let mut took = vec![];
     for number in 0..11 {
         let address = format!("198.51.100.{}", number + 1);

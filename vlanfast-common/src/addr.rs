@@ -12,10 +12,16 @@ impl Vid {
     /// The null VID.
     pub const UNTAGGED: Self = Self(0);
 
+    /// The VID of this number, of which the low 12 bits are taken: there are no others on a wire.
+    #[inline(always)]
+    pub const fn new(number: u16) -> Self {
+        Self(number & 0x0fff)
+    }
+
     /// The VID of a tag control information field in host byte order: PCP and DEI are masked off.
     #[inline(always)]
     pub const fn from_tci(tci: u16) -> Self {
-        Self(tci & 0x0fff)
+        Self::new(tci)
     }
 
     /// The number, below 4096.

@@ -8,7 +8,7 @@ mod learned;
 
 use crate::{
     Buckets, Cast, Claim, Direction, Endpoint, EndpointKey, Flow, FlowKey, Frame, Headers,
-    Neighbor, NeighborKey, Packet, Pair, PairKey, Parent, Protocol, Reason, Route, Settings,
+    Neighbor, NeighborKey, Packet, VlanPairCounters, VlanPair, Parent, Protocol, Reason, Route, Settings,
     Verdict, Vid, Vlan,
 };
 
@@ -45,7 +45,7 @@ pub trait Tables {
     /// After how many nanoseconds a flow asks again; 0 for never.
     fn refresh(&self) -> u64;
 
-    /// Whether unicast goes to its taker's device at once, which only TC can do.
+    /// Whether unicast goes to its receiver's device at once, which only TC can do.
     fn delivers(&self) -> bool;
 
     /// The device for a VLAN; the trunk itself for VID 0.
@@ -66,7 +66,7 @@ pub trait Tables {
     fn forget_flow(&self, key: &FlowKey);
 
     /// Makes it where it is not there.
-    fn pair(&self, key: PairKey) -> Option<&Pair>;
+    fn pair(&self, key: VlanPair) -> Option<&VlanPairCounters>;
 
     /// Who on the wire says that he has an address.
     fn claim(&self, key: NeighborKey) -> Option<Claim>;
@@ -77,11 +77,11 @@ pub trait Tables {
     fn mark_conflict(&self, key: EndpointKey);
 
     /// See [`note_double`]. In the kernel it has a stack of its own.
-    fn note_double(&self, taker: EndpointKey)
+    fn note_double(&self, receiver: EndpointKey)
     where
         Self: Sized,
     {
-        note_double(taker, self);
+        note_double(receiver, self);
     }
 
     fn buckets(&self, vid: Vid) -> Option<&Buckets>;
@@ -102,7 +102,7 @@ pub trait Tables {
 }
 
 /// Where layer 2 ends at the latest: behind two tags. No frame on a wire is as short.
-pub const HEAD: usize = 22;
+pub const LINEAR_LEN: usize = 22;
 
 /// Whether a frame that is neither shed nor takes the [`shortcut`] is passed whatever is in the tables: the
 /// common case.
@@ -272,7 +272,7 @@ pub fn learnable(frame: &impl Frame, headers: &Headers, direction: Direction) ->
 /// The VLAN of a frame that is whole up to the end of layer 2.
 #[inline(always)]
 fn vid(frame: &impl Frame, headers: &Headers) -> Option<Vid> {
-    headers.vlan.vid().filter(|_| frame.len() >= HEAD)
+    headers.vlan.vid().filter(|_| frame.len() >= LINEAR_LEN)
 }
 
 /// Whether a frame that leaves has the VLAN of the device that it came by: its tag is in metadata, or it has none.
@@ -283,7 +283,7 @@ fn is_the_hosts_tag(headers: &Headers) -> bool {
     headers.network == Headers::ETHERNET && !headers.protocol.is_stacked()
 }
 
-/// Whether anything goes to a taker past the wire, where somebody may have the address as well.
+/// Whether anything goes to a receiver past the wire, where somebody may have the address as well.
 #[inline(always)]
 fn goes_past_the_wire(tables: &impl Tables) -> bool {
     tables.gives_host_access() || tables.takes_shortcuts() || tables.learns()
@@ -301,7 +301,7 @@ fn is_claimed(key: NeighborKey, tables: &impl Tables) -> bool {
 
 /// The heartbeat of tables that are kept true and lack nothing of a kind, as [`Settings::incomplete`] has it.
 #[inline(always)]
-fn trusted(tables: &impl Tables, kind: u32) -> Option<u64> {
+fn trusted_heartbeat(tables: &impl Tables, kind: u32) -> Option<u64> {
     let settings = tables.settings()?;
     let is_true = settings.incomplete & kind == 0 && tables.is_ahead(settings.heartbeat);
     is_true.then_some(settings.heartbeat)
@@ -309,12 +309,12 @@ fn trusted(tables: &impl Tables, kind: u32) -> Option<u64> {
 
 /// Whether there is one. Asked last, because most verdicts do not need it.
 #[inline(always)]
-fn are_true(tables: &impl Tables, kind: u32) -> bool {
-    trusted(tables, kind).is_some()
+fn tables_trusted(tables: &impl Tables, kind: u32) -> bool {
+    trusted_heartbeat(tables, kind).is_some()
 }
 
-/// That of tables that lack no taker.
+/// That of tables that lack no receiver.
 #[inline(always)]
 pub fn heartbeat(tables: &impl Tables) -> Option<u64> {
-    trusted(tables, Settings::ENDPOINTS)
+    trusted_heartbeat(tables, Settings::ENDPOINTS)
 }

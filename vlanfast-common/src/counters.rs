@@ -14,7 +14,7 @@ pub struct Counters {
     pub rx: Tally,
     /// Frames that left for the wire.
     pub tx: Tally,
-    /// Packets that came in and went to their only taker.
+    /// Packets that came in and went to their only receiver.
     pub steered: u64,
     /// Packets that came in for an address that two here claim.
     pub disputed: u64,
@@ -24,7 +24,7 @@ pub struct Counters {
     pub reflected: u64,
     /// Packets that were to leave for the router and took the shortcut: the same.
     pub shortcut: u64,
-    /// Packets that came in and went straight to their taker's device.
+    /// Packets that came in and went straight to their receiver's device.
     pub delivered: u64,
     #[cfg(feature = "next-layout")]
     pub next: u64,
@@ -119,16 +119,16 @@ impl Counters {
     ) {
         if !matches!(
             done,
-            Verdict::Reflect { .. } | Verdict::Shortcut { .. } | Verdict::Again
+            Verdict::Reflect { .. } | Verdict::Shortcut { .. } | Verdict::Hairpin
         ) {
             self.side(direction).add(cast, wire);
         }
         match verdict {
-            Verdict::Pass | Verdict::Again | Verdict::Copy { .. } => {}
+            Verdict::Pass | Verdict::Hairpin | Verdict::CloneToLocal { .. } => {}
             Verdict::Reflect { .. } => self.reflected += wire.packets,
-            Verdict::Shortcut { .. } | Verdict::Both { .. } => self.shortcut += wire.packets,
+            Verdict::Shortcut { .. } | Verdict::ShortcutAndProbe { .. } => self.shortcut += wire.packets,
             Verdict::Deliver { .. } => self.delivered += wire.packets,
-            Verdict::Disputed => self.disputed += wire.packets,
+            Verdict::Conflict => self.disputed += wire.packets,
             Verdict::Steer { .. } => self.steered += wire.packets,
             Verdict::Drop(reason) => self.dropped[reason as usize] += wire.packets,
         }

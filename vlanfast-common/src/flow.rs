@@ -7,7 +7,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-use crate::{Mac, Packet, Route, shared};
+use crate::{Mac, Packet, Route, atomic};
 
 /// How long the first question of a flow may be answered.
 pub const CANDIDATE: u64 = 5_000_000_000;
@@ -44,8 +44,8 @@ pub struct Flow {
     /// The router's MAC on the sender's VLAN, and the sender's.
     gateway: AtomicU64,
     sender: AtomicU64,
-    /// The taker's MAC, and above it the VID of its VLAN.
-    taker: AtomicU64,
+    /// The receiver's MAC, and above it the VID of its VLAN.
+    receiver: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Flow>() == 96);
@@ -63,11 +63,11 @@ pub enum Step {
     /// The same, and if it comes back the flow is enabled.
     Candidate,
     /// The same: a question of a flow that goes on by the shortcut.
-    Question,
+    Probe,
     /// By the shortcut.
     Shortcut,
     /// Both ways.
-    Both,
+    ShortcutAndProbe,
     /// The router did not answer: the flow is none any more.
     Failed,
 }
@@ -79,46 +79,46 @@ pub enum Arrival {
     Ordinary,
     /// The answer to a flow's first question.
     Enables,
-    /// The taker has it already.
+    /// The receiver has it already.
     Returned,
 }
 
 impl Flow {
-    /// A packet leaves for the router, whose taker is known. `acknowledged` is what the other direction has said
+    /// A packet leaves for the router, whose receiver is known. `acknowledged` is what the other direction has said
     /// by then, if there is one.
     #[inline(always)]
     pub fn leave(
         &self,
         packet: &Packet,
-        taker: Route,
+        receiver: Route,
         acknowledged: impl FnOnce() -> Option<u32>,
         (now, refresh): (u64, u64),
     ) -> Step {
-        let last = shared::load(&self.seen);
-        shared::store(&self.seen, now);
-        shared::store(&self.acknowledged, SAID | packet.acknowledged as u64);
-        let (asked, answered) = (shared::load(&self.asked), shared::load(&self.answered));
-        let is_the_same = shared::load(&self.gateway) == packet.destination.to_bits()
-            && shared::load(&self.sender) == packet.source.to_bits()
-            && shared::load(&self.taker) == taker_bits(taker);
+        let last = atomic::load(&self.seen);
+        atomic::store(&self.seen, now);
+        atomic::store(&self.acknowledged, SAID | packet.acknowledged as u64);
+        let (asked, answered) = (atomic::load(&self.asked), atomic::load(&self.answered));
+        let is_the_same = atomic::load(&self.gateway) == packet.destination.to_bits()
+            && atomic::load(&self.sender) == packet.source.to_bits()
+            && atomic::load(&self.receiver) == receiver_bits(receiver);
         let begins_anew = match answered {
             0 => since(now, asked) >= ANSWER,
             _ => asked <= answered && refresh != 0 && since(now, answered) >= refresh + LATE,
         };
         if !is_the_same || begins_anew || since(now, last) >= IDLE {
-            self.open(packet, taker, now);
+            self.open(packet, receiver, now);
             return Step::Candidate;
         }
         if answered == 0 {
             return Step::Router;
         }
-        if shared::load(&self.moved) == 0 {
-            // Where the taker has everything before it, no packet can overtake one that is still with the
+        if atomic::load(&self.moved) == 0 {
+            // Where the receiver has everything before it, no packet can overtake one that is still with the
             // router. Of datagrams nobody is promised an order.
             if packet.is_tcp() && acknowledged() != Some(packet.start) {
                 return Step::Router;
             }
-            shared::store(&self.moved, now);
+            atomic::store(&self.moved, now);
         }
         if asked > answered {
             if since(now, answered) >= refresh + ANSWER {
@@ -129,28 +129,28 @@ impl Flow {
             let copied = packet.is_tcp() || !packet.is_segmented();
             self.ask(packet, now, copied);
             if !copied {
-                return Step::Question;
+                return Step::Probe;
             }
             self.count(packet);
-            return Step::Both;
+            return Step::ShortcutAndProbe;
         }
         self.count(packet);
         Step::Shortcut
     }
 
-    /// A packet comes in on the taker's VLAN.
+    /// A packet comes in on the receiver's VLAN.
     #[inline(always)]
-    pub fn arrive(&self, packet: &Packet, taker: Route, now: u64) -> Arrival {
-        if shared::load(&self.taker) != taker_bits(taker) || packet.turns() {
+    pub fn arrive(&self, packet: &Packet, receiver: Route, now: u64) -> Arrival {
+        if atomic::load(&self.receiver) != receiver_bits(receiver) || packet.is_syn_fin_rst() {
             return Arrival::Ordinary;
         }
-        let question = shared::load(&self.question);
-        let asked = shared::load(&self.asked);
+        let question = atomic::load(&self.question);
+        let asked = atomic::load(&self.asked);
         // One hop, neither more nor less.
         if packet.hops as u64 + 1 != question >> 40 & 0xff {
             return Arrival::Ordinary;
         }
-        let bounds = shared::load(&self.bounds);
+        let bounds = atomic::load(&self.bounds);
         if question & COPIED != 0 {
             let is_part = match has_data(packet) {
                 true => covers(packet, question, bounds),
@@ -159,10 +159,10 @@ impl Flow {
             if !is_part || since(now, asked) >= ANSWER {
                 return Arrival::Ordinary;
             }
-            shared::store(&self.answered, now.max(asked));
+            atomic::store(&self.answered, now.max(asked));
             return Arrival::Returned;
         }
-        let answered = shared::load(&self.answered);
+        let answered = atomic::load(&self.answered);
         let patience = match answered {
             0 => CANDIDATE,
             _ => ANSWER,
@@ -171,7 +171,7 @@ impl Flow {
         if is_late || !is_same(packet, question, bounds) {
             return Arrival::Ordinary;
         }
-        shared::store(&self.answered, now.max(asked));
+        atomic::store(&self.answered, now.max(asked));
         match answered {
             0 => Arrival::Enables,
             _ => Arrival::Ordinary,
@@ -180,12 +180,12 @@ impl Flow {
 
     /// Begins anew.
     #[inline(always)]
-    fn open(&self, packet: &Packet, taker: Route, now: u64) {
-        shared::store(&self.answered, 0);
-        shared::store(&self.moved, 0);
-        shared::store(&self.gateway, packet.destination.to_bits());
-        shared::store(&self.sender, packet.source.to_bits());
-        shared::store(&self.taker, taker_bits(taker));
+    fn open(&self, packet: &Packet, receiver: Route, now: u64) {
+        atomic::store(&self.answered, 0);
+        atomic::store(&self.moved, 0);
+        atomic::store(&self.gateway, packet.destination.to_bits());
+        atomic::store(&self.sender, packet.source.to_bits());
+        atomic::store(&self.receiver, receiver_bits(receiver));
         self.ask(packet, now, false);
     }
 
@@ -195,38 +195,38 @@ impl Flow {
             true => COPIED,
             false => 0,
         };
-        shared::store(&self.question, question(packet) | flags);
-        shared::store(&self.bounds, bounds(packet));
-        shared::store(&self.asked, now);
+        atomic::store(&self.question, question(packet) | flags);
+        atomic::store(&self.bounds, bounds(packet));
+        atomic::store(&self.asked, now);
     }
 
     #[inline(always)]
     fn count(&self, packet: &Packet) {
-        shared::add(&self.packets, packet.wire.packets);
-        shared::add(&self.bytes, packet.wire.bytes);
+        atomic::add(&self.packets, packet.wire.packets);
+        atomic::add(&self.bytes, packet.wire.bytes);
     }
 
     /// What its last packet acknowledged of the other direction.
     #[inline(always)]
     pub fn acknowledged(&self) -> Option<u32> {
-        let said = shared::load(&self.acknowledged);
+        let said = atomic::load(&self.acknowledged);
         (said & SAID != 0).then_some(said as u32)
     }
 
-    /// The taker's VLAN.
-    pub fn taker_vid(&self) -> u16 {
-        (shared::load(&self.taker) >> 48) as u16
+    /// The receiver's VLAN.
+    pub fn receiver_vid(&self) -> u16 {
+        (atomic::load(&self.receiver) >> 48) as u16
     }
 
     /// What has become of it, by the clock of [`Tables::exact_now`](crate::Tables::exact_now); `None` for one
     /// whose next packet begins anew.
     pub fn state(&self, now: u64) -> Option<FlowState> {
-        let asked = shared::load(&self.asked);
-        let answered = shared::load(&self.answered);
-        if since(now, shared::load(&self.seen)) >= IDLE {
+        let asked = atomic::load(&self.asked);
+        let answered = atomic::load(&self.answered);
+        if since(now, atomic::load(&self.seen)) >= IDLE {
             return None;
         }
-        match (answered, shared::load(&self.moved)) {
+        match (answered, atomic::load(&self.moved)) {
             (0, _) => (since(now, asked) < CANDIDATE).then_some(FlowState::Candidate),
             (_, 0) => Some(FlowState::Enabled),
             _ => Some(FlowState::Shortcut),
@@ -239,7 +239,7 @@ impl Flow {
 pub enum FlowState {
     /// It has asked, and the router has not answered yet.
     Candidate,
-    /// The router has answered, and TCP waits until its taker has everything that is with it.
+    /// The router has answered, and TCP waits until its receiver has everything that is with it.
     Enabled,
     /// Its packets take the shortcut.
     Shortcut,
@@ -271,7 +271,7 @@ impl From<[u64; 12]> for Flow {
             acknowledged,
             gateway,
             sender,
-            taker,
+            receiver,
         ] = words.map(AtomicU64::new);
         Self {
             asked,
@@ -285,7 +285,7 @@ impl From<[u64; 12]> for Flow {
             acknowledged,
             gateway,
             sender,
-            taker,
+            receiver,
         }
     }
 }
@@ -297,8 +297,8 @@ const fn since(now: u64, then: u64) -> u64 {
 }
 
 #[inline(always)]
-const fn taker_bits(taker: Route) -> u64 {
-    (taker.vid as u64) << 48 | Mac(taker.mac).to_bits()
+const fn receiver_bits(receiver: Route) -> u64 {
+    (receiver.vid as u64) << 48 | Mac(receiver.mac).to_bits()
 }
 
 /// A packet as [`Flow`] keeps it.

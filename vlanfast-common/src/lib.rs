@@ -12,38 +12,38 @@
 mod addr;
 mod classify;
 mod counters;
-mod detour;
+mod redirect;
 mod flow;
 mod frame;
 mod message;
 mod packet;
 mod pair;
 mod parse;
-mod pulse;
+mod heartbeat;
 mod routed;
 mod settings;
-mod shared;
+mod atomic;
 mod storm;
 mod tables;
 mod uniform;
 mod verdict;
-mod way;
+mod cache;
 mod wire;
 
 pub use addr::{Mac, Vid};
 pub use classify::{
-    HEAD, Tables, classify, decide, decides, heartbeat, is_plain, learn, learnable, meet, meets,
+    LINEAR_LEN, Tables, classify, decide, decides, heartbeat, is_plain, learn, learnable, meet, meets,
     note_double, shed, shortcut, shortcut_of,
 };
 pub use counters::{Counters, Direction, Tally};
-pub use detour::{Detour, detour};
+pub use redirect::{RedirectBlocked, redirect_blocked_by};
 pub use flow::{ANSWER, Arrival, CANDIDATE, Flow, FlowState, IDLE, LATE, Step};
 pub use frame::{Bytes, Frame, Segments, Tag};
-pub use message::{Message, Sought, hides};
+pub use message::{Message, Target, hides};
 pub use packet::{FlowKey, Packet};
-pub use pair::{Pair, PairKey};
+pub use pair::{VlanPairCounters, VlanPair};
 pub use parse::{Cast, Headers, Protocol, Vlan, parse};
-pub use pulse::Pulse;
+pub use heartbeat::HeartbeatCache;
 pub use routed::{Hop, Network, ends, fits, longest};
 pub use settings::{
     IngressReason, Policy, Settings, Shed, Shortcut, Source, SourceState, SourceStatus, Status,
@@ -52,5 +52,5 @@ pub use storm::{Bucket, Buckets};
 pub use tables::{Claim, Endpoint, EndpointKey, LAYOUT, Neighbor, NeighborKey, Parent, Route};
 pub use uniform::Uniform;
 pub use verdict::{Reason, Verdict};
-pub use way::Way;
+pub use cache::RouteCacheEntry;
 pub use wire::{Repeated, Wire, repeated, wire};

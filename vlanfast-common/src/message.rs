@@ -25,7 +25,7 @@ const _: () = assert!(size_of::<Message>() == 54);
 
 /// The one that a group frame seeks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sought {
+pub enum Target {
     /// Whoever has an address: an ARP request or a neighbour solicitation.
     Address(NeighborKey),
     /// Whoever has a MAC: a DHCP reply.
@@ -55,11 +55,11 @@ impl Message {
 
     /// The one that a group frame is for.
     #[inline(always)]
-    pub fn asks(&self) -> Option<Sought> {
+    pub fn asks(&self) -> Option<Target> {
         if self.target.version != 0 {
-            return Some(Sought::Address(self.target));
+            return Some(Target::Address(self.target));
         }
-        (self.client != Mac::default()).then_some(Sought::Mac(self.client))
+        (self.client != Mac::default()).then_some(Target::Mac(self.client))
     }
 
     /// The address that the sender says he has, and the MAC that he gives for it.

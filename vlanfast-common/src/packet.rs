@@ -32,11 +32,11 @@ impl FlowKey {
 
     /// The destination, wherever it is.
     #[inline(always)]
-    pub const fn taker(&self) -> NeighborKey {
+    pub const fn receiver(&self) -> NeighborKey {
         self.end(self.destination)
     }
 
-    /// That of what the taker sends back from another VLAN.
+    /// That of what the receiver sends back from another VLAN.
     #[inline(always)]
     pub const fn back(&self, vid: u16) -> Self {
         let [from, to] = self.ports;
@@ -55,7 +55,7 @@ impl FlowKey {
     }
 
     pub fn destination(&self) -> IpAddr {
-        self.taker().address()
+        self.receiver().address()
     }
 
     #[inline(always)]
@@ -121,7 +121,7 @@ impl Packet {
         Some(Self {
             key: FlowKey {
                 source: network.sender.address,
-                destination: network.taker.address,
+                destination: network.receiver.address,
                 ports: transport.ports,
                 vid: vid.get(),
                 protocol: network.protocol,
@@ -142,7 +142,7 @@ impl Packet {
 
     /// It begins or ends a connection, which is the router's to see.
     #[inline(always)]
-    pub const fn turns(&self) -> bool {
+    pub const fn is_syn_fin_rst(&self) -> bool {
         self.flags & TURNS != 0
     }
 

@@ -2,12 +2,12 @@
 
 use core::sync::atomic::AtomicU64;
 
-use crate::{Packet, Step, shared};
+use crate::{Packet, Step, atomic};
 
 /// The key of the hash `PAIRS`: VLANs between which a flow was seen, the sender's first. 4 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PairKey {
+pub struct VlanPair {
     pub from: u16,
     pub to: u16,
 }
@@ -16,7 +16,7 @@ pub struct PairKey {
 /// the map was made.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub struct Pair {
+pub struct VlanPairCounters {
     /// Questions of flows that were not enabled.
     pub candidates: AtomicU64,
     /// Flows that were.
@@ -30,17 +30,17 @@ pub struct Pair {
     pub failures: AtomicU64,
 }
 
-impl Pair {
+impl VlanPairCounters {
     #[inline(always)]
     pub fn count(&self, step: Step, packet: &Packet) {
         match step {
             Step::Router => {}
-            Step::Candidate => shared::add(&self.candidates, 1),
-            Step::Question => shared::add(&self.refreshes, 1),
-            Step::Failed => shared::add(&self.failures, 1),
+            Step::Candidate => atomic::add(&self.candidates, 1),
+            Step::Probe => atomic::add(&self.refreshes, 1),
+            Step::Failed => atomic::add(&self.failures, 1),
             Step::Shortcut => self.carried(packet),
-            Step::Both => {
-                shared::add(&self.refreshes, 1);
+            Step::ShortcutAndProbe => {
+                atomic::add(&self.refreshes, 1);
                 self.carried(packet);
             }
         }
@@ -48,18 +48,18 @@ impl Pair {
 
     #[inline(always)]
     pub fn enable(&self) {
-        shared::add(&self.enabled, 1);
+        atomic::add(&self.enabled, 1);
     }
 
     #[inline(always)]
     fn carried(&self, packet: &Packet) {
-        shared::add(&self.packets, packet.wire.packets);
-        shared::add(&self.bytes, packet.wire.bytes);
+        atomic::add(&self.packets, packet.wire.packets);
+        atomic::add(&self.bytes, packet.wire.bytes);
     }
 }
 
 /// As user space reads it from the map.
-impl From<[u64; 6]> for Pair {
+impl From<[u64; 6]> for VlanPairCounters {
     fn from(words: [u64; 6]) -> Self {
         let [candidates, enabled, packets, bytes, refreshes, failures] = words.map(AtomicU64::new);
         Self {
@@ -75,8 +75,8 @@ impl From<[u64; 6]> for Pair {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::PairKey;
+    use super::VlanPair;
 
     // SAFETY: `repr(C)`, integers alone, without padding.
-    unsafe impl aya::Pod for PairKey {}
+    unsafe impl aya::Pod for VlanPair {}
 }

@@ -67,7 +67,7 @@ impl Vlan {
     /// Its VID, unless it is one of the two without.
     #[inline(always)]
     pub fn vid(self) -> Option<Vid> {
-        (self.0 < Self::SERVICE.0).then(|| Vid::from_tci(self.0))
+        (self.0 < Self::SERVICE.0).then(|| Vid::new(self.0))
     }
 
     /// The word for what its frames have for a tag.

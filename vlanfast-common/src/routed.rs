@@ -7,7 +7,7 @@ use crate::{Frame, Headers, NeighborKey, Protocol, Vid};
 pub struct Network {
     /// Source and destination, as addresses on the packet's VLAN.
     pub sender: NeighborKey,
-    pub taker: NeighborKey,
+    pub receiver: NeighborKey,
     /// The number of the protocol above: no extension header's.
     pub protocol: u8,
     /// TTL or hop limit.
@@ -45,7 +45,7 @@ impl Network {
         let destination = [packet[16], packet[17], packet[18], packet[19]];
         (without_options && whole && !link_local).then(|| Self {
             sender: NeighborKey::ipv4(vid, source),
-            taker: NeighborKey::ipv4(vid, destination),
+            receiver: NeighborKey::ipv4(vid, destination),
             protocol: packet[9],
             hops: packet[8],
             identification: u16::from_be_bytes([packet[4], packet[5]]),
@@ -68,7 +68,7 @@ impl Network {
         let link_local = source[0] == 0xfe && source[1] & 0xc0 == 0x80;
         (!link_local).then_some(Self {
             sender: NeighborKey::ipv6(vid, source),
-            taker: NeighborKey::ipv6(vid, destination),
+            receiver: NeighborKey::ipv6(vid, destination),
             protocol: start[6],
             hops: start[7],
             identification: 0,
@@ -82,7 +82,7 @@ impl Network {
 #[inline(always)]
 pub fn ends(frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<(NeighborKey, NeighborKey)> {
     let network = Network::read(frame, headers, vid)?;
-    (network.hops > 1).then_some((network.sender, network.taker))
+    (network.hops > 1).then_some((network.sender, network.receiver))
 }
 
 /// Whether what goes out of a buffer fits the MTU of another device.

@@ -26,7 +26,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A taker may be missing from `ENDPOINTS`.
+    /// A receiver may be missing from `ENDPOINTS`.
     pub const ENDPOINTS: u32 = 1;
     /// An address may be missing from `NEIGHBORS`.
     pub const NEIGHBORS: u32 = 2;
@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<Settings>() == 64);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// 1: group frames with one known taker go to that alone.
+    /// 1: group frames with one known receiver go to that alone.
     pub steer: u16,
     /// 1: decide and count, and change no packet.
     pub dry_run: u16,
@@ -61,12 +61,12 @@ pub struct Policy {
     pub shortcut: u32,
     /// Every so many seconds a flow asks the router again; 0 is never.
     pub shortcut_refresh: u32,
-    /// 1: unicast for a taker in the trunk's own namespace goes to its device at once.
+    /// 1: unicast for a receiver in the trunk's own namespace goes to its device at once.
     pub deliver: u32,
 }
 
 impl Policy {
-    /// How unicast reaches its taker: the word on the command line and in `status`.
+    /// How unicast reaches its receiver: the word on the command line and in `status`.
     pub const fn deliver_name(&self) -> &'static str {
         match self.deliver {
             0 => "kernel",
@@ -83,7 +83,7 @@ pub enum Shed {
     Off = 0,
     /// Those of VLANs for which the host has no device.
     Vlan = 1,
-    /// And unicast for MACs that no taker of the VLAN has.
+    /// And unicast for MACs that no receiver of the VLAN has.
     Mac = 2,
 }
 

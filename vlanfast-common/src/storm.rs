@@ -2,7 +2,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-use crate::shared;
+use crate::atomic;
 
 /// One value of the array `BUCKETS`, whose key is the VID: what all CPUs have to agree on about a VLAN. 32 bytes.
 ///
@@ -32,7 +32,7 @@ pub struct Bucket {
     due: AtomicU64,
 }
 
-/// Until when a VLAN may have takers that the tables lack: somebody who is not there has sent a frame, and is heard
+/// Until when a VLAN may have receivers that the tables lack: somebody who is not there has sent a frame, and is heard
 /// of within moments.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -54,16 +54,16 @@ impl Bucket {
     /// Takes a token, of which there are `rate` a second, not 0; whether there was one.
     #[inline(always)]
     pub fn admit(&self, now: u64, rate: u32) -> bool {
-        let due = shared::load(&self.due);
+        let due = atomic::load(&self.due);
         if due > now {
             return false;
         }
         let interval = 1_000_000_000 / rate as u64;
         let full = now.saturating_sub(BURST);
         if due < full {
-            shared::store(&self.due, full + interval);
+            atomic::store(&self.due, full + interval);
         } else {
-            shared::add(&self.due, interval);
+            atomic::add(&self.due, interval);
         }
         true
     }
@@ -74,15 +74,15 @@ impl Buckets {
     #[inline(always)]
     pub fn welcome(&self, now: u64) {
         // Written once a second at the most, because all CPUs share it.
-        if shared::load(&self.newcomers.until) < now + PATIENCE - 1_000_000_000 {
-            shared::store(&self.newcomers.until, now + PATIENCE);
+        if atomic::load(&self.newcomers.until) < now + PATIENCE - 1_000_000_000 {
+            atomic::store(&self.newcomers.until, now + PATIENCE);
         }
     }
 
     /// The clock is read only where there has been one.
     #[inline(always)]
     pub fn has_newcomers(&self, now: impl FnOnce() -> u64) -> bool {
-        let until = shared::load(&self.newcomers.until);
+        let until = atomic::load(&self.newcomers.until);
         until != 0 && until > now()
     }
 }

@@ -36,7 +36,7 @@ impl Parent {
     pub const IPVLAN: u32 = 1 << 2;
     /// A macvlan or macvtap in mode passthru or source is on it, which takes frames whatever their
     /// destination.
-    pub const GREEDY: u32 = 1 << 3;
+    pub const CATCH_ALL: u32 = 1 << 3;
     /// A VLAN device inside a container has the VID: one on top of a macvlan of the trunk, or one of
     /// the trunk's own that was moved there.
     pub const NESTED: u32 = 1 << 4;
@@ -58,23 +58,23 @@ impl Parent {
     pub const UNSEEN: u32 = 1 << 11;
     /// A macvlan in mode source is on it, which takes frames by their sender.
     pub const SOURCE: u32 = 1 << 12;
-    /// Takers of it found no room in `ENDPOINTS`.
+    /// Receivers of it found no room in `ENDPOINTS`.
     pub const LEFT_OUT: u32 = 1 << 13;
-    /// Addresses of it found no room in `NEIGHBORS`, though their takers had not used up their share.
+    /// Addresses of it found no room in `NEIGHBORS`, though their receivers had not used up their share.
     pub const SHORT: u32 = 1 << 14;
 
-    /// There are takers that the tables can't have, of any frame.
+    /// There are receivers that the tables can't have, of any frame.
     pub const LISTENERS: u32 =
-        Self::PORT | Self::IPVLAN | Self::GREEDY | Self::NESTED | Self::FILTERS | Self::SOCKETS;
-    /// On the trunk itself: there are takers of tagged frames that the tables can't have. A guest's VLANs are
+        Self::PORT | Self::IPVLAN | Self::CATCH_ALL | Self::NESTED | Self::FILTERS | Self::SOCKETS;
+    /// On the trunk itself: there are receivers of tagged frames that the tables can't have. A guest's VLANs are
     /// its own.
     pub const TAGGED: u32 = Self::LISTENERS | Self::GUESTS | Self::UNSEEN | Self::SOURCE;
     /// Nothing is steered.
-    pub const ALONE: u32 = Self::LISTENERS | Self::PROMISCUOUS;
-    /// There may be takers that the tables don't have: nothing is shed.
-    pub const UNSHED: u32 = Self::ALONE | Self::UNSEEN | Self::SOURCE | Self::LEFT_OUT;
+    pub const NO_STEER: u32 = Self::LISTENERS | Self::PROMISCUOUS;
+    /// There may be receivers that the tables don't have: nothing is shed.
+    pub const UNSHED: u32 = Self::NO_STEER | Self::UNSEEN | Self::SOURCE | Self::LEFT_OUT;
     /// There may be addresses that the tables don't have: no storm limit.
-    pub const UNLIMITED: u32 = Self::ALONE | Self::GUESTS | Self::UNSEEN | Self::SHORT;
+    pub const UNLIMITED: u32 = Self::NO_STEER | Self::GUESTS | Self::UNSEEN | Self::SHORT;
 
     pub const fn has(&self, flags: u32) -> bool {
         self.flags & flags != 0
@@ -106,7 +106,7 @@ impl EndpointKey {
     }
 
     pub const fn vid(&self) -> Vid {
-        Vid::from_tci(self.vid)
+        Vid::new(self.vid)
     }
 
     pub const fn mac(&self) -> Mac {
@@ -140,7 +140,7 @@ impl Endpoint {
     /// Another device of the VLAN has the same MAC, or somebody on the wire; of the latter, the programs note it, too.
     pub const CONFLICT: u16 = 4;
     /// A macvlan without an address.
-    pub const SILENT: u16 = 8;
+    pub const NO_ADDRESS: u16 = 8;
     /// It is down, and takes nothing until it is up; another with its MAC that is up has its place.
     pub const DOWN: u16 = 16;
 
@@ -155,7 +155,7 @@ impl Endpoint {
     /// without an address stands by for him, as keepalived's on a backup does.
     #[inline(always)]
     pub const fn uses_its_mac(&self) -> bool {
-        !self.is_of_the_host() && !self.has(Self::SILENT | Self::DOWN)
+        !self.is_of_the_host() && !self.has(Self::NO_ADDRESS | Self::DOWN)
     }
 
     /// The host's own, or a macvlan that it has for itself. A virtual machine is another host.
@@ -206,7 +206,7 @@ impl NeighborKey {
         }
     }
 
-    /// The key of an address that a namespace with a taker has on another device: Linux answers for those
+    /// The key of an address that a namespace with a receiver has on another device: Linux answers for those
     /// too, on whichever VLAN it is asked.
     #[inline(always)]
     pub const fn anywhere(self) -> Self {
@@ -216,7 +216,7 @@ impl NeighborKey {
         }
     }
 
-    /// The key in `CLAIMS` of a MAC, where somebody on the wire has that of a taker.
+    /// The key in `CLAIMS` of a MAC, where somebody on the wire has that of a receiver.
     #[inline(always)]
     pub const fn of_mac(key: EndpointKey) -> Self {
         let [a, b, c, d, e, f] = key.mac;
@@ -228,19 +228,19 @@ impl NeighborKey {
     }
 
     /// Whose MAC it is, if it is one's.
-    pub const fn taker(&self) -> Option<EndpointKey> {
+    pub const fn receiver(&self) -> Option<EndpointKey> {
         let [a, b, c, d, e, f, ..] = self.address;
-        let taker = EndpointKey {
+        let receiver = EndpointKey {
             vid: self.vid,
             mac: [a, b, c, d, e, f],
         };
-        if self.version == 0 { Some(taker) } else { None }
+        if self.version == 0 { Some(receiver) } else { None }
     }
 
     /// The VLAN of an address that is on one; [`NeighborKey::ANYWHERE`] is none.
     #[inline(always)]
     pub const fn vid(&self) -> Vid {
-        Vid::from_tci(self.vid)
+        Vid::new(self.vid)
     }
 
     /// The key of who has a MAC on the address's VLAN.
@@ -272,21 +272,21 @@ impl Neighbor {
     pub const DOWN: u16 = 2;
     /// Another device of the VLAN has the same address, or the same MAC as its owner.
     pub const CONFLICT: u16 = 1;
-    /// Nobody has vouched for its taker yet: somebody on the wire may have the address.
+    /// Nobody has vouched for its receiver yet: somebody on the wire may have the address.
     pub const UNSURE: u16 = 4;
     /// Somebody on the wire has said that he has it.
     pub const FOREIGN: u16 = 8;
-    /// Docker has given it to its taker: whoever else claims it is wrong.
+    /// Docker has given it to its receiver: whoever else claims it is wrong.
     pub const ASSIGNED: u16 = 16;
 
-    /// Nothing is taken to its taker past the wire.
+    /// Nothing is taken to its receiver past the wire.
     pub const UNCERTAIN: u16 = Self::CONFLICT | Self::DOWN | Self::UNSURE | Self::FOREIGN;
 
     pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
-    /// Whether a flag says that its taker may not have it alone. What others say counts for nothing where Docker has
+    /// Whether a flag says that its receiver may not have it alone. What others say counts for nothing where Docker has
     /// given it to him.
     #[inline(always)]
     pub const fn is_doubted(&self, flags: u16) -> bool {
@@ -295,7 +295,7 @@ impl Neighbor {
     }
 }
 
-/// A value of the hash `CLAIMS`, whose key is an address that `NEIGHBORS` has, or the MAC of a taker: who on the wire
+/// A value of the hash `CLAIMS`, whose key is an address that `NEIGHBORS` has, or the MAC of a receiver: who on the wire
 /// says that he has it. 16 bytes. The programs write it, and the loader takes it out.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -307,12 +307,12 @@ pub struct Claim {
     pub reserved: u16,
 }
 
-/// A value of the hash `ROUTES`: the taker on another VLAN of the address that a [`NeighborKey`] names on the
+/// A value of the hash `ROUTES`: the receiver on another VLAN of the address that a [`NeighborKey`] names on the
 /// sender's. 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route {
-    /// The taker's, in the order of the wire.
+    /// The receiver's, in the order of the wire.
     pub mac: [u8; 6],
     /// The VLAN it is on; 0 for untagged traffic.
     pub vid: u16,

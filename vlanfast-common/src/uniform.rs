@@ -1,7 +1,7 @@
 //! Tables that answer every question alike: what property tests and fuzzers hand in.
 
 use crate::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
     Parent, Policy, Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
@@ -15,7 +15,7 @@ pub struct Uniform {
     pub neighbor: Option<Neighbor>,
     pub route: Option<Route>,
     pub flow: Flow,
-    pub pair: Pair,
+    pub pair: VlanPairCounters,
     pub claim: Option<Claim>,
     pub buckets: Buckets,
     pub now: u64,
@@ -88,7 +88,7 @@ impl Tables for Uniform {
 
     fn forget_flow(&self, _key: &FlowKey) {}
 
-    fn pair(&self, _key: PairKey) -> Option<&Pair> {
+    fn pair(&self, _key: VlanPair) -> Option<&VlanPairCounters> {
         Some(&self.pair)
     }
 

@@ -76,16 +76,16 @@ fn tables() -> impl Strategy<Value = Uniform> {
     let seldom = prop::bool::weighted(0.2);
     let conflict = prop_oneof![4 => Just(0), 1 => 0..32u16];
     let nsid = prop_oneof![Just(Endpoint::OWN_NAMESPACE), Just(3)];
-    let taker = (seldom, (0..8u16, nsid), any::<bool>(), conflict);
+    let receiver = (seldom, (0..8u16, nsid), any::<bool>(), conflict);
     let settings = (often(), prop_oneof![4 => Just(0), 1 => 0..16u32]);
-    (policy, parent, taker, settings).prop_map(
+    (policy, parent, receiver, settings).prop_map(
         |(
             (steer, storm_limit, group_limit, shed, deliver),
             (ifindex, flags),
-            taker,
+            receiver,
             (alive, incomplete),
         )| {
-            let (has_endpoint, (endpoint, nsid), has_neighbor, neighbor) = taker;
+            let (has_endpoint, (endpoint, nsid), has_neighbor, neighbor) = receiver;
             Uniform {
                 policy: Policy {
                     steer,
@@ -128,17 +128,17 @@ fn decide(bytes: &[u8], direction: Direction, tables: &Uniform) -> Verdict {
 
 proptest! {
     #[test]
-    fn what_is_steered_is_a_group_frame_for_a_known_taker(
+    fn what_is_steered_is_a_group_frame_for_a_known_receiver(
         bytes in group_frames(), tables in tables(),
     ) {
         let headers = parse(&Bytes::new(&bytes));
         if let Verdict::Steer { mac } = decide(&bytes, Direction::Rx, &tables) {
             prop_assert!(headers.cast != Cast::Unicast);
             prop_assert!(tables.policy.steer == 1 && tables.settings.heartbeat > tables.now);
-            prop_assert!(!tables.parent.has(Parent::ALONE) && tables.parent.ifindex != 0);
+            prop_assert!(!tables.parent.has(Parent::NO_STEER) && tables.parent.ifindex != 0);
             prop_assert!(tables.neighbor.is_some());
             let doubts = Neighbor::CONFLICT | Neighbor::DOWN | Neighbor::FOREIGN;
-            prop_assert!(tables.neighbor.is_none_or(|taker| !taker.is_doubted(doubts)));
+            prop_assert!(tables.neighbor.is_none_or(|receiver| !receiver.is_doubted(doubts)));
             prop_assert!(tables.endpoint.is_none(), "the sender is one of ours");
             prop_assert!(!mac.is_group() || tables.neighbor.is_none());
         }
@@ -177,19 +177,19 @@ proptest! {
     }
 
     #[test]
-    fn what_is_delivered_has_one_taker_that_is_here(
+    fn what_is_delivered_has_one_receiver_that_is_here(
         bytes in group_frames(), tables in tables(),
     ) {
         let bytes = for_one(bytes);
         let Verdict::Deliver { ifindex } = decide(&bytes, Direction::Rx, &tables) else {
             return Ok(());
         };
-        let taker = tables.endpoint.unwrap();
+        let receiver = tables.endpoint.unwrap();
         prop_assert!(tables.policy.deliver == 1 && tables.settings.heartbeat > tables.now);
         prop_assert!(tables.settings.incomplete & Settings::ENDPOINTS == 0);
-        prop_assert!(taker.ifindex == ifindex && taker.nsid == Endpoint::OWN_NAMESPACE);
-        prop_assert!(!taker.has(Endpoint::HOST) && !taker.has(Endpoint::CONFLICT));
-        prop_assert!(tables.parent.has(Parent::UP) && !tables.parent.has(Parent::ALONE));
+        prop_assert!(receiver.ifindex == ifindex && receiver.nsid == Endpoint::OWN_NAMESPACE);
+        prop_assert!(!receiver.has(Endpoint::HOST) && !receiver.has(Endpoint::CONFLICT));
+        prop_assert!(tables.parent.has(Parent::UP) && !tables.parent.has(Parent::NO_STEER));
     }
 
     #[test]
@@ -198,7 +198,7 @@ proptest! {
     }
 }
 
-/// The same frame to one taker.
+/// The same frame to one receiver.
 fn for_one(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes[0] &= !1;
     bytes
@@ -291,17 +291,17 @@ fn verdicts_and_headers_survive_as_numbers() {
     let reasons = Reason::ALL.map(Verdict::Drop);
     for verdict in [
         Verdict::Pass,
-        Verdict::Disputed,
-        Verdict::Again,
+        Verdict::Conflict,
+        Verdict::Hairpin,
         Verdict::Steer { mac },
         Verdict::Reflect { mac },
-        Verdict::Copy { mac },
+        Verdict::CloneToLocal { mac },
         Verdict::Shortcut {
-            vid: Vid::from_tci(4094),
+            vid: Vid::new(4094),
             mac,
         },
-        Verdict::Both {
-            vid: Vid::from_tci(1),
+        Verdict::ShortcutAndProbe {
+            vid: Vid::new(1),
             mac,
         },
         Verdict::Deliver { ifindex: u32::MAX },

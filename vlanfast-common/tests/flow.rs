@@ -8,7 +8,7 @@ use vlanfast_common::{
 };
 
 const SECOND: u64 = 1_000_000_000;
-const TAKER: Route = Route {
+const RECEIVER: Route = Route {
     mac: [2, 0, 0, 0, 0, 7],
     vid: 20,
 };
@@ -43,12 +43,12 @@ fn packet(protocol: u8, identification: u16, hops: u8, word: u32, length: u16) -
     let macs = [2, 0, 0, 0, 9, 9, 2, 0, 0, 0, 0, 1];
     let bytes = [&macs[..], &[8, 0], &ip, &transport, &payload].concat();
     let frame = Bytes::new(&bytes);
-    Packet::read(&frame, &parse(&frame), Vid::from_tci(10)).expect("a packet to learn from")
+    Packet::read(&frame, &parse(&frame), Vid::new(10)).expect("a packet to learn from")
 }
 
-/// A packet leaves whose taker has everything before it.
-fn leaves(flow: &Flow, packet: &Packet, taker: Route, times: (u64, u64)) -> Step {
-    flow.leave(packet, taker, || Some(packet.start), times)
+/// A packet leaves whose receiver has everything before it.
+fn leaves(flow: &Flow, packet: &Packet, receiver: Route, times: (u64, u64)) -> Step {
+    flow.leave(packet, receiver, || Some(packet.start), times)
 }
 
 /// A flow by the shortcut, that the router has answered for at one second.
@@ -56,14 +56,14 @@ fn moved(refresh: u64) -> Flow {
     let flow = Flow::default();
     let first = tcp(1, 64, 100, 10);
     assert_eq!(
-        leaves(&flow, &first, TAKER, (SECOND, refresh)),
+        leaves(&flow, &first, RECEIVER, (SECOND, refresh)),
         Step::Candidate
     );
     let answer = tcp(1, 63, 100, 10);
-    assert_eq!(flow.arrive(&answer, TAKER, SECOND), Arrival::Enables);
+    assert_eq!(flow.arrive(&answer, RECEIVER, SECOND), Arrival::Enables);
     let next = tcp(2, 64, 110, 10);
     assert_eq!(
-        leaves(&flow, &next, TAKER, (SECOND, refresh)),
+        leaves(&flow, &next, RECEIVER, (SECOND, refresh)),
         Step::Shortcut
     );
     flow
@@ -80,7 +80,7 @@ fn a_packet_is_read_as_the_wire_has_it() {
     assert_eq!((packet.key.protocol, packet.key.version), (6, 4));
     assert_eq!(packet.key.source().to_string(), "10.0.10.2");
     assert_eq!(packet.key.destination().to_string(), "10.0.20.2");
-    assert!(packet.is_tcp() && !packet.turns());
+    assert!(packet.is_tcp() && !packet.is_syn_fin_rst());
     assert_eq!(udp(7, 64, 0x0102_0304).start, 0x0102_0304);
 }
 
@@ -89,28 +89,28 @@ fn a_question_waits_so_long_and_no_longer() {
     let ask = || {
         let flow = Flow::default();
         let first = udp(1, 64, 9);
-        assert_eq!(leaves(&flow, &first, TAKER, (SECOND, 0)), Step::Candidate);
+        assert_eq!(leaves(&flow, &first, RECEIVER, (SECOND, 0)), Step::Candidate);
         flow
     };
     let answer = udp(1, 63, 9);
     let last = SECOND + CANDIDATE - 1;
-    assert_eq!(ask().arrive(&answer, TAKER, last), Arrival::Enables);
+    assert_eq!(ask().arrive(&answer, RECEIVER, last), Arrival::Enables);
     let late = SECOND + CANDIDATE;
-    assert_eq!(ask().arrive(&answer, TAKER, late), Arrival::Ordinary);
+    assert_eq!(ask().arrive(&answer, RECEIVER, late), Arrival::Ordinary);
     // Who sends on asks anew before.
     let flow = ask();
     let soon = SECOND + ANSWER - 1;
     assert_eq!(
-        leaves(&flow, &udp(2, 64, 9), TAKER, (soon, 0)),
+        leaves(&flow, &udp(2, 64, 9), RECEIVER, (soon, 0)),
         Step::Router
     );
     let then = SECOND + ANSWER;
     assert_eq!(
-        leaves(&flow, &udp(3, 64, 9), TAKER, (then, 0)),
+        leaves(&flow, &udp(3, 64, 9), RECEIVER, (then, 0)),
         Step::Candidate
     );
-    assert_eq!(flow.arrive(&answer, TAKER, then), Arrival::Ordinary);
-    assert_eq!(flow.arrive(&udp(3, 63, 9), TAKER, then), Arrival::Enables);
+    assert_eq!(flow.arrive(&answer, RECEIVER, then), Arrival::Ordinary);
+    assert_eq!(flow.arrive(&udp(3, 63, 9), RECEIVER, then), Arrival::Enables);
 }
 
 #[test]
@@ -120,9 +120,9 @@ fn a_flow_that_rests_too_long_is_forgotten() {
     let last = SECOND + IDLE - 1;
     assert_eq!(flow.state(last), Some(FlowState::Shortcut));
     assert_eq!(flow.state(last + 1), None);
-    assert_eq!(leaves(&flow, &segment, TAKER, (last, 0)), Step::Shortcut);
+    assert_eq!(leaves(&flow, &segment, RECEIVER, (last, 0)), Step::Shortcut);
     let later = last + IDLE;
-    assert_eq!(leaves(&flow, &segment, TAKER, (later, 0)), Step::Candidate);
+    assert_eq!(leaves(&flow, &segment, RECEIVER, (later, 0)), Step::Candidate);
     assert_eq!(flow.state(later), Some(FlowState::Candidate));
 }
 
@@ -131,16 +131,16 @@ fn the_router_is_asked_again_when_it_is_time_and_once() {
     let refresh = 30 * SECOND;
     let flow = moved(refresh);
     let at = |seconds: u64| seconds * SECOND;
-    let leave = |id, start, now| leaves(&flow, &tcp(id, 64, start, 10), TAKER, (now, refresh));
+    let leave = |id, start, now| leaves(&flow, &tcp(id, 64, start, 10), RECEIVER, (now, refresh));
     assert_eq!(leave(3, 120, at(30)), Step::Shortcut);
-    assert_eq!(leave(4, 130, at(31)), Step::Both);
+    assert_eq!(leave(4, 130, at(31)), Step::ShortcutAndProbe);
     assert_eq!(leave(5, 140, at(31)), Step::Shortcut);
-    let back = |id, start, length| flow.arrive(&tcp(id, 63, start, length), TAKER, at(31));
+    let back = |id, start, length| flow.arrive(&tcp(id, 63, start, length), RECEIVER, at(31));
     assert_eq!(back(5, 140, 10), Arrival::Ordinary, "it did not go there");
     assert_eq!(back(4, 125, 10), Arrival::Ordinary, "more than was asked");
     assert_eq!(back(4, 130, 10), Arrival::Returned);
     assert_eq!(leave(6, 150, at(60)), Step::Shortcut);
-    assert_eq!(leave(7, 160, at(61)), Step::Both);
+    assert_eq!(leave(7, 160, at(61)), Step::ShortcutAndProbe);
     // And this time nobody answers.
     assert_eq!(leave(8, 170, at(62) - 1), Step::Shortcut);
     assert_eq!(leave(9, 180, at(62)), Step::Failed);
@@ -151,24 +151,24 @@ fn a_bare_acknowledgement_is_no_part_of_the_data_behind_it() {
     let flow = moved(SECOND);
     let now = 2 * SECOND;
     let data = tcp(4, 64, 130, 10);
-    assert_eq!(leaves(&flow, &data, TAKER, (now, SECOND)), Step::Both);
+    assert_eq!(leaves(&flow, &data, RECEIVER, (now, SECOND)), Step::ShortcutAndProbe);
     // It was with the router before; of IPv6, by the same identification.
     for id in [3, 4] {
         let bare = tcp(id, 63, 130, 0);
-        assert_eq!(flow.arrive(&bare, TAKER, now), Arrival::Ordinary);
+        assert_eq!(flow.arrive(&bare, RECEIVER, now), Arrival::Ordinary);
     }
     let back = tcp(4, 63, 130, 10);
-    assert_eq!(flow.arrive(&back, TAKER, now), Arrival::Returned);
+    assert_eq!(flow.arrive(&back, RECEIVER, now), Arrival::Returned);
 }
 
 #[test]
-fn tcp_moves_when_its_taker_has_everything() {
+fn tcp_moves_when_its_receiver_has_everything() {
     let flow = Flow::default();
     let times = (SECOND, 0);
-    leaves(&flow, &tcp(1, 64, 100, 10), TAKER, times);
+    leaves(&flow, &tcp(1, 64, 100, 10), RECEIVER, times);
     assert_eq!(flow.acknowledged(), Some(0));
     let answer = tcp(1, 63, 100, 10);
-    assert_eq!(flow.arrive(&answer, TAKER, SECOND), Arrival::Enables);
+    assert_eq!(flow.arrive(&answer, RECEIVER, SECOND), Arrival::Enables);
     let next = tcp(2, 64, 110, 10);
     for (acknowledged, step) in [
         (None, Step::Router),
@@ -176,13 +176,13 @@ fn tcp_moves_when_its_taker_has_everything() {
         (Some(110), Step::Shortcut),
         (None, Step::Shortcut),
     ] {
-        assert_eq!(flow.leave(&next, TAKER, || acknowledged, times), step);
+        assert_eq!(flow.leave(&next, RECEIVER, || acknowledged, times), step);
     }
 }
 
 #[test]
-fn another_router_or_taker_is_another_flow() {
-    let other = Route { vid: 30, ..TAKER };
+fn another_router_or_receiver_is_another_flow() {
+    let other = Route { vid: 30, ..RECEIVER };
     let segment = tcp(3, 64, 120, 10);
     let flow = moved(0);
     assert_eq!(leaves(&flow, &segment, other, (SECOND, 0)), Step::Candidate);
@@ -190,11 +190,11 @@ fn another_router_or_taker_is_another_flow() {
     elsewhere.destination = Mac([2, 0, 0, 0, 9, 8]);
     let flow = moved(0);
     assert_eq!(
-        leaves(&flow, &elsewhere, TAKER, (SECOND, 0)),
+        leaves(&flow, &elsewhere, RECEIVER, (SECOND, 0)),
         Step::Candidate
     );
     let flow = Flow::default();
-    leaves(&flow, &udp(1, 64, 9), TAKER, (SECOND, 0));
+    leaves(&flow, &udp(1, 64, 9), RECEIVER, (SECOND, 0));
     let arrival = flow.arrive(&udp(1, 63, 9), other, SECOND);
     assert_eq!(arrival, Arrival::Ordinary);
 }
@@ -245,20 +245,20 @@ proptest! {
                     let segment = tcp(id, 64, next, length);
                     next = next.wrapping_add(length.into());
                     let has = Some(arrived);
-                    let step = flow.leave(&segment, TAKER, || has, (now, refresh * SECOND));
-                    if matches!(step, Step::Shortcut | Step::Both) {
+                    let step = flow.leave(&segment, RECEIVER, || has, (now, refresh * SECOND));
+                    if matches!(step, Step::Shortcut | Step::ShortcutAndProbe) {
                         let is_ahead = |sent: &Sent| !sent.copied && sent.segment.end != sent.segment.start;
                         prop_assert!(!with_router.iter().any(is_ahead), "{step:?} with {with_router:?}");
                         arrived = segment.end;
                     }
                     match step {
-                        Step::Both => question = Some((id, now)),
+                        Step::ShortcutAndProbe => question = Some((id, now)),
                         Step::Candidate => question = None,
                         Step::Failed => (flow, question) = (Flow::default(), None),
-                        Step::Router | Step::Shortcut | Step::Question => {}
+                        Step::Router | Step::Shortcut | Step::Probe => {}
                     }
                     if step != Step::Shortcut {
-                        with_router.push_back(Sent { segment, copied: step == Step::Both });
+                        with_router.push_back(Sent { segment, copied: step == Step::ShortcutAndProbe });
                     }
                 }
                 Event::Router { loses } => {
@@ -267,7 +267,7 @@ proptest! {
                         continue;
                     }
                     segment.hops -= 1;
-                    let arrival = flow.arrive(&segment, TAKER, now);
+                    let arrival = flow.arrive(&segment, RECEIVER, now);
                     if copied {
                         // After its time it comes twice, which does TCP no harm.
                         let is_in_time = question.is_some_and(|(asked, at)| {
@@ -301,8 +301,8 @@ proptest! {
             _ => asked,
         };
         let flow = Flow::default();
-        leaves(&flow, &udp(asked.0, 64, asked.1), TAKER, (SECOND, 0));
-        let arrival = flow.arrive(&udp(came.0, hops, came.1), TAKER, SECOND);
+        leaves(&flow, &udp(asked.0, 64, asked.1), RECEIVER, (SECOND, 0));
+        let arrival = flow.arrive(&udp(came.0, hops, came.1), RECEIVER, SECOND);
         let is_it = asked == came && hops == 63;
         prop_assert_eq!(arrival == Arrival::Enables, is_it);
     }

@@ -19,7 +19,7 @@ fn parsed(bytes: &[u8]) -> Headers {
 }
 
 fn vid(number: u16) -> Vlan {
-    Vlan::id(Vid::from_tci(number))
+    Vlan::id(Vid::new(number))
 }
 
 #[test]

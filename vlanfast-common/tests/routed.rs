@@ -132,7 +132,7 @@ proptest! {
         let mut whole = framed(kind, &before);
         let frame = Bytes::new(&whole);
         let headers = parse(&frame);
-        prop_assert!(ends(&frame, &headers, Vid::from_tci(10)).is_some());
+        prop_assert!(ends(&frame, &headers, Vid::new(10)).is_some());
         let hop = Hop::of(&headers).unwrap();
         let at = headers.network + hop.offset();
         let word = hop.take(whole[at..at + 4].try_into().unwrap());
@@ -149,14 +149,14 @@ proptest! {
             let whole = framed(kind, &bytes);
             let frame = Bytes::new(&whole);
             let headers = parse(&frame);
-            if let Some((sender, taker)) = ends(&frame, &headers, Vid::from_tci(10)) {
+            if let Some((sender, receiver)) = ends(&frame, &headers, Vid::new(10)) {
                 // The addresses are in the packet, and the hop leaves one more.
                 let hop = Hop::of(&headers).unwrap();
                 let at = headers.network + hop.offset();
                 let word: [u8; 4] = whole[at..at + 4].try_into().unwrap();
                 hop.take(word);
-                let length = match taker.version { 4 => 4, _ => 16 };
-                let both = [&sender.address[..length], &taker.address[..length]].concat();
+                let length = match receiver.version { 4 => 4, _ => 16 };
+                let both = [&sender.address[..length], &receiver.address[..length]].concat();
                 prop_assert!(bytes.windows(2 * length).any(|part| part == both));
             }
         }

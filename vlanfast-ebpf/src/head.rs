@@ -3,15 +3,15 @@
 use core::{hint::assert_unchecked, mem::MaybeUninit};
 
 use aya_ebpf::cty::{c_long, c_void};
-use vlanfast_common::{Frame, HEAD, Headers, Message, Segments, Tag, Vid};
+use vlanfast_common::{Frame, LINEAR_LEN, Headers, Message, Segments, Tag, Vid};
 
 /// A frame whose first `LENGTH` bytes were checked at once, and are read without another check.
-pub struct Head<'a, F, const LENGTH: usize = HEAD> {
+pub struct LinearFrame<'a, F, const LENGTH: usize = LINEAR_LEN> {
     frame: &'a F,
     start: usize,
 }
 
-impl<'a, F, const LENGTH: usize> Head<'a, F, LENGTH> {
+impl<'a, F, const LENGTH: usize> LinearFrame<'a, F, LENGTH> {
     /// Nearly every frame has one: none is shorter on a wire, and drivers leave the headers in one piece, which is
     /// what `start` and `end` have to be of this frame.
     #[inline(always)]
@@ -20,7 +20,7 @@ impl<'a, F, const LENGTH: usize> Head<'a, F, LENGTH> {
     }
 }
 
-impl<F: Frame, const LENGTH: usize> Frame for Head<'_, F, LENGTH> {
+impl<F: Frame, const LENGTH: usize> Frame for LinearFrame<'_, F, LENGTH> {
     type Whole = F;
 
     #[inline(always)]
@@ -64,9 +64,9 @@ impl<F: Frame, const LENGTH: usize> Frame for Head<'_, F, LENGTH> {
 
 /// The same of a frame that is one packet, also for what is behind layer 2, where its place is a constant. At other
 /// offsets the verifier would not follow its reads.
-pub struct Start<'a, F, const LENGTH: usize>(pub Head<'a, F, LENGTH>);
+pub struct LinearHeaders<'a, F, const LENGTH: usize>(pub LinearFrame<'a, F, LENGTH>);
 
-impl<F: Frame, const LENGTH: usize> Frame for Start<'_, F, LENGTH> {
+impl<F: Frame, const LENGTH: usize> Frame for LinearHeaders<'_, F, LENGTH> {
     type Whole = Self;
 
     #[inline(always)]

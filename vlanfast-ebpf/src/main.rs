@@ -18,10 +18,10 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use head::Head;
+use head::LinearFrame;
 use tables::Maps;
 use vlanfast_common::{
-    Direction, Frame, HEAD, Headers, Packet, Protocol, Tables, Verdict, decide, decides, is_plain,
+    Direction, Frame, LINEAR_LEN, Headers, Packet, Protocol, Tables, Verdict, decide, decides, is_plain,
     learn, learnable, parse, shed, shortcut, wire,
 };
 
@@ -279,7 +279,7 @@ fn learn_packet(packet: &Packet, direction: Direction) -> u64 {
 #[inline(always)]
 fn pull_head(ctx: &TcContext) {
     if tc::SkbFrame::new(ctx).head().is_none() {
-        let _ = ctx.pull_data(HEAD as u32);
+        let _ = ctx.pull_data(LINEAR_LEN as u32);
     }
 }
 
@@ -316,7 +316,7 @@ fn report_skb(skb: *mut __sk_buff, verdict: u64, direction: Direction) {
 
 /// Twice in the object, so that the common case is one check and no helper.
 #[inline(always)]
-fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
+fn headers<F: Frame>(frame: &F, head: Option<LinearFrame<'_, F>>) -> Headers {
     match head {
         Some(head) => parse(&head),
         None => parse(frame),
@@ -324,7 +324,7 @@ fn headers<F: Frame>(frame: &F, head: Option<Head<'_, F>>) -> Headers {
 }
 
 #[inline(always)]
-fn shed_head<F: Frame>(head: Option<Head<'_, F>>) -> Option<(Headers, Verdict)> {
+fn shed_head<F: Frame>(head: Option<LinearFrame<'_, F>>) -> Option<(Headers, Verdict)> {
     let head = head?;
     let headers = parse(&head);
     let reason = shed(&head, &headers, Direction::Rx, &Maps::TC)?;
@@ -333,7 +333,7 @@ fn shed_head<F: Frame>(head: Option<Head<'_, F>>) -> Option<(Headers, Verdict)> 
 
 #[inline(always)]
 fn decide_head<F: Frame>(
-    head: Option<Head<'_, F>>,
+    head: Option<LinearFrame<'_, F>>,
     headers: u64,
     direction: Direction,
     maps: &Maps,
@@ -349,7 +349,7 @@ fn decide_head<F: Frame>(
 /// The verdict by the router's word.
 #[inline(always)]
 fn learn_head<F: Frame>(
-    head: Option<Head<'_, F>>,
+    head: Option<LinearFrame<'_, F>>,
     headers: u64,
     direction: Direction,
     maps: &Maps,

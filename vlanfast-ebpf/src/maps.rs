@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use vlanfast_common::{
-    Buckets, Claim, Counters, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair,
-    PairKey, Parent, Route, Settings, Status, Vlan, Way,
+    Buckets, Claim, Counters, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters,
+    VlanPair, Parent, Route, Settings, Status, Vlan, RouteCacheEntry,
 };
 
 #[map]
@@ -48,22 +48,22 @@ pub static CLAIMS: LruHashMap<NeighborKey, Claim> = LruHashMap::with_max_entries
 pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
 
 #[map]
-pub static PAIRS: HashMap<PairKey, Pair> = HashMap::with_max_entries(4_096, 0);
+pub static PAIRS: HashMap<VlanPair, VlanPairCounters> = HashMap::with_max_entries(4_096, 0);
 
 /// What new entries are made of: all zero.
 #[map]
 pub static NEW_FLOW: Array<Flow> = Array::with_max_entries(1, 0);
 
 #[map]
-pub static NEW_PAIR: Array<Pair> = Array::with_max_entries(1, 0);
+pub static NEW_PAIR: Array<VlanPairCounters> = Array::with_max_entries(1, 0);
 
 /// For [`report::unknown`](crate::report::unknown).
 #[map]
 pub static UNKNOWN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// What was found for packets that leave by VLAN devices, by [`Way::slot`].
+/// What was found for packets that leave by VLAN devices, by [`RouteCacheEntry::slot`].
 #[map]
-pub static WAYS: PerCpuArray<Way> = PerCpuArray::with_max_entries(Way::SLOTS, 0);
+pub static SHORTCUT_CACHE: PerCpuArray<RouteCacheEntry> = PerCpuArray::with_max_entries(RouteCacheEntry::SLOTS, 0);
 
 /// By VID.
 #[map]

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use vlanfast_common::{Direction, Frame, Headers, meet, meets};
 
-use crate::{head::Head, pull_head, tables::Maps, tc::SkbFrame, xdp::XdpFrame};
+use crate::{head::LinearFrame, pull_head, tables::Maps, tc::SkbFrame, xdp::XdpFrame};
 
 #[inline(always)]
 pub fn xdp(ctx: &XdpContext, frame: &XdpFrame<'_>, headers: u64) {
@@ -43,7 +43,7 @@ fn meet_skb(skb: *mut __sk_buff, headers: u64) {
 }
 
 #[inline(always)]
-fn head<F: Frame>(head: Option<Head<'_, F>>, headers: u64, maps: &Maps) {
+fn head<F: Frame>(head: Option<LinearFrame<'_, F>>, headers: u64, maps: &Maps) {
     if let Some(head) = head {
         meet(&head, &Headers::from_bits(headers), Direction::Rx, maps);
     }

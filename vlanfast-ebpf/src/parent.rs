@@ -6,14 +6,14 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use vlanfast_common::{
-    Direction, Frame, Headers, Hop, Protocol, Verdict, Vid, Vlan, Way, heartbeat, parse,
+    Direction, Frame, Headers, Hop, Protocol, Verdict, Vid, Vlan, RouteCacheEntry, heartbeat, parse,
     shortcut_of,
 };
 
 use crate::{
     count, finish,
-    head::Start,
-    maps::{DEVICES, WAYS},
+    head::LinearHeaders,
+    maps::{DEVICES, SHORTCUT_CACHE},
     pull_head,
     tables::Maps,
     tc::{Routed, SkbFrame, redirect},
@@ -36,10 +36,10 @@ pub fn parent(ctx: &TcContext) -> i32 {
     };
     let taken = match start.read(12).map(u16::from_be_bytes) {
         Some(number) if number == Protocol::IPV4.number() => {
-            usual::<{ Way::IPV4 }, LENGTH_4, 12>(ctx, &start, Hop::Ipv4)
+            usual::<{ RouteCacheEntry::IPV4 }, LENGTH_4, 12>(ctx, &start, Hop::Ipv4)
         }
         Some(number) if number == Protocol::IPV6.number() => match frame.start::<LENGTH_6>() {
-            Some(start) => usual::<{ Way::IPV6 }, LENGTH_6, 8>(ctx, &start, Hop::Ipv6),
+            Some(start) => usual::<{ RouteCacheEntry::IPV6 }, LENGTH_6, 8>(ctx, &start, Hop::Ipv6),
             None => return unusual(ctx.skb.skb),
         },
         _ => None,
@@ -52,12 +52,12 @@ pub fn parent(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn usual<const ENDS: usize, const LENGTH: usize, const N: usize>(
     ctx: &TcContext,
-    start: &Start<'_, SkbFrame<'_>, LENGTH>,
+    start: &LinearHeaders<'_, SkbFrame<'_>, LENGTH>,
     hop: Hop,
 ) -> Option<i32> {
-    let slot = Way::slot::<ENDS>(start)?;
+    let slot = RouteCacheEntry::slot::<ENDS>(start)?;
     let heartbeat = heartbeat(&Maps::TC)?;
-    let way = WAYS.get_ptr_mut(slot)?;
+    let way = SHORTCUT_CACHE.get_ptr_mut(slot)?;
     // SAFETY: the value belongs to this CPU, which runs our programs one after the other; nobody else has a
     // reference.
     let is_known = unsafe { &*way }.is_of::<ENDS>(start, ifindex(ctx), heartbeat);
@@ -88,7 +88,7 @@ fn find<const ENDS: usize, const LENGTH: usize>(
     let ctx = TcContext::new(skb);
     let frame = SkbFrame::new(&ctx);
     let (Some(start), Some(vid), Some(way)) =
-        (frame.start::<LENGTH>(), vid(&ctx), WAYS.get_ptr_mut(slot))
+        (frame.start::<LENGTH>(), vid(&ctx), SHORTCUT_CACHE.get_ptr_mut(slot))
     else {
         return false;
     };
@@ -131,5 +131,5 @@ fn ifindex(ctx: &TcContext) -> u32 {
 fn vid(ctx: &TcContext) -> Option<Vid> {
     // SAFETY: a value is 4 bytes, which the kernel copies as one.
     let vid = unsafe { DEVICES.get(ifindex(ctx)) }?;
-    Some(Vid::from_tci(*vid as u16))
+    Some(Vid::new(*vid as u16))
 }

@@ -6,8 +6,8 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
 };
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, Pair,
-    PairKey, Parent, Pulse, Route, Settings, Shed, Shortcut, Tables, Vid, note_double,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, VlanPairCounters,
+    VlanPair, Parent, HeartbeatCache, Route, Settings, Shed, Shortcut, Tables, Vid, note_double,
 };
 
 use crate::maps::{
@@ -46,7 +46,7 @@ static SHORTCUT_REFRESH: Global<u32> = Global::new(0);
 static DELIVER: Global<u32> = Global::new(0);
 
 /// Of these programs alone, as the tables are.
-static PULSE: Pulse = Pulse::new();
+static PULSE: HeartbeatCache = HeartbeatCache::new();
 
 /// Whether decisions are counted and not carried out.
 #[inline(always)]
@@ -163,7 +163,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn pair(&self, key: PairKey) -> Option<&Pair> {
+    fn pair(&self, key: VlanPair) -> Option<&VlanPairCounters> {
         // SAFETY: as above; there are entries for every pair that is seen, and none goes.
         let pair = unsafe { PAIRS.get(key) };
         if pair.is_some() {
@@ -194,8 +194,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn note_double(&self, taker: EndpointKey) {
-        double(taker.vid, taker.mac().to_bits());
+    fn note_double(&self, receiver: EndpointKey) {
+        double(receiver.vid, receiver.mac().to_bits());
     }
 
     #[inline(always)]
@@ -226,12 +226,12 @@ impl Tables for Maps {
         // The verifier makes a load of it.
         // SAFETY: no arguments.
         let tick = unsafe { bpf_jiffies64() };
-        PULSE.is_felt(heartbeat, tick, || self.now())
+        PULSE.is_fresh(heartbeat, tick, || self.now())
     }
 }
 
 #[inline(never)]
 fn double(vid: u16, mac: u64) {
-    let taker = EndpointKey::new(Vid::from_tci(vid), Mac::from_bits(mac));
-    note_double(taker, &Maps::TC);
+    let receiver = EndpointKey::new(Vid::new(vid), Mac::from_bits(mac));
+    note_double(receiver, &Maps::TC);
 }

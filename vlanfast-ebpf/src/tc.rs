@@ -13,7 +13,7 @@ use vlanfast_common::{
 
 use crate::{
     Hook,
-    head::{self, Head, Start},
+    head::{self, LinearFrame, LinearHeaders},
     tables::Maps,
 };
 
@@ -48,15 +48,15 @@ impl<'a> SkbFrame<'a> {
 
     /// What is in the skb's linear part.
     #[inline(always)]
-    pub fn head(&self) -> Option<Head<'_, Self>> {
-        Head::of(self, self.ctx.data(), self.ctx.data_end())
+    pub fn head(&self) -> Option<LinearFrame<'_, Self>> {
+        LinearFrame::of(self, self.ctx.data(), self.ctx.data_end())
     }
 
     /// The same up to behind a header; `None` of a buffer of several packets.
     #[inline(always)]
-    pub fn start<const LENGTH: usize>(&self) -> Option<Start<'_, Self, LENGTH>> {
-        let head = Head::of(self, self.ctx.data(), self.ctx.data_end())?;
-        self.segments().is_none().then_some(Start(head))
+    pub fn start<const LENGTH: usize>(&self) -> Option<LinearHeaders<'_, Self, LENGTH>> {
+        let head = LinearFrame::of(self, self.ctx.data(), self.ctx.data_end())?;
+        self.segments().is_none().then_some(LinearHeaders(head))
     }
 }
 
@@ -125,7 +125,7 @@ extern "C" fn repeated_skb(skb: *mut __sk_buff, headers: u64) -> u64 {
 fn message_skb(skb: *mut __sk_buff, headers: u64, vid: u16, message: &mut Message) {
     let ctx = TcContext::new(skb);
     let frame = SkbFrame::new(&ctx);
-    message.read(&frame, &Headers::from_bits(headers), Vid::from_tci(vid));
+    message.read(&frame, &Headers::from_bits(headers), Vid::new(vid));
 }
 
 impl Hook for TcContext {
@@ -136,9 +136,9 @@ impl Hook for TcContext {
     #[inline(always)]
     fn act(&self, frame: &impl Frame, headers: &Headers, verdict: Verdict) -> i32 {
         match verdict {
-            Verdict::Pass | Verdict::Disputed | Verdict::Again => TC_ACT_UNSPEC,
+            Verdict::Pass | Verdict::Conflict | Verdict::Hairpin => TC_ACT_UNSPEC,
             Verdict::Steer { mac } => {
-                // One that can't be written stays a broadcast, and reaches its taker as such.
+                // One that can't be written stays a broadcast, and reaches its receiver as such.
                 if self.store(0, &mac.0, 0).is_ok() {
                     // What it would be if it had come with that MAC.
                     let _ = self.change_type(PACKET_HOST);
@@ -149,8 +149,8 @@ impl Hook for TcContext {
             Verdict::Shortcut { vid, mac } => {
                 shortcut(self, frame, headers, Maps::TC.parent(vid), mac)
             }
-            Verdict::Both { vid, mac } => both(self, frame, headers, Maps::TC.parent(vid), mac),
-            Verdict::Copy { mac } => copy(self, device(headers), mac),
+            Verdict::ShortcutAndProbe { vid, mac } => both(self, frame, headers, Maps::TC.parent(vid), mac),
+            Verdict::CloneToLocal { mac } => copy(self, device(headers), mac),
             Verdict::Deliver { ifindex } => deliver(self, ifindex),
             Verdict::Drop(_) => TC_ACT_SHOT,
         }
@@ -347,7 +347,7 @@ fn both(ctx: &TcContext, frame: &impl Frame, headers: &Headers, to: Parent, mac:
     }
 }
 
-/// Takes the tag off, and has the kernel receive the frame at the device of its taker. One that can't be
+/// Takes the tag off, and has the kernel receive the frame at the device of its receiver. One that can't be
 /// taken off leads there by the kernel's own path.
 #[inline(always)]
 fn deliver(ctx: &TcContext, device: u32) -> i32 {

@@ -9,7 +9,7 @@ use vlanfast_common::{Frame, Headers, Mac, Message, Segments, Tag, Verdict, Vid}
 
 use crate::{
     Hook,
-    head::{self, Head},
+    head::{self, LinearFrame},
 };
 
 pub struct XdpFrame<'a> {
@@ -30,8 +30,8 @@ impl<'a> XdpFrame<'a> {
 
     /// What is checked at once.
     #[inline(always)]
-    pub fn head(&self) -> Option<Head<'_, Self>> {
-        Head::of(self, self.data, self.end)
+    pub fn head(&self) -> Option<LinearFrame<'_, Self>> {
+        LinearFrame::of(self, self.data, self.end)
     }
 }
 
@@ -82,7 +82,7 @@ impl Frame for XdpFrame<'_> {
 fn message_xdp(ctx: *mut xdp_md, headers: u64, vid: u16, message: &mut Message) {
     let ctx = XdpContext::new(ctx);
     let frame = XdpFrame::new(&ctx);
-    message.read(&frame, &Headers::from_bits(headers), Vid::from_tci(vid));
+    message.read(&frame, &Headers::from_bits(headers), Vid::new(vid));
 }
 
 impl Hook for XdpContext {
@@ -91,12 +91,12 @@ impl Hook for XdpContext {
     #[inline(always)]
     fn act(&self, _frame: &impl Frame, _headers: &Headers, verdict: Verdict) -> u32 {
         match verdict {
-            Verdict::Pass | Verdict::Disputed | Verdict::Again => xdp_action::XDP_PASS,
+            Verdict::Pass | Verdict::Conflict | Verdict::Hairpin => xdp_action::XDP_PASS,
             // Of egress, or of TC.
             Verdict::Reflect { .. }
-            | Verdict::Copy { .. }
+            | Verdict::CloneToLocal { .. }
             | Verdict::Shortcut { .. }
-            | Verdict::Both { .. }
+            | Verdict::ShortcutAndProbe { .. }
             | Verdict::Deliver { .. } => xdp_action::XDP_PASS,
             Verdict::Steer { mac: Mac(mut mac) } => {
                 let from = mac.as_mut_ptr().cast();

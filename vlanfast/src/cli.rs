@@ -10,12 +10,12 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vlanfast_common::{Policy, Shed, Shortcut};
 
 use crate::{
-    source::docker::Wish,
+    source::docker::DockerSocket,
     state::{
         name::Name,
         shares::Quotas,
         vids::{Pair, Vids},
-        wishes::{Routes, Wishes},
+        wishes::{Routes, VlanConfig},
     },
 };
 
@@ -53,8 +53,8 @@ pub struct AttachArgs {
     pub trunk: Name,
 
     /// Where to read what comes in
-    #[arg(long, value_enum, default_value_t = Asked::Auto)]
-    pub ingress: Asked,
+    #[arg(long, value_enum, default_value_t = IngressMode::Auto)]
+    pub ingress: IngressMode,
 
     /// Turn off what keeps the NIC from native XDP (rx-vlan-offload); detaching turns it on again
     #[arg(long)]
@@ -129,8 +129,8 @@ pub struct AttachArgs {
     pub max_addresses_per_endpoint: u32,
 
     /// Where containers get their names from
-    #[arg(long, value_name = "auto|off|SOCKET", default_value_t = Wish::Auto)]
-    pub docker: Wish,
+    #[arg(long, value_name = "auto|off|SOCKET", default_value_t = DockerSocket::Auto)]
+    pub docker: DockerSocket,
 
     /// Where Prometheus finds the metrics
     #[arg(long, value_name = "ADDR:PORT|off", default_value_t = Metrics::default())]
@@ -180,7 +180,7 @@ impl fmt::Display for Metrics {
 
 /// Where the user wants ingress to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Asked {
+pub enum IngressMode {
     /// Native XDP on a NIC that has it and keeps the tags in the bytes; else TC
     Auto,
     /// TC: tcx from Linux 6.6, clsact before
@@ -264,8 +264,8 @@ impl AttachArgs {
     }
 
     /// What is wanted for some VLANs.
-    pub fn wishes(&self) -> Wishes {
-        Wishes {
+    pub fn wishes(&self) -> VlanConfig {
+        VlanConfig {
             host_access: self.host_access.clone(),
             routes: match self.shortcut {
                 Shortcuts::Off => Routes::None,
@@ -307,8 +307,8 @@ pub struct EndpointsArgs {
     pub trunk: Option<Name>,
 
     /// Where containers get their names from
-    #[arg(long, value_name = "auto|off|SOCKET", default_value_t = Wish::Auto)]
-    pub docker: Wish,
+    #[arg(long, value_name = "auto|off|SOCKET", default_value_t = DockerSocket::Auto)]
+    pub docker: DockerSocket,
 
     /// A JSON array
     #[arg(long)]

@@ -34,7 +34,7 @@ pub enum Error {
     KeepsOffload { why: String },
 
     #[error(
-        "--shed would keep frames from takers on {trunk} that vlanfast can't see ({listeners}): leave \
+        "--shed would keep frames from receivers on {trunk} that vlanfast can't see ({listeners}): leave \
          it out, or end what listens there"
     )]
     ListenedTo { trunk: String, listeners: String },

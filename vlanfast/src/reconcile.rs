@@ -37,7 +37,7 @@ use crate::{
         published::{Hook, Published},
         shares::Quotas,
         snapshot::{Ifindex, Nsid},
-        wishes::Wishes,
+        wishes::VlanConfig,
     },
 };
 
@@ -59,7 +59,7 @@ pub struct Reconciler {
     maps: Maps,
     pins: Pins,
     trunk: Ifindex,
-    wishes: Wishes,
+    wishes: VlanConfig,
     capacity: Capacity,
     quotas: Quotas,
     /// The namespaces that were said to have more than their share.
@@ -97,7 +97,7 @@ impl Reconciler {
     pub async fn fill(
         pins: Pins,
         trunk: Ifindex,
-        wishes: Wishes,
+        wishes: VlanConfig,
         quotas: Quotas,
         maps: Maps,
         docker: watch::Receiver<docker::State>,
@@ -291,7 +291,7 @@ impl Reconciler {
         } else if self.torn.get_or_insert_with(Instant::now).elapsed() > heartbeat::VALIDITY {
             if self.netlink_status.state != SourceState::Unreachable as u32 {
                 log::warn!(
-                    "netlink can't be read as a whole: until it can, nothing is dropped or limited for want of a taker"
+                    "netlink can't be read as a whole: until it can, nothing is dropped or limited for want of a receiver"
                 );
             }
             self.netlink_status.state = SourceState::Unreachable as u32;

@@ -16,7 +16,7 @@ const PARENT: (Nsid, u32) = (OWN, 10);
 const BRIDGE: Kind = Kind::Macvlan(Mode::Bridge);
 
 fn vid(number: u16) -> Vid {
-    Vid::from_tci(number)
+    Vid::new(number)
 }
 
 /// A trunk, index 2, with VLAN 10, index 10; and what a test adds.
@@ -151,7 +151,7 @@ fn a_macvlan_that_takes_whatever_comes() {
     lan.add((INSIDE, 7), Kind::Macvlan(Mode::Source), Some(PARENT));
     let parent = lan.parent(10);
     assert!(parent.has(Parent::UNSHED));
-    assert!(!parent.has(Parent::ALONE) && !parent.has(Parent::UNLIMITED));
+    assert!(!parent.has(Parent::NO_STEER) && !parent.has(Parent::UNLIMITED));
     let mut lan = Lan::new();
     let passthru = lan.add((INSIDE, 7), Kind::Macvlan(Mode::Passthru), Some(PARENT));
     passthru.promiscuity.count = 1;
@@ -261,7 +261,7 @@ fn a_mac_that_no_device_explains_is_somebody_unseen() {
     assert_eq!((lan.of(10), lan.of(0)), (vec![Unseen], vec![]));
     let parent = lan.parent(10);
     assert!(parent.has(Parent::UNSHED) && parent.has(Parent::UNLIMITED));
-    assert!(!parent.has(Parent::ALONE), "whoever is seen is steered to");
+    assert!(!parent.has(Parent::NO_STEER), "whoever is seen is steered to");
     lan.add((Nsid::Other(4), 9), BRIDGE, Some(PARENT));
     assert_eq!(lan.of(10), []);
     // One that is down takes nothing: it is somebody else.
@@ -324,7 +324,7 @@ fn filters_and_sockets_on_the_trunk_stand_before_every_vlan() {
         set(lan.receivers(PARENT));
         assert_eq!((lan.of(0), lan.of(20)), (vec![], vec![]));
         assert_eq!((lan.of(10), lan.unseen()), (vec![expected], 0));
-        assert!(lan.parent(10).has(Parent::ALONE));
+        assert!(lan.parent(10).has(Parent::NO_STEER));
         set(lan.receivers(TRUNK));
         for number in [0, 10, 20] {
             assert_eq!(lan.of(number), [expected]);

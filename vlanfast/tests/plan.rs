@@ -9,7 +9,7 @@ use vlanfast::state::{
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Route, Vid};
 
 fn vid(number: u16) -> Vid {
-    Vid::from_tci(number)
+    Vid::new(number)
 }
 
 fn mac(last: u8) -> Mac {

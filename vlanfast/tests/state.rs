@@ -17,7 +17,7 @@ const TRUNK: Ifindex = Ifindex(2);
 const OWN: Nsid = Nsid::Own;
 
 fn vid(number: u16) -> Vid {
-    Vid::from_tci(number)
+    Vid::new(number)
 }
 
 fn mac(last: u8) -> Mac {
@@ -144,18 +144,18 @@ fn a_container_in_two_vlans_is_two_endpoints() {
 }
 
 #[test]
-fn the_host_itself_is_a_taker_on_every_parent_but_no_endpoint() {
+fn the_host_itself_is_a_receiver_on_every_parent_but_no_endpoint() {
     let mut lan = Lan::new();
     lan.addresses(OWN, 10, &["10.0.10.250"]);
     lan.addresses(OWN, TRUNK.0, &["192.0.2.1"]);
     let desired = lan.desired();
     for number in [0, 10, 20] {
-        let taker = desired.tables.endpoints[&key(number, 1)];
+        let receiver = desired.tables.endpoints[&key(number, 1)];
         assert!(
-            taker.has(Endpoint::HOST) && !taker.has(Endpoint::CONFLICT),
+            receiver.has(Endpoint::HOST) && !receiver.has(Endpoint::CONFLICT),
             "{number}"
         );
-        assert_eq!(taker.nsid, Endpoint::OWN_NAMESPACE);
+        assert_eq!(receiver.nsid, Endpoint::OWN_NAMESPACE);
     }
     // Each is answered for on the other VLANs as well.
     let neighbors = desired.tables.neighbors.keys();
@@ -246,9 +246,9 @@ fn a_device_that_is_down_is_in_nobodys_way() {
         lan.container(twin, 8, others, 10, &["10.0.10.5"]);
         lan.down(Nsid::Other(twin), 8);
         let desired = lan.desired();
-        let taker = desired.tables.endpoints[&key(10, others)];
+        let receiver = desired.tables.endpoints[&key(10, others)];
         let index = if others == 5 { 7 } else { 10 };
-        assert_eq!((taker.ifindex, taker.flags & !Endpoint::HOST), (index, 0));
+        assert_eq!((receiver.ifindex, receiver.flags & !Endpoint::HOST), (index, 0));
         let owner = desired.tables.neighbors[&neighbor(10, "10.0.10.5")];
         assert_eq!((owner.mac, owner.flags), (mac(5).0, 0));
         let twins = desired.devices.keys().filter(|(_, place)| place.1.0 == 8);
@@ -257,8 +257,8 @@ fn a_device_that_is_down_is_in_nobodys_way() {
     let mut lan = Lan::new();
     lan.container(1, 7, 5, 10, &["10.0.10.5"]);
     lan.down(Nsid::Other(1), 7);
-    let taker = lan.desired().tables.endpoints[&key(10, 5)];
-    assert_eq!(taker.flags, Endpoint::DOWN);
+    let receiver = lan.desired().tables.endpoints[&key(10, 5)];
+    assert_eq!(receiver.flags, Endpoint::DOWN);
 }
 
 #[test]
@@ -289,8 +289,8 @@ fn a_macvlan_answers_for_the_ipvlan_devices_on_it() {
 fn a_container_with_the_hosts_mac_takes_its_frames() {
     let mut lan = Lan::new();
     lan.container(1, 7, 1, 10, &[]);
-    let taker = lan.desired().tables.endpoints[&key(10, 1)];
-    assert!(!taker.has(Endpoint::HOST) && taker.has(Endpoint::CONFLICT));
+    let receiver = lan.desired().tables.endpoints[&key(10, 1)];
+    assert!(!receiver.has(Endpoint::HOST) && receiver.has(Endpoint::CONFLICT));
 }
 
 #[test]
@@ -298,8 +298,8 @@ fn a_passthru_macvlan_has_its_parents_mac_without_conflict() {
     let mut lan = Lan::new();
     let kind = Kind::Macvtap(Mode::Passthru);
     lan.add(OWN, 40, "vm0", 1, kind, Some((OWN, 10)));
-    let taker = lan.desired().tables.endpoints[&key(10, 1)];
-    assert_eq!((taker.ifindex, taker.flags), (40, Endpoint::MACVTAP));
+    let receiver = lan.desired().tables.endpoints[&key(10, 1)];
+    assert_eq!((receiver.ifindex, receiver.flags), (40, Endpoint::MACVTAP));
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::{
 const PAYLOAD: [u8; 18] = [0; 18];
 
 pub fn to_container(bench: &mut Bench) -> Result<()> {
-    from_wire(bench, "wire-to-container", &Contender::WAYS)
+    from_wire(bench, "wire-to-container", &Contender::SHORTCUT_CACHE)
 }
 
 pub fn to_neighbour(bench: &mut Bench) -> Result<()> {

@@ -27,7 +27,7 @@ const fn reflected(mac: [u8; 6]) -> Verdict {
 }
 
 const fn copied(mac: [u8; 6]) -> Verdict {
-    Verdict::Copy { mac: Mac(mac) }
+    Verdict::CloneToLocal { mac: Mac(mac) }
 }
 
 /// A frame on VLAN 10, whose sender says his own MAC in ARP as well.
@@ -51,7 +51,7 @@ pub fn reflecting() -> Vec<Decided> {
     [packets(), requests(), claims(), announcements()].concat()
 }
 
-/// To one taker, and nothing that says who has which address.
+/// To one receiver, and nothing that says who has which address.
 fn packets() -> Vec<Decided> {
     use Verdict::Pass;
     let ip = IP;
@@ -119,7 +119,7 @@ fn packets() -> Vec<Decided> {
 /// Requests go to the other side and to the wire, from those who have the address that they ask from.
 fn requests() -> Vec<Decided> {
     use Verdict::Pass;
-    let (_, taker_group) = group(TAKER6);
+    let (_, receiver_group) = group(TAKER6);
     let (_, host_group) = group(HOST6);
     let host_asks =
         |name, target, verdict| sent(name, PARENT, BROADCAST, &arp(1, SENDER, target), verdict);
@@ -136,7 +136,7 @@ fn requests() -> Vec<Decided> {
         )
     };
     vec![
-        host_asks("host asks for a container", TAKER, copied(CONTAINER)),
+        host_asks("host asks for a container", RECEIVER, copied(CONTAINER)),
         host_asks("host asks for an address that is down", IS_DOWN, Pass),
         host_asks("host asks for a disputed address", DISPUTED, Pass),
         host_asks("host asks for an address of the wire's", FOREIGN, Pass),
@@ -160,11 +160,11 @@ fn requests() -> Vec<Decided> {
         sent(
             "host solicits a container",
             PARENT,
-            taker_group,
+            receiver_group,
             &solicitation(SENDER6, TAKER6),
             copied(CONTAINER),
         ),
-        asks("container asks for the host", TAKER, HOST, copied(PARENT)),
+        asks("container asks for the host", RECEIVER, HOST, copied(PARENT)),
         asks(
             "container asks for the host by Docker's address",
             ASSIGNED,
@@ -186,7 +186,7 @@ fn requests() -> Vec<Decided> {
         asks(
             "container asks for the host by the host's address",
             HOST,
-            TAKER,
+            RECEIVER,
             Pass,
         ),
         asks(
@@ -213,8 +213,8 @@ fn requests() -> Vec<Decided> {
             HOST,
             Pass,
         ),
-        asks("container asks for a container", TAKER, PEERS, Pass),
-        asks("container probes its own address", [0; 4], TAKER, Pass),
+        asks("container asks for a container", RECEIVER, PEERS, Pass),
+        asks("container probes its own address", [0; 4], RECEIVER, Pass),
         solicits("container solicits the host", TAKER6, copied(PARENT)),
         solicits(
             "container looks for the host's duplicate",
@@ -229,7 +229,7 @@ fn requests() -> Vec<Decided> {
         sent(
             "container's own address detection",
             CONTAINER,
-            taker_group,
+            receiver_group,
             &solicitation([0; 16], TAKER6),
             Pass,
         ),

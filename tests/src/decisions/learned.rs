@@ -8,7 +8,7 @@ use vlanfast_common::{Direction, Mac, Reason, Verdict, Vid};
 
 use self::packets::*;
 use crate::{
-    messages::{NOBODY, TAKER, TAKER6, icmpv6},
+    messages::{NOBODY, RECEIVER, TAKER6, icmpv6},
     packet::{frame, tag},
     world::{CONTAINER, GUESTS, SIBLING},
 };
@@ -52,7 +52,7 @@ fn leaves(packet: &[u8], verdict: Verdict) -> Heard {
 fn acknowledges(number: u32) -> Heard {
     // Swapped addresses leave the checksum as it is.
     let mut packet = ipv4(6, 1, &tcp(5_000, ACK));
-    packet[2 + 12..2 + 20].copy_from_slice(&[FAR, TAKER].concat());
+    packet[2 + 12..2 + 20].copy_from_slice(&[FAR, RECEIVER].concat());
     acknowledging_back(&packet, 2 + 20, number)
 }
 
@@ -86,7 +86,7 @@ fn comes(packet: &[u8]) -> Heard {
     heard(Direction::Rx, between, packet, Verdict::Pass)
 }
 
-/// The same, where its taker has it already.
+/// The same, where its receiver has it already.
 fn is_dropped(packet: &[u8]) -> Heard {
     Heard {
         verdict: Verdict::Drop(Reason::Returned),
@@ -119,11 +119,11 @@ pub fn conversations() -> Vec<Said> {
         frames,
     };
     let short = Verdict::Shortcut {
-        vid: Vid::from_tci(GUESTS),
+        vid: Vid::new(GUESTS),
         mac: Mac(CONTAINER),
     };
-    let both = Verdict::Both {
-        vid: Vid::from_tci(GUESTS),
+    let both = Verdict::ShortcutAndProbe {
+        vid: Vid::new(GUESTS),
         mac: Mac(CONTAINER),
     };
     let datagram = |id| ipv4(17, id, &udp(id.into()));

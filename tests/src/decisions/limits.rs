@@ -36,7 +36,7 @@ pub fn over_the_limit() -> Vec<Decided> {
         ),
         sent(
             "ARP request for a container",
-            &arp(1, SENDER, TAKER),
+            &arp(1, SENDER, RECEIVER),
             STEERED,
         ),
         sent(
@@ -52,7 +52,7 @@ pub fn over_the_limit() -> Vec<Decided> {
         sent(
             "for a disputed address",
             &arp(1, SENDER, [10, 0, 10, 66]),
-            Verdict::Disputed,
+            Verdict::Conflict,
         ),
         sent("gratuitous ARP", &arp(1, ABSENT, ABSENT), Pass),
         sent("ARP reply", &arp(2, SENDER, ABSENT), Pass),
@@ -90,7 +90,7 @@ pub fn over_the_limit_for_some() -> Vec<Decided> {
         own.bytes[6..12].copy_from_slice(&from);
         own
     };
-    let (_, taker_group) = group(TAKER6);
+    let (_, receiver_group) = group(TAKER6);
     vec![
         sent(
             "for a disputed address",
@@ -114,18 +114,18 @@ pub fn over_the_limit_for_some() -> Vec<Decided> {
         ),
         sent(
             "from an address of another here",
-            &arp(1, [10, 0, 10, 3], TAKER),
+            &arp(1, [10, 0, 10, 3], RECEIVER),
             storm,
         ),
         named(
             "solicitation from an address of one here",
-            taker_group,
+            receiver_group,
             10,
             &solicitation(TAKER6, TAKER6),
             storm,
         ),
-        own("a container's own", SIBLING, TAKER, storm),
-        own("the host's own", PARENT, TAKER, storm),
+        own("a container's own", SIBLING, RECEIVER, storm),
+        own("the host's own", PARENT, RECEIVER, storm),
         // Each kind has a share of its own.
         own(
             "the host's own, for an absent host",
@@ -134,12 +134,12 @@ pub fn over_the_limit_for_some() -> Vec<Decided> {
             Verdict::Pass,
         ),
         sent("for an absent host", &arp(1, SENDER, ABSENT), Verdict::Pass),
-        sent("for a container", &arp(1, SENDER, TAKER), STEERED),
+        sent("for a container", &arp(1, SENDER, RECEIVER), STEERED),
         named(
             "on a VLAN with guests",
             BROADCAST,
             GUESTS,
-            &arp(1, TAKER, TAKER),
+            &arp(1, RECEIVER, RECEIVER),
             Verdict::Pass,
         ),
     ]
@@ -166,7 +166,7 @@ pub fn over_the_groups_limit() -> Vec<Decided> {
         .for_each(|frame| frame.verdict = group_storm);
     let sent = |name, rest: &[u8], verdict| named(name, BROADCAST, 10, rest, verdict);
     let unlimited = [
-        sent("for a container", &arp(1, SENDER, TAKER), STEERED),
+        sent("for a container", &arp(1, SENDER, RECEIVER), STEERED),
         sent("for an absent host", &arp(1, SENDER, ABSENT), Verdict::Pass),
         sent(
             "a DHCP reply to one here",
@@ -182,7 +182,7 @@ pub fn over_the_groups_limit() -> Vec<Decided> {
             "gratuitous ARP on a bridge's VLAN",
             BROADCAST,
             PORT,
-            &arp(1, TAKER, TAKER),
+            &arp(1, RECEIVER, RECEIVER),
             Verdict::Pass,
         ),
         named("unicast", CONTAINER, 10, &[8, 0, 0x45], Verdict::Pass),

@@ -19,7 +19,7 @@ const ROUTER: [u8; 6] = NOBODY;
 pub fn shortcutting() -> Vec<Decided> {
     use Verdict::Pass;
     let taken = Verdict::Shortcut {
-        vid: Vid::from_tci(GUESTS),
+        vid: Vid::new(GUESTS),
         mac: Mac(CONTAINER),
     };
     let from = |from: [u8; 6], mut decided: Decided| {
@@ -61,7 +61,7 @@ pub fn shortcutting() -> Vec<Decided> {
         sent("for somewhere else", &ipv4(|ip| ip[18] = 31), Pass),
         sent("for a VLAN that has gone", &ipv4(|ip| ip[18] = 40), Pass),
         sent("IPv4 that ends early", &plain[..12], Pass),
-        sent("ARP to the router", &arp(1, TAKER, FAR), Pass),
+        sent("ARP to the router", &arp(1, RECEIVER, FAR), Pass),
         sent("hop limit 1", &ipv6(|ip| ip[7] = 1), Pass),
         sent("hop-by-hop options", &ipv6(|ip| ip[6] = 0), Pass),
         sent("a fragment of IPv6", &ipv6(|ip| ip[6] = 44), Pass),
@@ -86,7 +86,7 @@ pub fn shortcutting() -> Vec<Decided> {
 fn ipv4(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut frame = udp(0x45, 0, FAR, [0x30, 0, 0x30, 1], &[0; 12]);
     let packet = &mut frame[2..];
-    packet[12..16].copy_from_slice(&TAKER);
+    packet[12..16].copy_from_slice(&RECEIVER);
     change(packet);
     let checksum = ipv4_checksum(packet);
     packet[10..12].copy_from_slice(&checksum);

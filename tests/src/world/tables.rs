@@ -1,7 +1,7 @@
 //! What the packet logic asks of a [`World`].
 
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
     Parent, Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
@@ -82,7 +82,7 @@ impl Tables for World {
         self.flows.borrow_mut().remove(key);
     }
 
-    fn pair(&self, key: PairKey) -> Option<&Pair> {
+    fn pair(&self, key: VlanPair) -> Option<&VlanPairCounters> {
         let mut pairs = self.pairs.borrow_mut();
         Some(
             pairs

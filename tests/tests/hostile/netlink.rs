@@ -27,7 +27,7 @@ use vlanfast_common::{Direction, Policy};
 use vlanfast_tests::{
     program::{detach, is_pinned, vlanfast},
     require,
-    sync::{Taker, attach, container, endpoint, eventually},
+    sync::{Receiver, attach, container, endpoint, eventually},
     topology::{Netns, Wire},
 };
 
@@ -143,7 +143,7 @@ fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
         endpoint(endpoints, "mv0").is_some_and(|row| has(row, "fd00::10"))
     });
     let mac = inside.mac("mv0").unwrap();
-    let tables = Taker::open(&wire.trunk).unwrap();
+    let tables = Receiver::open(&wire.trunk).unwrap();
     let mut device = "mv0".to_owned();
     for (name, shown) in NAMES {
         // Before Linux 6.2 a device has to be down for it, and loses its IPv6 addresses.

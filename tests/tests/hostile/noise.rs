@@ -26,7 +26,7 @@ use vlanfast_tests::{
     require,
     require::in_the_lab,
     scene::{Decisions, Scene, request},
-    sync::{Taker, attach, container},
+    sync::{Receiver, attach, container},
     topology::{Netns, WIRE, Wire},
 };
 
@@ -156,7 +156,7 @@ fn cpu(attached: &Attached) -> Duration {
 
 /// How long it takes from when a container's device is up until both tables have it.
 fn arrival(wire: &Wire, number: usize) -> (Duration, Netns) {
-    let tables = Taker::open(&wire.trunk).unwrap();
+    let tables = Receiver::open(&wire.trunk).unwrap();
     let address = format!("192.0.2.{}", 100 + number);
     let container = container(wire, &format!("new{number}"), &address);
     let start = Instant::now();
@@ -207,7 +207,7 @@ fn a_container_that_changes_all_the_time_keeps_nobody_waiting() {
     // What it has once it is quiet is there as well.
     noisy.run("ip addr add 192.0.2.77/24 dev noisy").unwrap();
     let (tables, mac) = (
-        Taker::open(&wire.trunk).unwrap(),
+        Receiver::open(&wire.trunk).unwrap(),
         noisy.mac("noisy").unwrap(),
     );
     let start = Instant::now();
@@ -264,7 +264,7 @@ const WANTED: u64 = 25;
 
 /// A storm of requests for absent hosts, some of them for a container; how many of those there were. All have to be
 /// answered where a storm is limited; and where it is not, macvlan may have lost some.
-fn storm(scene: &Scene, taker: usize) -> u64 {
+fn storm(scene: &Scene, receiver: usize) -> u64 {
     const FRAMES: u64 = 5_000;
     let sender = Packets::open(&scene.wire.router.path(), WIRE, false).unwrap();
     let start = Instant::now();
@@ -273,7 +273,7 @@ fn storm(scene: &Scene, taker: usize) -> u64 {
             thread::sleep(Duration::from_micros(200));
         }
         let address = match number % WANTED {
-            0 => scene.takers[taker].address,
+            0 => scene.receivers[receiver].address,
             _ => [10, 0, 10, 100 + (number % 100) as u8],
         };
         sender.send(&request(address)).unwrap();
@@ -309,12 +309,12 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
     // Without vlanfast, everybody hears all of it, and answers.
     let mut ears = scene.listen().unwrap();
     let wanted = storm(&scene, 1);
-    ears.answers(&scene.takers[1], wanted).unwrap();
+    ears.answers(&scene.receivers[1], wanted).unwrap();
     let attached = scene.attach(&["--storm-limit", "100"]).unwrap();
     assert_eq!(lacks(trunk), 0);
     let mut ears = scene.listen().unwrap();
     let wanted = storm(&scene, 1);
-    ears.answers(&scene.takers[1], wanted).unwrap();
+    ears.answers(&scene.receivers[1], wanted).unwrap();
     let decided = Decisions::of(&scene.wire, 0).unwrap();
     assert!(decided.storm > 3_000, "{decided:?}");
     // So many are not read at once everywhere.
@@ -327,10 +327,10 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
         status().contains("0 endpoints and 893")
     });
     // Those that are there stay, and what goes makes room.
-    let taker = Taker::open(trunk).unwrap();
+    let receiver = Receiver::open(trunk).unwrap();
     let has = |address: &str| {
         let address = address.parse().unwrap();
-        taker.has(0, scene.takers[0].mac, address).unwrap()
+        receiver.has(0, scene.receivers[0].mac, address).unwrap()
     };
     assert!(has("10.99.0.1") && !has("10.99.30.1"));
     scene
@@ -357,13 +357,13 @@ fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
         Parent::LEFT_OUT | Parent::SHORT,
         || lacks(trunk),
     );
-    let taker = Taker::open(trunk).unwrap();
-    for other in &scene.takers[1..] {
-        assert!(taker.has(0, other.mac, other.address.into()).unwrap());
+    let receiver = Receiver::open(trunk).unwrap();
+    for other in &scene.receivers[1..] {
+        assert!(receiver.has(0, other.mac, other.address.into()).unwrap());
     }
     let mut ears = scene.listen().unwrap();
     let wanted = storm(&scene, 1);
-    ears.answers(&scene.takers[1], wanted).unwrap();
+    ears.answers(&scene.receivers[1], wanted).unwrap();
     // And whoever comes now has room at once.
     let (time, _late) = arrival(&scene.wire, 1);
     eprintln!(
@@ -387,7 +387,7 @@ fn the_heart_beats_however_much_one_container_has() {
     thread::sleep(Duration::from_secs(8));
     let mut ears = scene.listen().unwrap();
     let wanted = storm(&scene, 1);
-    ears.answers(&scene.takers[1], wanted).unwrap();
+    ears.answers(&scene.receivers[1], wanted).unwrap();
     let (time, _late) = arrival(&scene.wire, 1);
     noise.stop();
     let samples = samples.stop();

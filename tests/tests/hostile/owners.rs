@@ -13,7 +13,7 @@ use vlanfast_tests::{
     capture::Packets,
     program::{Attached, pins},
     require,
-    sync::{Taker, attach, container, endpoint, eventually},
+    sync::{Receiver, attach, container, endpoint, eventually},
     topology::{Netns, WIRE, Wire},
 };
 
@@ -77,10 +77,10 @@ pub fn row(attached: &Attached, what: &str, is: impl Fn(&serde_json::Value) -> b
 }
 
 /// Waits for what the map says of an address; fails with what it says.
-fn settles(taker: &Taker, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
+fn settles(receiver: &Receiver, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
     let start = Instant::now();
     loop {
-        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
         if is(neighbor) {
             return;
         }
@@ -137,20 +137,20 @@ fn whom_the_host_knows_on_the_wire_has_his_address() {
         wire.host.run(&format!("ping -c 1 -W 1 {address}")).unwrap();
     }
     let attached = attach(&wire, &["--host-access", "0"]);
-    let taker = Taker::open(&wire.trunk).unwrap();
+    let receiver = Receiver::open(&wire.trunk).unwrap();
     // From the start, and not once somebody has looked twice.
     for address in GATEWAY {
-        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
         assert!(
             neighbor.is_some_and(|it| it.has(Neighbor::FOREIGN)),
             "{address}: {neighbor:?}"
         );
     }
     for address in CONTAINER {
-        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
     }
     for address in HOST {
-        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor.map(|it| it.flags), Some(Neighbor::ASSIGNED));
     }
     row(&attached, "the conflict", |row| {
@@ -179,11 +179,11 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
     require!("claim", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, _inside) = scene();
     let attached = attach(&wire, &["--host-access", "0"]);
-    let taker = Taker::open(&wire.trunk).unwrap();
+    let receiver = Receiver::open(&wire.trunk).unwrap();
     let claims = MapData::from_pin(pins(&wire.trunk).join("CLAIMS")).map(Map::LruHashMap);
     let mut claims: HashMap<_, NeighborKey, Claim> = claims.unwrap().try_into().unwrap();
     for address in CONTAINER {
-        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
         let parsed: IpAddr = address.parse().unwrap();
         let key = NeighborKey::new(Vid::UNTAGGED, parsed);
         let mut claim = Claim {
@@ -192,7 +192,7 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
             reserved: 0,
         };
         claims.insert(key, claim, 0).unwrap();
-        settles(&taker, address, |it| {
+        settles(&receiver, address, |it| {
             it.is_some_and(|it| it.has(Neighbor::FOREIGN))
         });
         row(&attached, "the claimant", |row| {
@@ -201,7 +201,7 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
         // As if that had been long ago.
         claim.heard -= Duration::from_secs(151).as_nanos() as u64;
         claims.insert(key, claim, 0).unwrap();
-        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
         assert!(claims.get(&key, 0).is_err());
     }
     row(&attached, "peace", |row| row["conflict"] == false);
@@ -239,17 +239,17 @@ fn the_wire_is_asked_before_a_containers_word_is_taken() {
     // Where nothing is changed, nobody but the wire hears it.
     let attached = attach(&wire, &["--host-access", "0", "--dry-run"]);
     assert_eq!(questions(&packets), (2, 2));
-    let taker = Taker::open(&wire.trunk).unwrap();
+    let receiver = Receiver::open(&wire.trunk).unwrap();
     for address in CONTAINER {
-        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor.map(|it| it.flags), Some(0), "{address}");
     }
     // One that comes later is not sure before the wire has said nothing.
     inside.run("ip addr add 10.9.0.3/24 dev mv0").unwrap();
-    settles(&taker, "10.9.0.3", |it| {
+    settles(&receiver, "10.9.0.3", |it| {
         it.is_some_and(|it| it.flags == Neighbor::UNSURE)
     });
-    settles(&taker, "10.9.0.3", |it| it.is_some_and(|it| it.flags == 0));
+    settles(&receiver, "10.9.0.3", |it| it.is_some_and(|it| it.flags == 0));
     attached.stop().unwrap();
 }
 
@@ -282,9 +282,9 @@ fn a_silent_device_is_nobodys_target() {
         assert_eq!(found(&wire, address), director, "{address} without");
     }
     let attached = attach(&wire, &["--host-access", "0"]);
-    let taker = Taker::open(&wire.trunk).unwrap();
+    let receiver = Receiver::open(&wire.trunk).unwrap();
     for address in VIRTUAL {
-        let neighbor = taker.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor, None, "{address}");
         assert_eq!(found(&wire, address), director, "{address} with");
     }
@@ -301,19 +301,19 @@ fn a_device_that_falls_silent_gives_its_addresses_up() {
     );
     let (wire, inside) = scene();
     let attached = attach(&wire, &["--host-access", "0"]);
-    let taker = Taker::open(&wire.trunk).unwrap();
+    let receiver = Receiver::open(&wire.trunk).unwrap();
     for address in CONTAINER {
-        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
         assert_eq!(found(&wire, address), inside.mac("mv0").ok());
     }
     inside.run("ip link set mv0 arp off").unwrap();
     for address in CONTAINER {
-        settles(&taker, address, |it| it.is_none());
+        settles(&receiver, address, |it| it.is_none());
         assert_eq!(found(&wire, address), None, "{address}");
     }
     inside.run("ip link set mv0 arp on").unwrap();
     for address in CONTAINER {
-        settles(&taker, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
     }
     attached.stop().unwrap();
 }

@@ -56,7 +56,7 @@ fn crowd(wire: Wire, ingress: &'static str) -> Scene {
 
 /// Every kind of target but one that is present, by either protocol.
 fn targets(scene: &Scene) -> Vec<(&'static str, Vec<u8>)> {
-    let down = scene.takers[2];
+    let down = scene.receivers[2];
     vec![
         ("absent", request(ABSENT)),
         ("absent, IPv6", solicit(ABSENT6)),
@@ -109,12 +109,12 @@ fn a_storm_is_a_storm(ingress: &'static str) {
     });
     let sources = [
         ("foreign", PEER),
-        ("a container's own", scene.takers[1].mac),
+        ("a container's own", scene.receivers[1].mac),
         ("the host's own", scene.host.mac),
     ];
     for (source, mac) in sources {
         let mut storms = targets(&scene);
-        let present = scene.takers[1];
+        let present = scene.receivers[1];
         if mac != PEER {
             storms.push(("present", request(present.address)));
             storms.push(("present, IPv6", solicit(present.address6)));
@@ -135,11 +135,11 @@ fn a_storm_is_a_storm(ingress: &'static str) {
     }
     // All the while whoever is here is reached.
     let mut ears = scene.listen().unwrap();
-    for taker in &scene.takers[..2] {
-        scene.send(&request(taker.address), 50).unwrap();
-        ears.answers(taker, 50).unwrap();
-        scene.send(&solicit(taker.address6), 50).unwrap();
-        ears.advertisements(taker, 50).unwrap();
+    for receiver in &scene.receivers[..2] {
+        scene.send(&request(receiver.address), 50).unwrap();
+        ears.answers(receiver, 50).unwrap();
+        scene.send(&solicit(receiver.address6), 50).unwrap();
+        ears.advertisements(receiver, 50).unwrap();
     }
     attached.stop().unwrap();
 }
@@ -171,7 +171,7 @@ fn steering_hides_no_conflict() {
     for ingress in ["tc", "xdp-generic"] {
         let wire = Wire::veth().unwrap().keeping_tags().unwrap();
         let scene = Scene::new(wire, 0, ingress, 2).unwrap();
-        let (first, second) = (scene.takers[0], scene.takers[1]);
+        let (first, second) = (scene.receivers[0], scene.receivers[1]);
         let stolen = frame(BROADCAST, &arp(1, first.address, second.address), 60);
         let stolen6 = frame(
             group(second.address6).1,
@@ -194,7 +194,7 @@ fn steering_hides_no_conflict() {
         assert_eq!(heard(), [[3, 3]; 2], "without vlanfast");
         let attached = scene.attach(&[]).unwrap();
         assert_eq!(heard(), [[3, 3]; 2], "{ingress}");
-        // One that contradicts nobody reaches its taker alone.
+        // One that contradicts nobody reaches its receiver alone.
         let mut ears = scene.listen().unwrap();
         scene
             .send(&frame(BROADCAST, &arp(1, SENDER, second.address), 60), 3)

@@ -274,7 +274,7 @@ fn segmented_datagrams_count_as_the_wire_carries_them() {
     let wire = wire(None);
     for start in [&b"x"[..], &vxlan, &[0x45, 0, 0, 0]] {
         counts_exactly(&wire, "UDP", 400, || {
-            let taker = in_netns(&wire.router.path(), || {
+            let receiver = in_netns(&wire.router.path(), || {
                 Ok(UdpSocket::bind((ROUTER[0], 9000))?)
             });
             let sender =
@@ -285,9 +285,9 @@ fn segmented_datagrams_count_as_the_wire_carries_them() {
             for _ in 0..50 {
                 sender.send_to(&content, (ROUTER[0], 9000)).unwrap();
             }
-            // Nobody is told that there is no taker.
+            // Nobody is told that there is no receiver.
             thread::sleep(Duration::from_millis(200));
-            drop(taker.unwrap());
+            drop(receiver.unwrap());
         });
     }
 }

@@ -115,7 +115,7 @@ fn absent() -> Decided {
 }
 
 #[test]
-fn frames_that_seek_one_taker_go_to_that_one() {
+fn frames_that_seek_one_receiver_go_to_that_one() {
     for policy in [STEERING, ALL] {
         // With all of it switched on, the frames of a VLAN without device end.
         let mut frames = steering();
@@ -138,7 +138,7 @@ fn requests_that_one_alone_cant_have_are_cut_off_at_a_limit_of_their_own() {
     decides(
         &frames,
         Some(&Decided {
-            verdict: Verdict::Disputed,
+            verdict: Verdict::Conflict,
             ..before
         }),
         || World::new(STEERING).unwrap(),
@@ -235,7 +235,7 @@ fn what_the_router_would_bring_back_takes_the_shortcut() {
 }
 
 #[test]
-fn unicast_for_a_taker_here_goes_straight_to_it() {
+fn unicast_for_a_receiver_here_goes_straight_to_it() {
     let policy = Policy {
         deliver: 1,
         ..STEERING
@@ -298,7 +298,7 @@ fn what_is_switched_off_is_not_done() {
         ..STEERING
     };
     let mut frames = steering();
-    frames.retain(|frame| frame.verdict != Verdict::Disputed);
+    frames.retain(|frame| frame.verdict != Verdict::Conflict);
     passes(frames, None, || World::new(limit_alone).unwrap());
 }
 
@@ -312,10 +312,10 @@ fn without_a_heartbeat_every_frame_is_passed() {
     };
     passes(shedding(), None, dead);
     let mut frames = [over_the_limit(), over_the_limit_for_some()].concat();
-    frames.retain(|frame| frame.verdict != Verdict::Disputed && !frame.name.contains("disputed"));
+    frames.retain(|frame| frame.verdict != Verdict::Conflict && !frame.name.contains("disputed"));
     passes(frames, Some(&absent()), dead);
     let mut frames = steering();
-    frames.retain(|frame| frame.verdict != Verdict::Disputed);
+    frames.retain(|frame| frame.verdict != Verdict::Conflict);
     passes(frames, None, dead);
 }
 
@@ -335,7 +335,7 @@ fn tables_without_room_for_everybody_are_no_reason_to_drop() {
 }
 
 #[test]
-fn a_trunk_with_takers_of_any_vlan_sheds_none() {
+fn a_trunk_with_receivers_of_any_vlan_sheds_none() {
     let unseen = || {
         let mut world = World::new(ALL).unwrap();
         world.settings.incomplete = Settings::VLANS;

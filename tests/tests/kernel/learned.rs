@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, thread};
 
 use aya::{Pod, maps::HashMap};
 use vlanfast::datapath::load;
-use vlanfast_common::{Direction, FlowKey, PairKey, Policy, Shortcut, Verdict};
+use vlanfast_common::{Direction, FlowKey, VlanPair, Policy, Shortcut, Verdict};
 use vlanfast_tests::{
     decisions::{Said, conversations},
     require,
@@ -29,7 +29,7 @@ fn agrees(policy: Policy, ingress: &'static str, alive: bool) {
     for said in &conversations {
         let world = world();
         has(said, &world, &mut loaded, ingress, alive);
-        assert_eq!(taken::<PairKey, 6>(&mut loaded, "PAIRS"), world.pairs());
+        assert_eq!(taken::<VlanPair, 6>(&mut loaded, "PAIRS"), world.pairs());
         assert_eq!(alive, !world.pairs().is_empty());
         taken::<FlowKey, 12>(&mut loaded, "FLOWS");
     }

@@ -228,7 +228,7 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
         left[..6].copy_from_slice(&mac.0);
         return (TC_ACT_REDIRECT, left);
     }
-    if let Verdict::Shortcut { mac, .. } | Verdict::Both { mac, .. } = verdict {
+    if let Verdict::Shortcut { mac, .. } | Verdict::ShortcutAndProbe { mac, .. } = verdict {
         untag(&mut left);
         left[..6].copy_from_slice(&mac.0);
         left[6..12].copy_from_slice(&FAR_PARENT);

@@ -154,7 +154,7 @@ fn ask_again(trunk: &Trunk) {
         assert_eq!(frame[12..16], [0x81, 0, 0xa0, 10], "{frame:x?}");
         assert_eq!(frame[26], 64, "{frame:x?}");
     }
-    // Ten flows for five seconds and more, of which each comes back to the taker's VLAN.
+    // Ten flows for five seconds and more, of which each comes back to the receiver's VLAN.
     let dropped = returned(&attached, 10) + returned(&attached, 20);
     assert!(dropped >= 15, "{dropped}");
     house.sent_again_at_most(trunk.again).unwrap();

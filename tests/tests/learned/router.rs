@@ -54,7 +54,7 @@ fn what_the_router_drops_is_never_delivered() {
 /// A flow of datagrams.
 struct Datagrams {
     sender: UdpSocket,
-    taker: UdpSocket,
+    receiver: UdpSocket,
 }
 
 impl Datagrams {
@@ -65,11 +65,11 @@ impl Datagrams {
             })
             .unwrap()
         };
-        let (sender, taker) = (bind(&house.near, 0), bind(&house.far, port));
+        let (sender, receiver) = (bind(&house.near, 0), bind(&house.far, port));
         sender.connect((FAR[0], port)).unwrap();
         let patience = Duration::from_millis(200);
-        taker.set_read_timeout(Some(patience)).unwrap();
-        Self { sender, taker }
+        receiver.set_read_timeout(Some(patience)).unwrap();
+        Self { sender, receiver }
     }
 
     /// Sends so many; how many arrive, each once and in order.
@@ -78,7 +78,7 @@ impl Datagrams {
         for number in 0..count {
             self.sender.send(&[number; 16]).unwrap();
             let mut payload = [0; 32];
-            if self.taker.recv(&mut payload).is_ok() {
+            if self.receiver.recv(&mut payload).is_ok() {
                 assert_eq!(payload[..16], [number; 16]);
                 arrived += 1;
             }

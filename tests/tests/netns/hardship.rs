@@ -13,7 +13,7 @@ use vlanfast_tests::{
     program::vlanfast,
     require,
     require::in_the_lab,
-    sync::{Taker, attach, container, endpoint, eventually, placed},
+    sync::{Receiver, attach, container, endpoint, eventually, placed},
     topology::{Netns, Wire},
 };
 
@@ -170,7 +170,7 @@ fn a_container_is_in_the_map_at_once() {
     let starts = if in_the_lab() { 30 } else { 200 };
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
-    let map = Taker::open(&wire.trunk).unwrap();
+    let map = Receiver::open(&wire.trunk).unwrap();
     let (mut from_the_command, mut from_its_end) = (vec![], vec![]);
     for number in 0..starts {
         let container = Netns::new().unwrap();

@@ -35,7 +35,7 @@ fn upper(wire: &Wire, name: &str, kind: &str) {
 
 #[test]
 fn those_who_take_what_nobody_sees_are_shown() {
-    require!("takers", nix::unistd::geteuid().is_root(), "needs root");
+    require!("receivers", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
     let attached = attach(&wire, &["--shed", "mac"]);
@@ -114,7 +114,7 @@ fn a_capture_is_told_from_promiscuous_mode_by_hand_and_from_those_of_containers(
 }
 
 #[test]
-fn shedding_is_refused_where_the_trunk_has_takers_that_nobody_sees() {
+fn shedding_is_refused_where_the_trunk_has_receivers_that_nobody_sees() {
     require!("shed", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);

@@ -56,7 +56,7 @@ fn maps() -> Maps {
 
 /// A VLAN 10 with containers of these numbers, each with an address of both kinds.
 fn tables(numbers: &[u8]) -> Tables {
-    let vid = Vid::from_tci(10);
+    let vid = Vid::new(10);
     let mut tables = Tables {
         vlans: BTreeMap::from([(
             vid,
@@ -96,7 +96,7 @@ fn tables(numbers: &[u8]) -> Tables {
             mac: mac.0,
             vid: 10,
         };
-        let key = NeighborKey::new(Vid::from_tci(20), [10, 0, 10, number].into());
+        let key = NeighborKey::new(Vid::new(20), [10, 0, 10, number].into());
         tables.routes.insert(key, route);
     }
     tables

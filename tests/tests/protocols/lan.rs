@@ -147,7 +147,7 @@ impl Lan {
         attached.stop()
     }
 
-    /// How many packets went to their only taker so far; `None` without vlanfast.
+    /// How many packets went to their only receiver so far; `None` without vlanfast.
     pub fn steered(&self) -> Result<Option<u64>> {
         let Some(attached) = &self.attached else {
             return Ok(None);

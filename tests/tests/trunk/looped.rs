@@ -59,7 +59,7 @@ fn feed(scene: &Scene) {
             switch.send(&bytes).unwrap();
         }
         let mut bytes = absent.clone();
-        bytes[6..12].copy_from_slice(&scene.takers[0].mac);
+        bytes[6..12].copy_from_slice(&scene.receivers[0].mac);
         own.send(&bytes).unwrap();
     }
 }
@@ -110,9 +110,9 @@ fn endure(scene: &Scene) -> Outcome {
         let pings = scope.spawn(|| scene.run(0, &line).unwrap());
         let mut asked = 0;
         while start.elapsed() < Duration::from_secs(LASTS) {
-            let taker = scene.takers[asked as usize % scene.takers.len()];
-            scene.send(&request(taker.address), 1).unwrap();
-            scene.send(&solicit(taker.address6), 1).unwrap();
+            let receiver = scene.receivers[asked as usize % scene.receivers.len()];
+            scene.send(&request(receiver.address), 1).unwrap();
+            scene.send(&solicit(receiver.address6), 1).unwrap();
             asked += 1;
             thread::sleep(Duration::from_millis(2000 / ASKED));
         }

@@ -1,6 +1,6 @@
 //! The shortcut by the administrator's word.
 
-use super::{Tables, are_true};
+use super::{Tables, tables_trusted};
 use crate::{
     EndpointKey, Frame, Headers, Mac, NeighborKey, Parent, Route, Settings, Verdict, Vid, ends,
     fits,
@@ -9,12 +9,12 @@ use crate::{
 /// Where a router would send a packet, if it is for one, and for a container of another VLAN.
 #[inline(always)]
 pub fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
-    let Some((sender, taker)) = ends(frame, headers, vid) else {
+    let Some((sender, receiver)) = ends(frame, headers, vid) else {
         return Verdict::Pass;
     };
-    match destination(frame, sender, taker, tables) {
+    match destination(frame, sender, receiver, tables) {
         Some((vid, parent, mac))
-            if are_true(tables, Settings::ENDPOINTS) && fits(frame, headers, parent.mtu) =>
+            if tables_trusted(tables, Settings::ENDPOINTS) && fits(frame, headers, parent.mtu) =>
         {
             Verdict::Shortcut { vid, mac }
         }
@@ -27,17 +27,17 @@ pub fn shortcut(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl T
 pub fn destination(
     frame: &impl Frame,
     sender: NeighborKey,
-    taker: NeighborKey,
+    receiver: NeighborKey,
     tables: &impl Tables,
 ) -> Option<(Vid, Parent, Mac)> {
-    let vid = Vid::from_tci(taker.vid);
+    let vid = Vid::new(receiver.vid);
     let (router, source) = (frame.read(0).map(Mac)?, frame.read(6)?);
     // It is a router's, if nobody here has it.
     if tables.endpoint(EndpointKey::new(vid, router)).is_some() {
         return None;
     }
-    let route = tables.route(taker)?;
-    let to = Vid::from_tci(route.vid);
+    let route = tables.route(receiver)?;
+    let to = Vid::new(route.vid);
     let parent = tables.parent(to);
     if parent.ifindex == 0 || !parent.has(Parent::UP) {
         return None;
@@ -50,7 +50,7 @@ pub fn destination(
     };
     let way_back = Route {
         mac: source,
-        vid: taker.vid,
+        vid: receiver.vid,
     };
     (tables.route(back) == Some(way_back)).then_some((to, parent, Mac(route.mac)))
 }

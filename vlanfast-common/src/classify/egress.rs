@@ -1,10 +1,10 @@
 //! What leaves: what is for this host, because a macvlan and the host below it do not hear each other otherwise; and
 //! who sends that nobody knows.
 
-use super::{Tables, are_true, is_claimed, is_the_hosts_tag};
+use super::{Tables, tables_trusted, is_claimed, is_the_hosts_tag};
 use crate::{
     Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Message, Neighbor, NeighborKey, Parent,
-    Protocol, Sought, Verdict, Vid, hides,
+    Protocol, Target, Verdict, Vid, hides,
 };
 
 #[inline(always)]
@@ -55,7 +55,7 @@ fn reflect(
         let Some((mac, sender)) = across(destination, source, parent, vid, tables) else {
             return Verdict::Pass;
         };
-        let crosses = may_say(frame, headers, vid, sender, source, tables) && are_true(tables, 0);
+        let crosses = may_say(frame, headers, vid, sender, source, tables) && tables_trusted(tables, 0);
         return match crosses {
             true => Verdict::Reflect { mac },
             false => Verdict::Pass,
@@ -63,7 +63,7 @@ fn reflect(
     }
     let message = frame.message(headers, vid);
     match message.asks() {
-        Some(Sought::Address(key)) => ask(key, message, parent, source, tables),
+        Some(Target::Address(key)) => ask(key, message, parent, source, tables),
         None if message.announces() => announce(message, parent, (destination, source), tables),
         // DHCP's servers and clients do not find each other across.
         _ => Verdict::Pass,
@@ -73,8 +73,8 @@ fn reflect(
 /// A copy, if the tables are true.
 #[inline(always)]
 fn copy(mac: Mac, tables: &impl Tables) -> Verdict {
-    match are_true(tables, 0) {
-        true => Verdict::Copy { mac },
+    match tables_trusted(tables, 0) {
+        true => Verdict::CloneToLocal { mac },
         false => Verdict::Pass,
     }
 }
@@ -82,13 +82,13 @@ fn copy(mac: Mac, tables: &impl Tables) -> Verdict {
 /// The MAC by which a frame from one side reaches the other, and who sends it.
 #[inline(always)]
 fn across(
-    taker: Mac,
+    receiver: Mac,
     source: Mac,
     parent: Parent,
     vid: Vid,
     tables: &impl Tables,
 ) -> Option<(Mac, Endpoint)> {
-    let taken_by = certain(taker, vid, tables)?;
+    let taken_by = certain(receiver, vid, tables)?;
     let sent_by = certain(source, vid, tables)?;
     // Container to container is as the mode of the macvlan has it; and a MAC alone, without an address, is one
     // that stands by for another host's, as keepalived has them. One that is down takes nothing.
@@ -96,9 +96,9 @@ fn across(
     // The device goes by its own MAC, also for those that it takes besides (the trunk's).
     let mac = match taken_by.has(Endpoint::HOST) {
         true => Mac(parent.mac),
-        false => taker,
+        false => receiver,
     };
-    (is_across && !taken_by.has(Endpoint::SILENT | Endpoint::DOWN)).then_some((mac, sent_by))
+    (is_across && !taken_by.has(Endpoint::NO_ADDRESS | Endpoint::DOWN)).then_some((mac, sent_by))
 }
 
 /// A request: to the other side as well as to the wire, where somebody may have the address too.
@@ -110,14 +110,14 @@ fn ask(
     source: Mac,
     tables: &impl Tables,
 ) -> Verdict {
-    let Some(taker) = tables.neighbor(key) else {
+    let Some(receiver) = tables.neighbor(key) else {
         return Verdict::Pass;
     };
-    let Some((mac, sender)) = across(Mac(taker.mac), source, parent, key.vid(), tables) else {
+    let Some((mac, sender)) = across(Mac(receiver.mac), source, parent, key.vid(), tables) else {
         return Verdict::Pass;
     };
     let says = message.says();
-    if says.is_some_and(|said| !is_his(said, sender, source, tables)) || !owns(key, taker, tables) {
+    if says.is_some_and(|said| !is_his(said, sender, source, tables)) || !owns(key, receiver, tables) {
         return Verdict::Pass;
     }
     copy(mac, tables)
@@ -142,13 +142,13 @@ fn announce(
             (sender, is_alone && is_his(said, sender, source, tables))
         }
         None => {
-            let Some(taker) = tables.neighbor(key) else {
+            let Some(receiver) = tables.neighbor(key) else {
                 return Verdict::Pass;
             };
-            let Some(owner) = tables.endpoint(key.endpoint(taker.mac)) else {
+            let Some(owner) = tables.endpoint(key.endpoint(receiver.mac)) else {
                 return Verdict::Pass;
             };
-            (owner, owner.has(Endpoint::HOST) || owns(key, taker, tables))
+            (owner, owner.has(Endpoint::HOST) || owns(key, receiver, tables))
         }
     };
     match owner.is_of_the_host() {
@@ -188,21 +188,21 @@ pub(super) fn is_his(
     source: Mac,
     tables: &impl Tables,
 ) -> bool {
-    let Some(taker) = tables.neighbor(key) else {
+    let Some(receiver) = tables.neighbor(key) else {
         return sender.is_of_the_host();
     };
     if !sender.is_of_the_host() {
-        return mac == source && taker.mac == source.0 && owns(key, taker, tables);
+        return mac == source && receiver.mac == source.0 && owns(key, receiver, tables);
     }
-    let owner = tables.endpoint(key.endpoint(taker.mac));
+    let owner = tables.endpoint(key.endpoint(receiver.mac));
     owner.is_some_and(|owner| owner.is_of_the_host()) || tables.neighbor(key.anywhere()).is_some()
 }
 
-/// Whether an address is its taker's for sure, so that the wire need not be asked first.
+/// Whether an address is its receiver's for sure, so that the wire need not be asked first.
 #[inline(always)]
-fn owns(key: NeighborKey, taker: Neighbor, tables: &impl Tables) -> bool {
-    !taker.is_doubted(Neighbor::UNCERTAIN)
-        && (taker.has(Neighbor::ASSIGNED) || !is_claimed(key, tables))
+fn owns(key: NeighborKey, receiver: Neighbor, tables: &impl Tables) -> bool {
+    !receiver.is_doubted(Neighbor::UNCERTAIN)
+        && (receiver.has(Neighbor::ASSIGNED) || !is_claimed(key, tables))
 }
 
 /// Who has a MAC on a VLAN, unless two have it.

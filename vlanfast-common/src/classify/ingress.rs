@@ -1,19 +1,19 @@
 //! What comes in: steered, limited, shed or delivered.
 
-use super::{Tables, are_true, egress::is_his, goes_past_the_wire};
+use super::{Tables, tables_trusted, egress::is_his, goes_past_the_wire};
 use crate::{
     Cast, Claim, Endpoint, EndpointKey, Frame, Headers, Mac, Message, Neighbor, NeighborKey,
-    Parent, Protocol, Reason, Settings, Sought, Verdict, Vid, detour,
+    Parent, Protocol, Reason, Settings, Target, Verdict, Vid, redirect_blocked_by,
 };
 
 #[inline(always)]
 pub fn classify(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
     if tables.gives_host_access() && vid == Vid::UNTAGGED && is_again(frame, tables) {
-        return Verdict::Again;
+        return Verdict::Hairpin;
     }
     let is_for_one = headers.cast == Cast::Unicast;
     let is_limited = tables.storm_limit() != 0 || tables.group_limit() != 0;
-    // ARP to one taker may tell him of an address that another has here. What goes past the wire has to know.
+    // ARP to one receiver may tell him of an address that another has here. What goes past the wire has to know.
     let is_read = match is_for_one {
         true => goes_past_the_wire(tables) && headers.protocol == Protocol::ARP,
         false => tables.steers() || is_limited || goes_past_the_wire(tables),
@@ -56,8 +56,8 @@ pub fn meet(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Table
     let may_be_its_own = match (sender.mode, vid) {
         // The switch sends back what it says of itself.
         (Endpoint::VEPA, _) => {
-            let taker = tables.neighbor(said.0);
-            taker.is_some_and(|taker| taker.mac == source.mac)
+            let receiver = tables.neighbor(said.0);
+            receiver.is_some_and(|receiver| receiver.mac == source.mac)
         }
         (_, Vid::UNTAGGED) => is_his(said, sender, source.mac(), tables),
         _ => false,
@@ -68,11 +68,11 @@ pub fn meet(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Table
     tables.note_double(source);
 }
 
-/// Notes that somebody on the wire has a taker's MAC, and marks it at once.
+/// Notes that somebody on the wire has a receiver's MAC, and marks it at once.
 #[inline(always)]
-pub fn note_double(taker: EndpointKey, tables: &impl Tables) {
-    tables.mark_conflict(taker);
-    note(NeighborKey::of_mac(taker), taker.mac(), tables);
+pub fn note_double(receiver: EndpointKey, tables: &impl Tables) {
+    tables.mark_conflict(receiver);
+    note(NeighborKey::of_mac(receiver), receiver.mac(), tables);
 }
 
 /// Whether egress has reflected this frame to the trunk itself: by its addresses it is what the host and its
@@ -95,8 +95,8 @@ fn is_again(frame: &impl Frame, tables: &impl Tables) -> bool {
         return false;
     };
     match tables.endpoint(EndpointKey::new(vid, destination)) {
-        Some(taker) if !is_one(&taker) => false,
-        Some(taker) => taker.is_of_the_host() != sender.is_of_the_host(),
+        Some(receiver) if !is_one(&receiver) => false,
+        Some(receiver) => receiver.is_of_the_host() != sender.is_of_the_host(),
         None => sender.is_of_the_host() && destination.is_group(),
     }
 }
@@ -120,7 +120,7 @@ pub fn shed(
     };
     if reason == Reason::ShedMac {
         let is_for_one = tables.sheds_macs() && headers.cast == Cast::Unicast;
-        // The takers of stacked VLANs are none of the tables'.
+        // The receivers of stacked VLANs are none of the tables'.
         if !is_for_one || parent.has(Parent::UNSHED) || headers.protocol.is_stacked() {
             return None;
         }
@@ -133,29 +133,29 @@ pub fn shed(
         let buckets = tables.buckets(vid);
         buckets.is_none_or(|buckets| buckets.has_newcomers(|| tables.now()))
     };
-    (are_true(tables, kind | Settings::CHANGING) && !has_newcomers()).then_some(reason)
+    (tables_trusted(tables, kind | Settings::CHANGING) && !has_newcomers()).then_some(reason)
 }
 
-/// A frame to one taker: past the device of the VLAN, if it would come to the taker's own anyway.
+/// A frame to one receiver: past the device of the VLAN, if it would come to the receiver's own anyway.
 #[inline(always)]
 fn deliver(frame: &impl Frame, headers: &Headers, vid: Vid, tables: &impl Tables) -> Verdict {
-    // The takers of stacked VLANs are none of the tables'.
+    // The receivers of stacked VLANs are none of the tables'.
     if !tables.delivers() || headers.protocol.is_stacked() {
         return Verdict::Pass;
     }
     let Some(destination) = frame.read(0).map(Mac) else {
         return Verdict::Pass;
     };
-    let Some(taker) = tables.endpoint(EndpointKey::new(vid, destination)) else {
+    let Some(receiver) = tables.endpoint(EndpointKey::new(vid, destination)) else {
         return Verdict::Pass;
     };
-    if taker.has(Endpoint::HOST) || detour(tables.parent(vid), taker).is_some() {
+    if receiver.has(Endpoint::HOST) || redirect_blocked_by(tables.parent(vid), receiver).is_some() {
         return Verdict::Pass;
     }
     // The kernel's own path finds who has the MAC since; a redirect to a device that has gone finds nobody.
-    match are_true(tables, Settings::ENDPOINTS | Settings::CHANGING) {
+    match tables_trusted(tables, Settings::ENDPOINTS | Settings::CHANGING) {
         true => Verdict::Deliver {
-            ifindex: taker.ifindex,
+            ifindex: receiver.ifindex,
         },
         false => Verdict::Pass,
     }
@@ -169,13 +169,13 @@ fn group(message: Message, concerns_all: bool, vid: Vid, tables: &impl Tables) -
     if parent.ifindex == 0 {
         return Verdict::Pass;
     }
-    let (takers, mac, share) = seek(message, vid, tables);
-    let steers = tables.steers() && !concerns_all && !parent.has(Parent::ALONE);
-    match takers {
+    let (receivers, mac, share) = seek(message, vid, tables);
+    let steers = tables.steers() && !concerns_all && !parent.has(Parent::NO_STEER);
+    match receivers {
         // Where one of ours may be missing, that is not sure.
-        Takers::One if steers && are_true(tables, Settings::ENDPOINTS) => Verdict::Steer { mac },
-        Takers::Two if !parent.has(Parent::ALONE) => {
-            to_everyone(Verdict::Disputed, share, parent, vid, tables)
+        Receivers::One if steers && tables_trusted(tables, Settings::ENDPOINTS) => Verdict::Steer { mac },
+        Receivers::Two if !parent.has(Parent::NO_STEER) => {
+            to_everyone(Verdict::Conflict, share, parent, vid, tables)
         }
         _ => to_everyone(Verdict::Pass, share, parent, vid, tables),
     }
@@ -183,7 +183,7 @@ fn group(message: Message, concerns_all: bool, vid: Vid, tables: &impl Tables) -
 
 /// Who takes a group frame.
 #[derive(Clone, Copy)]
-enum Takers {
+enum Receivers {
     One,
     /// Two here claim the address or the MAC.
     Two,
@@ -201,25 +201,25 @@ enum Share {
 
 /// Who takes it, the MAC of the one, and its share if it goes to everyone.
 #[inline(always)]
-fn seek(message: Message, vid: Vid, tables: &impl Tables) -> (Takers, Mac, Share) {
+fn seek(message: Message, vid: Vid, tables: &impl Tables) -> (Receivers, Mac, Share) {
     const DOUBTS: u16 = Neighbor::DOWN | Neighbor::FOREIGN;
     let nobody = Mac::default();
     match message.asks() {
-        Some(Sought::Address(key)) => match tables.neighbor(key) {
-            Some(taker) if taker.has(Neighbor::CONFLICT) => (Takers::Two, nobody, Share::Known),
-            Some(taker) if taker.is_doubted(DOUBTS) => (Takers::Any, nobody, Share::Known),
-            Some(taker) => (Takers::One, Mac(taker.mac), Share::Known),
+        Some(Target::Address(key)) => match tables.neighbor(key) {
+            Some(receiver) if receiver.has(Neighbor::CONFLICT) => (Receivers::Two, nobody, Share::Known),
+            Some(receiver) if receiver.is_doubted(DOUBTS) => (Receivers::Any, nobody, Share::Known),
+            Some(receiver) => (Receivers::One, Mac(receiver.mac), Share::Known),
             None => match tables.neighbor(key.anywhere()) {
-                Some(_) => (Takers::Any, nobody, Share::Known),
-                None => (Takers::Any, nobody, Share::Absent),
+                Some(_) => (Receivers::Any, nobody, Share::Known),
+                None => (Receivers::Any, nobody, Share::Absent),
             },
         },
-        Some(Sought::Mac(mac)) => match tables.endpoint(EndpointKey::new(vid, mac)) {
-            Some(taker) if taker.has(Endpoint::CONFLICT) => (Takers::Two, nobody, Share::Group),
-            Some(_) => (Takers::One, mac, Share::Group),
-            None => (Takers::Any, nobody, Share::Group),
+        Some(Target::Mac(mac)) => match tables.endpoint(EndpointKey::new(vid, mac)) {
+            Some(receiver) if receiver.has(Endpoint::CONFLICT) => (Receivers::Two, nobody, Share::Group),
+            Some(_) => (Receivers::One, mac, Share::Group),
+            None => (Receivers::Any, nobody, Share::Group),
         },
-        None => (Takers::Any, nobody, Share::Group),
+        None => (Receivers::Any, nobody, Share::Group),
     }
 }
 
@@ -238,7 +238,7 @@ fn to_everyone(
         Share::Known => (tables.storm_limit(), 0, Reason::Storm),
         Share::Group => (tables.group_limit(), 0, Reason::Group),
     };
-    if rate == 0 || parent.has(Parent::UNLIMITED) || !are_true(tables, lacking) {
+    if rate == 0 || parent.has(Parent::UNLIMITED) || !tables_trusted(tables, lacking) {
         return verdict;
     }
     let Some(buckets) = tables.buckets(vid) else {
@@ -255,11 +255,11 @@ fn to_everyone(
     }
 }
 
-/// Somebody on the wire says that he has an address: whether a taker here has it, who has another MAC. That is noted,
+/// Somebody on the wire says that he has an address: whether a receiver here has it, who has another MAC. That is noted,
 /// unless the frame is one of ours that comes back.
 #[inline(always)]
 fn hear((key, mac): (NeighborKey, Mac), is_ours: bool, tables: &impl Tables) -> bool {
-    let contradicts = tables.neighbor(key).is_some_and(|taker| taker.mac != mac.0);
+    let contradicts = tables.neighbor(key).is_some_and(|receiver| receiver.mac != mac.0);
     if contradicts && !is_ours && tables.endpoint(key.endpoint(mac.0)).is_none() {
         note(key, mac, tables);
     }

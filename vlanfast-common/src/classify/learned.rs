@@ -1,8 +1,8 @@
 //! The shortcut by the router's word: see [`Flow`](crate::Flow).
 
-use super::{Tables, are_true};
+use super::{Tables, tables_trusted};
 use crate::{
-    Arrival, Direction, EndpointKey, FlowKey, Mac, Packet, PairKey, Parent, Reason, Route,
+    Arrival, Direction, EndpointKey, FlowKey, Mac, Packet, VlanPair, Parent, Reason, Route,
     Settings, Step, Verdict, Vid,
 };
 
@@ -18,19 +18,19 @@ pub fn learn(packet: &Packet, direction: Direction, tables: &impl Tables) -> Ver
 /// For a router, if nobody here has the MAC.
 #[inline(always)]
 fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
-    let vid = Vid::from_tci(packet.key.vid);
-    let Some(to) = tables.route(packet.key.taker()) else {
+    let vid = Vid::new(packet.key.vid);
+    let Some(to) = tables.route(packet.key.receiver()) else {
         return Verdict::Pass;
     };
     let sender = Route {
         mac: packet.source.0,
         vid: packet.key.vid,
     };
-    // The sender has the address, and the taker is elsewhere.
+    // The sender has the address, and the receiver is elsewhere.
     if to.vid == packet.key.vid || tables.route(packet.key.sender()) != Some(sender) {
         return Verdict::Pass;
     }
-    let parent = tables.parent(Vid::from_tci(to.vid));
+    let parent = tables.parent(Vid::new(to.vid));
     let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
     let fits = packet.length <= parent.mtu as u32 && packet.hops > 1;
     let is_for_one_here = || {
@@ -42,17 +42,17 @@ fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
         return Verdict::Pass;
     }
     let key = &packet.key;
-    if !are_true(tables, Settings::ENDPOINTS) {
+    if !tables_trusted(tables, Settings::ENDPOINTS) {
         // From here on some of it is with the router, and nobody keeps count.
         tables.forget_flow(key);
         return Verdict::Pass;
     }
     let flow = match tables.flow(key) {
-        Some(_) if packet.turns() => {
+        Some(_) if packet.is_syn_fin_rst() => {
             tables.forget_flow(key);
             return Verdict::Pass;
         }
-        None if packet.turns() => return Verdict::Pass,
+        None if packet.is_syn_fin_rst() => return Verdict::Pass,
         Some(flow) => Some(flow),
         None => tables.open_flow(key),
     };
@@ -63,22 +63,22 @@ fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
     let times = (tables.exact_now(), tables.refresh());
     let step = flow.leave(packet, to, acknowledged, times);
     if step != Step::Router
-        && let Some(pair) = tables.pair(PairKey {
+        && let Some(pair) = tables.pair(VlanPair {
             from: key.vid,
             to: to.vid,
         })
     {
         pair.count(step, packet);
     }
-    let (vid, mac) = (Vid::from_tci(to.vid), Mac(to.mac));
+    let (vid, mac) = (Vid::new(to.vid), Mac(to.mac));
     match step {
-        Step::Router | Step::Candidate | Step::Question => Verdict::Pass,
+        Step::Router | Step::Candidate | Step::Probe => Verdict::Pass,
         Step::Failed => {
             tables.forget_flow(key);
             Verdict::Pass
         }
         Step::Shortcut => Verdict::Shortcut { vid, mac },
-        Step::Both => Verdict::Both { vid, mac },
+        Step::ShortcutAndProbe => Verdict::ShortcutAndProbe { vid, mac },
     }
 }
 
@@ -88,7 +88,7 @@ fn arrive(packet: &Packet, tables: &impl Tables) -> Verdict {
     let Some(from) = tables.route(packet.key.sender()) else {
         return Verdict::Pass;
     };
-    let taker = Route {
+    let receiver = Route {
         mac: packet.destination.0,
         vid: packet.key.vid,
     };
@@ -98,17 +98,17 @@ fn arrive(packet: &Packet, tables: &impl Tables) -> Verdict {
     };
     let Some(flow) = tables
         .flow(&key)
-        .filter(|_| are_true(tables, Settings::ENDPOINTS))
+        .filter(|_| tables_trusted(tables, Settings::ENDPOINTS))
     else {
         return Verdict::Pass;
     };
-    match flow.arrive(packet, taker, tables.exact_now()) {
+    match flow.arrive(packet, receiver, tables.exact_now()) {
         Arrival::Ordinary => Verdict::Pass,
         Arrival::Returned => Verdict::Drop(Reason::Returned),
         Arrival::Enables => {
-            let pair = PairKey {
+            let pair = VlanPair {
                 from: key.vid,
-                to: taker.vid,
+                to: receiver.vid,
             };
             if let Some(pair) = tables.pair(pair) {
                 pair.enable();

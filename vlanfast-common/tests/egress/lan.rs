@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Pair, PairKey,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
     Parent, Policy, Route, Settings, Tables, Vid,
 };
 
@@ -41,7 +41,7 @@ pub fn ipv6(number: u8) -> [u8; 16] {
 type Address = (u16, u16, u8);
 
 fn number((vid, version, number): Address) -> NeighborKey {
-    let vid = Vid::from_tci(vid);
+    let vid = Vid::new(vid);
     match version {
         4 => NeighborKey::ipv4(vid, ipv4(number)),
         _ => NeighborKey::ipv6(vid, ipv6(number)),
@@ -161,7 +161,7 @@ impl Tables for Lan {
             nsid,
             flags: flags
                 | flag(station.has_twin, Endpoint::CONFLICT)
-                | flag(station.is_silent, Endpoint::SILENT),
+                | flag(station.is_silent, Endpoint::NO_ADDRESS),
             ..Endpoint::default()
         })
     }
@@ -177,9 +177,9 @@ impl Tables for Lan {
 
     fn route(&self, key: NeighborKey) -> Option<Route> {
         let address = (key.vid, key.version, key.address[last(key)]);
-        let &(taker, vid) = self.routes.get(&address)?;
+        let &(receiver, vid) = self.routes.get(&address)?;
         (key == number(address)).then_some(Route {
-            mac: mac(taker),
+            mac: mac(receiver),
             vid,
         })
     }
@@ -194,7 +194,7 @@ impl Tables for Lan {
 
     fn forget_flow(&self, _key: &FlowKey) {}
 
-    fn pair(&self, _key: PairKey) -> Option<&Pair> {
+    fn pair(&self, _key: VlanPair) -> Option<&VlanPairCounters> {
         None
     }
 
@@ -320,7 +320,7 @@ const fn station(chance: u8) -> Station {
 }
 
 /// An address is the station's of that number, as a rule, and the link-local one the first's.
-const fn taker(number: u8, chance: u8) -> u8 {
+const fn receiver(number: u8, chance: u8) -> u8 {
     match chance % 8 {
         0 => chance / 8 % STATIONS,
         _ => number % STATIONS,
@@ -336,7 +336,7 @@ const fn owner(number: u8, chance: u8) -> (u8, u16) {
         4 => Neighbor::FOREIGN | Neighbor::UNSURE | Neighbor::ASSIGNED,
         _ => 0,
     };
-    (taker(number, chance), flags)
+    (receiver(number, chance), flags)
 }
 
 /// It leads to the other VLAN, as a rule.
@@ -348,5 +348,5 @@ const fn route((vid, _, number): Address, chance: u8) -> (u8, u16) {
     } else {
         one
     };
-    (taker(number, chance), to)
+    (receiver(number, chance), to)
 }

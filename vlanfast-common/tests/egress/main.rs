@@ -21,7 +21,7 @@ fn decide(sent: &Sent, lan: &Lan) -> Verdict {
 }
 
 /// The address that a group frame asks for, and its version.
-fn sought(sent: &Sent) -> Option<(u16, u8)> {
+fn resolve_target(sent: &Sent) -> Option<(u16, u8)> {
     match sent.message {
         Message::Arp {
             is_request: true,
@@ -94,7 +94,7 @@ proptest! {
         let verdict = decide(&sent, &lan);
         let is_allowed = match verdict {
             Verdict::Pass => true,
-            Verdict::Reflect { .. } | Verdict::Copy { .. } => lan.policy.host_access == 1,
+            Verdict::Reflect { .. } | Verdict::CloneToLocal { .. } => lan.policy.host_access == 1,
             Verdict::Shortcut { .. } => lan.policy.shortcut == 1,
             _ => false,
         };
@@ -137,17 +137,17 @@ proptest! {
 
     #[test]
     fn what_is_copied_asks_or_announces(sent in frames(), lan in lans()) {
-        let Verdict::Copy { mac: to } = decide(&sent, &lan) else {
+        let Verdict::CloneToLocal { mac: to } = decide(&sent, &lan) else {
             return Ok(());
         };
         let parent = lan.parents[&sent.vid];
         prop_assert!(parent.ifindex != 0);
         prop_assert!(parent.has(Parent::UP) && parent.has(Parent::HOST_ACCESS));
         prop_assert!(sent.is_for_a_group() && is_the_hosts_tag(&sent));
-        if let Some((version, target)) = sought(&sent) {
-            let taker = owner(&lan, (sent.vid, version, target)).expect("an owner for sure");
+        if let Some((version, target)) = resolve_target(&sent) {
+            let receiver = owner(&lan, (sent.vid, version, target)).expect("an owner for sure");
             prop_assert!(is_his(&sent, &lan));
-            prop_assert_eq!(to, across(&sent, &lan, taker)?);
+            prop_assert_eq!(to, across(&sent, &lan, receiver)?);
             return Ok(());
         }
         prop_assert!(is_announcement(&sent.message));
@@ -203,17 +203,17 @@ proptest! {
 }
 
 /// The MAC by which a frame reaches a station on the other side.
-fn across(sent: &Sent, lan: &Lan, taker: u8) -> Result<Mac, TestCaseError> {
+fn across(sent: &Sent, lan: &Lan, receiver: u8) -> Result<Mac, TestCaseError> {
     let parent = lan.parents[&sent.vid];
     prop_assert!(parent.ifindex != 0);
     prop_assert!(parent.has(Parent::UP) && parent.has(Parent::HOST_ACCESS));
     let from = lan.stations[&(sent.vid, sent.source)];
-    let taken_by = lan.stations[&(sent.vid, taker)];
+    let taken_by = lan.stations[&(sent.vid, receiver)];
     prop_assert!(!from.has_twin && !taken_by.has_twin && !taken_by.is_silent);
     prop_assert!(from.role.is_of_the_host() != taken_by.role.is_of_the_host());
     Ok(Mac(match taken_by.role {
         Role::Host => parent.mac,
-        _ => mac(taker),
+        _ => mac(receiver),
     }))
 }
 
@@ -228,7 +228,7 @@ fn the_frames_of_the_property_tests_are_decided_over() {
         let verdict = match decide(&sent, &lan) {
             Verdict::Pass => continue,
             Verdict::Reflect { .. } => "reflect",
-            Verdict::Copy { .. } => "copy",
+            Verdict::CloneToLocal { .. } => "copy",
             Verdict::Shortcut { .. } => "shortcut",
             other => panic!("{other:?}"),
         };

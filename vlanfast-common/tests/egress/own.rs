@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use vlanfast_common::{
-    Bytes, Headers, Mac, Protocol, Verdict, Vid, Vlan, Way, heartbeat, parse, shortcut_of,
+    Bytes, Headers, Mac, Protocol, Verdict, Vid, Vlan, RouteCacheEntry, heartbeat, parse, shortcut_of,
 };
 
 use crate::{
@@ -27,7 +27,7 @@ fn pairs() -> impl Strategy<Value = [Sent; 2]> {
 fn decided(sent: &Sent, lan: &Lan) -> Verdict {
     let bytes = sent.untagged();
     let frame = Bytes::new(&bytes);
-    let vid = Vid::from_tci(sent.vid);
+    let vid = Vid::new(sent.vid);
     let headers = Headers {
         vlan: Vlan::id(vid),
         ..parse(&frame)
@@ -36,11 +36,11 @@ fn decided(sent: &Sent, lan: &Lan) -> Verdict {
 }
 
 /// Whether the way was known, and the verdict by it.
-fn by_way(sent: &Sent, way: &mut Way, lan: &Lan) -> (bool, Verdict) {
+fn by_way(sent: &Sent, way: &mut RouteCacheEntry, lan: &Lan) -> (bool, Verdict) {
     let bytes = sent.untagged();
     match parse(&Bytes::new(&bytes)).protocol {
-        Protocol::IPV4 => by_way_of::<{ Way::IPV4 }>(&Bytes::new(&bytes), sent.vid, way, lan),
-        Protocol::IPV6 => by_way_of::<{ Way::IPV6 }>(&Bytes::new(&bytes), sent.vid, way, lan),
+        Protocol::IPV4 => by_way_of::<{ RouteCacheEntry::IPV4 }>(&Bytes::new(&bytes), sent.vid, way, lan),
+        Protocol::IPV6 => by_way_of::<{ RouteCacheEntry::IPV6 }>(&Bytes::new(&bytes), sent.vid, way, lan),
         _ => (false, Verdict::Pass),
     }
 }
@@ -48,21 +48,21 @@ fn by_way(sent: &Sent, way: &mut Way, lan: &Lan) -> (bool, Verdict) {
 fn by_way_of<const ENDS: usize>(
     frame: &Bytes<'_>,
     vid: u16,
-    way: &mut Way,
+    way: &mut RouteCacheEntry,
     lan: &Lan,
 ) -> (bool, Verdict) {
-    let (Some(slot), Some(heartbeat)) = (Way::slot::<ENDS>(frame), heartbeat(lan)) else {
+    let (Some(slot), Some(heartbeat)) = (RouteCacheEntry::slot::<ENDS>(frame), heartbeat(lan)) else {
         return (false, Verdict::Pass);
     };
-    assert!(slot < Way::SLOTS);
+    assert!(slot < RouteCacheEntry::SLOTS);
     let from = device(vid);
     let is_known = way.is_of::<ENDS>(frame, from, heartbeat);
     if !is_known {
-        assert!(way.find::<ENDS>(frame, from, Vid::from_tci(vid), heartbeat, lan));
+        assert!(way.find::<ENDS>(frame, from, Vid::new(vid), heartbeat, lan));
         assert!(way.is_of::<ENDS>(frame, from, heartbeat));
         assert!(!way.is_of::<ENDS>(frame, from, heartbeat + 1));
     }
-    assert_eq!(way.headers::<ENDS>().vlan, Vlan::id(Vid::from_tci(vid)));
+    assert_eq!(way.headers::<ENDS>().vlan, Vlan::id(Vid::new(vid)));
     if !way.takes(frame.bytes.len()) {
         return (is_known, Verdict::Pass);
     }
@@ -76,7 +76,7 @@ fn by_way_of<const ENDS: usize>(
         .find(|(_, parent)| parent.ifindex == way.to && parent.mac == next[6..])
         .expect("the device of a VLAN");
     let verdict = Verdict::Shortcut {
-        vid: Vid::from_tci(*to),
+        vid: Vid::new(*to),
         mac: Mac(next[..6].try_into().expect("six bytes")),
     };
     (is_known, verdict)
@@ -87,7 +87,7 @@ proptest! {
 
     #[test]
     fn what_is_remembered_says_what_the_tables_say(pair in pairs(), lan in lans()) {
-        let mut way = Way::default();
+        let mut way = RouteCacheEntry::default();
         for sent in &pair {
             let (_, verdict) = by_way(sent, &mut way, &lan);
             prop_assert_eq!(verdict, decided(sent, &lan), "{:?}", sent);
@@ -102,7 +102,7 @@ fn ways_of_either_version_are_known_again_and_told_apart() {
     for _ in 0..32_768 {
         let case = (pairs(), lans()).new_tree(&mut runner).unwrap();
         let ([first, second], lan) = case.current();
-        let mut way = Way::default();
+        let mut way = RouteCacheEntry::default();
         if by_way(&first, &mut way, &lan).1 == Verdict::Pass {
             continue;
         }

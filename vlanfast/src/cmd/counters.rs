@@ -23,7 +23,7 @@ struct Row {
     tx: Side,
     verdicts: Verdicts,
     drops: Named<{ Reason::ALL.len() }>,
-    /// Packets for an address that two takers claim, passed to everyone.
+    /// Packets for an address that two receivers claim, passed to everyone.
     disputed: u64,
 }
 
@@ -71,7 +71,7 @@ pub async fn run(args: &CountersArgs) -> anyhow::Result<()> {
 fn read(pins: &Pins, vlan: Option<u16>) -> anyhow::Result<Vec<Row>> {
     let map = CounterMap::open(pins)?;
     let trunk = pins.trunk.to_string();
-    let asked = vlan.map(|vlan| Vlan::id(Vid::from_tci(vlan)));
+    let asked = vlan.map(|vlan| Vlan::id(Vid::new(vlan)));
     let mut rows = vec![];
     for vlan in Vlan::all().filter(|vlan| asked.is_none_or(|asked| asked == *vlan)) {
         let counters = map.read(vlan)?;
@@ -163,7 +163,7 @@ mod tests {
             delivered: 1,
             ..Counters::default()
         };
-        let row = row("eth0", Vlan::id(Vid::from_tci(10)), &counters);
+        let row = row("eth0", Vlan::id(Vid::new(10)), &counters);
         assert_eq!(
             serde_json::to_value(row).unwrap(),
             serde_json::json!({

@@ -97,7 +97,7 @@ async fn read(
     let tables = maps.read()?;
     let claims = maps.claims()?;
     let claimed = conflicts(&tables, &claims).map(|conflict| {
-        let key = conflict.key.endpoint(conflict.taker);
+        let key = conflict.key.endpoint(conflict.receiver);
         (key, Mac(conflict.by).to_string())
     });
     let claimed = claimed.collect();
@@ -136,7 +136,7 @@ struct Context {
     /// What netlink shows now.
     desired: Desired,
     names: BTreeMap<(EndpointKey, Place), Names>,
-    /// The MAC of who has an address of a taker on the wire.
+    /// The MAC of who has an address of a receiver on the wire.
     claimed: BTreeMap<EndpointKey, String>,
     /// Those that say they have an address which another keeps.
     rivals: BTreeSet<EndpointKey>,

@@ -109,7 +109,7 @@ fn row(trunk: &str, key: &FlowKey, flow: &Flow, now: u64) -> Option<Row> {
     Some(Row {
         trunk: trunk.to_owned(),
         from: key.vid,
-        to: flow.taker_vid(),
+        to: flow.receiver_vid(),
         protocol,
         source: key.source(),
         destination: key.destination(),
@@ -182,12 +182,12 @@ mod tests {
         key
     }
 
-    /// Asked, answered, moved and seen, in seconds, and nothing else.
+    /// IngressMode, answered, moved and seen, in seconds, and nothing else.
     fn flow([asked, answered, moved, seen]: [u64; 4]) -> Flow {
         let times = [asked, answered, moved, seen].map(|time| time * SECOND);
         let [asked, answered, moved, seen] = times;
-        let taker = 20 << 48;
-        Flow::from([asked, answered, moved, seen, 7, 700, 0, 0, 0, 0, 0, taker])
+        let receiver = 20 << 48;
+        Flow::from([asked, answered, moved, seen, 7, 700, 0, 0, 0, 0, 0, receiver])
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use vlanfast_common::IngressReason;
 
 use super::device::Trunk;
-use crate::{cli::Asked, error::Error};
+use crate::{cli::IngressMode, error::Error};
 
 /// A hook for ingress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct Choice {
 
 /// What the user asked for, as far as it decides.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
-    pub ingress: Asked,
+pub struct IngressRequest {
+    pub ingress: IngressMode,
     /// `rx-vlan-offload` may be turned off.
     pub manage_offloads: bool,
     /// What nobody takes is dropped, which pays by XDP.
@@ -34,12 +34,12 @@ pub struct Wish {
 
 /// Chooses. `auto` always finds a way; what was asked for by name is taken, or refused with a reason.
 /// Offloads are in the way, unless they may be managed.
-pub fn choose(trunk: &Trunk, wish: Wish) -> Result<Choice, Error> {
+pub fn choose(trunk: &Trunk, wish: IngressRequest) -> Result<Choice, Error> {
     let ingress = match wish.ingress {
-        Asked::Auto => return Ok(auto(trunk, wish)),
-        Asked::Tc => Ingress::Tc,
-        Asked::Xdp => Ingress::XdpNative,
-        Asked::XdpGeneric => Ingress::XdpGeneric,
+        IngressMode::Auto => return Ok(auto(trunk, wish)),
+        IngressMode::Tc => Ingress::Tc,
+        IngressMode::Xdp => Ingress::XdpNative,
+        IngressMode::XdpGeneric => Ingress::XdpGeneric,
     };
     if ingress != Ingress::Tc {
         if let Some(xdp) = &trunk.xdp {
@@ -68,7 +68,7 @@ pub fn choose(trunk: &Trunk, wish: Wish) -> Result<Choice, Error> {
 
 /// XDP only where nothing is lost by it, so that nobody is worse off than by TC: what comes in packet by packet,
 /// where the NIC merged it, costs bulk TCP more than XDP saves. Shedding is worth that to whoever asks for it.
-fn auto(trunk: &Trunk, wish: Wish) -> Choice {
+fn auto(trunk: &Trunk, wish: IngressRequest) -> Choice {
     let against = if trunk.xdp.is_some() {
         Some(IngressReason::ForeignXdp)
     } else if trunk.kind.is_some() {
@@ -140,23 +140,23 @@ mod tests {
         }
     }
 
-    fn wish(ingress: Asked) -> Wish {
-        Wish {
+    fn wish(ingress: IngressMode) -> IngressRequest {
+        IngressRequest {
             ingress,
             manage_offloads: false,
             sheds: false,
         }
     }
 
-    fn managing(ingress: Asked) -> Wish {
-        Wish {
+    fn managing(ingress: IngressMode) -> IngressRequest {
+        IngressRequest {
             manage_offloads: true,
             ..wish(ingress)
         }
     }
 
     fn auto_of(trunk: &Trunk) -> (Ingress, IngressReason) {
-        let choice = choose(trunk, wish(Asked::Auto)).unwrap();
+        let choice = choose(trunk, wish(IngressMode::Auto)).unwrap();
         (choice.ingress, choice.reason)
     }
 
@@ -190,11 +190,11 @@ mod tests {
         let taken = Trunk { xdp, ..nic() };
         assert_eq!(auto_of(&taken), (Ingress::Tc, IngressReason::ForeignXdp));
         assert!(matches!(
-            choose(&taken, managing(Asked::Xdp)),
+            choose(&taken, managing(IngressMode::Xdp)),
             Err(Error::HookTaken { .. })
         ));
         assert_eq!(
-            choose(&taken, managing(Asked::Tc)).unwrap().ingress,
+            choose(&taken, managing(IngressMode::Tc)).unwrap().ingress,
             Ingress::Tc
         );
     }
@@ -205,7 +205,7 @@ mod tests {
             strips_tags: true,
             ..nic()
         };
-        for asked in [Asked::Xdp, Asked::XdpGeneric] {
+        for asked in [IngressMode::Xdp, IngressMode::XdpGeneric] {
             let error = choose(&stripping, wish(asked)).unwrap_err().to_string();
             assert!(error.contains("ethtool -K eth0 rxvlan off"), "{error}");
             assert!(error.contains("--manage-offloads"), "{error}");
@@ -240,11 +240,11 @@ mod tests {
             assert!(said.contains(&merging.merges.join(" and ")), "{said}");
             assert!(said.contains("--ingress xdp"), "{said}");
 
-            let sheds = Wish {
+            let sheds = IngressRequest {
                 sheds: true,
-                ..wish(Asked::Auto)
+                ..wish(IngressMode::Auto)
             };
-            for wish in [sheds, wish(Asked::Xdp)] {
+            for wish in [sheds, wish(IngressMode::Xdp)] {
                 let choice = choose(&merging, wish).unwrap();
                 assert_eq!(choice.ingress, Ingress::XdpNative, "{wish:?}");
             }
@@ -253,7 +253,7 @@ mod tests {
                 strips_tags: true,
                 ..merging
             };
-            let choice = choose(&stripping, managing(Asked::Auto)).unwrap();
+            let choice = choose(&stripping, managing(IngressMode::Auto)).unwrap();
             assert_eq!(
                 (choice.ingress, choice.reason, choice.keep_tags),
                 (Ingress::Tc, IngressReason::CostsOffloads, false)
@@ -271,15 +271,15 @@ mod tests {
             let choice = choose(trunk, managing(asked)).unwrap();
             (choice.ingress, choice.keep_tags)
         };
-        assert_eq!(taken(&stripping, Asked::Auto), (Ingress::XdpNative, true));
-        assert_eq!(taken(&stripping, Asked::Xdp), (Ingress::XdpNative, true));
-        assert_eq!(taken(&stripping, Asked::Tc), (Ingress::Tc, false));
-        assert_eq!(taken(&nic(), Asked::Auto), (Ingress::XdpNative, false));
+        assert_eq!(taken(&stripping, IngressMode::Auto), (Ingress::XdpNative, true));
+        assert_eq!(taken(&stripping, IngressMode::Xdp), (Ingress::XdpNative, true));
+        assert_eq!(taken(&stripping, IngressMode::Tc), (Ingress::Tc, false));
+        assert_eq!(taken(&nic(), IngressMode::Auto), (Ingress::XdpNative, false));
         let veth = Trunk {
             kind: Some("veth".into()),
             ..stripping
         };
-        assert_eq!(taken(&veth, Asked::Auto), (Ingress::Tc, false));
-        assert_eq!(taken(&veth, Asked::XdpGeneric), (Ingress::XdpGeneric, true));
+        assert_eq!(taken(&veth, IngressMode::Auto), (Ingress::Tc, false));
+        assert_eq!(taken(&veth, IngressMode::XdpGeneric), (Ingress::XdpGeneric, true));
     }
 }

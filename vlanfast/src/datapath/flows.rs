@@ -7,7 +7,7 @@ use aya::{
     Pod,
     maps::{HashMap, MapData, MapError},
 };
-use vlanfast_common::{Flow, FlowKey, NeighborKey, Pair, PairKey};
+use vlanfast_common::{Flow, FlowKey, NeighborKey, VlanPairCounters, VlanPair};
 
 use super::{
     entries::{remove, typed},
@@ -62,7 +62,7 @@ impl FlowMap {
 }
 
 /// What became of flows, by their VLANs.
-pub struct PairMap(Words<PairKey, 6>);
+pub struct PairMap(Words<VlanPair, 6>);
 
 impl PairMap {
     /// The pinned one.
@@ -71,7 +71,7 @@ impl PairMap {
     }
 
     /// Those that were seen, in their order.
-    pub fn read_all(&self) -> anyhow::Result<BTreeMap<PairKey, Pair>> {
+    pub fn read_all(&self) -> anyhow::Result<BTreeMap<VlanPair, VlanPairCounters>> {
         read(&self.0, PAIRS)
     }
 }

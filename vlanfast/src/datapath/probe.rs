@@ -34,8 +34,8 @@ impl Asker {
     }
 
     /// Asks for an address by the host's device on its VLAN. Of IPv6 also from the host's own address there, if it has
-    /// one: who has the taker's MAC as well tells him alone, and not all (RFC 4861 clause 7.2.4), which might be the
-    /// taker's own answer that comes back.
+    /// one: who has the receiver's MAC as well tells him alone, and not all (RFC 4861 clause 7.2.4), which might be the
+    /// receiver's own answer that comes back.
     pub fn ask(
         &self,
         parent: &Parent,

@@ -138,7 +138,7 @@ impl Maps {
             .iter()
             .collect::<Result<_, _>>()
             .with_context(|| format!("failed to read {VLANS}"))?;
-        let vids = (0..).map(Vid::from_tci);
+        let vids = (0..).map(Vid::new);
         Ok(vids
             .zip(parents)
             .filter(|(_, parent)| *parent != Parent::default()))

@@ -18,7 +18,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use vlanfast_common::{Counters, Direction, Pair, PairKey, Vlan};
+use vlanfast_common::{Counters, Direction, VlanPairCounters, VlanPair, Vlan};
 
 use crate::state::published::Published;
 
@@ -32,7 +32,7 @@ const PREFIX: &str = "vlanfast";
 pub struct Totals {
     pub vlans: Vec<(Vlan, Counters)>,
     /// What became of learnt flows.
-    pub pairs: BTreeMap<PairKey, Pair>,
+    pub pairs: BTreeMap<VlanPair, VlanPairCounters>,
 }
 
 /// How far the programs trust the tables, at the moment of a scrape.
@@ -59,7 +59,7 @@ pub fn encode(published: Arc<Published>, totals: Totals, trust: Trust) -> anyhow
 struct Scrape {
     published: Arc<Published>,
     vlans: Vec<Row>,
-    pairs: BTreeMap<PairKey, Pair>,
+    pairs: BTreeMap<VlanPair, VlanPairCounters>,
     trust: Trust,
 }
 
@@ -166,13 +166,13 @@ impl Scrape {
             let labels = [("trunk", trunk), ("vlan", &*row.vlan)];
             (labels, row.counters.disputed)
         });
-        let help = "Packets for an address that two takers on the VLAN claim, passed to everyone";
+        let help = "Packets for an address that two receivers on the VLAN claim, passed to everyone";
         out.counter("disputed", help, disputed)
     }
 
     fn flows(&self, out: &mut Output) -> fmt::Result {
         let trunk = self.published.trunk.as_str();
-        type Number = fn(&Pair) -> &AtomicU64;
+        type Number = fn(&VlanPairCounters) -> &AtomicU64;
         let metrics: [(_, _, Number); 6] = [
             (
                 "candidates",

@@ -218,7 +218,7 @@ fn vlan(data: Attributes<'_>) -> Result<Kind, Malformed> {
     let protocol = data.need(ifla::VLAN_PROTOCOL, "it has no tag protocol")?;
     let id = data.need(ifla::VLAN_ID, "it has no VLAN id")?.u16()?;
     match (protocol.be16()?, id) {
-        (C_TAG, 0..4096) => Ok(Kind::Vlan(Vid::from_tci(id))),
+        (C_TAG, 0..4096) => Ok(Kind::Vlan(Vid::new(id))),
         (C_TAG, _) => Err(Malformed("its VLAN id is none")),
         _ => Ok(Kind::ServiceVlan),
     }

@@ -18,7 +18,7 @@ use crate::{
         doubles::{self, Doubles},
         vids::Vids,
         vouching::{Conflict, VALIDITY, Vouching, conflicts, idle},
-        wishes::{Routes, Wishes},
+        wishes::{Routes, VlanConfig},
     },
 };
 
@@ -34,14 +34,14 @@ pub(super) struct Owners {
     claims: BTreeMap<NeighborKey, Claim>,
     /// In the last round.
     pub(super) conflicts: Vec<Conflict>,
-    /// Takers that were there until lately, and when they were seen last: the host may remember them.
+    /// Receivers that were there until lately, and when they were seen last: the host may remember them.
     former: BTreeMap<EndpointKey, Duration>,
     /// `None` where the wire can't be asked.
     asker: Option<Asker>,
 }
 
 impl Owners {
-    pub(super) fn new(wishes: &Wishes) -> anyhow::Result<Self> {
+    pub(super) fn new(wishes: &VlanConfig) -> anyhow::Result<Self> {
         let is_needed = wishes.host_access != Vids::Off || wishes.routes != Routes::None;
         let asker = is_needed.then(Asker::open).transpose().inspect_err(|error| {
             log::warn!(
@@ -68,7 +68,7 @@ impl Owners {
         Some(Instant::now() + left.min(VALIDITY))
     }
 
-    /// What the host knows of addresses that takers here have, as claims: from when he was confirmed. Where a taker
+    /// What the host knows of addresses that receivers here have, as claims: from when he was confirmed. Where a receiver
     /// is vouched for, the wire would have told the programs as well.
     fn heard_by_the_host(
         &self,
@@ -115,8 +115,8 @@ impl Reconciler {
     ) -> anyhow::Result<bool> {
         let now = now()?;
         let owners = &mut self.owners;
-        let takers = tables.endpoints.keys().map(|key| (*key, now));
-        owners.former.extend(takers);
+        let receivers = tables.endpoints.keys().map(|key| (*key, now));
+        owners.former.extend(receivers);
         owners.former.retain(|_, seen| *seen + VALIDITY > now);
         let mut claims = self.maps.claims()?;
         let matters = tables.vlans.keys().any(|vid| self.wishes.need_owners(*vid));

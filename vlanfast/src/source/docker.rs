@@ -65,7 +65,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Whose names the user wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Wish {
+pub enum DockerSocket {
     /// Those of the daemon that `docker` itself would ask, if it is on this host.
     #[default]
     Auto,
@@ -73,7 +73,7 @@ pub enum Wish {
     Socket(PathBuf),
 }
 
-impl FromStr for Wish {
+impl FromStr for DockerSocket {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -89,7 +89,7 @@ impl FromStr for Wish {
     }
 }
 
-impl fmt::Display for Wish {
+impl fmt::Display for DockerSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.pad("auto"),
@@ -99,7 +99,7 @@ impl fmt::Display for Wish {
     }
 }
 
-impl Wish {
+impl DockerSocket {
     /// Whom to ask, if anybody.
     fn daemon(&self) -> Option<Daemon> {
         match self {
@@ -182,7 +182,7 @@ impl Drop for Task {
 
 /// Watches Docker from now on. The receiver's end never closes before the task is dropped, also where
 /// there is nothing to watch.
-pub fn watch(wish: Wish) -> (Task, watch::Receiver<State>) {
+pub fn watch(wish: DockerSocket) -> (Task, watch::Receiver<State>) {
     watch_daemon(wish.daemon(), LIMIT)
 }
 
@@ -205,7 +205,7 @@ fn watch_daemon(daemon: Option<Daemon>, limit: Duration) -> (Task, watch::Receiv
 }
 
 /// Asks once; without an answer in time there are no names.
-pub async fn list_once(wish: &Wish, limit: Duration) -> (Docker, SourceStatus) {
+pub async fn list_once(wish: &DockerSocket, limit: Duration) -> (Docker, SourceStatus) {
     let Some(daemon) = wish.daemon() else {
         return (Docker::default(), status(SourceState::Off));
     };

@@ -41,7 +41,7 @@ pub struct Desired {
     pub parents: BTreeMap<Vid, Name>,
     /// The devices that are endpoints, the host's own left out, though several may have one MAC.
     pub devices: BTreeMap<(EndpointKey, Place), Device>,
-    /// The MACs of takers that say they have an address which another keeps.
+    /// The MACs of receivers that say they have an address which another keeps.
     pub rivals: BTreeMap<NeighborKey, BTreeSet<[u8; 6]>>,
     /// Who has the addresses that are answered for anywhere.
     pub elsewhere: BTreeSet<(NeighborKey, i32)>,
@@ -82,38 +82,38 @@ pub fn desired(network: &Network, trunk: Ifindex, given: &Given) -> Desired {
     let mut desired = Desired::default();
     let trunk = (Nsid::Own, trunk);
     let parents = parents(network, trunk, &mut desired);
-    let mut takers = parents.clone();
+    let mut receivers = parents.clone();
     let nested = nested(network);
     for (place, link) in network.links() {
         let vid = link.lower.and_then(|lower| parents.get(&lower));
         if let (Some((mode, flags)), Some(&vid)) = (macvlan(link.kind), vid) {
-            takers.insert(place, vid);
+            receivers.insert(place, vid);
             let more = nested.get(&place).map_or(&[][..], Vec::as_slice);
-            let taker = Taker {
+            let receiver = Receiver {
                 place,
                 link,
                 vid,
                 mode,
                 flags,
             };
-            taker.add(network, more, given, &mut desired);
+            receiver.add(network, more, given, &mut desired);
         }
     }
     // The host's own last: of a frame for both, the macvlan takes it (`macvlan_handle_frame`).
     for (&place, &vid) in &parents {
         own(network, trunk, place, vid, &mut desired);
     }
-    // Also where the host has no device: that is where it would be taken for a VLAN without takers.
+    // Also where the host has no device: that is where it would be taken for a VLAN without receivers.
     for (vid, flags) in listeners::flags(network, &parents) {
         desired.tables.vlans.entry(vid).or_default().flags |= flags;
     }
-    desired.elsewhere = elsewhere(network, &takers, &mut desired.tables);
+    desired.elsewhere = elsewhere(network, &receivers, &mut desired.tables);
     dispute(&mut desired.tables);
     desired
 }
 
 /// A macvlan or macvtap on a parent.
-struct Taker<'a> {
+struct Receiver<'a> {
     place: Place,
     link: &'a Link,
     vid: Vid,
@@ -121,7 +121,7 @@ struct Taker<'a> {
     flags: u16,
 }
 
-impl Taker<'_> {
+impl Receiver<'_> {
     /// Adds it; some addresses are of devices on top of it.
     fn add(self, network: &Network, more: &[IpAddr], given: &Given, desired: &mut Desired) {
         let Self {
@@ -132,7 +132,7 @@ impl Taker<'_> {
         let own = own.and_then(|namespace| namespace.addresses.get(&place.1));
         let addresses: Vec<_> = own.into_iter().flatten().chain(more).copied().collect();
         let is_silent = self.flags & Endpoint::MACVTAP == 0 && addresses.is_empty();
-        let silent = if is_silent { Endpoint::SILENT } else { 0 };
+        let silent = if is_silent { Endpoint::NO_ADDRESS } else { 0 };
         let endpoint = Endpoint {
             ifindex: place.1.0,
             nsid: place.0.number(),
@@ -158,7 +158,7 @@ impl Taker<'_> {
     }
 }
 
-/// Adds a parent: the host's own taker on its VLAN.
+/// Adds a parent: the host's own receiver on its VLAN.
 fn own(network: &Network, trunk: Place, place: Place, vid: Vid, desired: &mut Desired) {
     let Some((namespace, link)) = network.find(place) else {
         return;
@@ -283,7 +283,7 @@ fn is_passed_through(tables: &Tables, vid: Vid, parent: &Link, place: Place) -> 
     })
 }
 
-/// Adds a taker. Where another that is up has its MAC already, that stays, and is marked. One that is down takes
+/// Adds a receiver. Where another that is up has its MAC already, that stays, and is marked. One that is down takes
 /// nothing, and the kernel does not let it come up beside the other.
 fn add(tables: &mut Tables, vid: Vid, link: &Link, endpoint: Endpoint) {
     let first = tables

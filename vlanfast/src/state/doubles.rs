@@ -7,7 +7,7 @@ use vlanfast_common::{Claim, Endpoint, EndpointKey, Neighbor, NeighborKey};
 
 use super::{desired::Tables, owners::dispute, vouching::VALIDITY};
 
-/// How much later than a taker lost an address somebody has to have confirmed it, so that it was not the taker.
+/// How much later than a receiver lost an address somebody has to have confirmed it, so that it was not the receiver.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// Of whom the host knows that he has an address.
@@ -18,19 +18,19 @@ pub struct Entry {
     pub confirmed: Duration,
 }
 
-/// What the host's neighbour tables say of the MACs of takers.
+/// What the host's neighbour tables say of the MACs of receivers.
 #[derive(Debug, Default)]
 pub struct Doubles {
-    /// When an entry last led to a taker that had the address for sure: it stays for long after that.
+    /// When an entry last led to a receiver that had the address for sure: it stays for long after that.
     ours: BTreeMap<(NeighborKey, [u8; 6]), Duration>,
-    /// Takers with the MAC of another that had no address until then, as the backup of a virtual router has none: since
+    /// Receivers with the MAC of another that had no address until then, as the backup of a virtual router has none: since
     /// when they take over. Their addresses come one by one. Kept as long as a claim would be, so that nobody gains more
     /// of that time by giving his addresses up again.
     heirs: BTreeMap<EndpointKey, Duration>,
 }
 
 impl Doubles {
-    /// The MACs of takers that somebody on the wire has as well: the host knows them under an address that the taker
+    /// The MACs of receivers that somebody on the wire has as well: the host knows them under an address that the receiver
     /// does not have. That is so for as long as it knows them, however long ago it heard of them: it sends there. The
     /// tables of `before` say who had which address for sure.
     pub fn heard(
@@ -58,14 +58,14 @@ impl Doubles {
             let has = tables.neighbors.get(&key);
             let is_his = has.is_some_and(|has| has.mac == mac);
             let is_memory = last.is_some_and(|last| confirmed <= last + SLACK);
-            let taker = EndpointKey { vid: key.vid, mac };
-            let endpoint = tables.endpoints.get(&taker);
-            let stood_by = before.endpoints.get(&taker);
-            let stood_by = stood_by.is_some_and(|it| it.has(Endpoint::SILENT));
+            let receiver = EndpointKey { vid: key.vid, mac };
+            let endpoint = tables.endpoints.get(&receiver);
+            let stood_by = before.endpoints.get(&receiver);
+            let stood_by = stood_by.is_some_and(|it| it.has(Endpoint::NO_ADDRESS));
             if stood_by && endpoint.is_some_and(Endpoint::uses_its_mac) {
-                self.heirs.entry(taker).or_insert(now);
+                self.heirs.entry(receiver).or_insert(now);
             }
-            let since = self.heirs.get(&taker);
+            let since = self.heirs.get(&receiver);
             let takes_over = since.is_some_and(|since| now < *since + SLACK);
             // The addresses of guests are not known.
             let is_in_use =
@@ -77,7 +77,7 @@ impl Doubles {
                     mac,
                     reserved: 0,
                 };
-                claims.push((NeighborKey::of_mac(taker), claim));
+                claims.push((NeighborKey::of_mac(receiver), claim));
             }
         }
         self.ours = ours;
@@ -85,19 +85,19 @@ impl Doubles {
     }
 }
 
-/// Marks the takers whose MAC somebody on the wire has as well, and their addresses.
+/// Marks the receivers whose MAC somebody on the wire has as well, and their addresses.
 pub fn mark(tables: &mut Tables, claims: &BTreeMap<NeighborKey, Claim>) {
-    for taker in claims.keys().filter_map(NeighborKey::taker) {
-        if let Some(endpoint) = tables.endpoints.get_mut(&taker) {
+    for receiver in claims.keys().filter_map(NeighborKey::receiver) {
+        if let Some(endpoint) = tables.endpoints.get_mut(&receiver) {
             endpoint.flags |= Endpoint::CONFLICT;
         }
     }
     dispute(tables);
 }
 
-/// Whether a claim to a taker's MAC means nothing any more.
+/// Whether a claim to a receiver's MAC means nothing any more.
 pub fn is_idle(key: &NeighborKey, claim: &Claim, tables: &Tables, now: Duration) -> bool {
-    let endpoint = key.taker().and_then(|taker| tables.endpoints.get(&taker));
+    let endpoint = key.receiver().and_then(|receiver| tables.endpoints.get(&receiver));
     Duration::from_nanos(claim.heard) + VALIDITY < now
         || !endpoint.is_some_and(Endpoint::uses_its_mac)
 }
@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn who_takes_over_has_a_moment_for_his_addresses_and_no_other_soon() {
-        let vid = Vid::from_tci(10);
+        let vid = Vid::new(10);
         let mac = [0, 0, 0x5e, 0, 1, 7];
-        let taker = EndpointKey::new(vid, Mac(mac));
+        let receiver = EndpointKey::new(vid, Mac(mac));
         let with = |flags| {
             let endpoint = Endpoint {
                 nsid: 3,
@@ -120,10 +120,10 @@ mod tests {
                 ..Endpoint::default()
             };
             let mut tables = Tables::default();
-            tables.endpoints.insert(taker, endpoint);
+            tables.endpoints.insert(receiver, endpoint);
             tables
         };
-        let (idle, active) = (with(Endpoint::SILENT), with(0));
+        let (idle, active) = (with(Endpoint::NO_ADDRESS), with(0));
         let mut doubles = Doubles::default();
         let mut claims = |before: &Tables, now: &Tables, second| {
             let entry = Entry {

@@ -1,4 +1,4 @@
-//! Who listens on a VLAN beside those that the tables have: takers without an entry, and those who read
+//! Who listens on a VLAN beside those that the tables have: receivers without an entry, and those who read
 //! along. What they listen to is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,7 @@ impl Listener {
         match self {
             Self::Port => Parent::PORT,
             Self::Ipvlan => Parent::IPVLAN,
-            Self::Greedy => Parent::GREEDY,
+            Self::Greedy => Parent::CATCH_ALL,
             Self::Nested => Parent::NESTED,
             Self::Promiscuous => Parent::PROMISCUOUS,
             Self::Guests => Parent::GUESTS,
@@ -142,7 +142,7 @@ fn of_nested(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flag
         let (Kind::Vlan(vid), Some(lower)) = (link.kind, link.lower) else {
             continue;
         };
-        let is_on_a_taker = || {
+        let is_on_a_receiver = || {
             let lower = network.find(lower).map(|(_, lower)| lower);
             lower.is_some_and(|lower| {
                 matches!(lower.kind, Kind::Macvlan(_) | Kind::Macvtap(_))
@@ -152,7 +152,7 @@ fn of_nested(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flag
         // It takes what is priority-tagged, and its addresses are none of the trunk's.
         let is_priority = vid == Vid::UNTAGGED && is_on_the_trunk(link, parents);
         // A device of the trunk's own for the VLAN takes the frames before macvlan does (`vlan_do_receive`).
-        if is_priority || !own.contains(&vid) && is_on_a_taker() {
+        if is_priority || !own.contains(&vid) && is_on_a_receiver() {
             flags.mark(vid, Parent::NESTED);
         }
     }
@@ -233,7 +233,7 @@ const fn of_upper(link: &Link) -> u32 {
 
 const fn of_mode(mode: Mode) -> u32 {
     match mode {
-        Mode::Passthru => Parent::GREEDY,
+        Mode::Passthru => Parent::CATCH_ALL,
         // The kernel looks at the sender's MAC, which nobody changes (`macvlan_forward_source`).
         Mode::Source => Parent::SOURCE,
         Mode::Private | Mode::Vepa | Mode::Bridge => 0,

@@ -1,4 +1,4 @@
-//! Who has which address. An address belongs to whom it was given; what else a taker says of itself is a claim.
+//! Who has which address. An address belongs to whom it was given; what else a receiver says of itself is a claim.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
@@ -40,7 +40,7 @@ impl Given {
     }
 }
 
-/// Adds a taker's addresses. Of two that are up and have one, who was given it keeps it, and the other is its rival;
+/// Adds a receiver's addresses. Of two that are up and have one, who was given it keeps it, and the other is its rival;
 /// where that decides nothing, the first stays, and is marked.
 pub fn neighbors(
     desired: &mut Desired,
@@ -83,30 +83,30 @@ pub fn neighbors(
 }
 
 /// Adds what else is answered for: Linux knows the addresses of a namespace on all of its devices
-/// (`arp_ignore` 0). Those of takers are answered for on another VLAN, too, and where the taker itself is silent.
+/// (`arp_ignore` 0). Those of receivers are answered for on another VLAN, too, and where the receiver itself is silent.
 /// Says who has each.
 pub fn elsewhere(
     network: &Network,
-    takers: &BTreeMap<Place, Vid>,
+    receivers: &BTreeMap<Place, Vid>,
     tables: &mut Tables,
 ) -> BTreeSet<(NeighborKey, i32)> {
     let mut owners = BTreeSet::new();
     for (&nsid, namespace) in &network.namespaces {
         let all = (nsid, Ifindex(0))..=(nsid, Ifindex(u32::MAX));
-        let here: BTreeSet<Vid> = takers.range(all.clone()).map(|(_, vid)| *vid).collect();
-        let has_several = takers.range(all).nth(1).is_some();
+        let here: BTreeSet<Vid> = receivers.range(all.clone()).map(|(_, vid)| *vid).collect();
+        let has_several = receivers.range(all).nth(1).is_some();
         for (&ifindex, addresses) in namespace.addresses.iter().filter(|_| !here.is_empty()) {
-            let taker = namespace.links.get(&ifindex);
-            let taker = taker.filter(|_| takers.contains_key(&(nsid, ifindex)));
+            let receiver = namespace.links.get(&ifindex);
+            let receiver = receiver.filter(|_| receivers.contains_key(&(nsid, ifindex)));
             for &address in addresses {
-                let is_silent = taker.is_some_and(|link| link.silence.hides(address));
-                let by_others = match taker {
+                let is_silent = receiver.is_some_and(|link| link.silence.hides(address));
+                let by_others = match receiver {
                     Some(_) => here.len() > 1 || has_several && is_silent,
                     None => true,
                 };
                 if by_others && !is_of_one_device(address) {
                     let key = NeighborKey::new(Vid::UNTAGGED, address).anywhere();
-                    let owner = taker.filter(|_| !is_silent);
+                    let owner = receiver.filter(|_| !is_silent);
                     let mac = owner.map_or([0; 6], |link| link.mac.0);
                     let anywhere = tables.neighbors.entry(key);
                     let first = anywhere.or_insert(Neighbor { mac, flags: 0 });

@@ -235,7 +235,7 @@ fn mark(
     let short: BTreeSet<_> = neighbors.short.iter().map(|key| key.vid).collect();
     for &vid in &short {
         if vid != NeighborKey::ANYWHERE {
-            vlans.entry(Vid::from_tci(vid)).or_default().flags |= Parent::SHORT;
+            vlans.entry(Vid::new(vid)).or_default().flags |= Parent::SHORT;
         }
     }
     // It is answered for on any VLAN that its owner is on.

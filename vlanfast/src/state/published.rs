@@ -25,7 +25,7 @@ pub struct Published {
     pub listeners: Arc<BTreeMap<Vid, Vec<Listener>>>,
     /// The namespaces that have more than their share.
     pub left_out: Arc<Vec<LeftOut>>,
-    /// The addresses of takers that somebody on the wire claims.
+    /// The addresses of receivers that somebody on the wire claims.
     pub conflicts: Vec<Conflict>,
 }
 

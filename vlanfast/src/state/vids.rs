@@ -49,7 +49,7 @@ const NUMBERS: &str = "from 0 (untagged) to 4094";
 
 fn number(text: &str) -> Option<Vid> {
     match text.parse() {
-        Ok(number @ 0..=4094) => Some(Vid::from_tci(number)),
+        Ok(number @ 0..=4094) => Some(Vid::new(number)),
         _ => None,
     }
 }
@@ -102,13 +102,13 @@ mod tests {
             assert!(error.contains("is no VLAN"), "{error}");
         }
         let some: Vids = "20,10".parse().unwrap();
-        assert!(some.contains(Vid::from_tci(10)) && !some.contains(Vid::from_tci(30)));
+        assert!(some.contains(Vid::new(10)) && !some.contains(Vid::new(30)));
         assert!(Vids::All.contains(Vid::UNTAGGED) && !Vids::Off.contains(Vid::UNTAGGED));
     }
 
     #[test]
     fn pairs_are_of_two_vlans() {
-        let pair = Pair(Vid::from_tci(10), Vid::from_tci(4094));
+        let pair = Pair(Vid::new(10), Vid::new(4094));
         assert_eq!("10:4094".parse(), Ok(pair));
         for text in [
             "", "10", "10:", "10:0", "10:10", "10:4095", "10:20:30", "10-20",

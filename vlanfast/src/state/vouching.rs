@@ -1,4 +1,4 @@
-//! Whether somebody on the wire has an address that a taker here says is its own. The taker's word is not enough:
+//! Whether somebody on the wire has an address that a receiver here says is its own. The receiver's word is not enough:
 //! the wire is asked, and while somebody answers there, the address is his. Pure: times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -26,29 +26,29 @@ const RATE: usize = 200;
 const SHARE: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An address with a taker here that somebody on the wire claims, or a taker's MAC that he has as well.
+/// An address with a receiver here that somebody on the wire claims, or a receiver's MAC that he has as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     pub key: NeighborKey,
-    /// The taker's.
-    pub taker: [u8; 6],
+    /// The receiver's.
+    pub receiver: [u8; 6],
     /// Who claims it on the wire.
     pub by: [u8; 6],
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, taker, by } = self;
-        let (address, vid, taker, by) = (key.address(), key.vid, Mac(*taker), Mac(*by));
-        if key.taker().is_some() {
+        let Self { key, receiver, by } = self;
+        let (address, vid, receiver, by) = (key.address(), key.vid, Mac(*receiver), Mac(*by));
+        if key.receiver().is_some() {
             return write!(
                 f,
-                "{taker} on VLAN {vid}: somebody on the wire has this MAC, and a container here, too"
+                "{receiver} on VLAN {vid}: somebody on the wire has this MAC, and a container here, too"
             );
         }
         write!(
             f,
-            "{address} on VLAN {vid}: {by} on the wire has it, and {taker} here, too"
+            "{address} on VLAN {vid}: {by} on the wire has it, and {receiver} here, too"
         )
     }
 }
@@ -71,7 +71,7 @@ enum Standing {
     },
 }
 
-/// What is known of the addresses of takers.
+/// What is known of the addresses of receivers.
 #[derive(Debug, Default)]
 pub struct Vouching {
     /// And whose they are.
@@ -131,9 +131,9 @@ impl Vouching {
                 continue;
             }
             let claim = claims.get(&key).filter(|claim| claim.mac != neighbor.mac);
-            let taker = key.endpoint(neighbor.mac);
-            // Who has the taker's MAC may have its address: he is asked just so.
-            let by_mac = claims.get(&NeighborKey::of_mac(taker));
+            let receiver = key.endpoint(neighbor.mac);
+            // Who has the receiver's MAC may have its address: he is asked just so.
+            let by_mac = claims.get(&NeighborKey::of_mac(receiver));
             let parent = tables.vlans.get(&vid);
             let asker = parent.filter(|parent| parent.ifindex != 0 && matters(vid));
             let is_assigned = neighbor.has(Neighbor::ASSIGNED);
@@ -153,14 +153,14 @@ impl Vouching {
             };
             neighbor.flags |= doubt;
             if asker.is_some() {
-                let owner = Owner::of(taker, tables.endpoints.get(&taker));
+                let owner = Owner::of(receiver, tables.endpoints.get(&receiver));
                 standings.insert(key, (owner, standing));
             }
         }
         self.addresses = standings;
     }
 
-    /// Whether the taker's word has been taken for an address.
+    /// Whether the receiver's word has been taken for an address.
     pub fn is_vouched(&self, key: &NeighborKey) -> bool {
         let standing = self.addresses.get(key).map(|(_, standing)| *standing);
         standing == Some(Standing::Vouched)
@@ -282,22 +282,22 @@ fn unclaimed(before: Option<Standing>, is_up: bool, now: Duration) -> Standing {
     }
 }
 
-/// The addresses of takers that somebody else claims.
+/// The addresses of receivers that somebody else claims.
 pub fn conflicts<'a>(
     tables: &'a Tables,
     claims: &'a BTreeMap<NeighborKey, Claim>,
 ) -> impl Iterator<Item = Conflict> + 'a {
     claims.iter().filter_map(|(&key, claim)| {
         let by = claim.mac;
-        let taker = match key.taker() {
-            Some(taker) => tables.endpoints.get_key_value(&taker)?.0.mac,
+        let receiver = match key.receiver() {
+            Some(receiver) => tables.endpoints.get_key_value(&receiver)?.0.mac,
             None => tables.neighbors.get(&key)?.mac,
         };
-        (key.taker().is_some() || taker != by).then_some(Conflict { key, taker, by })
+        (key.receiver().is_some() || receiver != by).then_some(Conflict { key, receiver, by })
     })
 }
 
-/// The claims that mean nothing any more: they are old, nobody here has the address, or who claims it is a taker of
+/// The claims that mean nothing any more: they are old, nobody here has the address, or who claims it is a receiver of
 /// the VLAN himself.
 pub fn idle(
     claims: &BTreeMap<NeighborKey, Claim>,
@@ -305,7 +305,7 @@ pub fn idle(
     now: Duration,
 ) -> Vec<NeighborKey> {
     let is_idle = |(key, claim): &(&NeighborKey, &Claim)| {
-        if key.taker().is_some() {
+        if key.receiver().is_some() {
             return doubles::is_idle(key, claim, tables, now);
         }
         Duration::from_nanos(claim.heard) + VALIDITY < now

@@ -14,7 +14,7 @@ use super::{
 
 /// What is wanted where.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
+pub struct VlanConfig {
     /// On these VLANs the host and its containers reach each other.
     pub host_access: Vids,
     /// Packets that can do without the router.
@@ -32,8 +32,8 @@ pub enum Routes {
     Everywhere,
 }
 
-impl Wishes {
-    /// Whether frames for the takers of a VLAN may go past the wire, so that it matters who has an address there.
+impl VlanConfig {
+    /// Whether frames for the receivers of a VLAN may go past the wire, so that it matters who has an address there.
     pub fn need_owners(&self, vid: Vid) -> bool {
         self.host_access.contains(vid)
             || match &self.routes {
@@ -64,12 +64,12 @@ impl Wishes {
         }
         let mut owners = BTreeMap::<IpAddr, usize>::new();
         for (key, neighbor) in &tables.neighbors {
-            // With a MAC, it is a taker's, which has it on its own VLAN.
+            // With a MAC, it is a receiver's, which has it on its own VLAN.
             let is_anothers = key.vid == NeighborKey::ANYWHERE && neighbor.mac != [0; 6];
             *owners.entry(key.address()).or_default() += usize::from(!is_anothers);
         }
         let is_heard_by_others = |vid: u16| {
-            let parent = tables.vlans.get(&Vid::from_tci(vid));
+            let parent = tables.vlans.get(&Vid::new(vid));
             parent.is_some_and(|parent| parent.has(Parent::LISTENERS))
         };
         let mut routes = BTreeMap::new();
@@ -134,10 +134,10 @@ mod tests {
     use super::*;
 
     fn vid(number: u16) -> Vid {
-        Vid::from_tci(number)
+        Vid::new(number)
     }
 
-    /// A taker with an address.
+    /// A receiver with an address.
     fn add(tables: &mut Tables, number: u16, last: u8, address: &str, flags: (u16, u16)) {
         let mac = [2, 0, 0, 0, 0, last];
         let endpoint = Endpoint {
@@ -155,13 +155,13 @@ mod tests {
     }
 
     fn routes(tables: &mut Tables, pairs: &[&str]) -> Vec<(u16, String, u16, u8)> {
-        let wishes = Wishes {
+        let wishes = VlanConfig {
             routes: match pairs {
                 [] => Routes::None,
                 ["everywhere"] => Routes::Everywhere,
                 pairs => Routes::Between(pairs.iter().map(|pair| pair.parse().unwrap()).collect()),
             },
-            ..Wishes::default()
+            ..VlanConfig::default()
         };
         wishes.write(tables);
         let row = |(key, route): (&NeighborKey, &Route)| {
@@ -255,9 +255,9 @@ mod tests {
         add(&mut tables, 40, 3, "10.0.40.1", (Endpoint::HOST, 0));
         let with_access = |host_access: &str| {
             let mut tables = tables.clone();
-            let wishes = Wishes {
+            let wishes = VlanConfig {
                 host_access: host_access.parse().unwrap(),
-                ..Wishes::default()
+                ..VlanConfig::default()
             };
             wishes.write(&mut tables);
             let with = tables

@@ -20,7 +20,7 @@ use std::{
 };
 
 use vlanfast::{
-    source::docker::{Wish, list_once},
+    source::docker::{DockerSocket, list_once},
     state::snapshot::Docker,
 };
 use vlanfast_common::SourceState;
@@ -62,7 +62,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// The tests of this program go one after the other: they share the count.
-static ALONE: Mutex<()> = Mutex::new(());
+static NO_STEER: Mutex<()> = Mutex::new(());
 
 /// What reading one answer may take, as `source/docker.rs` promises.
 const MEMORY: usize = 64 << 20;
@@ -79,7 +79,7 @@ fn ask(server: &Server, limit: Duration) -> (Docker, SourceState, usize) {
         .unwrap();
     let before = USED.load(Relaxed);
     MOST.store(before, Relaxed);
-    let wish = Wish::Socket(server.socket.clone());
+    let wish = DockerSocket::Socket(server.socket.clone());
     let (docker, status) = runtime.block_on(list_once(&wish, limit));
     // With what it left behind to be done.
     drop(runtime);
@@ -93,7 +93,7 @@ fn ask(server: &Server, limit: Duration) -> (Docker, SourceState, usize) {
 
 #[test]
 fn a_hundred_hostile_answers_end_in_bounds() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = NO_STEER.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start();
     for seed in 0..100 {
         let hostile = answers::generate(seed);
@@ -126,7 +126,7 @@ fn a_hundred_hostile_answers_end_in_bounds() {
 /// As Docker 28 lists containers that Compose made, with what it says of each.
 #[test]
 fn ten_thousand_containers_have_room() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = NO_STEER.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start();
     let list = crowd::containers(10_000);
     let size = list.len();

@@ -12,7 +12,7 @@ use vlanfast::state::{
         Attachment, Container, Docker, DockerNetwork, Ifindex, Kind, Link, Mode, Network, Nsid,
         Promiscuity, Silence,
     },
-    wishes::{Routes, Wishes},
+    wishes::{Routes, VlanConfig},
 };
 use vlanfast_common::{Mac, Neighbor, NeighborKey, Vid};
 
@@ -23,7 +23,7 @@ fn mac(last: u8) -> Mac {
 }
 
 fn key(vid: u16, address: &str) -> NeighborKey {
-    NeighborKey::new(Vid::from_tci(vid), address.parse().unwrap())
+    NeighborKey::new(Vid::new(vid), address.parse().unwrap())
 }
 
 /// A trunk with VLANs 10 and 20, whose devices have the indexes 10 and 20, and the MAC …:01.
@@ -34,7 +34,7 @@ impl Lan {
         let mut lan = Self(Network::default());
         lan.add(Nsid::Own, TRUNK.0, 1, Kind::Other, None, &[]);
         for number in [10, 20] {
-            let kind = Kind::Vlan(Vid::from_tci(number));
+            let kind = Kind::Vlan(Vid::new(number));
             lan.add(Nsid::Own, number.into(), 1, kind, Some(TRUNK.0), &[]);
         }
         lan
@@ -177,9 +177,9 @@ fn a_silent_device_has_no_address_that_others_can_ask_it_for() {
         }
         // A shortcut leads to whoever would have answered.
         let mut tables = tables;
-        let wishes = Wishes {
+        let wishes = VlanConfig {
             routes: Routes::Between(vec!["10:20".parse().unwrap()]),
-            ..Wishes::default()
+            ..VlanConfig::default()
         };
         wishes.write(&mut tables);
         for (address, hidden) in virtual_ip.into_iter().zip(hidden) {
@@ -209,9 +209,9 @@ fn an_address_on_one_vlan_is_answered_for_on_the_other() {
     expected.sort();
     assert_eq!(anywhere, expected);
     // It is one container's all the same, which a shortcut leads to.
-    let wishes = Wishes {
+    let wishes = VlanConfig {
         routes: Routes::Everywhere,
-        ..Wishes::default()
+        ..VlanConfig::default()
     };
     wishes.write(&mut tables);
     let route = tables.routes[&key(10, "10.0.10.5").anywhere()];

@@ -7,7 +7,7 @@ use vlanfast::state::{
     desired::Tables,
     vids::Vids,
     vouching::{Vouching, conflicts, idle},
-    wishes::Wishes,
+    wishes::VlanConfig,
 };
 use vlanfast_common::{Claim, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Vid};
 
@@ -29,7 +29,7 @@ fn claim(last: u8, heard: Duration) -> BTreeMap<NeighborKey, Claim> {
     BTreeMap::from([(key(10, ADDRESS), claim)])
 }
 
-/// A taker on VLAN 10 with an address, and what becomes of that.
+/// A receiver on VLAN 10 with an address, and what becomes of that.
 struct Scene {
     vouching: Vouching,
     tables: Tables,
@@ -49,7 +49,7 @@ impl Scene {
         Self {
             vouching: Vouching::default(),
             tables: Tables {
-                vlans: BTreeMap::from([(Vid::from_tci(10), parent)]),
+                vlans: BTreeMap::from([(Vid::new(10), parent)]),
                 neighbors: BTreeMap::from([(key(10, ADDRESS), neighbor)]),
                 ..Tables::default()
             },
@@ -131,7 +131,7 @@ fn who_answers_keeps_his_claim_and_is_asked_again() {
 #[test]
 fn where_nobody_can_be_asked_a_claim_ends_with_its_time() {
     let mut scene = Scene::new(0);
-    let parent = scene.tables.vlans.get_mut(&Vid::from_tci(10)).unwrap();
+    let parent = scene.tables.vlans.get_mut(&Vid::new(10)).unwrap();
     parent.flags = 0;
     let claimed = claim(9, at(60));
     assert_eq!(scene.round(&claimed, 60), Neighbor::FOREIGN);
@@ -142,7 +142,7 @@ fn where_nobody_can_be_asked_a_claim_ends_with_its_time() {
         idle(&claimed, &scene.tables, at(150_061)),
         [key(10, ADDRESS)]
     );
-    let parent = scene.tables.vlans.get_mut(&Vid::from_tci(10)).unwrap();
+    let parent = scene.tables.vlans.get_mut(&Vid::new(10)).unwrap();
     parent.flags = Parent::UP;
     scene.round(&claimed, 100_000);
     assert!(scene.asks(100_000));
@@ -168,12 +168,12 @@ fn what_was_given_stays_usable_and_its_conflict_is_shown() {
 fn nobody_is_asked_for_an_address_that_does_not_matter_or_by_a_device_that_is_down() {
     let nobody = BTreeMap::new();
     let mut down = Scene::new(0);
-    let parent = down.tables.vlans.get_mut(&Vid::from_tci(10)).unwrap();
+    let parent = down.tables.vlans.get_mut(&Vid::new(10)).unwrap();
     parent.flags = 0;
     assert_eq!(down.round(&nobody, 0), Neighbor::UNSURE);
     assert!(!down.asks(1000));
     assert_eq!(down.round(&nobody, 1000), Neighbor::UNSURE);
-    let parent = down.tables.vlans.get_mut(&Vid::from_tci(10)).unwrap();
+    let parent = down.tables.vlans.get_mut(&Vid::new(10)).unwrap();
     parent.flags = Parent::UP;
     down.round(&nobody, 2000);
     assert!(down.asks(2000));
@@ -181,17 +181,17 @@ fn nobody_is_asked_for_an_address_that_does_not_matter_or_by_a_device_that_is_do
     away.tables.vlans.clear();
     assert_eq!(away.round(&nobody, 0), 0);
     assert!(!away.asks(0));
-    let mut wishes = Wishes::default();
-    assert!(!wishes.need_owners(Vid::from_tci(10)));
+    let mut wishes = VlanConfig::default();
+    assert!(!wishes.need_owners(Vid::new(10)));
     wishes.host_access = Vids::All;
-    assert!(wishes.need_owners(Vid::from_tci(10)));
+    assert!(wishes.need_owners(Vid::new(10)));
 }
 
 /// A container may have thousands of addresses, all of them before another's in the order of keys.
 #[test]
 fn whoever_has_many_addresses_keeps_nobody_else_waiting() {
     let mut scene = Scene::new(0);
-    let many = (0..5000u32).map(|it| NeighborKey::ipv4(Vid::from_tci(10), it.to_be_bytes()));
+    let many = (0..5000u32).map(|it| NeighborKey::ipv4(Vid::new(10), it.to_be_bytes()));
     let noisy = Neighbor {
         mac: mac(7).0,
         flags: 0,
@@ -201,7 +201,7 @@ fn whoever_has_many_addresses_keeps_nobody_else_waiting() {
             nsid,
             ..Endpoint::default()
         };
-        let key = EndpointKey::new(Vid::from_tci(10), mac(last));
+        let key = EndpointKey::new(Vid::new(10), mac(last));
         scene.tables.endpoints.insert(key, endpoint);
     }
     scene.tables.neighbors.extend(many.map(|key| (key, noisy)));
@@ -222,8 +222,8 @@ fn a_claim_of_nobody_elses_is_forgotten() {
     let mut scene = Scene::new(0);
     let claimed = claim(9, at(0));
     assert_eq!(idle(&claimed, &scene.tables, at(1)), []);
-    let taker = EndpointKey::new(Vid::from_tci(10), mac(9));
-    scene.tables.endpoints.insert(taker, Endpoint::default());
+    let receiver = EndpointKey::new(Vid::new(10), mac(9));
+    scene.tables.endpoints.insert(receiver, Endpoint::default());
     assert_eq!(idle(&claimed, &scene.tables, at(1)), [key(10, ADDRESS)]);
     scene.tables = Tables::default();
     assert_eq!(idle(&claimed, &scene.tables, at(1)), [key(10, ADDRESS)]);
@@ -238,7 +238,7 @@ proptest! {
             .map(|it| {
                 let [.., x, y] = it.to_be_bytes();
                 let neighbor = Neighbor { mac: [2, 0, 0, 0, x, y], flags: 0 };
-                (NeighborKey::ipv4(Vid::from_tci(10), it.to_be_bytes()), neighbor)
+                (NeighborKey::ipv4(Vid::new(10), it.to_be_bytes()), neighbor)
             })
             .collect();
         let nobody = BTreeMap::new();

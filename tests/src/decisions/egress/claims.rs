@@ -1,10 +1,10 @@
-//! Who says that he has which address, to one taker and to all.
+//! Who says that he has which address, to one receiver and to all.
 
 use vlanfast_common::Verdict;
 
 use super::*;
 
-/// What is said to one taker of who has an address.
+/// What is said to one receiver of who has an address.
 pub fn claims() -> Vec<Decided> {
     use Verdict::Pass;
     let says = |name, operation, sender, verdict| {
@@ -27,7 +27,7 @@ pub fn claims() -> Vec<Decided> {
     };
     let mut of_ieee = arp(2, SENDER, HOST);
     of_ieee[3] = 6;
-    let mut for_another = says("container answers for another MAC", 2, TAKER, Pass);
+    let mut for_another = says("container answers for another MAC", 2, RECEIVER, Pass);
     for_another.bytes[26..32].copy_from_slice(&SIBLING);
     let hidden = [
         &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 40, 60, 255][..],
@@ -38,8 +38,8 @@ pub fn claims() -> Vec<Decided> {
     ]
     .concat();
     vec![
-        says("container answers the host", 2, TAKER, reflected(PARENT)),
-        says("container asks the host alone", 1, TAKER, reflected(PARENT)),
+        says("container answers the host", 2, RECEIVER, reflected(PARENT)),
+        says("container asks the host alone", 1, RECEIVER, reflected(PARENT)),
         says("container answers for the wire", 2, SENDER, Pass),
         says("container answers for another", 2, PEERS, Pass),
         says("container answers for what is not sure", 2, UNSURE, Pass),
@@ -111,28 +111,28 @@ pub fn claims() -> Vec<Decided> {
             "host answers",
             PARENT,
             CONTAINER,
-            &arp(2, HOST, TAKER),
+            &arp(2, HOST, RECEIVER),
             reflected(CONTAINER),
         ),
         sent(
             "host answers for another device",
             PARENT,
             CONTAINER,
-            &arp(2, ELSEWHERE, TAKER),
+            &arp(2, ELSEWHERE, RECEIVER),
             reflected(CONTAINER),
         ),
         sent(
             "host answers for the wire",
             PARENT,
             CONTAINER,
-            &arp(2, SENDER, TAKER),
+            &arp(2, SENDER, RECEIVER),
             reflected(CONTAINER),
         ),
         sent(
             "host answers for a container",
             PARENT,
             CONTAINER,
-            &arp(2, PEERS, TAKER),
+            &arp(2, PEERS, RECEIVER),
             Pass,
         ),
     ]
@@ -171,13 +171,13 @@ pub fn announcements() -> Vec<Decided> {
         tells(
             "container's gratuitous ARP",
             CONTAINER,
-            TAKER,
+            RECEIVER,
             copied(PARENT),
         ),
         tells(
             "container's gratuitous ARP by a new MAC",
             NEW,
-            TAKER,
+            RECEIVER,
             copied(PARENT),
         ),
         tells(
@@ -221,7 +221,7 @@ pub fn announcements() -> Vec<Decided> {
             "container's gratuitous reply",
             CONTAINER,
             BROADCAST,
-            &arp(2, TAKER, TAKER),
+            &arp(2, RECEIVER, RECEIVER),
             copied(PARENT),
         ),
         advertises(

@@ -1,6 +1,6 @@
 //! Packets from the near container to the far one, each with its type first, and what becomes of them on the way.
 
-use crate::messages::{TAKER, TAKER6, ipv4_checksum};
+use crate::messages::{RECEIVER, TAKER6, ipv4_checksum};
 
 /// The far container's addresses.
 pub const FAR: [u8; 4] = [10, 0, 30, 2];
@@ -25,7 +25,7 @@ pub fn ipv4(protocol: u8, identification: u16, payload: &[u8]) -> Vec<u8> {
     let mut ip = vec![0x45, 0, 0, 20 + payload.len() as u8];
     ip.extend(identification.to_be_bytes());
     ip.extend([0x40, 0, 64, protocol, 0, 0]);
-    ip.extend([TAKER, FAR].concat());
+    ip.extend([RECEIVER, FAR].concat());
     let checksum = ipv4_checksum(&ip);
     ip[10..12].copy_from_slice(&checksum);
     [&[8, 0][..], &ip, payload].concat()

@@ -87,8 +87,8 @@ fn has_one_mac(trunk: &Trunk, args: &AttachArgs) -> Result<(), Error> {
 }
 
 /// What decides about the hook for ingress.
-fn wish(args: &AttachArgs) -> choose::Wish {
-    choose::Wish {
+fn wish(args: &AttachArgs) -> choose::IngressRequest {
+    choose::IngressRequest {
         ingress: args.ingress,
         manage_offloads: args.manage_offloads,
         sheds: args.shed != Shedding::Off && !args.dry_run,

@@ -1,6 +1,6 @@
 //! Whether `--deliver redirect` applies to an endpoint, and why not.
 
-use vlanfast_common::{Detour, Direction, Endpoint, Parent, Settings, detour};
+use vlanfast_common::{RedirectBlocked, Direction, Endpoint, Parent, Settings, redirect_blocked_by};
 
 use crate::{
     datapath::{
@@ -60,14 +60,14 @@ impl Delivery {
             return ("kernel", None);
         };
         let parent = parent.copied().unwrap_or_default();
-        let why = match detour(parent, *endpoint) {
-            Some(Detour::Elsewhere) => Some("in another namespace".into()),
-            Some(Detour::Conflict) => Some("another device has its MAC".into()),
-            Some(Detour::Listeners) => Some(format!(
+        let why = match redirect_blocked_by(parent, *endpoint) {
+            Some(RedirectBlocked::Elsewhere) => Some("in another namespace".into()),
+            Some(RedirectBlocked::Conflict) => Some("another device has its MAC".into()),
+            Some(RedirectBlocked::Listeners) => Some(format!(
                 "others would miss it ({})",
-                words(parent, Parent::ALONE)
+                words(parent, Parent::NO_STEER)
             )),
-            Some(Detour::Down) => Some("its VLAN's device is down or elsewhere".into()),
+            Some(RedirectBlocked::Down) => Some("its VLAN's device is down or elsewhere".into()),
             None => not.map(str::to_owned),
         };
         (if why.is_none() { "redirect" } else { "kernel" }, why)
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_next_to_an_open_trunk_is_redirected_to() {
-        let taker = Endpoint {
+        let receiver = Endpoint {
             nsid: Endpoint::OWN_NAMESPACE,
             ..Endpoint::default()
         };
@@ -91,39 +91,39 @@ mod tests {
         };
         let open = Delivery::Redirect { not: None };
         let up = parent(Parent::UP);
-        assert_eq!(open.to(Some(&up), &taker), ("redirect", None));
-        assert_eq!(Delivery::Kernel.to(Some(&up), &taker), ("kernel", None));
-        let container = Endpoint { nsid: 3, ..taker };
+        assert_eq!(open.to(Some(&up), &receiver), ("redirect", None));
+        assert_eq!(Delivery::Kernel.to(Some(&up), &receiver), ("kernel", None));
+        let container = Endpoint { nsid: 3, ..receiver };
         let twice = Endpoint {
             flags: Endpoint::CONFLICT,
-            ..taker
+            ..receiver
         };
         let read = parent(Parent::UP | Parent::PROMISCUOUS | Parent::GUESTS);
         let down = parent(0);
         let shut = Delivery::Redirect {
             not: Some("dry run"),
         };
-        for (delivery, parent, taker, why) in [
+        for (delivery, parent, receiver, why) in [
             (&open, Some(&up), container, "in another namespace"),
             (&shut, Some(&up), container, "in another namespace"),
             (&open, Some(&up), twice, "another device has its MAC"),
             (
                 &open,
                 Some(&read),
-                taker,
+                receiver,
                 "others would miss it (read in promiscuous mode)",
             ),
             (
                 &open,
                 Some(&down),
-                taker,
+                receiver,
                 "its VLAN's device is down or elsewhere",
             ),
-            (&open, None, taker, "its VLAN's device is down or elsewhere"),
-            (&shut, Some(&up), taker, "dry run"),
+            (&open, None, receiver, "its VLAN's device is down or elsewhere"),
+            (&shut, Some(&up), receiver, "dry run"),
         ] {
             assert_eq!(
-                delivery.to(parent, &taker),
+                delivery.to(parent, &receiver),
                 ("kernel", Some(why.to_owned()))
             );
         }

@@ -34,7 +34,7 @@ fn context(devices: &[(EndpointKey, Device)]) -> Context {
 
 #[test]
 fn two_devices_with_one_mac_or_address_are_two_rows_and_both_in_conflict() {
-    let key = |last| EndpointKey::new(Vid::from_tci(10), Mac([2, 0, 0, 0, 0, last]));
+    let key = |last| EndpointKey::new(Vid::new(10), Mac([2, 0, 0, 0, 0, last]));
     let at = |nsid, flags| Endpoint {
         ifindex: 7,
         nsid,
@@ -64,7 +64,7 @@ fn two_devices_with_one_mac_or_address_are_two_rows_and_both_in_conflict() {
         ([10, 0, 10, 5], 5, 0),
         ([10, 0, 10, 6], 6, 0),
     ] {
-        let key = NeighborKey::new(Vid::from_tci(10), address.into());
+        let key = NeighborKey::new(Vid::new(10), address.into());
         let mac = [2, 0, 0, 0, 0, last];
         context
             .tables
@@ -100,7 +100,7 @@ fn a_container_with_hundreds_of_addresses_has_a_row_like_any_other() {
 
 #[test]
 fn json_keeps_its_shape() {
-    let key = EndpointKey::new(Vid::from_tci(10), Mac([2, 0x42, 10, 0, 10, 2]));
+    let key = EndpointKey::new(Vid::new(10), Mac([2, 0x42, 10, 0, 10, 2]));
     let endpoint = Endpoint {
         ifindex: 7,
         nsid: 3,

@@ -78,7 +78,7 @@ fn shortcuts(tables: &Tables, policy: Policy) -> BTreeSet<(u16, u16)> {
     match Shortcut::from_number(policy.shortcut) {
         Shortcut::Allow => {
             let is_up = |vid| {
-                let parent = tables.vlans.get(&Vid::from_tci(vid));
+                let parent = tables.vlans.get(&Vid::new(vid));
                 parent.is_some_and(|parent| parent.ifindex != 0 && parent.has(Parent::UP))
             };
             let routes = tables.routes.iter();
@@ -108,7 +108,7 @@ fn without(parent: Parent, policy: Policy) -> Option<String> {
     ];
     let is_limited = policy.storm_limit != 0 || policy.group_limit != 0;
     let features = [
-        (policy.steer != 0, Parent::ALONE, "not steered"),
+        (policy.steer != 0, Parent::NO_STEER, "not steered"),
         (is_limited, Parent::UNLIMITED, "no storm limit"),
         (policy.shed == Shed::Mac as u32, Parent::UNSHED, "not shed"),
     ];
@@ -175,7 +175,7 @@ mod tests {
             (10, 50),
         ] {
             let address = format!("10.0.{to}.2").parse().unwrap();
-            let key = NeighborKey::new(Vid::from_tci(from), address);
+            let key = NeighborKey::new(Vid::new(from), address);
             let route = Route {
                 mac: [2, 0, 0, 0, 0, 1],
                 vid: to,
@@ -192,7 +192,7 @@ mod tests {
                 },
                 ..Parent::default()
             };
-            tables.vlans.insert(Vid::from_tci(vid), parent);
+            tables.vlans.insert(Vid::new(vid), parent);
         }
         let shown = |shortcut: Shortcut| {
             let policy = Policy {

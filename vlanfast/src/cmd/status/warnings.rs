@@ -42,7 +42,7 @@ pub fn all(
 fn of_tables(incomplete: u32) -> Option<String> {
     let whole = Settings::ENDPOINTS | Settings::NEIGHBORS | Settings::VLANS;
     (incomplete & whole == whole).then(|| {
-        "netlink can't be read as a whole, so that nothing is dropped or limited for want of a taker; the log of \
+        "netlink can't be read as a whole, so that nothing is dropped or limited for want of a receiver; the log of \
          `vlanfast attach` says why"
             .into()
     })
@@ -128,7 +128,7 @@ fn of_policy(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec
     }
     if untagged.has(Parent::TAGGED) {
         warnings.push(format!(
-            "VLANs without a device here are not shed: there are takers on {trunk} that vlanfast can't see \
+            "VLANs without a device here are not shed: there are receivers on {trunk} that vlanfast can't see \
              ({})",
             words(untagged, Parent::TAGGED)
         ));

@@ -33,7 +33,7 @@ pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
         0 => pins.id.map(|id| id.ifindex),
         ifindex => Some(ifindex),
     };
-    // Asked while both hooks show it: an index alone does not say that the device is this one.
+    // IngressMode while both hooks show it: an index alone does not say that the device is this one.
     let keeps_tags = match settings.managed_offload {
         0 => Ok(None),
         _ => owner(netlink, pins).await,

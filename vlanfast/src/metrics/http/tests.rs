@@ -45,7 +45,7 @@ fn ask(address: SocketAddr, request: &str) -> String {
 
 /// So many VLANs that an answer does not fit into the sockets' buffers.
 fn large() -> Published {
-    let vids = (1..4095).map(vlanfast_common::Vid::from_tci);
+    let vids = (1..4095).map(vlanfast_common::Vid::new);
     let parents = vids.map(|vid| (vid, format!("eth0.{vid}").as_str().into()));
     Published {
         trunk: "eth0".into(),

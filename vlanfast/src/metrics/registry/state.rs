@@ -95,7 +95,7 @@ impl Scrape {
             let labels = [("trunk", trunk.clone()), ("vlan", vid.to_string())];
             (labels, number)
         });
-        let help = "Addresses of takers here that somebody on the wire has as well";
+        let help = "Addresses of receivers here that somebody on the wire has as well";
         out.gauge("address_conflicts", help, claimed)
     }
 

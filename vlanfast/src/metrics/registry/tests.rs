@@ -17,7 +17,7 @@ use crate::state::{
 };
 
 fn published() -> Published {
-    let vid = Vid::from_tci(10);
+    let vid = Vid::new(10);
     let names = Names {
         container: Some("container0".into()),
         network: Some("macvlan10".into()),
@@ -85,9 +85,9 @@ const ALIVE: Trust = Trust {
 
 #[test]
 fn flows_are_told_apart_by_the_vlans_that_they_join() {
-    let pair = Pair::from([5, 4, 300, 4_000, 2, 1]);
+    let pair = VlanPairCounters::from([5, 4, 300, 4_000, 2, 1]);
     let totals = Totals {
-        pairs: [(PairKey { from: 10, to: 20 }, pair)].into(),
+        pairs: [(VlanPair { from: 10, to: 20 }, pair)].into(),
         ..Totals::default()
     };
     let published = Published {
@@ -117,7 +117,7 @@ fn series<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 
 #[test]
 fn counters_are_told_apart_by_vlan_direction_and_cast() {
-    let vlan = Vlan::id(Vid::from_tci(10));
+    let vlan = Vlan::id(Vid::new(10));
     let counters = Counters {
         rx: Tally {
             packets: [1, 2, 3],
@@ -185,7 +185,7 @@ fn a_vlan_has_series_if_it_has_a_device_or_had_traffic() {
         ..Counters::default()
     };
     let busy = [
-        Vlan::id(Vid::from_tci(4095)),
+        Vlan::id(Vid::new(4095)),
         Vlan::SERVICE,
         Vlan::TRUNCATED,
     ];

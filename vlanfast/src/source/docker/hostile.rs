@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use vlanfast_common::SourceState;
 
 use super::{
-    SETTLE, SETTLE_MOST, Wish,
+    SETTLE, SETTLE_MOST, DockerSocket,
     answer::{MOST, cut},
     fake::{Daemon, socket},
     next_pause,
@@ -21,7 +21,7 @@ async fn names_outlive_answers_that_are_none() {
         let (_dir, socket) = socket();
         let world = world();
         let daemon = Daemon::start(&socket, &world);
-        let (_task, mut states) = watch(Wish::Socket(socket));
+        let (_task, mut states) = watch(DockerSocket::Socket(socket));
         until(&mut states, is(SourceState::Ok)).await;
 
         world.change(|facts| facts.garbage = Some(garbage));
@@ -64,7 +64,7 @@ async fn a_flood_of_events_is_a_list_now_and_then() {
     let world = world();
     world.change(|facts| facts.floods = true);
     let _daemon = Daemon::start(&socket, &world);
-    let (_task, mut states) = watch(Wish::Socket(socket));
+    let (_task, mut states) = watch(DockerSocket::Socket(socket));
     until(&mut states, is(SourceState::Ok)).await;
     let lists = || {
         world.change(|facts| {

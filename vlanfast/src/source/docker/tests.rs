@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use vlanfast_common::{Mac, SourceState};
 
 use super::{
-    DEFAULT_SOCKET, RETRY, State, Wish, daemon_at, default_socket,
+    DEFAULT_SOCKET, RETRY, State, DockerSocket, daemon_at, default_socket,
     fake::{Daemon, World, socket},
     list_once, refusal, watch, watch_daemon,
 };
@@ -88,7 +88,7 @@ pub fn names(state: &State) -> Vec<&str> {
 async fn once(world: &World) -> (Docker, SourceState) {
     let (_dir, socket) = socket();
     let _daemon = Daemon::start(&socket, world);
-    let (docker, status) = list_once(&Wish::Socket(socket), Duration::from_millis(500)).await;
+    let (docker, status) = list_once(&DockerSocket::Socket(socket), Duration::from_millis(500)).await;
     (docker, SourceState::from_number(status.state).unwrap())
 }
 
@@ -217,7 +217,7 @@ async fn an_event_brings_a_new_list() {
     let (_dir, socket) = socket();
     let world = world();
     let daemon = Daemon::start(&socket, &world);
-    let (_task, mut states) = watch(Wish::Socket(socket));
+    let (_task, mut states) = watch(DockerSocket::Socket(socket));
     let first = until(&mut states, is(SourceState::Ok)).await;
     assert_eq!(names(&first), ["web"]);
     assert!(first.status.last_success > 1_700_000_000);
@@ -233,7 +233,7 @@ async fn events_are_asked_for_before_the_first_list() {
     let (_dir, socket) = socket();
     let world = world();
     let _daemon = Daemon::start(&socket, &world);
-    let (_task, mut states) = watch(Wish::Socket(socket));
+    let (_task, mut states) = watch(DockerSocket::Socket(socket));
     until(&mut states, is(SourceState::Ok)).await;
     world.change(|facts| {
         let paths: Vec<_> = facts
@@ -252,7 +252,7 @@ async fn a_killed_daemon_keeps_its_names_and_is_found_again() {
     let (_dir, socket) = socket();
     let world = world();
     let daemon = Daemon::start(&socket, &world);
-    let (_task, mut states) = watch(Wish::Socket(socket.clone()));
+    let (_task, mut states) = watch(DockerSocket::Socket(socket.clone()));
     let first = until(&mut states, is(SourceState::Ok)).await;
 
     drop(daemon);
@@ -269,7 +269,7 @@ async fn a_killed_daemon_keeps_its_names_and_is_found_again() {
 #[tokio::test]
 async fn docker_may_come_later_than_we() {
     let (_dir, socket) = socket();
-    let (_task, mut states) = watch(Wish::Socket(socket.clone()));
+    let (_task, mut states) = watch(DockerSocket::Socket(socket.clone()));
     assert!(is(SourceState::Starting)(&states.borrow()));
     until(&mut states, is(SourceState::Absent)).await;
     let _daemon = Daemon::start(&socket, &world());
@@ -320,17 +320,17 @@ fn only_dockerds_own_socket_says_by_a_file_whether_it_runs() {
             .pid_files
             .is_none()
     );
-    let explicit = Wish::Socket(DEFAULT_SOCKET.into()).daemon().unwrap();
+    let explicit = DockerSocket::Socket(DEFAULT_SOCKET.into()).daemon().unwrap();
     assert!(explicit.pid_files.is_none());
 }
 
 #[tokio::test]
 async fn off_is_off_and_stays_so() {
-    let (_task, mut states) = watch(Wish::Off);
+    let (_task, mut states) = watch(DockerSocket::Off);
     assert!(is(SourceState::Off)(&states.borrow()));
     let silence = timeout(Duration::from_millis(50), states.changed()).await;
     assert!(silence.is_err(), "neither a change nor the end");
-    let (docker, status) = list_once(&Wish::Off, SOON).await;
+    let (docker, status) = list_once(&DockerSocket::Off, SOON).await;
     assert_eq!(
         (docker, status.state),
         (Docker::default(), SourceState::Off as u32)
@@ -340,7 +340,7 @@ async fn off_is_off_and_stays_so() {
 #[tokio::test]
 async fn the_task_ends_with_its_handle() {
     let (_dir, socket) = socket();
-    let (task, mut states) = watch(Wish::Socket(socket));
+    let (task, mut states) = watch(DockerSocket::Socket(socket));
     drop(task);
     let end = timeout(SOON, async { while states.changed().await.is_ok() {} }).await;
     assert!(end.is_ok());
@@ -363,19 +363,19 @@ fn a_refusal_says_what_docker_is() {
 
 #[test]
 fn wishes_are_read_and_written() {
-    let socket = |path: &str| Ok(Wish::Socket(path.into()));
-    assert_eq!("auto".parse(), Ok(Wish::Auto));
-    assert_eq!("off".parse(), Ok(Wish::Off));
+    let socket = |path: &str| Ok(DockerSocket::Socket(path.into()));
+    assert_eq!("auto".parse(), Ok(DockerSocket::Auto));
+    assert_eq!("off".parse(), Ok(DockerSocket::Off));
     assert_eq!("/run/docker.sock".parse(), socket("/run/docker.sock"));
     assert_eq!(
         "unix:///run/docker.sock".parse(),
         socket("/run/docker.sock")
     );
     for wrong in ["", "of", "unix://", "tcp://10.0.0.1:2375"] {
-        assert!(wrong.parse::<Wish>().is_err(), "{wrong}");
+        assert!(wrong.parse::<DockerSocket>().is_err(), "{wrong}");
     }
     for text in ["auto", "off", "/run/docker.sock"] {
-        assert_eq!(text.parse::<Wish>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<DockerSocket>().unwrap().to_string(), text);
     }
 }
 

@@ -37,7 +37,7 @@ fn device(vlan: u8, its_mac: u8, address_: u8, nsid: Nsid) -> (Id, Device) {
         addresses: vec!["fe80::1".parse().unwrap(), address(address_)],
         endpoint: Endpoint::default(),
     };
-    let key = EndpointKey::new(Vid::from_tci(vlan.into()), mac(its_mac));
+    let key = EndpointKey::new(Vid::new(vlan.into()), mac(its_mac));
     ((key, (nsid, Ifindex(its_mac.into()))), device)
 }
 

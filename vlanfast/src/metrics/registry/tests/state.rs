@@ -81,7 +81,7 @@ fn vlans_that_are_left_alone_are_named_with_each_reason() {
     let mut published = published();
     let listeners = [
         (Vid::UNTAGGED, vec![Listener::Promiscuous]),
-        (Vid::from_tci(10), vec![Listener::Port, Listener::Ipvlan]),
+        (Vid::new(10), vec![Listener::Port, Listener::Ipvlan]),
     ];
     published.listeners = Arc::new(listeners.into());
     let text = encode(published, &[]);
@@ -98,8 +98,8 @@ fn vlans_that_are_left_alone_are_named_with_each_reason() {
 #[test]
 fn addresses_that_the_wire_claims_are_counted_by_vlan() {
     let conflict = |vid, last| Conflict {
-        key: NeighborKey::ipv4(Vid::from_tci(vid), [10, 0, 0, last]),
-        taker: [2, 0, 0, 0, 0, 1],
+        key: NeighborKey::ipv4(Vid::new(vid), [10, 0, 0, last]),
+        receiver: [2, 0, 0, 0, 0, 1],
         by: [2, 0, 0, 0, 0, 2],
     };
     let published = Published {

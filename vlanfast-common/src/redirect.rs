@@ -4,8 +4,8 @@ use crate::{Endpoint, Parent};
 
 /// Why its frames take the kernel's own path, by way of the VLAN's device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detour {
-    /// The taker is in another namespace: a redirect finds devices of the trunk's own alone.
+pub enum RedirectBlocked {
+    /// The receiver is in another namespace: a redirect finds devices of the trunk's own alone.
     Elsewhere,
     /// Two devices have its MAC, and macvlan knows which of them takes the frame.
     Conflict,
@@ -17,15 +17,15 @@ pub enum Detour {
 
 /// The first reason of those that there are.
 #[inline(always)]
-pub const fn detour(parent: Parent, taker: Endpoint) -> Option<Detour> {
-    if taker.nsid != Endpoint::OWN_NAMESPACE {
-        Some(Detour::Elsewhere)
-    } else if taker.has(Endpoint::CONFLICT) {
-        Some(Detour::Conflict)
-    } else if parent.has(Parent::ALONE) {
-        Some(Detour::Listeners)
+pub const fn redirect_blocked_by(parent: Parent, receiver: Endpoint) -> Option<RedirectBlocked> {
+    if receiver.nsid != Endpoint::OWN_NAMESPACE {
+        Some(RedirectBlocked::Elsewhere)
+    } else if receiver.has(Endpoint::CONFLICT) {
+        Some(RedirectBlocked::Conflict)
+    } else if parent.has(Parent::NO_STEER) {
+        Some(RedirectBlocked::Listeners)
     } else if parent.ifindex == 0 || !parent.has(Parent::UP) {
-        Some(Detour::Down)
+        Some(RedirectBlocked::Down)
     } else {
         None
     }

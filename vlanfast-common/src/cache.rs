@@ -3,23 +3,23 @@
 
 use crate::{Cast, Frame, Headers, Protocol, Tables, Vid, Vlan, classify::destination, ends};
 
-/// A value of the per-CPU array `WAYS`: where packets with the same addresses go that leave by the same device.
+/// A value of the per-CPU array `SHORTCUT_CACHE`: where packets with the same addresses go that leave by the same device.
 ///
 /// 80 bytes, host byte order; addresses are words in the order of the wire, because LLVM would take bytes one by one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Way {
+pub struct RouteCacheEntry {
     /// [`Settings::heartbeat`](crate::Settings::heartbeat) when it was found: another means other tables.
     heartbeat: u64,
     /// Of the device that they leave by.
     ifindex: u32,
-    /// Of the device of the taker's VLAN; 0 where the router has them.
+    /// Of the device of the receiver's VLAN; 0 where the router has them.
     pub to: u32,
     /// Of the device that they leave by.
     vid: u16,
     /// EtherType: IPv4 or IPv6.
     protocol: u16,
-    /// Of the device of the taker's VLAN.
+    /// Of the device of the receiver's VLAN.
     mtu: u16,
     reserved: u16,
     /// Destination and source on this VLAN.
@@ -30,10 +30,10 @@ pub struct Way {
     ends: [u16; 16],
 }
 
-const _: () = assert!(size_of::<Way>() == 80);
+const _: () = assert!(size_of::<RouteCacheEntry>() == 80);
 
 /// For each version of IP, which goes by the bytes that source and destination take together.
-impl Way {
+impl RouteCacheEntry {
     pub const IPV4: usize = 8;
     pub const IPV6: usize = 32;
 
@@ -44,11 +44,11 @@ impl Way {
     #[inline(always)]
     pub fn slot<const ENDS: usize>(frame: &impl Frame) -> Option<u32> {
         ends(frame, &headers::<ENDS>(Vid::UNTAGGED), Vid::UNTAGGED)?;
-        // By the end of the sender's MAC and of the taker's address: those two are hardly ever the same both ways.
+        // By the end of the sender's MAC and of the receiver's address: those two are hardly ever the same both ways.
         let sender = u16::from_ne_bytes(frame.read(10)?) as u32;
         let ends = addresses::<ENDS>(frame)?;
-        let taker = u16::from_ne_bytes([ends[ENDS - 2], ends[ENDS - 1]]) as u32;
-        let mixed = 31 * sender + 37 * taker;
+        let receiver = u16::from_ne_bytes([ends[ENDS - 2], ends[ENDS - 1]]) as u32;
+        let mixed = 31 * sender + 37 * receiver;
         Some((mixed ^ mixed >> 8) % Self::SLOTS)
     }
 
@@ -64,10 +64,10 @@ impl Way {
         tables: &impl Tables,
     ) -> bool {
         let headers = headers::<ENDS>(vid);
-        let Some((sender, taker)) = ends(frame, &headers, vid) else {
+        let Some((sender, receiver)) = ends(frame, &headers, vid) else {
             return false;
         };
-        let (_, to, mac) = destination(frame, sender, taker, tables).unwrap_or_default();
+        let (_, to, mac) = destination(frame, sender, receiver, tables).unwrap_or_default();
         let (Some(macs), Some(ends)) = (frame.read::<12>(0), addresses::<ENDS>(frame)) else {
             return false;
         };
@@ -109,7 +109,7 @@ impl Way {
     /// Those of its packets.
     #[inline(always)]
     pub const fn headers<const ENDS: usize>(&self) -> Headers {
-        headers::<ENDS>(Vid::from_tci(self.vid))
+        headers::<ENDS>(Vid::new(self.vid))
     }
 
     /// Whether a frame of this length goes there.
@@ -132,7 +132,7 @@ const fn headers<const ENDS: usize>(vid: Vid) -> Headers {
 #[inline(always)]
 const fn protocol<const ENDS: usize>() -> Protocol {
     match ENDS {
-        Way::IPV4 => Protocol::IPV4,
+        RouteCacheEntry::IPV4 => Protocol::IPV4,
         _ => Protocol::IPV6,
     }
 }
@@ -141,7 +141,7 @@ const fn protocol<const ENDS: usize>() -> Protocol {
 #[inline(always)]
 fn addresses<const ENDS: usize>(frame: &impl Frame) -> Option<[u8; ENDS]> {
     let offset = match ENDS {
-        Way::IPV4 => 12,
+        RouteCacheEntry::IPV4 => 12,
         _ => 8,
     };
     frame.whole().read(Headers::ETHERNET + offset)

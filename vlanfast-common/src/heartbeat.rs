@@ -2,7 +2,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-use crate::shared;
+use crate::atomic;
 
 /// What the clock said last.
 ///
@@ -10,12 +10,12 @@ use crate::shared;
 /// nothing. So one answer is good for the rest of its tick, and for that heartbeat alone: their sum stands for
 /// both, because heartbeats only grow, until the end in order, which is 0.
 #[derive(Debug, Default)]
-pub struct Pulse {
+pub struct HeartbeatCache {
     /// The sum when the heartbeat was ahead last.
     felt: AtomicU64,
 }
 
-impl Pulse {
+impl HeartbeatCache {
     pub const fn new() -> Self {
         Self {
             felt: AtomicU64::new(0),
@@ -24,14 +24,14 @@ impl Pulse {
 
     /// Whether `heartbeat` is ahead of the clock, which is asked once in a `tick` where that is so.
     #[inline(always)]
-    pub fn is_felt(&self, heartbeat: u64, tick: u64, clock: impl FnOnce() -> u64) -> bool {
+    pub fn is_fresh(&self, heartbeat: u64, tick: u64, clock: impl FnOnce() -> u64) -> bool {
         let sum = heartbeat.wrapping_add(tick);
-        if shared::load(&self.felt) == sum {
+        if atomic::load(&self.felt) == sum {
             return true;
         }
         let is_ahead = heartbeat > clock();
         if is_ahead {
-            shared::store(&self.felt, sum);
+            atomic::store(&self.felt, sum);
         }
         is_ahead
     }
