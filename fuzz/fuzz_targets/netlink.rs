@@ -3,15 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vlanfast::{
-    netlink::{
-        decode,
-        query::messages,
-        read::Read,
-        tc::{filter, qdisc},
-    },
-    state::snapshot::Nsid,
-};
+use vlanfast::netlink::decode;
+use vlanfast::netlink::query::messages;
+use vlanfast::netlink::read::Read;
+use vlanfast::netlink::tc::filter;
+use vlanfast::netlink::tc::qdisc;
+use vlanfast::state::snapshot::Nsid;
 
 /// What is known before: a real kernel's devices, and their addresses.
 const BEFORE: [&[u8]; 2] = [

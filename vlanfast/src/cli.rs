@@ -10,12 +10,12 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vlanfast_common::{Policy, Shed, Shortcut};
 
 use crate::{
-    source::docker::DockerSocket,
+    names::docker::DockerSocket,
     state::{
+        config::{Routes, VlanConfig},
         name::Name,
         shares::Quotas,
         vids::{Pair, Vids},
-        wishes::{Routes, VlanConfig},
     },
 };
 

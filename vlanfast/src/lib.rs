@@ -3,14 +3,15 @@
 pub mod cli;
 mod clock;
 pub mod cmd;
-pub mod datapath;
 pub mod error;
-pub mod heartbeat;
+pub mod hooks;
+pub mod maps;
 pub mod metrics;
+pub mod names;
 pub mod netlink;
 pub mod notify;
 mod output;
+pub mod pins;
 pub mod reconcile;
-pub mod source;
 pub mod state;
 mod stop;

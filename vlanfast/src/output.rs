@@ -10,13 +10,12 @@ use std::{
     os::fd::AsFd,
 };
 
+pub use background::Background;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use crate::state::name::escape;
-
-pub use background::Background;
 
 /// Prints lines of text. A closed pipe is an error that [`crate::error::report`] takes for success.
 pub fn text(text: &str) -> anyhow::Result<()> {

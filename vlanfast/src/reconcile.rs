@@ -2,8 +2,10 @@
 //! result published for metrics. Everything is computed from scratch in each round, so that a lost
 //! event costs a moment and never correctness.
 
+pub mod census;
 mod on_hooks;
 mod owners;
+mod probe;
 mod receivers;
 mod report;
 
@@ -19,17 +21,16 @@ use vlanfast_common::{Direction, Parent, Settings, SourceState, SourceStatus, Vi
 use self::owners::Owners;
 use crate::{
     clock,
-    datapath::{
-        census::Census,
-        hooks::{self, Watch},
-        pins::Pins,
-        tables::Maps,
-    },
     error::Error,
-    heartbeat::{self, Freshness},
+    hooks,
+    hooks::Watch,
+    maps::{heartbeat, heartbeat::Freshness, tables::Maps},
+    names::docker,
     netlink::{Inventory, Netlink},
-    source::docker,
+    pins::Pins,
+    reconcile::census::Census,
     state::{
+        config::VlanConfig,
         desired::{Tables, desired},
         name::Name,
         owners::Given,
@@ -37,7 +38,6 @@ use crate::{
         published::{Hook, Published},
         shares::Quotas,
         snapshot::{Ifindex, Nsid},
-        wishes::VlanConfig,
     },
 };
 

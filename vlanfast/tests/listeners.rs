@@ -1,12 +1,19 @@
 //! Who makes a VLAN be left alone, case by case.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
-use vlanfast::state::{
-    desired::desired,
-    listeners::Listener::{self, *},
-    owners::Given,
-    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Promiscuity, Receivers, Silence},
-};
+use vlanfast::state::desired::desired;
+use vlanfast::state::listeners::Listener;
+use vlanfast::state::listeners::Listener::*;
+use vlanfast::state::owners::Given;
+use vlanfast::state::snapshot::Ifindex;
+use vlanfast::state::snapshot::Kind;
+use vlanfast::state::snapshot::Link;
+use vlanfast::state::snapshot::Mode;
+use vlanfast::state::snapshot::Network;
+use vlanfast::state::snapshot::Nsid;
+use vlanfast::state::snapshot::Promiscuity;
+use vlanfast::state::snapshot::Receivers;
+use vlanfast::state::snapshot::Silence;
 use vlanfast_common::{Mac, Parent, Settings, Vid};
 
 const OWN: Nsid = Nsid::Own;

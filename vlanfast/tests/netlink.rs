@@ -12,17 +12,18 @@ use std::{
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use proptest::{prelude::*, sample::Index};
 use tokio::runtime::{Builder, Runtime};
-use vlanfast::{
-    netlink::{
-        Netlink,
-        decode::address,
-        query::Message,
-        read::Read,
-        request::Request,
-        tc::{filter, qdisc},
-    },
-    state::snapshot::{Ifindex, Kind, Mode, Namespace, Nsid},
-};
+use vlanfast::netlink::Netlink;
+use vlanfast::netlink::decode::address;
+use vlanfast::netlink::query::Message;
+use vlanfast::netlink::read::Read;
+use vlanfast::netlink::request::Request;
+use vlanfast::netlink::tc::filter;
+use vlanfast::netlink::tc::qdisc;
+use vlanfast::state::snapshot::Ifindex;
+use vlanfast::state::snapshot::Kind;
+use vlanfast::state::snapshot::Mode;
+use vlanfast::state::snapshot::Namespace;
+use vlanfast::state::snapshot::Nsid;
 
 /// As Linux 6.18 has said them: veths, one with an alias that is not UTF-8 and an alternative name, one whose name
 /// is not UTF-8, macvlan, macvtap, IPv4 with and without a peer, IPv6, clsact and two BPF filters. All have number

@@ -1,11 +1,13 @@
 //! Plans between any tables whatever.
 
 use proptest::prelude::*;
-use vlanfast::state::{
-    desired::{Desired, Tables},
-    plan::{Capacity, Over, Plan, plan},
-    shares::Quotas,
-};
+use vlanfast::state::desired::Desired;
+use vlanfast::state::desired::Tables;
+use vlanfast::state::plan::Capacity;
+use vlanfast::state::plan::Over;
+use vlanfast::state::plan::Plan;
+use vlanfast::state::plan::plan;
+use vlanfast::state::shares::Quotas;
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Route, Vid};
 
 fn vid(number: u16) -> Vid {

@@ -3,14 +3,22 @@
 
 use std::net::IpAddr;
 
-use vlanfast::state::{
-    desired::{Desired, Tables, desired},
-    name::Name,
-    owners::Given,
-    plan::{Capacity, plan},
-    shares::Quotas,
-    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Promiscuity, Silence},
-};
+use vlanfast::state::desired::Desired;
+use vlanfast::state::desired::Tables;
+use vlanfast::state::desired::desired;
+use vlanfast::state::name::Name;
+use vlanfast::state::owners::Given;
+use vlanfast::state::plan::Capacity;
+use vlanfast::state::plan::plan;
+use vlanfast::state::shares::Quotas;
+use vlanfast::state::snapshot::Ifindex;
+use vlanfast::state::snapshot::Kind;
+use vlanfast::state::snapshot::Link;
+use vlanfast::state::snapshot::Mode;
+use vlanfast::state::snapshot::Network;
+use vlanfast::state::snapshot::Nsid;
+use vlanfast::state::snapshot::Promiscuity;
+use vlanfast::state::snapshot::Silence;
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
 
 const TRUNK: Ifindex = Ifindex(2);

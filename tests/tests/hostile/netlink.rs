@@ -15,14 +15,12 @@ use nix::{
 };
 use serde_json::Value;
 use tokio::runtime::Builder;
-use vlanfast::{
-    datapath::load,
-    netlink::{
-        Netlink,
-        tc::{Filters, NoClsact},
-    },
-    state::{name::Name, snapshot::Ifindex},
-};
+use vlanfast::maps::load;
+use vlanfast::netlink::Netlink;
+use vlanfast::netlink::tc::Filters;
+use vlanfast::netlink::tc::NoClsact;
+use vlanfast::state::name::Name;
+use vlanfast::state::snapshot::Ifindex;
 use vlanfast_common::{Direction, Policy};
 use vlanfast_tests::{
     program::{detach, is_pinned, vlanfast},

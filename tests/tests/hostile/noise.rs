@@ -12,13 +12,12 @@ use std::{
 };
 
 use nix::unistd::{SysconfVar, sysconf};
-use vlanfast::{
-    datapath::{
-        pins::{Pins, Root},
-        tables::{Heartbeat, Maps, now},
-    },
-    state::name::Name,
-};
+use vlanfast::pins::Pins;
+use vlanfast::pins::Root;
+use vlanfast::maps::tables::Heartbeat;
+use vlanfast::maps::tables::Maps;
+use vlanfast::maps::tables::now;
+use vlanfast::state::name::Name;
 use vlanfast_common::{Parent, Settings, Vid};
 use vlanfast_tests::{
     capture::{Packets, in_netns},

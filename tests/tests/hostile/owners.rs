@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, Map, MapData};
-use vlanfast::datapath::tables::now;
+use vlanfast::maps::tables::now;
 use vlanfast_common::{Claim, Mac, Neighbor, NeighborKey, Vid};
 use vlanfast_tests::{
     capture::Packets,

@@ -1,7 +1,7 @@
 //! Frames that a decision is made over, in a world that decides them: the host, the kernel and the expectation
 //! must agree.
 
-use vlanfast::datapath::load;
+use vlanfast::maps::load;
 use vlanfast_common::{Bytes, Direction, Policy, Reason, Settings, Verdict};
 use vlanfast_tests::{
     decisions::{

@@ -13,7 +13,7 @@ use aya::{
     programs::{TestRun, TestRunOptions},
 };
 use decisions::{ALL, STEERING};
-use vlanfast::datapath::load;
+use vlanfast::maps::load;
 use vlanfast_common::{
     Bytes, Counters, Direction, Policy, Shortcut, Tag, Verdict, Vlan, classify, parse, wire,
 };

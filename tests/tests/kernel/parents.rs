@@ -1,7 +1,7 @@
 //! The program on what leaves a VLAN's own device, run on the loopback device for it.
 
 use aya::maps::{Array, HashMap};
-use vlanfast::datapath::load;
+use vlanfast::maps::load;
 use vlanfast_common::{Bytes, Counters, NeighborKey, Policy, Route, Settings, Verdict};
 use vlanfast_tests::{
     cpu::pin,

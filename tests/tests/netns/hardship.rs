@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use vlanfast::datapath::tables::Maps;
+use vlanfast::maps::tables::Maps;
 use vlanfast_common::{Parent, Vid};
 use vlanfast_tests::{
     program::vlanfast,

@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use vlanfast::datapath::tables::settings;
+use vlanfast::maps::tables::settings;
 use vlanfast_common::Settings;
 use vlanfast_tests::{
     capture::Packets,

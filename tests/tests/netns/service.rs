@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use aya::programs::XdpMode;
 use serde_json::json;
-use vlanfast::datapath::load;
+use vlanfast::maps::load;
 use vlanfast_common::Policy;
 use vlanfast_tests::{
     capture::in_netns,

@@ -7,9 +7,7 @@ use vlanfast_common::{Counters, Reason, Tally, Vid, Vlan};
 
 use super::attached;
 use crate::{
-    cli::CountersArgs,
-    datapath::{check_kernel, counters::CounterMap, pins::Pins},
-    output,
+    cli::CountersArgs, hooks::check_kernel, maps::counters::CounterMap, output, pins::Pins,
 };
 
 /// The shape of a row of `counters --json`.

@@ -6,10 +6,12 @@ use anyhow::{Context, bail};
 
 use crate::{
     cli::DetachArgs,
-    datapath::{check_kernel, hooks, pins::Pins, trunks},
     error::Error,
+    hooks,
+    hooks::{check_kernel, trunks},
     netlink::Netlink,
     output,
+    pins::Pins,
 };
 
 /// How long an attached process may take to end in order, and how long after a SIGKILL.

@@ -16,10 +16,12 @@ use self::delivery::Delivery;
 use super::attached;
 use crate::{
     cli::EndpointsArgs,
-    datapath::{check_kernel, pins::Pins, tables::Maps},
+    hooks::check_kernel,
+    maps::tables::Maps,
+    names::docker,
     netlink::{Inventory, Netlink},
     output,
-    source::docker,
+    pins::Pins,
     state::{
         desired::{Desired, Device, Tables, desired},
         names::{Names, names},

@@ -8,8 +8,10 @@ use vlanfast_common::{Flow, FlowKey, Shortcut};
 use super::attached;
 use crate::{
     cli::{FlowsArgs, FlowsCommand},
-    datapath::{check_kernel, flows::FlowMap, pins::Pins, tables},
+    hooks::check_kernel,
+    maps::{flows::FlowMap, tables},
     output,
+    pins::Pins,
     state::name::Name,
 };
 
@@ -187,7 +189,9 @@ mod tests {
         let times = [asked, answered, moved, seen].map(|time| time * SECOND);
         let [asked, answered, moved, seen] = times;
         let receiver = 20 << 48;
-        Flow::from([asked, answered, moved, seen, 7, 700, 0, 0, 0, 0, 0, receiver])
+        Flow::from([
+            asked, answered, moved, seen, 7, 700, 0, 0, 0, 0, 0, receiver,
+        ])
     }
 
     #[test]

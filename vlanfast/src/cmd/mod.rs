@@ -8,14 +8,11 @@ pub mod flows;
 pub mod status;
 
 use crate::{
-    datapath::{
-        device::Trunk,
-        hooks,
-        pins::Pins,
-        trunks::{self, Device},
-    },
     error::Error,
+    hooks,
+    hooks::{device::Trunk, trunks, trunks::Device},
     netlink::Netlink,
+    pins::Pins,
     state::name::Name,
 };
 

@@ -18,17 +18,17 @@ use super::attached;
 use crate::{
     cli::StatusArgs,
     clock::seconds_since_1970,
-    datapath::{
-        check_kernel, choose,
-        device::Trunk,
-        hooks::{self, HOOKS},
-        pins::{Holder, Pins, ROUTES, STATUS},
-        tables::{self, Heartbeat, Maps},
-        trunks,
-    },
     error::Error,
-    netlink::{self, Netlink},
+    hooks,
+    hooks::{HOOKS, check_kernel, choose, device::Trunk, trunks},
+    maps::{
+        tables,
+        tables::{Heartbeat, Maps},
+    },
+    netlink,
+    netlink::Netlink,
     output,
+    pins::{Holder, Pins, ROUTES, STATUS},
     state::{desired::Tables, published::MapFill, vouching::conflicts},
 };
 

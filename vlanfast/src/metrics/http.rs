@@ -30,7 +30,8 @@ use tokio::{
 };
 
 use super::{
-    registry::{self, Totals, Trust},
+    registry,
+    registry::{Totals, Trust},
     room::{Place, Room},
 };
 use crate::state::published::Published;

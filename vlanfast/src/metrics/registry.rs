@@ -18,7 +18,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use vlanfast_common::{Counters, Direction, VlanPairCounters, VlanPair, Vlan};
+use vlanfast_common::{Counters, Direction, Vlan, VlanPair, VlanPairCounters};
 
 use crate::state::published::Published;
 
@@ -166,7 +166,8 @@ impl Scrape {
             let labels = [("trunk", trunk), ("vlan", &*row.vlan)];
             (labels, row.counters.disputed)
         });
-        let help = "Packets for an address that two receivers on the VLAN claim, passed to everyone";
+        let help =
+            "Packets for an address that two receivers on the VLAN claim, passed to everyone";
         out.counter("disputed", help, disputed)
     }
 

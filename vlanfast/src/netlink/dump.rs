@@ -11,7 +11,8 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use nix::errno::Errno;
 
 use super::{
-    decode::{self, NETNSA_NSID, ifla},
+    decode,
+    decode::{NETNSA_NSID, ifla},
     links,
     query::{Failure, Netlink},
     read::{Missing, Read},

@@ -4,7 +4,8 @@ use netlink_packet_core::NLM_F_ACK;
 use nix::errno::Errno;
 
 use super::{
-    decode::{self, Device, Undecodable, ifla},
+    decode,
+    decode::{Device, Undecodable, ifla},
     query::{Failure, Netlink},
     request::Request,
 };

@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{
-    decode::{self, Undecodable},
-    query::Message,
-};
+use super::{decode, decode::Undecodable, query::Message};
 use crate::state::snapshot::{Ifindex, Namespace, Nsid};
 
 /// What a read may lack.

@@ -4,11 +4,9 @@ use vlanfast_common::Parent;
 
 use super::{Reconciler, are_pins_gone, is_gone};
 use crate::{
-    datapath::{
-        ethtool,
-        hooks::{self, Watch},
-    },
     error::Error,
+    hooks,
+    hooks::{Watch, offloads},
     netlink::Netlink,
     state::{desired::Desired, snapshot::Nsid},
 };
@@ -59,7 +57,7 @@ impl Reconciler {
         };
         let by_xdp = self.watch.as_ref().is_some_and(Watch::is_by_xdp);
         // A device that can't be asked is as it was.
-        let hides = by_xdp && ethtool::strips_tags(trunk).unwrap_or(self.tags_hidden);
+        let hides = by_xdp && offloads::strips_tags(trunk).unwrap_or(self.tags_hidden);
         if hides && !self.tags_hidden {
             log::warn!(
                 "{trunk} strips VLAN tags before XDP sees them, since somebody has turned rx-vlan-offload on: \

@@ -11,14 +11,16 @@ use vlanfast_common::{Claim, EndpointKey, Neighbor, NeighborKey, Vid};
 
 use super::Reconciler;
 use crate::{
-    datapath::{probe::Asker, tables::now},
+    maps::tables::now,
     netlink::{Known, Netlink},
+    reconcile::probe::Asker,
     state::{
+        config::{Routes, VlanConfig},
         desired::Tables,
-        doubles::{self, Doubles},
+        doubles,
+        doubles::Doubles,
         vids::Vids,
         vouching::{Conflict, VALIDITY, Vouching, conflicts, idle},
-        wishes::{Routes, VlanConfig},
     },
 };
 

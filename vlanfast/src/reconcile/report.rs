@@ -6,15 +6,15 @@ use vlanfast_common::{EndpointKey, Source, SourceStatus, Status, Vid};
 
 use super::Reconciler;
 use crate::{
-    datapath::pins::ROUTES,
+    pins::ROUTES,
     state::{
+        config::Routes,
         desired::Desired,
         listeners::Listener,
         names::{Names, names},
         plan::{Over, Plan},
         published::{LeftOut, Published},
         snapshot::Place,
-        wishes::Routes,
     },
 };
 

@@ -97,7 +97,9 @@ pub fn mark(tables: &mut Tables, claims: &BTreeMap<NeighborKey, Claim>) {
 
 /// Whether a claim to a receiver's MAC means nothing any more.
 pub fn is_idle(key: &NeighborKey, claim: &Claim, tables: &Tables, now: Duration) -> bool {
-    let endpoint = key.receiver().and_then(|receiver| tables.endpoints.get(&receiver));
+    let endpoint = key
+        .receiver()
+        .and_then(|receiver| tables.endpoints.get(&receiver));
     Duration::from_nanos(claim.heard) + VALIDITY < now
         || !endpoint.is_some_and(Endpoint::uses_its_mac)
 }

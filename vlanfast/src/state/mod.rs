@@ -1,5 +1,6 @@
 //! What is so, what should be in the maps, and the difference. Pure: no kernel, no clock, no Docker.
 
+pub mod config;
 pub mod desired;
 pub mod doubles;
 pub mod listeners;
@@ -13,4 +14,3 @@ pub mod shares;
 pub mod snapshot;
 pub mod vids;
 pub mod vouching;
-pub mod wishes;

@@ -15,7 +15,8 @@ use vlanfast_common::{EndpointKey, Mac};
 use super::{
     desired::{Desired, Device},
     name::Name,
-    snapshot::{self, Attachment, Container, Docker, DockerNetwork, Nsid},
+    snapshot,
+    snapshot::{Attachment, Container, Docker, DockerNetwork, Nsid},
 };
 
 /// The names of one endpoint; all empty where Docker knows nothing of it.

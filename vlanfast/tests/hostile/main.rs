@@ -19,10 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vlanfast::{
-    source::docker::{DockerSocket, list_once},
-    state::snapshot::Docker,
-};
+use vlanfast::names::docker::DockerSocket;
+use vlanfast::names::docker::list_once;
+use vlanfast::state::snapshot::Docker;
 use vlanfast_common::SourceState;
 
 use server::Server;

@@ -5,15 +5,24 @@ mod vouching;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use vlanfast::state::{
-    desired::{Desired, Tables, desired},
-    owners::Given,
-    snapshot::{
-        Attachment, Container, Docker, DockerNetwork, Ifindex, Kind, Link, Mode, Network, Nsid,
-        Promiscuity, Silence,
-    },
-    wishes::{Routes, VlanConfig},
-};
+use vlanfast::state::desired::Desired;
+use vlanfast::state::desired::Tables;
+use vlanfast::state::desired::desired;
+use vlanfast::state::owners::Given;
+use vlanfast::state::snapshot::Attachment;
+use vlanfast::state::snapshot::Container;
+use vlanfast::state::snapshot::Docker;
+use vlanfast::state::snapshot::DockerNetwork;
+use vlanfast::state::snapshot::Ifindex;
+use vlanfast::state::snapshot::Kind;
+use vlanfast::state::snapshot::Link;
+use vlanfast::state::snapshot::Mode;
+use vlanfast::state::snapshot::Network;
+use vlanfast::state::snapshot::Nsid;
+use vlanfast::state::snapshot::Promiscuity;
+use vlanfast::state::snapshot::Silence;
+use vlanfast::state::config::Routes;
+use vlanfast::state::config::VlanConfig;
 use vlanfast_common::{Mac, Neighbor, NeighborKey, Vid};
 
 const TRUNK: Ifindex = Ifindex(2);

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
-use vlanfast::state::{
-    desired::Tables,
-    vids::Vids,
-    vouching::{Vouching, conflicts, idle},
-    wishes::VlanConfig,
-};
+use vlanfast::state::desired::Tables;
+use vlanfast::state::vids::Vids;
+use vlanfast::state::vouching::Vouching;
+use vlanfast::state::vouching::conflicts;
+use vlanfast::state::vouching::idle;
+use vlanfast::state::config::VlanConfig;
 use vlanfast_common::{Claim, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Vid};
 
 use crate::{key, mac};

@@ -9,7 +9,7 @@ use env_logger::Target;
 use log::LevelFilter;
 use tokio::io::unix::AsyncFd;
 
-use crate::output::{self, Background};
+use crate::{output, output::Background};
 
 /// The programs' messages, if they are wanted.
 pub struct Messages(Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>);

@@ -2,16 +2,12 @@
 
 use crate::{
     cli::{AttachArgs, Shedding},
-    datapath::{
-        choose,
-        device::Trunk,
-        hooks,
-        pins::{Holder, Lock, Pins},
-        trunks,
-    },
     error::Error,
+    hooks,
+    hooks::{choose, device::Trunk, trunks},
     netlink::Netlink,
     output,
+    pins::{Holder, Lock, Pins},
 };
 
 /// What is needed to attach.

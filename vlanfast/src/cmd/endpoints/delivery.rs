@@ -1,15 +1,15 @@
 //! Whether `--deliver redirect` applies to an endpoint, and why not.
 
-use vlanfast_common::{RedirectBlocked, Direction, Endpoint, Parent, Settings, redirect_blocked_by};
+use vlanfast_common::{
+    Direction, Endpoint, Parent, RedirectBlocked, Settings, redirect_blocked_by,
+};
 
 use crate::{
-    datapath::{
-        device::Trunk,
-        hooks::{self, Kind},
-        pins::Pins,
-        tables::{self, Heartbeat},
-    },
+    hooks,
+    hooks::{Kind, device::Trunk},
+    maps::{tables, tables::Heartbeat},
     netlink::Netlink,
+    pins::Pins,
     state::listeners::words,
 };
 
@@ -93,7 +93,10 @@ mod tests {
         let up = parent(Parent::UP);
         assert_eq!(open.to(Some(&up), &receiver), ("redirect", None));
         assert_eq!(Delivery::Kernel.to(Some(&up), &receiver), ("kernel", None));
-        let container = Endpoint { nsid: 3, ..receiver };
+        let container = Endpoint {
+            nsid: 3,
+            ..receiver
+        };
         let twice = Endpoint {
             flags: Endpoint::CONFLICT,
             ..receiver
@@ -119,7 +122,12 @@ mod tests {
                 receiver,
                 "its VLAN's device is down or elsewhere",
             ),
-            (&open, None, receiver, "its VLAN's device is down or elsewhere"),
+            (
+                &open,
+                None,
+                receiver,
+                "its VLAN's device is down or elsewhere",
+            ),
             (&shut, Some(&up), receiver, "dry run"),
         ] {
             assert_eq!(

@@ -6,7 +6,7 @@ use vlanfast_common::{Parent, Policy, Settings, Shed, Status, Vid};
 
 use super::Hook;
 use crate::{
-    datapath::device::Trunk,
+    hooks::device::Trunk,
     state::{listeners::words, vouching::Conflict},
 };
 

@@ -184,11 +184,7 @@ fn a_vlan_has_series_if_it_has_a_device_or_had_traffic() {
         },
         ..Counters::default()
     };
-    let busy = [
-        Vlan::id(Vid::new(4095)),
-        Vlan::SERVICE,
-        Vlan::TRUNCATED,
-    ];
+    let busy = [Vlan::id(Vid::new(4095)), Vlan::SERVICE, Vlan::TRUNCATED];
     let counters: Vec<_> = Vlan::all()
         .map(|vlan| match busy.contains(&vlan) {
             true => (vlan, traffic),

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
+use vlanfast_common::Mac;
+
 use super::*;
 use crate::state::snapshot::{Kind, Link, Promiscuity, Silence};
-use vlanfast_common::Mac;
 
 fn link(name: &str) -> Link {
     Link {

@@ -1,5 +1,6 @@
 //! What rtnetlink says of qdiscs and filters: `struct tcmsg` and what follows it.
 
+use super::{TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS};
 use crate::{
     netlink::{
         attrs::{Attributes, Malformed, Value, word},
@@ -7,8 +8,6 @@ use crate::{
     },
     state::{name::Name, snapshot::Ifindex},
 };
-
-use super::{TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS};
 
 const HEADER: usize = 20;
 const TCA_CHAIN: u16 = 11;

@@ -1,0 +1,72 @@
+//! Programs of vlanfast's on the trunk that nobody here has pinned: somebody is attached whose pins are in
+//! another BPF file system.
+
+use anyhow::Context;
+use aya::programs::loaded_programs;
+use vlanfast_common::Direction;
+
+use crate::{
+    hooks::{HOOKS, bpf, device::Trunk, link, name, program_id},
+    maps::load,
+    netlink::Netlink,
+    pins,
+    pins::Pins,
+    state::snapshot::Ifindex,
+};
+
+/// What each is called, and where it is. To read names takes CAP_SYS_ADMIN; without it, none is known.
+pub async fn unpinned(
+    netlink: &Netlink,
+    trunk: &Trunk,
+    pins: Option<&Pins>,
+) -> anyhow::Result<Vec<String>> {
+    let ours = pins.map(programs).transpose()?.unwrap_or_default();
+    let mut others = vec![];
+    for hook in HOOKS {
+        let there = on(netlink, trunk, hook).await?.into_iter();
+        others.extend(there.filter(|id| !ours.contains(id)).map(|id| (hook, id)));
+    }
+    if others.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut found = vec![];
+    for program in loaded_programs().flatten() {
+        let is_there = others.iter().find(|(_, id)| *id == program.id());
+        if let Some((hook, id)) = is_there
+            && let Some(called) = program.name_as_str()
+            && [load::RX, load::TX, load::XDP].contains(&called)
+        {
+            found.push(format!("'{called}', id {id}, at {}", name(*hook)));
+        }
+    }
+    Ok(found)
+}
+
+/// The ids of our programs, those of a replacement that did not come to its end among them.
+pub fn programs(pins: &Pins) -> anyhow::Result<Vec<u32>> {
+    let mut ids = vec![];
+    for hook in HOOKS {
+        let path = pins.program(hook);
+        ids.extend(link(pins, hook)?.map(|link| link.program_id()));
+        ids.extend(program_id(pins, &path)?);
+        ids.extend(program_id(pins, &pins::next(&path))?);
+    }
+    Ok(ids)
+}
+
+/// The ids of all programs at a hook, whoever's.
+async fn on(netlink: &Netlink, trunk: &Trunk, hook: Direction) -> anyhow::Result<Vec<u32>> {
+    let filters = netlink.filters(Ifindex(trunk.ifindex), hook).await?.list;
+    let programs = filters.iter().filter_map(|filter| filter.program.as_ref());
+    let mut ids: Vec<_> = programs.map(|program| program.id).collect();
+    if bpf::has_tcx() {
+        let tcx = bpf::tcx_programs(trunk.ifindex, hook);
+        ids.extend(
+            tcx.with_context(|| format!("failed to list the tcx programs of {}", trunk.name))?,
+        );
+    }
+    if hook == Direction::Rx {
+        ids.extend(trunk.xdp.as_ref().map(|xdp| xdp.program_id));
+    }
+    Ok(ids)
+}
