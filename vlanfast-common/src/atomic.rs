@@ -1,4 +1,4 @@
-//! Numbers that all CPUs share, without a lock and in no order.
+//! Numbers that all CPUs share, without a lock and without an order between them.
 
 pub use numbers::{add, load, store};
 
@@ -19,28 +19,28 @@ mod numbers {
     }
 }
 
-/// The same where LLVM has no relaxed loads and stores, and Rust no atomic addition because the target
-/// can't have all the others.
+/// For BPF, LLVM has no relaxed loads and stores, and Rust has no atomic addition, because the target lacks others of its
+/// kind.
 #[cfg(target_arch = "bpf")]
 mod numbers {
     use core::{arch::asm, sync::atomic::AtomicU64};
 
     #[inline(always)]
     pub fn load(number: &AtomicU64) -> u64 {
-        // SAFETY: a reference's address; one instruction, which the verifier takes for an aligned one alone.
+        // SAFETY: the address is a reference's. It is one instruction, and the verifier refuses an unaligned one.
         unsafe { number.as_ptr().read_volatile() }
     }
 
     #[inline(always)]
     pub fn store(number: &AtomicU64, value: u64) {
-        // SAFETY: as above.
+        // SAFETY: the address is a reference's.
         unsafe { number.as_ptr().write_volatile(value) }
     }
 
-    /// `BPF_ATOMIC | BPF_ADD`, which every kernel has (as `BPF_XADD`).
+    /// Adds by `BPF_ATOMIC | BPF_ADD`, which every kernel has (as `BPF_XADD`).
     #[inline(always)]
     pub fn add(number: &AtomicU64, value: u64) {
-        // SAFETY: as above.
+        // SAFETY: the address is a reference's.
         unsafe {
             asm!(
                 "lock *(u64 *)({number} + 0) += {value}",

@@ -1,21 +1,41 @@
-//! What a hook offers of a frame. The only thing, beside acting on a verdict, that differs by hook.
+//! What a hook offers of a frame. Hooks differ in this and in how they act on a verdict, and in nothing else.
 
-use crate::{Headers, Message, Repeated, Vid, repeated};
+use core::mem::offset_of;
+
+use network_types::eth::EthHdr;
+
+use crate::{
+    abi::{Mac, Vid},
+    layer2::{Headers, Tag},
+    message::Message,
+};
 
 /// An Ethernet frame as a hook sees it: bytes from the destination MAC on, without FCS.
 pub trait Frame {
-    /// See [`Frame::whole`].
+    /// The type of [`Frame::whole`].
     type Whole: Frame;
 
-    /// The frame for reads behind layer 2, whose offsets depend on what it holds. Another than this one
-    /// where this one's reads of layer 2 are made without a check.
+    /// The frame for reads behind layer 2, at offsets that depend on what it holds. It differs from this one where this
+    /// one reads layer 2 without checking bounds.
     fn whole(&self) -> &Self::Whole;
 
-    /// The bytes in memory, in wire order. A tag that was stripped is not among them.
+    /// The number of bytes in memory. A tag that was stripped is not among them.
     fn len(&self) -> usize;
 
     /// `N` bytes at `offset`, or `None` where the frame ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The destination MAC.
+    #[inline(always)]
+    fn destination(&self) -> Option<Mac> {
+        self.read(offset_of!(EthHdr, dst_addr)).map(Mac)
+    }
+
+    /// The source MAC.
+    #[inline(always)]
+    fn source(&self) -> Option<Mac> {
+        self.read(offset_of!(EthHdr, src_addr)).map(Mac)
+    }
 
     /// The outermost tag, where the NIC or the kernel took it out of the bytes (skb metadata).
     fn stripped_tag(&self) -> Option<Tag>;
@@ -23,50 +43,17 @@ pub trait Frame {
     /// How many wire packets the buffer stands for, where GRO or GSO made it one of several.
     fn segments(&self) -> Option<Segments>;
 
-    /// The headers that each packet of such a buffer repeats. A hook where that is too much for every
-    /// place that asks has a function of its own for it.
-    #[inline(always)]
-    fn repeated(&self, headers: &Headers) -> Repeated
-    where
-        Self: Sized,
-    {
-        repeated(self, headers)
-    }
+    /// The headers that each packet of such a buffer repeats: [`repeated`](crate::repeated()), which TC runs in a BPF
+    /// function of its own, because it is too much for every place that asks.
+    fn repeated(&self, headers: &Headers) -> Repeated;
 
-    /// What it says of addresses. A hook whose stack has no room for reading it has a function of its own for it.
-    #[inline(always)]
-    fn message(&self, headers: &Headers, vid: Vid) -> Message
-    where
-        Self: Sized,
-    {
-        Message::of(self, headers, vid)
-    }
+    /// What the frame says of addresses: [`Message::of`], which the hooks run in a BPF function of its own, because
+    /// their stacks have no room for it.
+    fn message(&self, headers: &Headers, vid: Vid) -> Message;
 
-    /// No bytes at all.
+    /// Whether there are no bytes at all.
     fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-/// A VLAN tag, IEEE 802.1Q-2022 clause 9.3: TPID and TCI, both in host byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
-    pub tpid: u16,
-    pub tci: u16,
-}
-
-impl Tag {
-    /// Bytes that a tag takes on the wire.
-    pub const LEN: usize = 4;
-    /// TPID of a customer tag: 802.1Q.
-    pub const C_TAG: u16 = 0x8100;
-    /// TPID of a service tag: 802.1ad.
-    pub const S_TAG: u16 = 0x88a8;
-
-    /// Whether an EtherType announces a tag that Linux takes for one (`eth_type_vlan`).
-    #[inline(always)]
-    pub const fn is_tpid(ether_type: u16) -> bool {
-        matches!(ether_type, Self::C_TAG | Self::S_TAG)
     }
 }
 
@@ -80,49 +67,35 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// A `gso_size` that is none: each fragment of the buffer is a packet's payload, of any size (SCTP).
+    /// A `gso_size` that is no size (`GSO_BY_FRAGS`): each fragment of the buffer is a packet's payload (SCTP).
     pub const BY_FRAGMENTS: u32 = 0xffff;
 }
 
-/// A frame in ordinary memory: what tests, fuzzers and tools hand in.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bytes<'a> {
-    pub bytes: &'a [u8],
-    pub stripped_tag: Option<Tag>,
-    pub segments: Option<Segments>,
+/// The headers that every packet of a buffer repeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeated {
+    /// The offset at which they end.
+    pub end: usize,
+    /// How many of these bytes are in memory alone, and never on the wire.
+    pub not_sent: usize,
+    /// Whether the payload starts at `end`; otherwise a header that could not be read does.
+    pub is_whole: bool,
 }
 
-impl<'a> Bytes<'a> {
-    /// A frame with all its bytes in place.
-    pub const fn new(bytes: &'a [u8]) -> Self {
+impl Repeated {
+    /// Packs them into one number, as a BPF function returns them.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        (self.is_whole as u64) << 48 | (self.not_sent as u64) << 32 | self.end as u64
+    }
+
+    /// Unpacks what [`to_bits`](Self::to_bits) made.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
         Self {
-            bytes,
-            stripped_tag: None,
-            segments: None,
+            end: bits as u32 as usize,
+            not_sent: (bits >> 32) as u16 as usize,
+            is_whole: bits >> 48 != 0,
         }
-    }
-}
-
-impl Frame for Bytes<'_> {
-    type Whole = Self;
-
-    fn whole(&self) -> &Self {
-        self
-    }
-
-    fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.bytes.get(offset..)?.first_chunk().copied()
-    }
-
-    fn stripped_tag(&self) -> Option<Tag> {
-        self.stripped_tag
-    }
-
-    fn segments(&self) -> Option<Segments> {
-        self.segments
     }
 }

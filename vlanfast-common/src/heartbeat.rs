@@ -4,34 +4,35 @@ use core::sync::atomic::AtomicU64;
 
 use crate::atomic;
 
-/// What the clock said last.
+/// The last answer to the question whether the heartbeat is ahead of the clock.
 ///
-/// The clock of the datapath moves with the kernel's tick, and to read the number of the tick costs next to
-/// nothing. So one answer is good for the rest of its tick, and for that heartbeat alone: their sum stands for
-/// both, because heartbeats only grow, until the end in order, which is 0.
+/// The clock of the datapath moves with the kernel's tick, and to read the number of the tick costs next to nothing. So an
+/// answer is good for the rest of its tick, and for the same heartbeat. The sum of the two stands for both, because
+/// heartbeats only grow, until they end with 0.
 #[derive(Debug, Default)]
 pub struct HeartbeatCache {
-    /// The sum when the heartbeat was ahead last.
-    felt: AtomicU64,
+    /// The sum of heartbeat and tick when the heartbeat was ahead last.
+    fresh: AtomicU64,
 }
 
 impl HeartbeatCache {
+    /// A cache without an answer.
     pub const fn new() -> Self {
         Self {
-            felt: AtomicU64::new(0),
+            fresh: AtomicU64::new(0),
         }
     }
 
-    /// Whether `heartbeat` is ahead of the clock, which is asked once in a `tick` where that is so.
+    /// Whether `heartbeat` is ahead of the clock, which is read once in a `tick` as long as it is.
     #[inline(always)]
     pub fn is_fresh(&self, heartbeat: u64, tick: u64, clock: impl FnOnce() -> u64) -> bool {
         let sum = heartbeat.wrapping_add(tick);
-        if atomic::load(&self.felt) == sum {
+        if atomic::load(&self.fresh) == sum {
             return true;
         }
         let is_ahead = heartbeat > clock();
         if is_ahead {
-            atomic::store(&self.felt, sum);
+            atomic::store(&self.fresh, sum);
         }
         is_ahead
     }

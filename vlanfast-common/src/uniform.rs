@@ -1,11 +1,15 @@
-//! Tables that answer every question alike: what property tests and fuzzers hand in.
+//! Tables with the same answer for every key: what property tests and fuzzers hand in.
 
 use crate::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
-    Parent, Policy, Route, Settings, Shed, Shortcut, Tables, Vid,
+    abi::{
+        Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Parent, Policy, Route,
+        Settings, Vid, VlanPair, VlanPairCounters,
+    },
+    bucket::Buckets,
+    lookup::{Lookup, Switches},
 };
 
-/// The same answer whatever the key.
+/// A value of each map, which every key has.
 #[derive(Debug, Default)]
 pub struct Uniform {
     pub policy: Policy,
@@ -21,47 +25,13 @@ pub struct Uniform {
     pub now: u64,
 }
 
-impl Tables for Uniform {
-    fn steers(&self) -> bool {
-        self.policy.steer != 0
+impl Switches for Uniform {
+    fn policy<T: Copy>(&self, field: impl FnOnce(&Policy) -> &T) -> T {
+        self.policy.policy(field)
     }
+}
 
-    fn storm_limit(&self) -> u32 {
-        self.policy.storm_limit
-    }
-
-    fn group_limit(&self) -> u32 {
-        self.policy.group_limit
-    }
-
-    fn sheds_vlans(&self) -> bool {
-        self.policy.shed >= Shed::Vlan as u32
-    }
-
-    fn sheds_macs(&self) -> bool {
-        self.policy.shed >= Shed::Mac as u32
-    }
-
-    fn gives_host_access(&self) -> bool {
-        self.policy.host_access != 0
-    }
-
-    fn takes_shortcuts(&self) -> bool {
-        self.policy.shortcut == Shortcut::Allow as u32
-    }
-
-    fn learns(&self) -> bool {
-        self.policy.shortcut == Shortcut::Learned as u32
-    }
-
-    fn refresh(&self) -> u64 {
-        u64::from(self.policy.shortcut_refresh) * 1_000_000_000
-    }
-
-    fn delivers(&self) -> bool {
-        self.policy.deliver != 0
-    }
-
+impl Lookup for Uniform {
     fn parent(&self, _vid: Vid) -> Parent {
         self.parent
     }

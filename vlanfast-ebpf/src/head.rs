@@ -3,7 +3,7 @@
 use core::{hint::assert_unchecked, mem::MaybeUninit};
 
 use aya_ebpf::cty::{c_long, c_void};
-use vlanfast_common::{Frame, LINEAR_LEN, Headers, Message, Segments, Tag, Vid};
+use vlanfast_common::{Frame, Headers, LINEAR_LEN, Message, Repeated, Segments, Tag, Vid};
 
 /// A frame whose first `LENGTH` bytes were checked at once, and are read without another check.
 pub struct LinearFrame<'a, F, const LENGTH: usize = LINEAR_LEN> {
@@ -57,6 +57,11 @@ impl<F: Frame, const LENGTH: usize> Frame for LinearFrame<'_, F, LENGTH> {
     }
 
     #[inline(always)]
+    fn repeated(&self, headers: &Headers) -> Repeated {
+        self.frame.repeated(headers)
+    }
+
+    #[inline(always)]
     fn message(&self, headers: &Headers, vid: Vid) -> Message {
         self.frame.message(headers, vid)
     }
@@ -92,6 +97,16 @@ impl<F: Frame, const LENGTH: usize> Frame for LinearHeaders<'_, F, LENGTH> {
     #[inline(always)]
     fn segments(&self) -> Option<Segments> {
         None
+    }
+
+    #[inline(always)]
+    fn repeated(&self, headers: &Headers) -> Repeated {
+        self.0.repeated(headers)
+    }
+
+    #[inline(always)]
+    fn message(&self, headers: &Headers, vid: Vid) -> Message {
+        self.0.message(headers, vid)
     }
 }
 

@@ -21,8 +21,8 @@ use aya_ebpf::{
 use head::LinearFrame;
 use tables::Maps;
 use vlanfast_common::{
-    Direction, Frame, LINEAR_LEN, Headers, Packet, Protocol, Tables, Verdict, decide, decides, is_plain,
-    learn, learnable, parse, shed, shortcut, wire,
+    Direction, Frame, Headers, LINEAR_LEN, Packet, Protocol, Switches, Verdict, decide, decides,
+    is_plain, learn, learnable, parse, shed, shortcut, wire,
 };
 
 /// Ingress, before the kernel has made an skb of the frame.

@@ -4,13 +4,13 @@ use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
     programs::{TcContext, XdpContext},
 };
-use vlanfast_common::{Direction, Frame, Headers, meet, meets};
+use vlanfast_common::{Direction, Frame, Headers, check_sender_mac, checks_sender_mac};
 
 use crate::{head::LinearFrame, pull_head, tables::Maps, tc::SkbFrame, xdp::XdpFrame};
 
 #[inline(always)]
 pub fn xdp(ctx: &XdpContext, frame: &XdpFrame<'_>, headers: u64) {
-    if meets(
+    if checks_sender_mac(
         frame,
         &Headers::from_bits(headers),
         Direction::Rx,
@@ -22,7 +22,7 @@ pub fn xdp(ctx: &XdpContext, frame: &XdpFrame<'_>, headers: u64) {
 
 #[inline(always)]
 pub fn skb(ctx: &TcContext, frame: &SkbFrame<'_>, headers: u64, direction: Direction) {
-    if meets(frame, &Headers::from_bits(headers), direction, &Maps::TC) {
+    if checks_sender_mac(frame, &Headers::from_bits(headers), direction, &Maps::TC) {
         meet_skb(ctx.skb.skb, headers);
     }
 }
@@ -45,6 +45,6 @@ fn meet_skb(skb: *mut __sk_buff, headers: u64) {
 #[inline(always)]
 fn head<F: Frame>(head: Option<LinearFrame<'_, F>>, headers: u64, maps: &Maps) {
     if let Some(head) = head {
-        meet(&head, &Headers::from_bits(headers), Direction::Rx, maps);
+        check_sender_mac(&head, &Headers::from_bits(headers), Direction::Rx, maps);
     }
 }

@@ -6,8 +6,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use vlanfast_common::{
-    Direction, Frame, Headers, Hop, Protocol, Verdict, Vid, Vlan, RouteCacheEntry, heartbeat, parse,
-    shortcut_of,
+    Direction, Frame, Headers, Hop, IpVersion, Protocol, RouteCacheEntry, V4, V6, Verdict, Vid,
+    Vlan, heartbeat, parse, shortcut_of,
 };
 
 use crate::{
@@ -36,10 +36,10 @@ pub fn parent(ctx: &TcContext) -> i32 {
     };
     let taken = match start.read(12).map(u16::from_be_bytes) {
         Some(number) if number == Protocol::IPV4.number() => {
-            usual::<{ RouteCacheEntry::IPV4 }, LENGTH_4, 12>(ctx, &start, Hop::Ipv4)
+            usual::<V4, LENGTH_4, 12>(ctx, &start, Hop::Ipv4)
         }
         Some(number) if number == Protocol::IPV6.number() => match frame.start::<LENGTH_6>() {
-            Some(start) => usual::<{ RouteCacheEntry::IPV6 }, LENGTH_6, 8>(ctx, &start, Hop::Ipv6),
+            Some(start) => usual::<V6, LENGTH_6, 8>(ctx, &start, Hop::Ipv6),
             None => return unusual(ctx.skb.skb),
         },
         _ => None,
@@ -50,18 +50,18 @@ pub fn parent(ctx: &TcContext) -> i32 {
 /// A single packet, whose headers are in one piece. What a hop changes ends `N` bytes behind the start of its network
 /// header.
 #[inline(always)]
-fn usual<const ENDS: usize, const LENGTH: usize, const N: usize>(
+fn usual<V: IpVersion, const LENGTH: usize, const N: usize>(
     ctx: &TcContext,
     start: &LinearHeaders<'_, SkbFrame<'_>, LENGTH>,
     hop: Hop,
 ) -> Option<i32> {
-    let slot = RouteCacheEntry::slot::<ENDS>(start)?;
+    let slot = RouteCacheEntry::slot::<V>(start)?;
     let heartbeat = heartbeat(&Maps::TC)?;
     let way = SHORTCUT_CACHE.get_ptr_mut(slot)?;
     // SAFETY: the value belongs to this CPU, which runs our programs one after the other; nobody else has a
     // reference.
-    let is_known = unsafe { &*way }.is_of::<ENDS>(start, ifindex(ctx), heartbeat);
-    if !is_known && !find::<ENDS, LENGTH>(ctx.skb.skb, slot, heartbeat) {
+    let is_known = unsafe { &*way }.is_of::<V>(start, ifindex(ctx), heartbeat);
+    if !is_known && !find::<V, LENGTH>(ctx.skb.skb, slot, heartbeat) {
         return None;
     }
     // SAFETY: as above.
@@ -70,7 +70,7 @@ fn usual<const ENDS: usize, const LENGTH: usize, const N: usize>(
         return None;
     }
     // Nothing was written where it can't be, and the router still has it.
-    let headers = way.headers::<ENDS>();
+    let headers = way.headers::<V>();
     let routed = Routed::<_, N>::new(start, &headers, hop, way.next)?;
     routed.store(ctx).then(|| {
         count::shortcut(headers.vlan);
@@ -80,21 +80,19 @@ fn usual<const ENDS: usize, const LENGTH: usize, const N: usize>(
 
 /// Finds the way of a packet, and keeps it for the next one.
 #[inline(never)]
-fn find<const ENDS: usize, const LENGTH: usize>(
-    skb: *mut __sk_buff,
-    slot: u32,
-    heartbeat: u64,
-) -> bool {
+fn find<V: IpVersion, const LENGTH: usize>(skb: *mut __sk_buff, slot: u32, heartbeat: u64) -> bool {
     let ctx = TcContext::new(skb);
     let frame = SkbFrame::new(&ctx);
-    let (Some(start), Some(vid), Some(way)) =
-        (frame.start::<LENGTH>(), vid(&ctx), SHORTCUT_CACHE.get_ptr_mut(slot))
-    else {
+    let (Some(start), Some(vid), Some(way)) = (
+        frame.start::<LENGTH>(),
+        vid(&ctx),
+        SHORTCUT_CACHE.get_ptr_mut(slot),
+    ) else {
         return false;
     };
     // SAFETY: the value belongs to this CPU, which runs our programs one after the other; nobody else has a
     // reference.
-    unsafe { &mut *way }.find::<ENDS>(&start, ifindex(&ctx), vid, heartbeat, &Maps::TC)
+    unsafe { &mut *way }.find::<V>(&start, ifindex(&ctx), vid, heartbeat, &Maps::TC)
 }
 
 /// A buffer of several packets, or one in pieces: read as the trunk's program does.

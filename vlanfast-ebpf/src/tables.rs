@@ -6,8 +6,9 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
 };
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, VlanPairCounters,
-    VlanPair, Parent, HeartbeatCache, Route, Settings, Shed, Shortcut, Tables, Vid, note_double,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, HeartbeatCache, Lookup, Mac, Neighbor,
+    NeighborKey, Parent, Policy, Route, Settings, Switches, Vid, VlanPair, VlanPairCounters,
+    record_duplicate_mac,
 };
 
 use crate::maps::{
@@ -15,35 +16,9 @@ use crate::maps::{
     VLANS,
 };
 
-// The fields of a `Policy`, one by one: the verifier knows each for a constant, and removes the code for
-// what is off. The loader sets them.
-
+/// Which features are on. The loader sets it, and the verifier knows each field for a constant.
 #[unsafe(no_mangle)]
-static STEER: Global<u16> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static STORM_LIMIT: Global<u32> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static GROUP_LIMIT: Global<u32> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static SHED: Global<u32> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static DRY_RUN: Global<u16> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static HOST_ACCESS: Global<u32> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static SHORTCUT: Global<u32> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static SHORTCUT_REFRESH: Global<u32> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static DELIVER: Global<u32> = Global::new(0);
+static POLICY: Global<Policy> = Global::new(Policy::OFF);
 
 /// Of these programs alone, as the tables are.
 static PULSE: HeartbeatCache = HeartbeatCache::new();
@@ -51,7 +26,7 @@ static PULSE: HeartbeatCache = HeartbeatCache::new();
 /// Whether decisions are counted and not carried out.
 #[inline(always)]
 pub fn is_dry_run() -> bool {
-    DRY_RUN.load() != 0
+    Maps::TC.is_dry_run()
 }
 
 /// The maps, as a hook asks them.
@@ -65,57 +40,25 @@ impl Maps {
     pub const XDP: Self = Self { redirects: false };
 }
 
-impl Tables for Maps {
+impl Switches for Maps {
+    /// One volatile load of one field: of a load of all fields, LLVM would keep a copy on the stack, and the verifier would
+    /// not know its constants.
     #[inline(always)]
-    fn steers(&self) -> bool {
-        STEER.load() != 0
+    fn policy<T: Copy>(&self, field: impl FnOnce(&Policy) -> &T) -> T {
+        // SAFETY: `Global` is transparent, and holds a valid value from the start; nobody writes while a program runs.
+        let policy = unsafe { &*(&raw const POLICY).cast::<Policy>() };
+        let field: *const T = field(policy);
+        // SAFETY: the field is one of `POLICY`.
+        unsafe { field.read_volatile() }
     }
 
     #[inline(always)]
-    fn storm_limit(&self) -> u32 {
-        STORM_LIMIT.load()
+    fn can_redirect(&self) -> bool {
+        self.redirects
     }
+}
 
-    #[inline(always)]
-    fn group_limit(&self) -> u32 {
-        GROUP_LIMIT.load()
-    }
-
-    #[inline(always)]
-    fn sheds_vlans(&self) -> bool {
-        SHED.load() >= Shed::Vlan as u32
-    }
-
-    #[inline(always)]
-    fn sheds_macs(&self) -> bool {
-        SHED.load() >= Shed::Mac as u32
-    }
-
-    #[inline(always)]
-    fn gives_host_access(&self) -> bool {
-        HOST_ACCESS.load() != 0
-    }
-
-    #[inline(always)]
-    fn takes_shortcuts(&self) -> bool {
-        SHORTCUT.load() == Shortcut::Allow as u32
-    }
-
-    #[inline(always)]
-    fn learns(&self) -> bool {
-        SHORTCUT.load() == Shortcut::Learned as u32
-    }
-
-    #[inline(always)]
-    fn refresh(&self) -> u64 {
-        SHORTCUT_REFRESH.load() as u64 * 1_000_000_000
-    }
-
-    #[inline(always)]
-    fn delivers(&self) -> bool {
-        self.redirects && DELIVER.load() != 0
-    }
-
+impl Lookup for Maps {
     #[inline(always)]
     fn parent(&self, vid: Vid) -> Parent {
         let parent = VLANS.get(vid.get().into());
@@ -194,8 +137,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn note_double(&self, receiver: EndpointKey) {
-        double(receiver.vid, receiver.mac().to_bits());
+    fn record_duplicate_mac(&self, endpoint: EndpointKey) {
+        record(endpoint.vid, endpoint.mac().to_bits());
     }
 
     #[inline(always)]
@@ -231,7 +174,7 @@ impl Tables for Maps {
 }
 
 #[inline(never)]
-fn double(vid: u16, mac: u64) {
-    let receiver = EndpointKey::new(Vid::new(vid), Mac::from_bits(mac));
-    note_double(receiver, &Maps::TC);
+fn record(vid: u16, mac: u64) {
+    let endpoint = EndpointKey::new(Vid::new(vid), Mac::from_bits(mac));
+    record_duplicate_mac(endpoint, &Maps::TC);
 }

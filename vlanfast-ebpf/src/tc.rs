@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use vlanfast_common::{
-    Frame, Headers, Hop, Mac, Message, Parent, Repeated, Segments, Tables, Tag, Verdict, Vid,
+    Frame, Headers, Hop, Lookup, Mac, Message, Parent, Repeated, Segments, Tag, Verdict, Vid,
     repeated,
 };
 
@@ -149,7 +149,9 @@ impl Hook for TcContext {
             Verdict::Shortcut { vid, mac } => {
                 shortcut(self, frame, headers, Maps::TC.parent(vid), mac)
             }
-            Verdict::ShortcutAndProbe { vid, mac } => both(self, frame, headers, Maps::TC.parent(vid), mac),
+            Verdict::ShortcutAndProbe { vid, mac } => {
+                both(self, frame, headers, Maps::TC.parent(vid), mac)
+            }
             Verdict::CloneToLocal { mac } => copy(self, device(headers), mac),
             Verdict::Deliver { ifindex } => deliver(self, ifindex),
             Verdict::Drop(_) => TC_ACT_SHOT,

@@ -5,7 +5,9 @@ use aya_ebpf::{
     helpers::{bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
-use vlanfast_common::{Frame, Headers, Mac, Message, Segments, Tag, Verdict, Vid};
+use vlanfast_common::{
+    Frame, Headers, Mac, Message, Repeated, Segments, Tag, Verdict, Vid, repeated,
+};
 
 use crate::{
     Hook,
@@ -67,6 +69,11 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn segments(&self) -> Option<Segments> {
         None
+    }
+
+    #[inline(always)]
+    fn repeated(&self, headers: &Headers) -> Repeated {
+        repeated(self, headers)
     }
 
     #[inline(always)]

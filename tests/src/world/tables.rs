@@ -1,53 +1,23 @@
 //! What the packet logic asks of a [`World`].
 
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
-    Parent, Route, Settings, Shed, Shortcut, Tables, Vid,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Lookup, Neighbor, NeighborKey, Parent,
+    Policy, Route, Settings, Switches, Vid, VlanPair, VlanPairCounters,
 };
 
 use super::World;
 
-impl Tables for World {
-    fn steers(&self) -> bool {
-        self.policy.steer != 0
+impl Switches for World {
+    fn policy<T: Copy>(&self, field: impl FnOnce(&Policy) -> &T) -> T {
+        self.policy.policy(field)
     }
 
-    fn storm_limit(&self) -> u32 {
-        self.policy.storm_limit
+    fn can_redirect(&self) -> bool {
+        self.redirects
     }
+}
 
-    fn group_limit(&self) -> u32 {
-        self.policy.group_limit
-    }
-
-    fn sheds_vlans(&self) -> bool {
-        self.policy.shed >= Shed::Vlan as u32
-    }
-
-    fn sheds_macs(&self) -> bool {
-        self.policy.shed >= Shed::Mac as u32
-    }
-
-    fn gives_host_access(&self) -> bool {
-        self.policy.host_access != 0
-    }
-
-    fn takes_shortcuts(&self) -> bool {
-        self.policy.shortcut == Shortcut::Allow as u32
-    }
-
-    fn learns(&self) -> bool {
-        self.policy.shortcut == Shortcut::Learned as u32
-    }
-
-    fn refresh(&self) -> u64 {
-        u64::from(self.policy.shortcut_refresh) * 1_000_000_000
-    }
-
-    fn delivers(&self) -> bool {
-        self.redirects && self.policy.deliver != 0
-    }
-
+impl Lookup for World {
     fn parent(&self, vid: Vid) -> Parent {
         self.vlans.get(&vid).copied().unwrap_or_default()
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
-    Parent, Policy, Route, Settings, Tables, Vid,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Lookup, Neighbor, NeighborKey, Parent,
+    Policy, Route, Settings, Switches, Vid, VlanPair, VlanPairCounters,
 };
 
 const VLANS: [u16; 2] = [0, 10];
@@ -102,47 +102,13 @@ impl Lan {
     }
 }
 
-impl Tables for Lan {
-    fn steers(&self) -> bool {
-        true
+impl Switches for Lan {
+    fn policy<T: Copy>(&self, field: impl FnOnce(&Policy) -> &T) -> T {
+        self.policy.policy(field)
     }
+}
 
-    fn storm_limit(&self) -> u32 {
-        1
-    }
-
-    fn group_limit(&self) -> u32 {
-        1
-    }
-
-    fn sheds_vlans(&self) -> bool {
-        true
-    }
-
-    fn sheds_macs(&self) -> bool {
-        true
-    }
-
-    fn gives_host_access(&self) -> bool {
-        self.policy.host_access != 0
-    }
-
-    fn takes_shortcuts(&self) -> bool {
-        self.policy.shortcut != 0
-    }
-
-    fn learns(&self) -> bool {
-        false
-    }
-
-    fn refresh(&self) -> u64 {
-        0
-    }
-
-    fn delivers(&self) -> bool {
-        true
-    }
-
+impl Lookup for Lan {
     fn parent(&self, vid: Vid) -> Parent {
         self.parents.get(&vid.get()).copied().unwrap_or_default()
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use vlanfast_common::{
-    Bytes, Headers, Mac, Protocol, Verdict, Vid, Vlan, RouteCacheEntry, heartbeat, parse, shortcut_of,
+    Bytes, Headers, IpVersion, Mac, Protocol, RouteCacheEntry, V4, V6, Verdict, Vid, Vlan,
+    heartbeat, parse, shortcut_of,
 };
 
 use crate::{
@@ -39,30 +40,30 @@ fn decided(sent: &Sent, lan: &Lan) -> Verdict {
 fn by_way(sent: &Sent, way: &mut RouteCacheEntry, lan: &Lan) -> (bool, Verdict) {
     let bytes = sent.untagged();
     match parse(&Bytes::new(&bytes)).protocol {
-        Protocol::IPV4 => by_way_of::<{ RouteCacheEntry::IPV4 }>(&Bytes::new(&bytes), sent.vid, way, lan),
-        Protocol::IPV6 => by_way_of::<{ RouteCacheEntry::IPV6 }>(&Bytes::new(&bytes), sent.vid, way, lan),
+        Protocol::IPV4 => by_way_of::<V4>(&Bytes::new(&bytes), sent.vid, way, lan),
+        Protocol::IPV6 => by_way_of::<V6>(&Bytes::new(&bytes), sent.vid, way, lan),
         _ => (false, Verdict::Pass),
     }
 }
 
-fn by_way_of<const ENDS: usize>(
+fn by_way_of<V: IpVersion>(
     frame: &Bytes<'_>,
     vid: u16,
     way: &mut RouteCacheEntry,
     lan: &Lan,
 ) -> (bool, Verdict) {
-    let (Some(slot), Some(heartbeat)) = (RouteCacheEntry::slot::<ENDS>(frame), heartbeat(lan)) else {
+    let (Some(slot), Some(heartbeat)) = (RouteCacheEntry::slot::<V>(frame), heartbeat(lan)) else {
         return (false, Verdict::Pass);
     };
     assert!(slot < RouteCacheEntry::SLOTS);
     let from = device(vid);
-    let is_known = way.is_of::<ENDS>(frame, from, heartbeat);
+    let is_known = way.is_of::<V>(frame, from, heartbeat);
     if !is_known {
-        assert!(way.find::<ENDS>(frame, from, Vid::new(vid), heartbeat, lan));
-        assert!(way.is_of::<ENDS>(frame, from, heartbeat));
-        assert!(!way.is_of::<ENDS>(frame, from, heartbeat + 1));
+        assert!(way.find::<V>(frame, from, Vid::new(vid), heartbeat, lan));
+        assert!(way.is_of::<V>(frame, from, heartbeat));
+        assert!(!way.is_of::<V>(frame, from, heartbeat + 1));
     }
-    assert_eq!(way.headers::<ENDS>().vlan, Vlan::id(Vid::new(vid)));
+    assert_eq!(way.headers::<V>().vlan, Vlan::id(Vid::new(vid)));
     if !way.takes(frame.bytes.len()) {
         return (is_known, Verdict::Pass);
     }

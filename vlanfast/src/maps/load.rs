@@ -41,15 +41,7 @@ fn loader<'a>(policy: &'a Policy, log_level: &'a u8) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
     loader
         .override_global(aya_log::LEVEL, log_level, true)
-        .override_global("STEER", &policy.steer, true)
-        .override_global("STORM_LIMIT", &policy.storm_limit, true)
-        .override_global("GROUP_LIMIT", &policy.group_limit, true)
-        .override_global("SHED", &policy.shed, true)
-        .override_global("DRY_RUN", &policy.dry_run, true)
-        .override_global("HOST_ACCESS", &policy.host_access, true)
-        .override_global("SHORTCUT", &policy.shortcut, true)
-        .override_global("SHORTCUT_REFRESH", &policy.shortcut_refresh, true)
-        .override_global("DELIVER", &policy.deliver, true);
+        .override_global("POLICY", policy, true);
     loader
 }
 

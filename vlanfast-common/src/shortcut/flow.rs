@@ -1,91 +1,62 @@
-//! What a router has been seen to do with packets from one container of this host to another: multi-layer
-//! switching by the router's word.
+//! `--shortcut learned`: a flow between two containers of this host takes the shortcut once the router was seen to
+//! forward it. Switches call this multi-layer switching.
 //!
-//! A packet that goes to the router is a question, and the same packet coming back one hop on is the answer.
-//! A flow that was answered takes the shortcut; every so often it asks again, with a packet that takes both ways
-//! and whose second copy is dropped when it comes back.
+//! A packet that goes to the router is a candidate, or probe; the same packet coming back with one hop less enables the
+//! flow. An enabled flow takes the shortcut. At every refresh it probes the router again, with a packet that takes both
+//! paths, and of which what comes back from the router is dropped.
 
-use core::sync::atomic::AtomicU64;
+use super::packet::Packet;
+use crate::{
+    abi::{Flow, Mac, Route, VlanPairCounters},
+    atomic,
+};
 
-use crate::{Mac, Packet, Route, atomic};
-
-/// How long the first question of a flow may be answered.
+/// How long the router has to forward the first probe of a flow, in nanoseconds.
 pub const CANDIDATE: u64 = 5_000_000_000;
-/// How long the router has for any other.
+/// How long the router has to forward any other probe.
 pub const ANSWER: u64 = 1_000_000_000;
-/// How long after its time a flow may still ask while it goes on. One that comes later begins anew, so that the
-/// router has its time, and yet nothing that it refuses goes on for longer than that.
+/// How long after its refresh was due a flow may still probe while it takes the shortcut. A flow that is later begins
+/// anew, so that the router has its time, and yet nothing that it refuses goes on for longer than that.
 pub const LATE: u64 = ANSWER / 2;
-/// A flow without a packet for so long is forgotten.
+/// A flow without a packet for so long has ended.
 pub const IDLE: u64 = 60_000_000_000;
 
-/// A value of the LRU hash `FLOWS`. 96 bytes, host byte order; times in nanoseconds of CLOCK_MONOTONIC, 0 for
-/// never. Whoever sends and whoever receives may be on different CPUs: each number is read and written as one.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub struct Flow {
-    /// When the last question went out.
-    pub asked: AtomicU64,
-    /// When the router last answered.
-    pub answered: AtomicU64,
-    /// When it took to the shortcut.
-    pub moved: AtomicU64,
-    /// When its last packet left its sender.
-    pub seen: AtomicU64,
-    /// Packets and bytes that took the shortcut, as the wire would have carried them.
-    pub packets: AtomicU64,
-    pub bytes: AtomicU64,
-    /// The last question: 16 bits of identification, 8 of hops, 8 of flags, 32 of [`Packet::start`].
-    question: AtomicU64,
-    /// Its [`Packet::acknowledged`], and below it its [`Packet::end`].
-    bounds: AtomicU64,
-    /// What its last packet acknowledged of the other direction, with [`SAID`].
-    acknowledged: AtomicU64,
-    /// The router's MAC on the sender's VLAN, and the sender's.
-    gateway: AtomicU64,
-    sender: AtomicU64,
-    /// The receiver's MAC, and above it the VID of its VLAN.
-    receiver: AtomicU64,
-}
+/// A flag of [`Flow::probe`]: a clone of the packet has taken the shortcut.
+const CLONED: u64 = 1 << 32;
+/// A flag of [`Flow::acknowledged`]: there is such a number.
+const HAS_ACKNOWLEDGED: u64 = 1 << 32;
 
-const _: () = assert!(size_of::<Flow>() == 96);
-
-/// A flag of a question: the same packet has taken the shortcut as well.
-const COPIED: u64 = 1 << 32;
-/// There is a number.
-const SAID: u64 = 1 << 32;
-
-/// What becomes of a packet that leaves its sender.
+/// What a flow does with a packet that leaves its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// To the router.
+    /// The packet goes to the router.
     Router,
-    /// The same, and if it comes back the flow is enabled.
+    /// The packet goes to the router, and enables the flow if it comes back.
     Candidate,
-    /// The same: a question of a flow that goes on by the shortcut.
+    /// The packet goes to the router as a probe of an enabled flow.
     Probe,
-    /// By the shortcut.
+    /// The packet takes the shortcut.
     Shortcut,
-    /// Both ways.
+    /// A clone takes the shortcut, and the packet goes to the router as a probe.
     ShortcutAndProbe,
-    /// The router did not answer: the flow is none any more.
+    /// The router did not forward the last probe, so the flow ends.
     Failed,
 }
 
-/// What a packet is that comes in from the router.
+/// What a packet is to a flow when it comes in from the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// One like any other.
+    /// It is no probe.
     Ordinary,
-    /// The answer to a flow's first question.
+    /// It is the first probe of a flow, which it enables.
     Enables,
-    /// The receiver has it already.
+    /// It is a probe whose clone took the shortcut: the receiver has it already.
     Returned,
 }
 
 impl Flow {
-    /// A packet leaves for the router, whose receiver is known. `acknowledged` is what the other direction has said
-    /// by then, if there is one.
+    /// A packet leaves for the router, and its receiver is known. `acknowledged` says how far the opposite direction has
+    /// acknowledged this one, if there is one.
     #[inline(always)]
     pub fn leave(
         &self,
@@ -96,7 +67,10 @@ impl Flow {
     ) -> Step {
         let last = atomic::load(&self.seen);
         atomic::store(&self.seen, now);
-        atomic::store(&self.acknowledged, SAID | packet.acknowledged as u64);
+        atomic::store(
+            &self.acknowledged,
+            HAS_ACKNOWLEDGED | packet.acknowledged as u64,
+        );
         let (asked, answered) = (atomic::load(&self.asked), atomic::load(&self.answered));
         let is_the_same = atomic::load(&self.gateway) == packet.destination.to_bits()
             && atomic::load(&self.sender) == packet.source.to_bits()
@@ -113,8 +87,8 @@ impl Flow {
             return Step::Router;
         }
         if atomic::load(&self.moved) == 0 {
-            // Where the receiver has everything before it, no packet can overtake one that is still with the
-            // router. Of datagrams nobody is promised an order.
+            // TCP waits until its receiver has everything before this packet: then none can overtake another that is
+            // still with the router. Datagrams have no order to keep.
             if packet.is_tcp() && acknowledged() != Some(packet.start) {
                 return Step::Router;
             }
@@ -125,10 +99,10 @@ impl Flow {
                 return Step::Failed;
             }
         } else if refresh != 0 && since(now, answered) >= refresh {
-            // The parts of a datagram could not be told apart when they come back.
-            let copied = packet.is_tcp() || !packet.is_segmented();
-            self.ask(packet, now, copied);
-            if !copied {
+            // The fragments of a UDP buffer could not be told apart when they come back.
+            let cloned = packet.is_tcp() || !packet.is_segmented();
+            self.send_probe(packet, now, cloned);
+            if !cloned {
                 return Step::Probe;
             }
             self.count(packet);
@@ -144,17 +118,17 @@ impl Flow {
         if atomic::load(&self.receiver) != receiver_bits(receiver) || packet.is_syn_fin_rst() {
             return Arrival::Ordinary;
         }
-        let question = atomic::load(&self.question);
+        let probe = atomic::load(&self.probe);
         let asked = atomic::load(&self.asked);
-        // One hop, neither more nor less.
-        if packet.hops as u64 + 1 != question >> 40 & 0xff {
+        // A router takes one hop, neither more nor less.
+        if packet.hops as u64 + 1 != probe >> 40 & 0xff {
             return Arrival::Ordinary;
         }
         let bounds = atomic::load(&self.bounds);
-        if question & COPIED != 0 {
+        if probe & CLONED != 0 {
             let is_part = match has_data(packet) {
-                true => covers(packet, question, bounds),
-                false => is_same(packet, question, bounds),
+                true => covers(packet, probe, bounds),
+                false => is_same(packet, probe, bounds),
             };
             if !is_part || since(now, asked) >= ANSWER {
                 return Arrival::Ordinary;
@@ -168,7 +142,7 @@ impl Flow {
             _ => ANSWER,
         };
         let is_late = answered >= asked || since(now, asked) >= patience;
-        if is_late || !is_same(packet, question, bounds) {
+        if is_late || !is_same(packet, probe, bounds) {
             return Arrival::Ordinary;
         }
         atomic::store(&self.answered, now.max(asked));
@@ -178,7 +152,7 @@ impl Flow {
         }
     }
 
-    /// Begins anew.
+    /// Begins anew, with a packet as the first probe.
     #[inline(always)]
     fn open(&self, packet: &Packet, receiver: Route, now: u64) {
         atomic::store(&self.answered, 0);
@@ -186,16 +160,16 @@ impl Flow {
         atomic::store(&self.gateway, packet.destination.to_bits());
         atomic::store(&self.sender, packet.source.to_bits());
         atomic::store(&self.receiver, receiver_bits(receiver));
-        self.ask(packet, now, false);
+        self.send_probe(packet, now, false);
     }
 
     #[inline(always)]
-    fn ask(&self, packet: &Packet, now: u64, copied: bool) {
-        let flags = match copied {
-            true => COPIED,
+    fn send_probe(&self, packet: &Packet, now: u64, cloned: bool) {
+        let flags = match cloned {
+            true => CLONED,
             false => 0,
         };
-        atomic::store(&self.question, question(packet) | flags);
+        atomic::store(&self.probe, probe(packet) | flags);
         atomic::store(&self.bounds, bounds(packet));
         atomic::store(&self.asked, now);
     }
@@ -206,19 +180,14 @@ impl Flow {
         atomic::add(&self.bytes, packet.wire.bytes);
     }
 
-    /// What its last packet acknowledged of the other direction.
+    /// What the flow's last packet acknowledges of the opposite direction.
     #[inline(always)]
     pub fn acknowledged(&self) -> Option<u32> {
-        let said = atomic::load(&self.acknowledged);
-        (said & SAID != 0).then_some(said as u32)
+        let number = atomic::load(&self.acknowledged);
+        (number & HAS_ACKNOWLEDGED != 0).then_some(number as u32)
     }
 
-    /// The receiver's VLAN.
-    pub fn receiver_vid(&self) -> u16 {
-        (atomic::load(&self.receiver) >> 48) as u16
-    }
-
-    /// What has become of it, by the clock of [`Tables::exact_now`](crate::Tables::exact_now); `None` for one
+    /// How far the flow has come, by the clock of [`Lookup::exact_now`](crate::Lookup::exact_now); `None` for a flow
     /// whose next packet begins anew.
     pub fn state(&self, now: u64) -> Option<FlowState> {
         let asked = atomic::load(&self.asked);
@@ -237,9 +206,9 @@ impl Flow {
 /// How far a flow has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowState {
-    /// It has asked, and the router has not answered yet.
+    /// It has sent a probe, which the router has not forwarded yet.
     Candidate,
-    /// The router has answered, and TCP waits until its receiver has everything that is with it.
+    /// The router has forwarded the probe, and TCP waits until its receiver has everything that is on that path.
     Enabled,
     /// Its packets take the shortcut.
     Shortcut,
@@ -256,41 +225,7 @@ impl FlowState {
     }
 }
 
-/// As user space reads it from the map.
-impl From<[u64; 12]> for Flow {
-    fn from(words: [u64; 12]) -> Self {
-        let [
-            asked,
-            answered,
-            moved,
-            seen,
-            packets,
-            bytes,
-            question,
-            bounds,
-            acknowledged,
-            gateway,
-            sender,
-            receiver,
-        ] = words.map(AtomicU64::new);
-        Self {
-            asked,
-            answered,
-            moved,
-            seen,
-            packets,
-            bytes,
-            question,
-            bounds,
-            acknowledged,
-            gateway,
-            sender,
-            receiver,
-        }
-    }
-}
-
-/// Not negative: another CPU may be ahead.
+/// The time since an event, 0 where another CPU has a later clock.
 #[inline(always)]
 const fn since(now: u64, then: u64) -> u64 {
     now.saturating_sub(then)
@@ -301,9 +236,9 @@ const fn receiver_bits(receiver: Route) -> u64 {
     (receiver.vid as u64) << 48 | Mac(receiver.mac).to_bits()
 }
 
-/// A packet as [`Flow`] keeps it.
+/// What [`Flow::probe`] keeps of a packet, without its flags.
 #[inline(always)]
-const fn question(packet: &Packet) -> u64 {
+const fn probe(packet: &Packet) -> u64 {
     (packet.identification as u64) << 48 | (packet.hops as u64) << 40 | packet.start as u64
 }
 
@@ -312,26 +247,25 @@ const fn bounds(packet: &Packet) -> u64 {
     (packet.acknowledged as u64) << 32 | packet.end as u64
 }
 
-/// Whether a packet has bytes of a stream, of which the router may send on a part.
+/// Whether a packet has bytes of a stream, of which the router may forward a part at a time.
 #[inline(always)]
 const fn has_data(packet: &Packet) -> bool {
     packet.is_tcp() && packet.end != packet.start
 }
 
-/// Whether a packet is the one that was asked with, whatever its hops.
+/// Whether a packet is the probe, whatever its TTL or hop limit.
 #[inline(always)]
 const fn is_same(packet: &Packet, asked: u64, asked_bounds: u64) -> bool {
     const HOPS_AND_FLAGS: u64 = 0xffff << 32;
-    // What is one buffer here comes back as several segments, of which the first begins alike.
+    // A buffer that left as one comes back as several segments, of which the first begins at the same number.
     let length = match has_data(packet) {
         true => u32::MAX as u64,
         false => 0,
     };
-    (question(packet) ^ asked) & !HOPS_AND_FLAGS == 0
-        && (bounds(packet) ^ asked_bounds) & !length == 0
+    (probe(packet) ^ asked) & !HOPS_AND_FLAGS == 0 && (bounds(packet) ^ asked_bounds) & !length == 0
 }
 
-/// Whether a packet with data is part of the one that was asked with.
+/// Whether a packet with data is a part of the probe.
 #[inline(always)]
 const fn covers(packet: &Packet, asked: u64, asked_bounds: u64) -> bool {
     let start = asked as u32;
@@ -339,4 +273,34 @@ const fn covers(packet: &Packet, asked: u64, asked_bounds: u64) -> bool {
     let last = packet.end.wrapping_sub(start);
     let end = (asked_bounds as u32).wrapping_sub(start);
     first <= last && last <= end && packet.acknowledged == (asked_bounds >> 32) as u32
+}
+
+impl VlanPairCounters {
+    /// Counts what a flow does with a packet.
+    #[inline(always)]
+    pub fn count(&self, step: Step, packet: &Packet) {
+        match step {
+            Step::Router => {}
+            Step::Candidate => atomic::add(&self.candidates, 1),
+            Step::Probe => atomic::add(&self.refreshes, 1),
+            Step::Failed => atomic::add(&self.failures, 1),
+            Step::Shortcut => self.count_shortcut(packet),
+            Step::ShortcutAndProbe => {
+                atomic::add(&self.refreshes, 1);
+                self.count_shortcut(packet);
+            }
+        }
+    }
+
+    /// Counts a flow that was enabled.
+    #[inline(always)]
+    pub fn enable(&self) {
+        atomic::add(&self.enabled, 1);
+    }
+
+    #[inline(always)]
+    fn count_shortcut(&self, packet: &Packet) {
+        atomic::add(&self.packets, packet.wire.packets);
+        atomic::add(&self.bytes, packet.wire.bytes);
+    }
 }

@@ -1,4 +1,4 @@
-//! Newtypes for the two numbers of layer 2 that are easily mixed up with others.
+//! The two addresses of layer 2: VLAN identifiers and MAC addresses.
 
 use core::fmt;
 
@@ -12,7 +12,7 @@ impl Vid {
     /// The null VID.
     pub const UNTAGGED: Self = Self(0);
 
-    /// The VID of this number, of which the low 12 bits are taken: there are no others on a wire.
+    /// The VID of a number, of which the low 12 bits are taken: a tag has no room for more.
     #[inline(always)]
     pub const fn new(number: u16) -> Self {
         Self(number & 0x0fff)
@@ -46,14 +46,14 @@ impl Mac {
     /// The broadcast address.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
-    /// In the low 48 bits of a number, the first byte lowest.
+    /// Packs the address into the low 48 bits of a number, the first byte lowest.
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 
-    /// The other way round; what is above is ignored.
+    /// Unpacks what [`to_bits`](Self::to_bits) made. The upper 16 bits are ignored.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         let [a, b, c, d, e, f, _, _] = bits.to_le_bytes();

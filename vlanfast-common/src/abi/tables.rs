@@ -3,18 +3,15 @@
 
 use core::net::IpAddr;
 
-use crate::{Mac, Vid};
+use bytemuck::{Pod, Zeroable};
 
-/// Changes whenever the meaning of a map that outlives the process (`COUNTERS`, `SETTINGS`) does.
-///
-/// A map of another layout is never read: it is made anew.
-pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 5 } else { 4 };
+use super::addr::{Mac, Vid};
 
 /// A value of the array `VLANS`, whose key is the VID: the device that the host has for the VLAN.
 ///
 /// 16 bytes. Ifindex 0 is no device, whatever the flags say. The key 0 stands for the trunk itself.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Parent {
     /// In the trunk's namespace.
     pub ifindex: u32,
@@ -89,7 +86,7 @@ impl Parent {
 
 /// A key of the hash `ENDPOINTS`: a MAC address on a VLAN. 8 bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct EndpointKey {
     /// The VID; 0 for untagged traffic.
     pub vid: u16,
@@ -116,7 +113,7 @@ impl EndpointKey {
 
 /// A value of the hash `ENDPOINTS`: the device that takes frames for the key. 16 bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Endpoint {
     /// In the namespace `nsid`.
     pub ifindex: u32,
@@ -167,7 +164,7 @@ impl Endpoint {
 
 /// A key of the hash `NEIGHBORS`: an IP address on a VLAN. 20 bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct NeighborKey {
     /// In the order of the wire; an IPv4 address takes the first four bytes, and the rest is 0.
     pub address: [u8; 16],
@@ -234,7 +231,11 @@ impl NeighborKey {
             vid: self.vid,
             mac: [a, b, c, d, e, f],
         };
-        if self.version == 0 { Some(receiver) } else { None }
+        if self.version == 0 {
+            Some(receiver)
+        } else {
+            None
+        }
     }
 
     /// The VLAN of an address that is on one; [`NeighborKey::ANYWHERE`] is none.
@@ -260,7 +261,7 @@ impl NeighborKey {
 
 /// A value of the hash `NEIGHBORS`: who has the address. 8 bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Neighbor {
     /// In the order of the wire.
     pub mac: [u8; 6],
@@ -298,7 +299,7 @@ impl Neighbor {
 /// A value of the hash `CLAIMS`, whose key is an address that `NEIGHBORS` has, or the MAC of a receiver: who on the wire
 /// says that he has it. 16 bytes. The programs write it, and the loader takes it out.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Claim {
     /// When he said so last, in nanoseconds of CLOCK_MONOTONIC, to about 10 ms.
     pub heard: u64,
@@ -310,7 +311,7 @@ pub struct Claim {
 /// A value of the hash `ROUTES`: the receiver on another VLAN of the address that a [`NeighborKey`] names on the
 /// sender's. 8 bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Route {
     /// The receiver's, in the order of the wire.
     pub mac: [u8; 6],
@@ -325,23 +326,3 @@ const _: () = assert!(size_of::<NeighborKey>() == 20);
 const _: () = assert!(size_of::<Neighbor>() == 8);
 const _: () = assert!(size_of::<Claim>() == 16);
 const _: () = assert!(size_of::<Route>() == 8);
-
-#[cfg(feature = "user")]
-mod pod {
-    use super::{Claim, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route};
-
-    // SAFETY: `repr(C)`, numbers and bytes alone, and the sizes above leave no room for padding.
-    unsafe impl aya::Pod for Parent {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for EndpointKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Endpoint {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for NeighborKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Neighbor {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Claim {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Route {}
-}

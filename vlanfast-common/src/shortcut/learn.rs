@@ -1,23 +1,28 @@
-//! The shortcut by the router's word: see [`Flow`](crate::Flow).
+//! `--shortcut learned`: the shortcut by the router's word, as far as the maps are needed. [`flow`](super::flow) has the
+//! rules.
 
-use super::{Tables, tables_trusted};
+use super::{
+    flow::{Arrival, Step},
+    packet::Packet,
+};
 use crate::{
-    Arrival, Direction, EndpointKey, FlowKey, Mac, Packet, VlanPair, Parent, Reason, Route,
-    Settings, Step, Verdict, Vid,
+    abi::{Direction, EndpointKey, FlowKey, Mac, Parent, Reason, Route, Settings, Vid, VlanPair},
+    lookup::{Lookup, tables_trusted},
+    verdict::Verdict,
 };
 
 /// Decides over a packet that would be passed.
 #[inline(always)]
-pub fn learn(packet: &Packet, direction: Direction, tables: &impl Tables) -> Verdict {
+pub fn learn(packet: &Packet, direction: Direction, tables: &impl Lookup) -> Verdict {
     match direction {
         Direction::Rx => arrive(packet, tables),
         Direction::Tx => leave(packet, tables),
     }
 }
 
-/// For a router, if nobody here has the MAC.
+/// A packet leaves. It is for a router, if no endpoint has its destination MAC.
 #[inline(always)]
-fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
+fn leave(packet: &Packet, tables: &impl Lookup) -> Verdict {
     let vid = Vid::new(packet.key.vid);
     let Some(to) = tables.route(packet.key.receiver()) else {
         return Verdict::Pass;
@@ -26,24 +31,24 @@ fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
         mac: packet.source.0,
         vid: packet.key.vid,
     };
-    // The sender has the address, and the receiver is elsewhere.
+    // The sender has to have the source address, and the receiver to be on another VLAN.
     if to.vid == packet.key.vid || tables.route(packet.key.sender()) != Some(sender) {
         return Verdict::Pass;
     }
     let parent = tables.parent(Vid::new(to.vid));
     let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
     let fits = packet.length <= parent.mtu as u32 && packet.hops > 1;
-    let is_for_one_here = || {
+    let is_for_an_endpoint = || {
         tables
             .endpoint(EndpointKey::new(vid, packet.destination))
             .is_some()
     };
-    if !leads_on || !fits || is_for_one_here() {
+    if !leads_on || !fits || is_for_an_endpoint() {
         return Verdict::Pass;
     }
     let key = &packet.key;
     if !tables_trusted(tables, Settings::ENDPOINTS) {
-        // From here on some of it is with the router, and nobody keeps count.
+        // From here on the router has some of the flow's packets, and the order can no longer be told.
         tables.forget_flow(key);
         return Verdict::Pass;
     }
@@ -82,9 +87,9 @@ fn leave(packet: &Packet, tables: &impl Tables) -> Verdict {
     }
 }
 
-/// From a router, if its sender is a container of another VLAN.
+/// A packet comes in. It is from a router, if its sender is a container of another VLAN.
 #[inline(always)]
-fn arrive(packet: &Packet, tables: &impl Tables) -> Verdict {
+fn arrive(packet: &Packet, tables: &impl Lookup) -> Verdict {
     let Some(from) = tables.route(packet.key.sender()) else {
         return Verdict::Pass;
     };
