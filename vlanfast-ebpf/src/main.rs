@@ -9,7 +9,7 @@ mod maps;
 mod meet;
 mod parent;
 mod report;
-mod tables;
+mod lookup;
 mod tc;
 mod xdp;
 
@@ -19,7 +19,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use head::LinearFrame;
-use tables::Maps;
+use lookup::Maps;
 use vlanfast_common::{
     Direction, Frame, LINEAR_LEN, Headers, Packet, Protocol, Tables, Verdict, decide, decides, is_plain,
     learn, learnable, parse, shed, shortcut, wire,
@@ -383,7 +383,7 @@ fn finish<C: Hook>(
     verdict: Verdict,
 ) -> C::Action {
     let wire = wire(frame, headers);
-    let done = match tables::is_dry_run() {
+    let done = match lookup::is_dry_run() {
         true => Verdict::Pass,
         false => verdict,
     };

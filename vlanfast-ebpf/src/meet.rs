@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use vlanfast_common::{Direction, Frame, Headers, meet, meets};
 
-use crate::{head::LinearFrame, pull_head, tables::Maps, tc::SkbFrame, xdp::XdpFrame};
+use crate::{head::LinearFrame, pull_head, lookup::Maps, tc::SkbFrame, xdp::XdpFrame};
 
 #[inline(always)]
 pub fn xdp(ctx: &XdpContext, frame: &XdpFrame<'_>, headers: u64) {

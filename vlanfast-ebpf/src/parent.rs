@@ -15,7 +15,7 @@ use crate::{
     head::LinearHeaders,
     maps::{DEVICES, SHORTCUT_CACHE},
     pull_head,
-    tables::Maps,
+    lookup::Maps,
     tc::{Routed, SkbFrame, redirect},
 };
 

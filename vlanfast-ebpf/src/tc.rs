@@ -14,7 +14,7 @@ use vlanfast_common::{
 use crate::{
     Hook,
     head::{self, LinearFrame, LinearHeaders},
-    tables::Maps,
+    lookup::Maps,
 };
 
 pub struct SkbFrame<'a> {
