@@ -6,8 +6,9 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
 };
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, VlanPairCounters,
-    VlanPair, Parent, HeartbeatCache, Route, Settings, Shed, Shortcut, Tables, Vid, note_double,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, HeartbeatCache, Mac, Neighbor,
+    NeighborKey, Parent, Route, Settings, Shed, Shortcut, Tables, Vid, VlanPair, VlanPairCounters,
+    note_double,
 };
 
 use crate::maps::{
