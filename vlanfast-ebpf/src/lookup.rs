@@ -1,4 +1,5 @@
-//! What `classify` asks for, from the maps.
+//! What the decisions in `vlanfast-common` ask for, answered from the maps and from the switches that
+//! the loader has set.
 
 use aya_ebpf::{
     Global,
@@ -16,8 +17,8 @@ use crate::maps::{
     VLANS,
 };
 
-// The fields of a `Policy`, one by one: the verifier knows each for a constant, and removes the code for
-// what is off. The loader sets them.
+// The fields of a `Policy`, one by one. The loader sets them before it loads the programs, so that the
+// verifier knows each as a constant, and removes the code for what is off.
 
 #[unsafe(no_mangle)]
 static STEER: Global<u16> = Global::new(0);
@@ -46,18 +47,18 @@ static SHORTCUT_REFRESH: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static DELIVER: Global<u32> = Global::new(0);
 
-/// Of these programs alone, as the tables are.
+/// Each load of the programs has its own, as it has its own tables.
 static PULSE: HeartbeatCache = HeartbeatCache::new();
 
-/// Whether decisions are counted and not carried out.
+/// Whether verdicts are counted but not carried out.
 #[inline(always)]
 pub fn is_dry_run() -> bool {
     DRY_RUN.load() != 0
 }
 
-/// The maps, as a hook asks them.
+/// The maps and switches, as seen from a hook.
 pub struct Maps {
-    /// XDP can't: a macvlan has no `ndo_xdp_xmit`.
+    /// Whether the hook can redirect. XDP can't: a macvlan has no `ndo_xdp_xmit`.
     redirects: bool,
 }
 
@@ -231,6 +232,8 @@ impl Tables for Maps {
     }
 }
 
+/// Notes that a station on the wire has the MAC of an endpoint. It is a BPF function of its own,
+/// because its keys need a stack.
 #[inline(never)]
 fn double(vid: u16, mac: u64) {
     let receiver = EndpointKey::new(Vid::new(vid), Mac::from_bits(mac));

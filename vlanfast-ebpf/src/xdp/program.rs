@@ -35,23 +35,7 @@ fn receive(ctx: &XdpContext) -> u32 {
     let frame = XdpFrame::new(ctx);
     let headers = pipeline::headers(&frame, frame.linear());
     if !is_plain(&frame, &headers, Direction::Rx, &Maps::XDP) {
-        let headers = log::opaque(headers.to_bits());
-        let mut verdict = Verdict::Pass.to_bits();
-        if Maps::XDP.learns() {
-            verdict = learn_xdp(ctx.ctx, headers);
-        }
-        if verdict == Verdict::Pass.to_bits() {
-            if meets(
-                &frame,
-                &Headers::from_bits(headers),
-                Direction::Rx,
-                &Maps::XDP,
-            ) {
-                meet_xdp(ctx.ctx, headers);
-            }
-            verdict = decide_xdp(ctx.ctx, headers);
-        }
-        return finish_xdp(ctx.ctx, headers, log::opaque(verdict));
+        return decide_and_finish(ctx, &frame, headers.to_bits());
     }
     if log::is_enabled() {
         log_xdp(ctx.ctx, Verdict::Pass.to_bits());
@@ -59,7 +43,30 @@ fn receive(ctx: &XdpContext) -> u32 {
     pipeline::pass(ctx, &frame, &headers, Direction::Rx)
 }
 
-/// Is [`receive`] for frames that are not shed.
+/// Decides over a frame that is not plain, and carries the verdict out.
+#[inline(always)]
+fn decide_and_finish(ctx: &XdpContext, frame: &XdpFrame<'_>, headers: u64) -> u32 {
+    let headers = log::opaque(headers);
+    let mut verdict = Verdict::Pass.to_bits();
+    if Maps::XDP.learns() {
+        verdict = learn_xdp(ctx.ctx, headers);
+    }
+    if verdict == Verdict::Pass.to_bits() {
+        if meets(
+            frame,
+            &Headers::from_bits(headers),
+            Direction::Rx,
+            &Maps::XDP,
+        ) {
+            meet_xdp(ctx.ctx, headers);
+        }
+        verdict = decide_xdp(ctx.ctx, headers);
+    }
+    finish_xdp(ctx.ctx, headers, log::opaque(verdict))
+}
+
+/// Does as [`receive`] for frames that are not shed. It is a BPF function of its own, so that its
+/// registers and stack cost nothing to those that are.
 #[inline(never)]
 fn receive_xdp(ctx: *mut xdp_md) -> u32 {
     receive(&XdpContext::new(ctx))
