@@ -1,4 +1,5 @@
-//! The benchmark's own programs: what puts frames on the wire, and the design that vlanfast is not.
+//! The benchmark's own programs: one that puts frames on the wire, empty ones to compare with, and two
+//! other designs: veth pairs with redirects, and a shortcut that checks nothing.
 #![no_std]
 #![no_main]
 
@@ -10,16 +11,17 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 
-/// Bytes of a frame that are written anew each time.
-const HEAD: usize = 64;
+/// How many bytes of a frame are written anew each time.
+const HEADERS_LEN: usize = 64;
+/// TPID of an 802.1Q tag.
 const C_TAG: u16 = 0x8100;
 
-/// What is injected, and where. 72 bytes.
+/// The frame that is injected, and the device that sends it. 72 bytes.
 #[repr(C)]
 pub struct Injection {
     /// The frame's first 64 bytes, in wire order.
-    pub head: [u64; HEAD / 8],
-    /// The device that sends it; its peer receives it.
+    pub headers: [u64; HEADERS_LEN / 8],
+    /// The ifindex of the device that sends the frame; the device's peer receives it.
     pub ifindex: u32,
     pub reserved: u32,
 }
@@ -27,37 +29,38 @@ pub struct Injection {
 #[map]
 static INJECTION: Array<Injection> = Array::with_max_entries(1, 0);
 
-/// Run by `BPF_PROG_TEST_RUN` in live-frames mode: sends the frame. The kernel takes the same pages again
-/// without resetting them, after the receiver has moved the addresses over the tag: so the whole head
-/// is written every time.
+/// Sends the frame; `BPF_PROG_TEST_RUN` runs it in live-frames mode.
+///
+/// All headers are written every time: the kernel uses the same pages again without resetting them,
+/// after the receiver has moved the addresses over the tag.
 #[xdp]
 pub fn inject(ctx: XdpContext) -> u32 {
     let Some(injection) = INJECTION.get(0) else {
         return xdp_action::XDP_ABORTED;
     };
     let start = ctx.data();
-    if start + HEAD > ctx.data_end() {
+    if start + HEADERS_LEN > ctx.data_end() {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: the bounds were checked above, and a live frame starts at a multiple of 8.
-    unsafe { *(start as *mut [u64; HEAD / 8]) = injection.head };
+    unsafe { *(start as *mut [u64; HEADERS_LEN / 8]) = injection.headers };
     // SAFETY: a helper without pointers.
     unsafe { bpf_redirect(injection.ifindex, 0) as u32 }
 }
 
-/// What any XDP program costs.
+/// Passes every frame: the cost of any XDP program.
 #[xdp]
 pub fn empty_xdp(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// What it costs to be rid of a frame by XDP.
+/// Drops every frame: the cost of a drop by XDP.
 #[xdp]
 pub fn drop_xdp(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// What any TC program costs.
+/// Passes every frame: the cost of any TC program.
 #[classifier]
 pub fn empty_tc(_: TcContext) -> i32 {
     TC_ACT_UNSPEC
@@ -65,16 +68,16 @@ pub fn empty_tc(_: TcContext) -> i32 {
 
 /// A MAC address on a VLAN. 8 bytes, the address in wire order.
 #[repr(C)]
-pub struct Place {
+pub struct ContainerKey {
     pub vid: u16,
     pub mac: [u16; 3],
 }
 
-/// The host's end of a container's veth pair.
+/// The ifindex of the host's end of a container's veth pair.
 #[map]
-static CONTAINERS: HashMap<Place, u32> = HashMap::with_max_entries(1024, 0);
+static CONTAINERS: HashMap<ContainerKey, u32> = HashMap::with_max_entries(1024, 0);
 
-/// Where a container's frames leave.
+/// The trunk by which a container's frames leave, and their VLAN.
 #[repr(C)]
 pub struct Uplink {
     pub ifindex: u32,
@@ -84,7 +87,7 @@ pub struct Uplink {
 #[map]
 static UPLINK: Array<Uplink> = Array::with_max_entries(1, 0);
 
-/// On the trunk's ingress: straight into the container, if its end is a veth.
+/// Runs on the trunk's ingress, and redirects a frame into its container, which has a veth.
 #[classifier]
 pub fn to_container(ctx: TcContext) -> i32 {
     let start = ctx.data();
@@ -96,7 +99,7 @@ pub fn to_container(ctx: TcContext) -> i32 {
     // SAFETY: the context is the kernel's for as long as the program runs.
     let vid = unsafe { (*ctx.skb.skb).vlan_tci as u16 & 0xfff };
     // SAFETY: nobody writes to the map while frames flow.
-    let Some(ifindex) = (unsafe { CONTAINERS.get(&Place { vid, mac }) }) else {
+    let Some(ifindex) = (unsafe { CONTAINERS.get(&ContainerKey { vid, mac }) }) else {
         return TC_ACT_UNSPEC;
     };
     // SAFETY: the context is the kernel's.
@@ -107,7 +110,7 @@ pub fn to_container(ctx: TcContext) -> i32 {
     unsafe { bpf_redirect_peer(*ifindex, 0) as i32 }
 }
 
-/// On the ingress of the host's end of the veth: tagged, out of the trunk.
+/// Runs on the ingress of the host's end of the veth: tags a frame and redirects it out of the trunk.
 #[classifier]
 pub fn to_wire(ctx: TcContext) -> i32 {
     let Some(uplink) = UPLINK.get(0) else {
@@ -121,21 +124,21 @@ pub fn to_wire(ctx: TcContext) -> i32 {
     unsafe { bpf_redirect(uplink.ifindex, 0) as i32 }
 }
 
-/// Where packets of a VLAN go instead of to the router. 16 bytes, MAC addresses in wire order.
+/// Where packets go that the router would forward. 16 bytes, MAC addresses in wire order.
 #[repr(C)]
-pub struct Way {
-    /// The device that receives them.
+pub struct NextHop {
+    /// The ifindex of the device that receives them.
     pub ifindex: u32,
-    /// The receiver's MAC, and the sender's.
+    /// Destination and source MAC.
     pub addresses: [u16; 6],
 }
 
-/// By the VID, or where there is no tag by the index of the device that sends them.
+/// By VID, or, of packets without a tag, by the ifindex of the device that sends them.
 #[map]
-static WAYS: HashMap<u32, Way> = HashMap::with_max_entries(16, 0);
+static NEXT_HOPS: HashMap<u32, NextHop> = HashMap::with_max_entries(16, 0);
 
-/// What a shortcut costs that takes every IPv4 packet for one that the router would send on: it looks up where
-/// to, rewrites and redirects.
+/// A shortcut that checks nothing: it takes every IPv4 packet for one that the router would forward,
+/// looks up the next hop, rewrites and redirects.
 #[classifier]
 pub fn bare_shortcut(ctx: TcContext) -> i32 {
     let start = ctx.data();
@@ -154,24 +157,24 @@ pub fn bare_shortcut(ctx: TcContext) -> i32 {
         }
     };
     // SAFETY: nobody writes to the map while frames flow.
-    let Some(way) = (unsafe { WAYS.get(key) }) else {
+    let Some(next) = (unsafe { NEXT_HOPS.get(key) }) else {
         return TC_ACT_UNSPEC;
     };
-    // TTL, and what that is to the checksum (RFC 1624).
+    // Decrements the TTL, and updates the checksum (RFC 1624).
     // SAFETY: the bounds were checked above.
     unsafe {
         *((start + 22) as *mut u8) -= 1;
         let checksum = (start + 24) as *mut u16;
         let sum = *checksum as u32 + 0x0100_u16.to_be() as u32;
         *checksum = (sum + (sum >> 16)) as u16;
-        *(start as *mut [u16; 6]) = way.addresses;
+        *(start as *mut [u16; 6]) = next.addresses;
     }
     // SAFETY: the context is the kernel's.
     if is_tagged && unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } != 0 {
         return TC_ACT_SHOT;
     }
     // SAFETY: a helper without pointers.
-    unsafe { bpf_redirect(way.ifindex, BPF_F_INGRESS.into()) as i32 }
+    unsafe { bpf_redirect(next.ifindex, BPF_F_INGRESS.into()) as i32 }
 }
 
 #[unsafe(link_section = "license")]

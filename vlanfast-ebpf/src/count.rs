@@ -1,12 +1,13 @@
-//! The one place that counts.
+//! Adds to the counters of a VLAN. Every frame is counted here, once.
 
 use vlanfast_common::{Direction, Headers, Verdict, Vlan, Wire};
 
 use crate::maps::COUNTERS;
 
-/// Counts a frame. A counter that can't be found costs a count, never a packet.
+/// Counts a frame under the verdict that was decided and the one that was carried out (`done`),
+/// which differ in a dry run. If the counters can't be found, the frame is passed on uncounted.
 #[inline(always)]
-pub fn count(direction: Direction, headers: &Headers, wire: Wire, verdict: Verdict, done: Verdict) {
+pub fn frame(direction: Direction, headers: &Headers, wire: Wire, verdict: Verdict, done: Verdict) {
     if let Some(counters) = COUNTERS.get_ptr_mut(headers.vlan.key()) {
         // SAFETY: the value belongs to this CPU, which runs our programs one after the other: XDP
         // and TC both run with softirqs off.
@@ -15,11 +16,11 @@ pub fn count(direction: Direction, headers: &Headers, wire: Wire, verdict: Verdi
     }
 }
 
-/// Counts a single packet that takes the shortcut.
+/// Counts a packet that takes the shortcut at a VLAN device, where the trunk never sees it.
 #[inline(always)]
 pub fn shortcut(vlan: Vlan) {
     if let Some(counters) = COUNTERS.get_ptr_mut(vlan.key()) {
-        // SAFETY: as above.
+        // SAFETY: the value belongs to this CPU, which runs our programs one after the other.
         unsafe { (*counters).shortcut += 1 };
     }
 }

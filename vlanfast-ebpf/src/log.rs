@@ -1,5 +1,5 @@
-//! Messages for `vlanfast attach -v`. The level is a constant of the loaded program, so at the
-//! default the verifier removes all of this.
+//! Messages of `vlanfast attach -v`. The level is a constant of the loaded program, so at the
+//! default level the verifier removes all of this.
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::{
@@ -9,35 +9,39 @@ use aya_log_ebpf::{
 };
 use vlanfast_common::{Direction, Frame, Headers, Protocol, Verdict, Wire, wire};
 
-use crate::maps::UNKNOWN;
+use crate::maps::OPAQUE;
 
-/// Whether anything is wanted.
+/// Whether any messages are wanted.
 #[inline(always)]
-pub fn is_on() -> bool {
+pub fn is_enabled() -> bool {
     level_enabled(Level::Debug)
 }
 
-/// The same number, of which the verifier knows nothing any more, where messages are wanted. It would go through
-/// every message for each way to it, and give up.
+/// Returns the number that it is given; where messages are wanted, the verifier can't tell its value
+/// any more.
+///
+/// Otherwise the verifier would go through every message once for each value that leads to it, and
+/// exceed its limit of instructions.
 #[inline(always)]
-pub fn unknown(number: u64) -> u64 {
-    if !is_on() {
+pub fn opaque(number: u64) -> u64 {
+    if !is_enabled() {
         return number;
     }
-    match UNKNOWN.get_ptr_mut(0) {
+    match OPAQUE.get_ptr_mut(0) {
         // SAFETY: the value belongs to this CPU, which runs our programs one after the other.
-        Some(place) => unsafe {
-            place.write_volatile(number);
-            place.read_volatile()
+        Some(slot) => unsafe {
+            slot.write_volatile(number);
+            slot.read_volatile()
         },
-        // There is one.
+        // This can't happen, as the map has an entry 0; the verifier does not know it.
         None => 0,
     }
 }
 
-/// `-v`: frames that are passed without being read to the end, steered or dropped. `-vv`: every frame.
+/// Logs a frame under its verdict, given as bits. With `-v`, only frames that are steered, dropped,
+/// or passed without being parsed to the end are logged; with `-vv`, all frames are.
 #[inline(always)]
-pub fn report(
+pub fn frame(
     ctx: &impl EbpfContext,
     frame: &impl Frame,
     direction: Direction,
@@ -50,7 +54,7 @@ pub fn report(
         Direction::Rx => "rx",
         Direction::Tx => "tx",
     };
-    // 4096 is 802.1ad, 4097 a frame too short to say.
+    // Key 4096 stands for 802.1ad, 4097 for a frame too short to have a VLAN.
     let vlan = headers.vlan.key();
     let number = headers.protocol.number();
     if let Verdict::Steer { mac } = verdict {

@@ -1,4 +1,4 @@
-//! The start of a frame, read straight from memory.
+//! Reads the headers of a frame straight from memory, after a single bounds check.
 
 use core::{hint::assert_unchecked, mem::MaybeUninit};
 
@@ -12,10 +12,11 @@ pub struct LinearFrame<'a, F, const LENGTH: usize = LINEAR_LEN> {
 }
 
 impl<'a, F, const LENGTH: usize> LinearFrame<'a, F, LENGTH> {
-    /// Nearly every frame has one: none is shorter on a wire, and drivers leave the headers in one piece, which is
-    /// what `start` and `end` have to be of this frame.
+    /// Checks that the bytes of `frame` from `start` to `end`, which are in one piece, are at least
+    /// `LENGTH`. Nearly every frame passes: none is as short on a wire, and drivers leave the
+    /// headers in one piece.
     #[inline(always)]
-    pub fn of(frame: &'a F, start: usize, end: usize) -> Option<Self> {
+    pub fn new(frame: &'a F, start: usize, end: usize) -> Option<Self> {
         (start + LENGTH <= end).then_some(Self { frame, start })
     }
 }
@@ -31,8 +32,9 @@ impl<F: Frame, const LENGTH: usize> Frame for LinearFrame<'_, F, LENGTH> {
     #[inline(always)]
     fn len(&self) -> usize {
         let len = self.frame.len();
-        // SAFETY: `of` has found so many bytes in one piece of the frame, whose length is that of all its pieces.
-        // Nobody asks once the frame was changed. LLVM can't tell it from the addresses.
+        // LLVM can't tell this from the addresses.
+        // SAFETY: `new` has found so many bytes in one piece of the frame, whose length is that of
+        // all its pieces. Nobody calls this after the frame was changed.
         unsafe { assert_unchecked(len >= LENGTH) };
         len
     }
@@ -42,7 +44,7 @@ impl<F: Frame, const LENGTH: usize> Frame for LinearFrame<'_, F, LENGTH> {
         if offset + N > LENGTH {
             return self.frame.read(offset);
         }
-        // SAFETY: `of` has checked the bounds, in the form that the verifier knows.
+        // SAFETY: `new` has checked the bounds, in the form that the verifier follows.
         Some(unsafe { load(self.start + offset, offset.is_multiple_of(2)) })
     }
 
@@ -67,8 +69,11 @@ impl<F: Frame, const LENGTH: usize> Frame for LinearFrame<'_, F, LENGTH> {
     }
 }
 
-/// The same of a frame that is one packet, also for what is behind layer 2, where its place is a constant. At other
-/// offsets the verifier would not follow its reads.
+/// A frame of one packet whose first `LENGTH` bytes, from layer 2 to the end of the network header,
+/// were checked at once.
+///
+/// Unlike those of [`LinearFrame`], its reads behind layer 2 are unchecked as well. It serves only
+/// where the network header's offset is a constant: the verifier does not follow reads at others.
 pub struct LinearHeaders<'a, F, const LENGTH: usize>(pub LinearFrame<'a, F, LENGTH>);
 
 impl<F: Frame, const LENGTH: usize> Frame for LinearHeaders<'_, F, LENGTH> {
@@ -110,31 +115,36 @@ impl<F: Frame, const LENGTH: usize> Frame for LinearHeaders<'_, F, LENGTH> {
     }
 }
 
-/// Loads bytes of a packet, two at a time where the caller knows them `even`: LLVM takes an array of
-/// bytes for unaligned, and loads them one by one. Frames start at even addresses; where one does not,
-/// the CPU puts up with it, and elsewhere the verifier takes no such load.
+/// Loads bytes of a packet, two at a time where the caller knows `address` to be `even`.
+///
+/// LLVM takes an array of bytes for unaligned, and would load them one by one. Frames start at even
+/// addresses. Where one does not, the CPU allows the load, and where the CPU does not, the verifier
+/// refuses the program.
 ///
 /// # Safety
 ///
-/// The bounds were checked.
+/// The caller has checked that `N` bytes at `address` belong to the packet.
 #[inline(always)]
-pub unsafe fn load<const N: usize>(address: usize, even: bool) -> [u8; N] {
+unsafe fn load<const N: usize>(address: usize, even: bool) -> [u8; N] {
     if !even || !N.is_multiple_of(2) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has checked the bounds.
         return unsafe { *(address as *const [u8; N]) };
     }
     let mut bytes = [0; N];
     for (word, pair) in bytes.chunks_exact_mut(2).enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has checked the bounds.
         let word = unsafe { *(address as *const u16).add(word) };
         pair.copy_from_slice(&word.to_ne_bytes());
     }
     bytes
 }
 
-/// A buffer that `fill` has filled, if it says 0. Aligned, so that LLVM compares words in it, and does not
-/// spread single bytes over registers and stack; not cleared, because the verifier would tell cleared bytes from
-/// filled ones, and go through all that follows once more.
+/// Returns the bytes that a helper has filled in; `None` unless `fill` returns 0, as helpers do on
+/// success.
+///
+/// The buffer is aligned, so that LLVM compares words in it and does not spread single bytes over
+/// registers and stack. It is not cleared before: the verifier would tell cleared bytes from filled
+/// ones, and go through everything that follows once for each.
 #[inline(always)]
 pub fn filled<const N: usize>(fill: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<[u8; N]> {
     #[repr(C, align(8))]

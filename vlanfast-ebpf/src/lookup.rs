@@ -1,4 +1,5 @@
-//! What `classify` asks for, from the maps.
+//! What the decisions in `vlanfast-common` ask for, answered from the maps and from the switches that
+//! the loader has set.
 
 use aya_ebpf::{
     Global,
@@ -16,22 +17,23 @@ use crate::maps::{
     VLANS,
 };
 
-/// Which features are on. The loader sets it, and the verifier knows each field for a constant.
+/// Which features are on. The loader sets it before it loads the programs, so that the verifier knows
+/// each field as a constant, and removes the code for what is off.
 #[unsafe(no_mangle)]
 static POLICY: Global<Policy> = Global::new(Policy::OFF);
 
-/// Of these programs alone, as the tables are.
-static PULSE: HeartbeatCache = HeartbeatCache::new();
+/// Each load of the programs has its own, as it has its own tables.
+static HEARTBEAT_CACHE: HeartbeatCache = HeartbeatCache::new();
 
-/// Whether decisions are counted and not carried out.
+/// Whether verdicts are counted but not carried out.
 #[inline(always)]
 pub fn is_dry_run() -> bool {
     Maps::TC.is_dry_run()
 }
 
-/// The maps, as a hook asks them.
+/// The maps and switches, as seen from a hook.
 pub struct Maps {
-    /// XDP can't: a macvlan has no `ndo_xdp_xmit`.
+    /// Whether the hook can redirect. XDP can't: a macvlan has no `ndo_xdp_xmit`.
     redirects: bool,
 }
 
@@ -41,8 +43,8 @@ impl Maps {
 }
 
 impl Switches for Maps {
-    /// One volatile load of one field: of a load of all fields, LLVM would keep a copy on the stack, and the verifier would
-    /// not know its constants.
+    /// Loads one field by a volatile load of its own: of a load of all fields, LLVM would keep a copy on the
+    /// stack, where the verifier does not follow constants.
     #[inline(always)]
     fn policy<T: Copy>(&self, field: impl FnOnce(&Policy) -> &T) -> T {
         // SAFETY: `Global` is transparent, and holds a valid value from the start; nobody writes while a program runs.
@@ -169,10 +171,12 @@ impl Lookup for Maps {
         // The verifier makes a load of it.
         // SAFETY: no arguments.
         let tick = unsafe { bpf_jiffies64() };
-        PULSE.is_fresh(heartbeat, tick, || self.now())
+        HEARTBEAT_CACHE.is_fresh(heartbeat, tick, || self.now())
     }
 }
 
+/// Notes that a station on the wire has the MAC of an endpoint. It is a BPF function of its own,
+/// because its keys need a stack.
 #[inline(never)]
 fn record(vid: u16, mac: u64) {
     let endpoint = EndpointKey::new(Vid::new(vid), Mac::from_bits(mac));
