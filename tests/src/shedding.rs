@@ -8,7 +8,7 @@ use crate::{
     capture::Packets,
     messages::{NOBODY, SENDER, arp},
     packet::{BROADCAST, frame, tag},
-    scene::{Decisions, Scene, Receiver},
+    scene::{Decisions, Receiver, Scene},
     topology::{WIRE, Wire},
 };
 

@@ -3,22 +3,15 @@
 
 use std::net::IpAddr;
 
-use vlanfast::state::desired::Desired;
-use vlanfast::state::desired::Tables;
-use vlanfast::state::desired::desired;
-use vlanfast::state::name::Name;
-use vlanfast::state::owners::Given;
-use vlanfast::state::plan::Capacity;
-use vlanfast::state::plan::plan;
-use vlanfast::state::shares::Quotas;
-use vlanfast::state::snapshot::Ifindex;
-use vlanfast::state::snapshot::Kind;
-use vlanfast::state::snapshot::Link;
-use vlanfast::state::snapshot::Mode;
-use vlanfast::state::snapshot::Network;
-use vlanfast::state::snapshot::Nsid;
-use vlanfast::state::snapshot::Promiscuity;
-use vlanfast::state::snapshot::Silence;
+use vlanfast::state::{
+    address_owners::Given,
+    desired::desired,
+    name::Name,
+    plan::{Capacity, plan},
+    quotas::Quotas,
+    snapshot::{Ifindex, Link, LinkKind, Mode, Nsid, Promiscuity, Silence, Snapshot},
+    tables::{Desired, DesiredTables},
+};
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
 
 const TRUNK: Ifindex = Ifindex(2);
@@ -41,13 +34,13 @@ fn neighbor(number: u16, address: &str) -> NeighborKey {
 }
 
 /// A network that is built up device by device.
-struct Lan(Network);
+struct Lan(Snapshot);
 
 impl Lan {
     /// A trunk `eth0` (MAC …:01) with `eth0.10` (index 10) and `eth0.20` (20), which have its MAC.
     fn new() -> Self {
-        let mut lan = Self(Network::default());
-        lan.add(OWN, TRUNK.0, "eth0", 1, Kind::Other, None);
+        let mut lan = Self(Snapshot::default());
+        lan.add(OWN, TRUNK.0, "eth0", 1, LinkKind::Other, None);
         for number in [10, 20] {
             lan.vlan(number.into(), &format!("eth0.{number}"), number);
         }
@@ -60,7 +53,7 @@ impl Lan {
         index: u32,
         name: &str,
         last: u8,
-        kind: Kind,
+        kind: LinkKind,
         lower: Option<(Nsid, u32)>,
     ) {
         let link = Link {
@@ -79,14 +72,14 @@ impl Lan {
     }
 
     fn vlan(&mut self, index: u32, name: &str, number: u16) {
-        let kind = Kind::Vlan(vid(number));
+        let kind = LinkKind::Vlan(vid(number));
         self.add(OWN, index, name, 1, kind, Some((OWN, TRUNK.0)));
     }
 
     /// A container's `eth0` as Docker makes it.
     fn container(&mut self, nsid: i32, index: u32, last: u8, parent: u32, addresses: &[&str]) {
         let (nsid, lower) = (Nsid::Other(nsid), Some((OWN, parent)));
-        let kind = Kind::Macvlan(Mode::Bridge);
+        let kind = LinkKind::Macvlan(Mode::Bridge);
         self.add(nsid, index, "eth0", last, kind, lower);
         self.addresses(nsid, index, addresses);
     }
@@ -206,7 +199,7 @@ fn a_macvlan_on_the_trunk_and_a_macvtap_of_the_host_are_endpoints() {
         40,
         "vm0",
         6,
-        Kind::Macvtap(Mode::Vepa),
+        LinkKind::Macvtap(Mode::Vepa),
         Some((OWN, 10)),
     );
     let desired = lan.desired();
@@ -223,7 +216,7 @@ fn the_same_mac_and_address_on_two_vlans_are_no_conflict() {
     lan.container(2, 7, 5, 20, &["10.0.0.5"]);
     let desired = lan.desired();
     assert_eq!(endpoints(&desired), [key(10, 5), key(20, 5)]);
-    let Tables {
+    let DesiredTables {
         endpoints,
         neighbors,
         ..
@@ -256,7 +249,10 @@ fn a_device_that_is_down_is_in_nobodys_way() {
         let desired = lan.desired();
         let receiver = desired.tables.endpoints[&key(10, others)];
         let index = if others == 5 { 7 } else { 10 };
-        assert_eq!((receiver.ifindex, receiver.flags & !Endpoint::HOST), (index, 0));
+        assert_eq!(
+            (receiver.ifindex, receiver.flags & !Endpoint::HOST),
+            (index, 0)
+        );
         let owner = desired.tables.neighbors[&neighbor(10, "10.0.10.5")];
         assert_eq!((owner.mac, owner.flags), (mac(5).0, 0));
         let twins = desired.devices.keys().filter(|(_, place)| place.1.0 == 8);
@@ -279,7 +275,7 @@ fn a_macvlan_answers_for_the_ipvlan_devices_on_it() {
         (4, 10, "10.0.10.10"),
     ] {
         let (nsid, lower) = (Nsid::Other(nsid), (Nsid::Other(3), 7));
-        lan.add(nsid, index, "ipvl", 5, Kind::Ipvlan, Some(lower));
+        lan.add(nsid, index, "ipvl", 5, LinkKind::Ipvlan, Some(lower));
         lan.addresses(nsid, index, &[address]);
     }
     lan.down(Nsid::Other(4), 10);
@@ -304,7 +300,7 @@ fn a_container_with_the_hosts_mac_takes_its_frames() {
 #[test]
 fn a_passthru_macvlan_has_its_parents_mac_without_conflict() {
     let mut lan = Lan::new();
-    let kind = Kind::Macvtap(Mode::Passthru);
+    let kind = LinkKind::Macvtap(Mode::Passthru);
     lan.add(OWN, 40, "vm0", 1, kind, Some((OWN, 10)));
     let receiver = lan.desired().tables.endpoints[&key(10, 1)];
     assert_eq!((receiver.ifindex, receiver.flags), (40, Endpoint::MACVTAP));
@@ -318,7 +314,7 @@ fn service_vlans_and_stacked_tags_are_ignored_and_counted() {
         50,
         "eth0.s",
         1,
-        Kind::ServiceVlan,
+        LinkKind::ServiceVlan,
         Some((OWN, TRUNK.0)),
     );
     lan.add(
@@ -326,7 +322,7 @@ fn service_vlans_and_stacked_tags_are_ignored_and_counted() {
         51,
         "eth0.10.30",
         1,
-        Kind::Vlan(vid(30)),
+        LinkKind::Vlan(vid(30)),
         Some((OWN, 10)),
     );
     lan.container(1, 7, 5, 50, &[]);
@@ -340,8 +336,15 @@ fn service_vlans_and_stacked_tags_are_ignored_and_counted() {
 #[test]
 fn devices_of_another_trunk_and_indexes_of_other_namespaces_are_not_ours() {
     let mut lan = Lan::new();
-    lan.add(OWN, 60, "eth1", 9, Kind::Other, None);
-    lan.add(OWN, 61, "eth1.10", 9, Kind::Vlan(vid(10)), Some((OWN, 60)));
+    lan.add(OWN, 60, "eth1", 9, LinkKind::Other, None);
+    lan.add(
+        OWN,
+        61,
+        "eth1.10",
+        9,
+        LinkKind::Vlan(vid(10)),
+        Some((OWN, 60)),
+    );
     lan.container(1, 7, 5, 61, &[]);
     // Index 10 of namespace 4 is not our eth0.10.
     lan.add(
@@ -349,7 +352,7 @@ fn devices_of_another_trunk_and_indexes_of_other_namespaces_are_not_ours() {
         8,
         "mv",
         6,
-        Kind::Macvlan(Mode::Bridge),
+        LinkKind::Macvlan(Mode::Bridge),
         Some((Nsid::Other(4), 10)),
     );
     assert_eq!(endpoints(&lan.desired()), []);
@@ -364,7 +367,7 @@ fn a_vlan_device_that_was_moved_away_still_gives_its_macvlans_their_vlan() {
         30,
         "eth0.30",
         1,
-        Kind::Vlan(vid(30)),
+        LinkKind::Vlan(vid(30)),
         Some((OWN, TRUNK.0)),
     );
     lan.add(
@@ -372,7 +375,7 @@ fn a_vlan_device_that_was_moved_away_still_gives_its_macvlans_their_vlan() {
         31,
         "mv",
         6,
-        Kind::Macvlan(Mode::Private),
+        LinkKind::Macvlan(Mode::Private),
         Some((there, 30)),
     );
     let desired = lan.desired();
@@ -407,6 +410,6 @@ fn a_sub_interface_that_comes_back_with_another_vid_moves_its_endpoints() {
 
 #[test]
 fn without_the_trunk_there_is_nothing() {
-    let nobody = Lan(Network::default());
+    let nobody = Lan(Snapshot::default());
     assert_eq!(nobody.desired(), Desired::default());
 }

@@ -75,14 +75,14 @@ impl HookEvents {
 
 /// What was heard.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct Notifications {
     pub dirty: Dirty,
     pub hooks: HookEvents,
     /// Devices of our own namespace that were removed, or moved elsewhere. Their index may be another's by now.
     pub lost: BTreeSet<Ifindex>,
 }
 
-impl Heard {
+impl Notifications {
     /// Events were lost, or can't be read.
     pub const fn lose(&mut self) {
         self.dirty.all = true;
@@ -90,15 +90,15 @@ impl Heard {
     }
 
     /// Takes in one datagram, of which there may be more than there was room for.
-    fn note(&mut self, nsid: Option<i32>, datagram: &[u8], length: usize) {
+    fn record(&mut self, nsid: Option<i32>, datagram: &[u8], length: usize) {
         let mut end = 0;
         for message in messages(datagram) {
             let Ok(message) = message else {
-                return self.note_cut_off(nsid, &datagram[end..], length - end);
+                return self.record_cut_off(nsid, &datagram[end..], length - end);
             };
             end += (HEADER + message.body.len()).next_multiple_of(4);
             end = end.min(datagram.len());
-            self.note_message(nsid, message.kind, message.body);
+            self.record_message(nsid, message.kind, message.body);
         }
         if length > datagram.len() {
             self.lose();
@@ -107,18 +107,18 @@ impl Heard {
 
     /// The rest of a datagram, which is no whole message. The kernel puts an event in a datagram of its own, and one
     /// of a device may be long; what says which device it is stands at its beginning.
-    fn note_cut_off(&mut self, nsid: Option<i32>, rest: &[u8], length: usize) {
+    fn record_cut_off(&mut self, nsid: Option<i32>, rest: &[u8], length: usize) {
         let declared = word(rest, 0).unwrap_or_default() as usize;
         let is_last = declared > rest.len() && declared.next_multiple_of(4) >= length;
         match (half(rest, 4), rest.get(HEADER..)) {
             (Ok(kind), Some(body)) if is_last && length > rest.len() => {
-                self.note_message(nsid, kind, body);
+                self.record_message(nsid, kind, body);
             }
             _ => self.lose(),
         }
     }
 
-    fn note_message(&mut self, nsid: Option<i32>, kind: u16, body: &[u8]) {
+    fn record_message(&mut self, nsid: Option<i32>, kind: u16, body: &[u8]) {
         match kind {
             libc::RTM_NEWNSID | libc::RTM_DELNSID => {
                 self.dirty.list = true;
@@ -128,23 +128,23 @@ impl Heard {
                 }
             }
             libc::RTM_NEWLINK | libc::RTM_DELLINK => {
-                self.note_device(nsid, body);
-                self.note_hook(nsid, body);
+                self.record_device(nsid, body);
+                self.record_hook(nsid, body);
                 // With another family than AF_UNSPEC, it has left a bridge and no more.
                 if kind == libc::RTM_DELLINK && nsid.is_none() && body.first() == Some(&0) {
                     self.lost.extend(decode::ifindex(body));
                 }
             }
-            libc::RTM_NEWADDR | libc::RTM_DELADDR => self.note_device(nsid, body),
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => self.record_device(nsid, body),
             libc::RTM_NEWQDISC
             | libc::RTM_DELQDISC
             | libc::RTM_NEWTFILTER
-            | libc::RTM_DELTFILTER => self.note_hook(nsid, body),
+            | libc::RTM_DELTFILTER => self.record_hook(nsid, body),
             _ => {}
         }
     }
 
-    fn note_device(&mut self, nsid: Option<i32>, body: &[u8]) {
+    fn record_device(&mut self, nsid: Option<i32>, body: &[u8]) {
         match decode::ifindex(body) {
             Some(ifindex) => {
                 self.dirty.links.entry(nsid).or_default().insert(ifindex);
@@ -153,7 +153,7 @@ impl Heard {
         }
     }
 
-    fn note_hook(&mut self, nsid: Option<i32>, body: &[u8]) {
+    fn record_hook(&mut self, nsid: Option<i32>, body: &[u8]) {
         // An event without an id is of our own namespace (`do_one_broadcast`).
         if nsid.is_none() {
             match decode::ifindex(body) {
@@ -202,7 +202,7 @@ impl Events {
     }
 
     /// Takes in whatever is there.
-    pub fn drain(&mut self, heard: &mut Heard) -> io::Result<()> {
+    pub fn drain(&mut self, heard: &mut Notifications) -> io::Result<()> {
         loop {
             // Asked of the kernel itself: tokio may not have seen yet that something is there. It has to hear where
             // nothing is, or it would wake us for ever.
@@ -216,7 +216,7 @@ impl Events {
             match received {
                 Ok((nsid, length)) => {
                     let datagram = &self.buffer[..length.min(self.buffer.len())];
-                    heard.note(nsid, datagram, length);
+                    heard.record(nsid, datagram, length);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard.lose(),

@@ -2,10 +2,10 @@
 //! matter which runtime made them.
 //!
 //! A read that may lack something keeps what was known, is not [whole](Inventory::is_whole), and is done again.
-//! Whoever changes all the time is read now and then (`pace.rs`), and until then nobody waits for him.
+//! Whoever changes all the time is read now and then (`backoff.rs`), and until then nobody waits for him.
 
-mod pace;
-mod read;
+mod backoff;
+mod refresh;
 mod retry;
 
 use std::{
@@ -17,20 +17,22 @@ use std::{
 use anyhow::Context;
 use tokio::time::{Instant, sleep_until};
 
-use self::{
-    pace::{Culprit, Pace},
-    retry::Retry,
-};
+use self::retry::Retry;
 use super::{
     dump::{Answer, Questions},
-    events::{Dirty, Events, Heard, HookEvents},
-    mounts::Mounts,
-    processes,
+    events::{Dirty, Events, HookEvents, Notifications},
     query::Netlink,
 };
-use crate::state::{
-    name::Name,
-    snapshot::{Ifindex, Network, Nsid, Place, Receivers},
+use crate::{
+    netlink::{
+        inventory::backoff::{Backoff, ChangeSource},
+        nsid::Mounts,
+        process_namespaces,
+    },
+    state::{
+        name::Name,
+        snapshot::{DeviceId, Ifindex, Nsid, Receivers, Snapshot},
+    },
 };
 
 /// After events that nobody has to hear at once, before the next are taken in: thousands of them a second are cheap
@@ -55,16 +57,16 @@ pub struct Inventory {
     questions: Questions,
     events: Events,
     mounts: Mounts,
-    heard: Heard,
+    heard: Notifications,
     /// Namespaces to read once more, when there is time.
     again: BTreeSet<Nsid>,
     /// Devices to read once more, because those on top of them have changed.
-    below: BTreeSet<Place>,
-    network: Network,
+    below: BTreeSet<DeviceId>,
+    network: Snapshot,
     /// What was read last is not what was there before.
     differs: bool,
     retry: Retry,
-    pace: Pace,
+    backoff: Backoff,
     /// Events were lost: until everything was read anew, anything may be other than it was.
     is_lost: bool,
     /// Until when nothing is taken in.
@@ -83,22 +85,22 @@ impl Inventory {
             events,
             mounts: Mounts::open()?,
             questions: Questions::open(Netlink::connect()?).await?,
-            heard: Heard {
+            heard: Notifications {
                 dirty,
-                ..Heard::default()
+                ..Notifications::default()
             },
             again: BTreeSet::new(),
             below: BTreeSet::new(),
-            network: Network::default(),
+            network: Snapshot::default(),
             differs: false,
             retry: Retry::default(),
-            pace: Pace::default(),
+            backoff: Backoff::default(),
             is_lost: false,
             rest: Instant::now(),
         })
     }
 
-    pub const fn network(&self) -> &Network {
+    pub const fn network(&self) -> &Snapshot {
         &self.network
     }
 
@@ -118,10 +120,10 @@ impl Inventory {
     /// Gives the namespaces of all processes an id, so that they are seen and heard; whether none of them was kept
     /// from us.
     pub async fn search(&self) -> anyhow::Result<bool> {
-        let found = processes::namespaces().await?;
+        let found = process_namespaces::namespaces().await?;
         for (inode, path) in &found.namespaces {
             // It may have ended since.
-            if let Some(file) = processes::open(*inode, path) {
+            if let Some(file) = process_namespaces::open(*inode, path) {
                 self.questions.give_id_to(&file).await?;
             }
         }
@@ -167,18 +169,18 @@ impl Inventory {
             || !self.again.is_empty()
             || !self.below.is_empty()
             || self
-                .culprits()
-                .any(|who| self.pace.waits(who, now).is_none())
+                .change_sources()
+                .any(|who| self.backoff.waits(who, now).is_none())
     }
 
     /// Who has changed something that was not read yet.
-    fn culprits(&self) -> impl Iterator<Item = Culprit> {
+    fn change_sources(&self) -> impl Iterator<Item = ChangeSource> {
         self.heard.dirty.links.iter().flat_map(|(&id, links)| {
             let nsid = self.questions.nsid(id);
-            // Another namespace's are all of one culprit.
+            // Another namespace's are all of one source.
             let count = if nsid == Nsid::Own { links.len() } else { 1 };
             let some = links.iter().take(count);
-            some.map(move |&ifindex| Culprit::of(nsid, ifindex))
+            some.map(move |&ifindex| ChangeSource::of(nsid, ifindex))
         })
     }
 
@@ -186,7 +188,9 @@ impl Inventory {
     pub async fn changed(&mut self) -> io::Result<()> {
         while !self.is_behind() && self.heard.hooks.is_empty() {
             let now = Instant::now();
-            let turns = self.culprits().filter_map(|who| self.pace.waits(who, now));
+            let turns = self
+                .change_sources()
+                .filter_map(|who| self.backoff.waits(who, now));
             let turn = turns.min();
             tokio::select! {
                 heard = next_event(self.rest, &self.events) => {
@@ -212,7 +216,7 @@ impl Inventory {
 
     /// Has everything read anew, a part at each [`Inventory::refresh`], so that what changes meanwhile does
     /// not have to wait.
-    pub fn doubt(&mut self) {
+    pub fn mark_stale(&mut self) {
         self.heard.dirty.list = true;
         self.again.extend(self.network.namespaces.keys());
     }
@@ -230,7 +234,7 @@ impl Inventory {
         self.heard.dirty.all = false;
         self.is_lost &= !self.again.is_empty();
         self.retry.settle();
-        self.pace.settle(Instant::now());
+        self.backoff.settle(Instant::now());
         Ok(mem::take(&mut self.differs))
     }
 
@@ -239,7 +243,11 @@ impl Inventory {
         let mut dirty = mem::take(&mut self.heard.dirty);
         for (&id, links) in &mut dirty.links {
             let nsid = self.questions.nsid(id);
-            let waits = |ifindex| self.pace.waits(Culprit::of(nsid, ifindex), now).is_some();
+            let waits = |ifindex| {
+                self.backoff
+                    .waits(ChangeSource::of(nsid, ifindex), now)
+                    .is_some()
+            };
             let (waiting, due) = mem::take(links).into_iter().partition(|it| waits(*it));
             *links = due;
             if !BTreeSet::is_empty(&waiting) {

@@ -5,11 +5,14 @@ use nix::errno::Errno;
 
 use super::{
     decode,
-    decode::{Device, Undecodable, ifla},
-    query::{Failure, Netlink},
+    decode::{LinkRecord, Undecodable, ifla},
+    query::Netlink,
     request::Request,
 };
-use crate::state::{name::Name, snapshot::Ifindex};
+use crate::{
+    netlink::failure::Failure,
+    state::{name::Name, snapshot::Ifindex},
+};
 
 /// `IFNAMSIZ` and `ALTIFNAMSIZ`, each with the NUL.
 const NAME: usize = 16;
@@ -19,7 +22,7 @@ pub const SKIP_STATS: u32 = 1 << 3;
 
 impl Netlink {
     /// The device that has a name, or an alternative name; `None` if the kernel says that there is none.
-    pub async fn link(&self, name: &Name) -> anyhow::Result<Option<Device>> {
+    pub async fn link(&self, name: &Name) -> anyhow::Result<Option<LinkRecord>> {
         let bytes = [name.as_bytes(), &[0]].concat();
         let (length, has_nul) = (bytes.len(), name.as_bytes().contains(&0));
         if has_nul || !(2..=ALTERNATIVE).contains(&length) {
@@ -36,7 +39,7 @@ impl Netlink {
     }
 
     /// The device that has an index; `None` if the kernel says that there is none.
-    pub async fn link_of(&self, ifindex: Ifindex) -> anyhow::Result<Option<Device>> {
+    pub async fn link_of(&self, ifindex: Ifindex) -> anyhow::Result<Option<LinkRecord>> {
         // The kernel would look for a name instead.
         if ifindex.0 == 0 {
             return Ok(None);
@@ -45,7 +48,7 @@ impl Netlink {
         self.device(&about(ifindex), &asked).await
     }
 
-    async fn device(&self, request: &Request, asked: &str) -> anyhow::Result<Option<Device>> {
+    async fn device(&self, request: &Request, asked: &str) -> anyhow::Result<Option<LinkRecord>> {
         let answered = self.one(request).await;
         match answered {
             Ok(device) => Ok(Some(device)),
@@ -55,7 +58,7 @@ impl Netlink {
     }
 
     /// The one device that a question is about.
-    pub async fn one(&self, request: &Request) -> Result<Device, Failure> {
+    pub async fn one(&self, request: &Request) -> Result<LinkRecord, Failure> {
         let mut found = None;
         let whole = self
             .ask(request, |message| {

@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Somebody of whom the host knows that he has an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct HostNeighbor {
     /// The host's device.
     pub ifindex: Ifindex,
     pub address: IpAddr,
@@ -39,7 +39,7 @@ pub struct Known {
 
 impl Netlink {
     /// Whom the host knows, on any device of our own namespace.
-    pub async fn neighbors(&self) -> anyhow::Result<Vec<Known>> {
+    pub async fn neighbors(&self) -> anyhow::Result<Vec<HostNeighbor>> {
         let mut all = vec![];
         for family in [libc::AF_INET, libc::AF_INET6] {
             let mut header = [0; HEADER];
@@ -59,7 +59,7 @@ impl Netlink {
 }
 
 /// An entry that says who has an address; `None` for one that says that nobody knows.
-fn known(body: &[u8]) -> Result<Option<Known>, Malformed> {
+fn known(body: &[u8]) -> Result<Option<HostNeighbor>, Malformed> {
     const VALID: u16 = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
     let attributes = Attributes::behind(body, HEADER)?;
     let state = half(body, 8)?;
@@ -75,7 +75,7 @@ fn known(body: &[u8]) -> Result<Option<Known>, Malformed> {
         0 => TICK * word(info.bytes(), 0)?,
         _ => Duration::ZERO,
     };
-    Ok((state & VALID != 0).then_some(Known {
+    Ok((state & VALID != 0).then_some(HostNeighbor {
         ifindex: Ifindex(word(body, 4)?),
         address,
         mac: mac.array()?,

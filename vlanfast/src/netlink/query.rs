@@ -4,7 +4,7 @@
 //! come. After one, and wherever a question was left in its middle, the next has a new socket: on the old one
 //! the kernel would refuse it (`EBUSY`), or answer the one before.
 
-mod datagram;
+mod reply;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
@@ -27,10 +27,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::datagram::Heard;
-pub use self::datagram::{Message, messages};
-use super::request::Request;
-use crate::{error::Error, stop};
+use super::{failure::Failure, request::Request};
+pub use crate::netlink::query::reply::{Message, messages};
+use crate::{netlink::query::reply::Reply, stop};
 
 /// How long the kernel may say nothing, and how long once it has said nothing to a question before: taking
 /// everything off is a dozen questions, and has to end all the same.
@@ -40,46 +39,6 @@ const AFTER_SILENCE: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(30);
 /// The kernel fills no more than half of this at once (`netlink_recvmsg`).
 const DATAGRAM: usize = 64 << 10;
-
-/// Why there is no answer, or no good one.
-#[derive(Debug)]
-pub enum Failure {
-    /// The kernel's word, with its own explanation if it has one.
-    Refused(Errno, Option<String>),
-    Silent,
-    /// What came is no answer.
-    Garbled(&'static str),
-    Socket(io::Error),
-}
-
-impl Failure {
-    pub fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::Refused(errno, _) => Some(*errno),
-            _ => None,
-        }
-    }
-
-    /// As an error about what was asked, like "list the devices".
-    pub fn of(self, asked: &str) -> anyhow::Error {
-        let what = format!("failed to {asked}");
-        match self {
-            Self::Refused(errno, why) => {
-                let error = anyhow::Error::new(io::Error::from(errno));
-                match why {
-                    Some(why) => error.context(format!("{what}: {why}")),
-                    None => error.context(what),
-                }
-            }
-            Self::Silent => Error::Silent {
-                asked: asked.to_owned(),
-            }
-            .into(),
-            Self::Garbled(why) => anyhow!("{what}: the kernel's answer can't be read: {why}"),
-            Self::Socket(error) => anyhow::Error::new(error).context(what),
-        }
-    }
-}
 
 type Open = dyn Fn() -> io::Result<OwnedFd> + Send + Sync;
 
@@ -161,7 +120,7 @@ impl Talk {
         let start = Instant::now();
         // The kernel computes its answer in here, once it has its lock.
         stop::in_kernel(|| say(&socket, &bytes)).map_err(Failure::Socket)?;
-        let mut heard = Heard::new(self.number);
+        let mut heard = Reply::new(self.number);
         let mut last = start;
         loop {
             let until = (last + self.silence).min(start + LIMIT);

@@ -5,11 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::NLM_F_ACK;
 
-use super::{
-    query::{Failure, Netlink},
-    request::Request,
-};
-use crate::state::snapshot::Ifindex;
+use super::{query::Netlink, request::Request};
+use crate::{netlink::failure::Failure, state::snapshot::Ifindex};
 
 /// `include/uapi/linux/if_link.h`.
 const IFLA_XDP: u16 = 43;

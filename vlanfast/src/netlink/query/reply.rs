@@ -3,9 +3,9 @@
 use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NetlinkBuffer};
 use nix::errno::Errno;
 
-use super::Failure;
 use crate::netlink::{
     attrs::{Attributes, word},
+    failure::Failure,
     request::HEADER,
 };
 
@@ -48,7 +48,7 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, ()>
 const NLMSG_MIN_TYPE: i32 = 16;
 
 /// What was heard so far.
-pub struct Heard {
+pub struct Reply {
     number: u32,
     /// Nothing is missing, as far as anybody can tell.
     pub whole: bool,
@@ -58,7 +58,7 @@ pub struct Heard {
     pub end: Option<Result<(), Failure>>,
 }
 
-impl Heard {
+impl Reply {
     pub const fn new(number: u32) -> Self {
         Self {
             number,
@@ -82,14 +82,14 @@ impl Heard {
     ) -> bool {
         let (mut is_ours, mut is_anothers) = (false, false);
         if is_cut_off {
-            self.doubt();
+            self.mark_stale();
         }
         for message in messages(datagram) {
             match message {
                 // Nothing follows an end.
-                _ if self.end.is_some() => self.doubt(),
+                _ if self.end.is_some() => self.mark_stale(),
                 // Whose it is can't be told either.
-                Err(()) => self.doubt(),
+                Err(()) => self.mark_stale(),
                 Ok(message) if message.number == self.number => {
                     is_ours = true;
                     self.take_message(message, each);
@@ -99,7 +99,7 @@ impl Heard {
         }
         // A datagram of the kernel's is about one question.
         if is_ours && is_anothers {
-            self.doubt();
+            self.mark_stale();
         }
         is_ours
     }
@@ -109,12 +109,12 @@ impl Heard {
         match i32::from(message.kind) {
             libc::NLMSG_ERROR | libc::NLMSG_DONE => self.end = Some(end(&message)),
             // Others below are the protocol's own: `NLMSG_OVERRUN`, and nothing else that rtnetlink says.
-            ..NLMSG_MIN_TYPE => self.doubt(),
+            ..NLMSG_MIN_TYPE => self.mark_stale(),
             _ => each(message),
         }
     }
 
-    fn doubt(&mut self) {
+    fn mark_stale(&mut self) {
         self.whole = false;
         self.in_order = false;
     }

@@ -7,10 +7,10 @@ use std::{
 
 use vlanfast_common::{Endpoint, Mac, Neighbor, NeighborKey, Vid};
 
-use super::{
-    desired::{Desired, Tables},
+use crate::state::{
     name::Name,
-    snapshot::{Docker, Ifindex, Link, Network, Place},
+    snapshot::{DeviceId, Docker, Ifindex, Link, Snapshot},
+    tables::{Desired, DesiredTables},
 };
 
 /// What Docker has given: to the device that has this MAC on a parent of this name, these addresses.
@@ -86,9 +86,9 @@ pub fn neighbors(
 /// (`arp_ignore` 0). Those of receivers are answered for on another VLAN, too, and where the receiver itself is silent.
 /// Says who has each.
 pub fn elsewhere(
-    network: &Network,
-    receivers: &BTreeMap<Place, Vid>,
-    tables: &mut Tables,
+    network: &Snapshot,
+    receivers: &BTreeMap<DeviceId, Vid>,
+    tables: &mut DesiredTables,
 ) -> BTreeSet<(NeighborKey, i32)> {
     let mut owners = BTreeSet::new();
     for (&nsid, namespace) in &network.namespaces {
@@ -130,7 +130,7 @@ const fn is_of_one_device(address: IpAddr) -> bool {
 }
 
 /// Of two devices with one MAC, frames for it reach one; so nobody's address leads to it for sure.
-pub fn dispute(tables: &mut Tables) {
+pub fn dispute(tables: &mut DesiredTables) {
     for (key, neighbor) in &mut tables.neighbors {
         let endpoint = tables.endpoints.get(&key.endpoint(neighbor.mac));
         if endpoint.is_some_and(|endpoint| endpoint.has(Endpoint::CONFLICT)) {

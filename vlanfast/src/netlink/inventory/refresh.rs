@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, fs::File};
 
 use tokio::time::Instant;
 
-use super::{Inventory, pace::Culprit};
 use crate::{
     netlink::{
         dump::Answer,
         events::Dirty,
-        read::{Missing, Read, join},
+        inventory::{Inventory, backoff::ChangeSource},
+        merge::{Missing, NamespaceDump, join},
     },
-    state::snapshot::{Ifindex, Kind, Link, Namespace, Nsid, Place},
+    state::snapshot::{DeviceId, Ifindex, Link, LinkKind, Namespace, Nsid},
 };
 
 /// More changed devices of one namespace than this, and reading all of it is cheaper.
@@ -33,8 +33,8 @@ impl Inventory {
         let mut links: Vec<_> = dirty.links.iter().collect();
         links.sort_by_key(|(id, links)| {
             let first = links.first().copied().unwrap_or(Ifindex(0));
-            self.pace
-                .pause(Culprit::of(self.questions.nsid(**id), first))
+            self.backoff
+                .pause(ChangeSource::of(self.questions.nsid(**id), first))
         });
         for (&id, links) in links {
             self.read_links(self.questions.nsid(id), links).await?;
@@ -60,7 +60,7 @@ impl Inventory {
         // From now on: what it has changed meanwhile is the next to read.
         let now = Instant::now();
         for &ifindex in links {
-            self.pace.note(Culprit::of(nsid, ifindex), now);
+            self.backoff.record(ChangeSource::of(nsid, ifindex), now);
         }
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Inventory {
         }
         self.again.remove(&nsid);
         self.retry.done(nsid);
-        self.pace.forget(nsid);
+        self.backoff.forget(nsid);
     }
 
     /// Gives an id to the namespaces that have none; to all, where we are in doubt.
@@ -138,7 +138,7 @@ impl Inventory {
             false => self.want(nsid, &missing(&read), self.matters(nsid, &read)),
         }
         let old = self.network.namespaces.get(&nsid);
-        let new = read.onto(old);
+        let new = read.merge_into(old);
         if old != Some(&new) {
             let lowers = old.into_iter().chain([&new]).flat_map(lowers);
             self.below.extend(lowers);
@@ -193,7 +193,7 @@ impl Inventory {
 
     /// Whether what is missing of a namespace may have others taken for absent. Where a container's devices change
     /// all the time, and those that were there are known, it is what it has itself made in the last moment.
-    fn matters(&self, nsid: Nsid, read: &Read) -> bool {
+    fn matters(&self, nsid: Nsid, read: &NamespaceDump) -> bool {
         let is_known = nsid != Nsid::Own && self.network.namespaces.contains_key(&nsid);
         !(is_known && read.links.is_interrupted() && read.addresses.is_interrupted())
     }
@@ -228,7 +228,7 @@ impl Inventory {
     }
 }
 
-fn missing(read: &Read) -> String {
+fn missing(read: &NamespaceDump) -> String {
     match read.links.is_nothing() {
         true => words(&read.addresses),
         false => words(&read.links),
@@ -244,13 +244,15 @@ fn words(missing: &Missing) -> String {
 }
 
 /// The device of which one asks something; the peer of a veth is none.
-fn lower(link: &Link) -> Option<Place> {
+fn lower(link: &Link) -> Option<DeviceId> {
     match link.kind {
-        Kind::Other | Kind::Ipvlan => None,
-        Kind::Vlan(_) | Kind::ServiceVlan | Kind::Macvlan(_) | Kind::Macvtap(_) => link.lower,
+        LinkKind::Other | LinkKind::Ipvlan => None,
+        LinkKind::Vlan(_) | LinkKind::ServiceVlan | LinkKind::Macvlan(_) | LinkKind::Macvtap(_) => {
+            link.lower
+        }
     }
 }
 
-fn lowers(namespace: &Namespace) -> impl Iterator<Item = Place> {
+fn lowers(namespace: &Namespace) -> impl Iterator<Item = DeviceId> {
     namespace.links.values().filter_map(lower)
 }

@@ -2,13 +2,13 @@
 
 use vlanfast_common::Parent;
 
-use super::{Reconciler, are_pins_gone, is_gone};
 use crate::{
     error::Error,
     hooks,
     hooks::{Watch, offloads},
     netlink::Netlink,
-    state::{desired::Desired, snapshot::Nsid},
+    reconcile::{Reconciler, are_pins_gone, is_gone},
+    state::{snapshot::Nsid, tables::Desired},
 };
 
 impl Reconciler {

@@ -3,8 +3,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{decode, decode::Undecodable, query::Message};
-use crate::state::snapshot::{Ifindex, Namespace, Nsid};
+use crate::{
+    netlink::{decode, decode::Undecodable, query::Message},
+    state::snapshot::{Ifindex, Namespace, Nsid},
+};
 
 /// What a read may lack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl Missing {
         self.anything || self.of.contains(&ifindex)
     }
 
-    pub fn note(&mut self, undecodable: Undecodable) {
+    pub fn record(&mut self, undecodable: Undecodable) {
         self.why = self.why.or(Some(undecodable.why));
         match undecodable.ifindex {
             Some(ifindex) => {
@@ -43,24 +45,24 @@ impl Missing {
     }
 
     /// Notes whether an answer came as a whole.
-    pub const fn note_answer(&mut self, whole: bool) {
+    pub const fn record_answer(&mut self, whole: bool) {
         self.anything |= !whole;
     }
 }
 
 /// A namespace as it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Read {
+pub struct NamespaceDump {
     pub namespace: Namespace,
     pub links: Missing,
     pub addresses: Missing,
 }
 
-impl Read {
+impl NamespaceDump {
     /// Takes in a message of a dump of devices.
     pub fn link(&mut self, nsid: Nsid, message: Message<'_>, stands_for: impl Fn(i32) -> Nsid) {
         if message.kind != libc::RTM_NEWLINK {
-            return self.links.note(STRANGE);
+            return self.links.record(STRANGE);
         }
         match decode::device(message.body) {
             Ok(device) => {
@@ -69,14 +71,14 @@ impl Read {
                 self.namespace.links.insert(ifindex, link);
                 self.namespace.addresses.entry(ifindex).or_default();
             }
-            Err(undecodable) => self.links.note(undecodable),
+            Err(undecodable) => self.links.record(undecodable),
         }
     }
 
     /// Takes in a message of a dump of addresses.
     pub fn address(&mut self, message: Message<'_>) {
         if message.kind != libc::RTM_NEWADDR {
-            return self.addresses.note(STRANGE);
+            return self.addresses.record(STRANGE);
         }
         match decode::address(message.body) {
             Ok(Some((ifindex, address))) => {
@@ -84,7 +86,7 @@ impl Read {
                 addresses.push(address);
             }
             Ok(None) => {}
-            Err(undecodable) => self.addresses.note(undecodable),
+            Err(undecodable) => self.addresses.record(undecodable),
         }
     }
 
@@ -94,7 +96,7 @@ impl Read {
 
     /// What is known now, of what was known before: a device or an address goes only where the read would have
     /// shown it.
-    pub fn onto(self, old: Option<&Namespace>) -> Namespace {
+    pub fn merge_into(self, old: Option<&Namespace>) -> Namespace {
         let mut new = self.namespace;
         let Some(old) = old else { return new };
         for (ifindex, link) in &old.links {

@@ -11,13 +11,16 @@ use netlink_packet_core::NLM_F_DUMP;
 use nix::errno::Errno;
 use vlanfast_common::{Direction, Mac};
 
-use super::{
-    attrs::{Attributes, Malformed, half, word},
-    neighbors::{HEADER, NDA_LLADDR, NUD_PERMANENT},
-    query::{Failure, Netlink},
-    request::Request,
+use crate::{
+    netlink::{
+        attrs::{Attributes, Malformed, half, word},
+        failure::Failure,
+        neighbors::{HEADER, NDA_LLADDR, NUD_PERMANENT},
+        query::Netlink,
+        request::Request,
+    },
+    state::snapshot::Ifindex,
 };
-use crate::state::snapshot::Ifindex;
 
 /// `include/uapi/linux/neighbour.h`.
 const NTF_SELF: u8 = 1 << 1;
