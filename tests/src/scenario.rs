@@ -172,10 +172,7 @@ pub fn datagrams(from: &Netns, to: &Netns, address: &'static str) -> Result<()> 
         ensure!(buffer[..length] == sent, "{size} bytes to {address}");
     }
     receiver.set_read_timeout(Some(Duration::from_millis(200)))?;
-    ensure!(
-        receiver.recv(&mut buffer).is_err(),
-        "a datagram arrived twice"
-    );
+    ensure!(receiver.recv(&mut buffer).is_err(), "a datagram arrived twice");
     Ok(())
 }
 

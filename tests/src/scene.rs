@@ -376,16 +376,9 @@ impl Ears {
 
     /// Waits until the router has this many answers from a receiver to its ARP requests.
     pub fn answers(&mut self, receiver: &Receiver, expected: u64) -> Result<()> {
-        let start = [
-            &PEER[..],
-            &receiver.mac,
-            &arp(2, receiver.address, SENDER)[..10],
-        ]
-        .concat();
+        let start = [&PEER[..], &receiver.mac, &arp(2, receiver.address, SENDER)[..10]].concat();
         let is_answer = |frame: &[u8]| {
-            frame.starts_with(&start)
-                && frame[28..32] == receiver.address
-                && frame[38..42] == SENDER
+            frame.starts_with(&start) && frame[28..32] == receiver.address && frame[38..42] == SENDER
         };
         settled("ARP replies", expected, || self.router.count(is_answer))
     }

@@ -8,7 +8,7 @@ use crate::{
     capture::Packets,
     messages::{NOBODY, SENDER, arp},
     packet::{BROADCAST, frame, tag},
-    scene::{Decisions, Receiver, Scene},
+    scene::{Decisions, Scene, Receiver},
     topology::{WIRE, Wire},
 };
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     messages::{ABSENT, MDNS, SENDER, advertisement, arp, mdns6, udp},
     packet::{BROADCAST, frame},
-    scene::{Decisions, Heard, Receiver, Scene, request, solicit},
+    scene::{Decisions, Heard, Scene, Receiver, request, solicit},
     sync::eventually,
     topology::Wire,
 };

@@ -16,8 +16,8 @@ use aya::{
     maps::{Array, HashMap, Map},
 };
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, Parent,
-    Policy, Route, Settings, Vid, VlanPair, VlanPairCounters,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Mac, Neighbor, NeighborKey, VlanPairCounters,
+    VlanPair, Parent, Policy, Route, Settings, Vid,
 };
 
 use crate::messages::NOBODY;

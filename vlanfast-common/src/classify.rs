@@ -8,8 +8,8 @@ mod learned;
 
 use crate::{
     Buckets, Cast, Claim, Direction, Endpoint, EndpointKey, Flow, FlowKey, Frame, Headers,
-    Neighbor, NeighborKey, Packet, Parent, Protocol, Reason, Route, Settings, Verdict, Vid, Vlan,
-    VlanPair, VlanPairCounters,
+    Neighbor, NeighborKey, Packet, VlanPairCounters, VlanPair, Parent, Protocol, Reason, Route, Settings,
+    Verdict, Vid, Vlan,
 };
 
 pub use allowed::destination;

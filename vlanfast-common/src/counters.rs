@@ -126,9 +126,7 @@ impl Counters {
         match verdict {
             Verdict::Pass | Verdict::Hairpin | Verdict::CloneToLocal { .. } => {}
             Verdict::Reflect { .. } => self.reflected += wire.packets,
-            Verdict::Shortcut { .. } | Verdict::ShortcutAndProbe { .. } => {
-                self.shortcut += wire.packets
-            }
+            Verdict::Shortcut { .. } | Verdict::ShortcutAndProbe { .. } => self.shortcut += wire.packets,
             Verdict::Deliver { .. } => self.delivered += wire.packets,
             Verdict::Conflict => self.disputed += wire.packets,
             Verdict::Steer { .. } => self.steered += wire.packets,

@@ -234,11 +234,7 @@ impl NeighborKey {
             vid: self.vid,
             mac: [a, b, c, d, e, f],
         };
-        if self.version == 0 {
-            Some(receiver)
-        } else {
-            None
-        }
+        if self.version == 0 { Some(receiver) } else { None }
     }
 
     /// The VLAN of an address that is on one; [`NeighborKey::ANYWHERE`] is none.

@@ -1,8 +1,8 @@
 //! Tables that answer every question alike: what property tests and fuzzers hand in.
 
 use crate::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Parent, Policy,
-    Route, Settings, Shed, Shortcut, Tables, Vid, VlanPair, VlanPairCounters,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
+    Parent, Policy, Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
 /// The same answer whatever the key.

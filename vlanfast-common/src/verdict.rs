@@ -45,9 +45,7 @@ impl Verdict {
             Self::Reflect { mac } => kind(8) | mac.to_bits(),
             Self::CloneToLocal { mac } => kind(9) | mac.to_bits(),
             Self::Shortcut { vid, mac } => kind(10) | (vid.get() as u64) << 48 | mac.to_bits(),
-            Self::ShortcutAndProbe { vid, mac } => {
-                kind(11) | (vid.get() as u64) << 48 | mac.to_bits()
-            }
+            Self::ShortcutAndProbe { vid, mac } => kind(11) | (vid.get() as u64) << 48 | mac.to_bits(),
             Self::Deliver { ifindex } => kind(12) | ifindex as u64,
         }
     }

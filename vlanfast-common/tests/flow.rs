@@ -89,10 +89,7 @@ fn a_question_waits_so_long_and_no_longer() {
     let ask = || {
         let flow = Flow::default();
         let first = udp(1, 64, 9);
-        assert_eq!(
-            leaves(&flow, &first, RECEIVER, (SECOND, 0)),
-            Step::Candidate
-        );
+        assert_eq!(leaves(&flow, &first, RECEIVER, (SECOND, 0)), Step::Candidate);
         flow
     };
     let answer = udp(1, 63, 9);
@@ -113,10 +110,7 @@ fn a_question_waits_so_long_and_no_longer() {
         Step::Candidate
     );
     assert_eq!(flow.arrive(&answer, RECEIVER, then), Arrival::Ordinary);
-    assert_eq!(
-        flow.arrive(&udp(3, 63, 9), RECEIVER, then),
-        Arrival::Enables
-    );
+    assert_eq!(flow.arrive(&udp(3, 63, 9), RECEIVER, then), Arrival::Enables);
 }
 
 #[test]
@@ -128,10 +122,7 @@ fn a_flow_that_rests_too_long_is_forgotten() {
     assert_eq!(flow.state(last + 1), None);
     assert_eq!(leaves(&flow, &segment, RECEIVER, (last, 0)), Step::Shortcut);
     let later = last + IDLE;
-    assert_eq!(
-        leaves(&flow, &segment, RECEIVER, (later, 0)),
-        Step::Candidate
-    );
+    assert_eq!(leaves(&flow, &segment, RECEIVER, (later, 0)), Step::Candidate);
     assert_eq!(flow.state(later), Some(FlowState::Candidate));
 }
 
@@ -160,10 +151,7 @@ fn a_bare_acknowledgement_is_no_part_of_the_data_behind_it() {
     let flow = moved(SECOND);
     let now = 2 * SECOND;
     let data = tcp(4, 64, 130, 10);
-    assert_eq!(
-        leaves(&flow, &data, RECEIVER, (now, SECOND)),
-        Step::ShortcutAndProbe
-    );
+    assert_eq!(leaves(&flow, &data, RECEIVER, (now, SECOND)), Step::ShortcutAndProbe);
     // It was with the router before; of IPv6, by the same identification.
     for id in [3, 4] {
         let bare = tcp(id, 63, 130, 0);
@@ -194,10 +182,7 @@ fn tcp_moves_when_its_receiver_has_everything() {
 
 #[test]
 fn another_router_or_receiver_is_another_flow() {
-    let other = Route {
-        vid: 30,
-        ..RECEIVER
-    };
+    let other = Route { vid: 30, ..RECEIVER };
     let segment = tcp(3, 64, 120, 10);
     let flow = moved(0);
     assert_eq!(leaves(&flow, &segment, other, (SECOND, 0)), Step::Candidate);

@@ -164,12 +164,7 @@ fn requests() -> Vec<Decided> {
             &solicitation(SENDER6, TAKER6),
             copied(CONTAINER),
         ),
-        asks(
-            "container asks for the host",
-            RECEIVER,
-            HOST,
-            copied(PARENT),
-        ),
+        asks("container asks for the host", RECEIVER, HOST, copied(PARENT)),
         asks(
             "container asks for the host by Docker's address",
             ASSIGNED,

@@ -1,8 +1,8 @@
 //! What the packet logic asks of a [`World`].
 
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Parent, Route,
-    Settings, Shed, Shortcut, Tables, Vid, VlanPair, VlanPairCounters,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
+    Parent, Route, Settings, Shed, Shortcut, Tables, Vid,
 };
 
 use super::World;

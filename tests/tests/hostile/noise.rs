@@ -12,11 +12,11 @@ use std::{
 };
 
 use nix::unistd::{SysconfVar, sysconf};
+use vlanfast::pins::Pins;
+use vlanfast::pins::Root;
 use vlanfast::maps::tables::Heartbeat;
 use vlanfast::maps::tables::Maps;
 use vlanfast::maps::tables::now;
-use vlanfast::pins::Pins;
-use vlanfast::pins::Root;
 use vlanfast::state::name::Name;
 use vlanfast_common::{Parent, Settings, Vid};
 use vlanfast_tests::{

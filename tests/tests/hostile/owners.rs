@@ -249,9 +249,7 @@ fn the_wire_is_asked_before_a_containers_word_is_taken() {
     settles(&receiver, "10.9.0.3", |it| {
         it.is_some_and(|it| it.flags == Neighbor::UNSURE)
     });
-    settles(&receiver, "10.9.0.3", |it| {
-        it.is_some_and(|it| it.flags == 0)
-    });
+    settles(&receiver, "10.9.0.3", |it| it.is_some_and(|it| it.flags == 0));
     attached.stop().unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, thread};
 
 use aya::{Pod, maps::HashMap};
 use vlanfast::maps::load;
-use vlanfast_common::{Direction, FlowKey, Policy, Shortcut, Verdict, VlanPair};
+use vlanfast_common::{Direction, FlowKey, VlanPair, Policy, Shortcut, Verdict};
 use vlanfast_tests::{
     decisions::{Said, conversations},
     require,

@@ -1,7 +1,7 @@
 //! What leaves: what is for this host, because a macvlan and the host below it do not hear each other otherwise; and
 //! who sends that nobody knows.
 
-use super::{Tables, is_claimed, is_the_hosts_tag, tables_trusted};
+use super::{Tables, tables_trusted, is_claimed, is_the_hosts_tag};
 use crate::{
     Cast, Endpoint, EndpointKey, Frame, Headers, Mac, Message, Neighbor, NeighborKey, Parent,
     Protocol, Target, Verdict, Vid, hides,
@@ -55,8 +55,7 @@ fn reflect(
         let Some((mac, sender)) = across(destination, source, parent, vid, tables) else {
             return Verdict::Pass;
         };
-        let crosses =
-            may_say(frame, headers, vid, sender, source, tables) && tables_trusted(tables, 0);
+        let crosses = may_say(frame, headers, vid, sender, source, tables) && tables_trusted(tables, 0);
         return match crosses {
             true => Verdict::Reflect { mac },
             false => Verdict::Pass,
@@ -118,9 +117,7 @@ fn ask(
         return Verdict::Pass;
     };
     let says = message.says();
-    if says.is_some_and(|said| !is_his(said, sender, source, tables))
-        || !owns(key, receiver, tables)
-    {
+    if says.is_some_and(|said| !is_his(said, sender, source, tables)) || !owns(key, receiver, tables) {
         return Verdict::Pass;
     }
     copy(mac, tables)
@@ -151,10 +148,7 @@ fn announce(
             let Some(owner) = tables.endpoint(key.endpoint(receiver.mac)) else {
                 return Verdict::Pass;
             };
-            (
-                owner,
-                owner.has(Endpoint::HOST) || owns(key, receiver, tables),
-            )
+            (owner, owner.has(Endpoint::HOST) || owns(key, receiver, tables))
         }
     };
     match owner.is_of_the_host() {

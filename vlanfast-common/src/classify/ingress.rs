@@ -1,6 +1,6 @@
 //! What comes in: steered, limited, shed or delivered.
 
-use super::{Tables, egress::is_his, goes_past_the_wire, tables_trusted};
+use super::{Tables, tables_trusted, egress::is_his, goes_past_the_wire};
 use crate::{
     Cast, Claim, Endpoint, EndpointKey, Frame, Headers, Mac, Message, Neighbor, NeighborKey,
     Parent, Protocol, Reason, Settings, Target, Verdict, Vid, redirect_blocked_by,
@@ -173,9 +173,7 @@ fn group(message: Message, concerns_all: bool, vid: Vid, tables: &impl Tables) -
     let steers = tables.steers() && !concerns_all && !parent.has(Parent::NO_STEER);
     match receivers {
         // Where one of ours may be missing, that is not sure.
-        Receivers::One if steers && tables_trusted(tables, Settings::ENDPOINTS) => {
-            Verdict::Steer { mac }
-        }
+        Receivers::One if steers && tables_trusted(tables, Settings::ENDPOINTS) => Verdict::Steer { mac },
         Receivers::Two if !parent.has(Parent::NO_STEER) => {
             to_everyone(Verdict::Conflict, share, parent, vid, tables)
         }
@@ -208,9 +206,7 @@ fn seek(message: Message, vid: Vid, tables: &impl Tables) -> (Receivers, Mac, Sh
     let nobody = Mac::default();
     match message.asks() {
         Some(Target::Address(key)) => match tables.neighbor(key) {
-            Some(receiver) if receiver.has(Neighbor::CONFLICT) => {
-                (Receivers::Two, nobody, Share::Known)
-            }
+            Some(receiver) if receiver.has(Neighbor::CONFLICT) => (Receivers::Two, nobody, Share::Known),
             Some(receiver) if receiver.is_doubted(DOUBTS) => (Receivers::Any, nobody, Share::Known),
             Some(receiver) => (Receivers::One, Mac(receiver.mac), Share::Known),
             None => match tables.neighbor(key.anywhere()) {
@@ -219,9 +215,7 @@ fn seek(message: Message, vid: Vid, tables: &impl Tables) -> (Receivers, Mac, Sh
             },
         },
         Some(Target::Mac(mac)) => match tables.endpoint(EndpointKey::new(vid, mac)) {
-            Some(receiver) if receiver.has(Endpoint::CONFLICT) => {
-                (Receivers::Two, nobody, Share::Group)
-            }
+            Some(receiver) if receiver.has(Endpoint::CONFLICT) => (Receivers::Two, nobody, Share::Group),
             Some(_) => (Receivers::One, mac, Share::Group),
             None => (Receivers::Any, nobody, Share::Group),
         },
@@ -265,9 +259,7 @@ fn to_everyone(
 /// unless the frame is one of ours that comes back.
 #[inline(always)]
 fn hear((key, mac): (NeighborKey, Mac), is_ours: bool, tables: &impl Tables) -> bool {
-    let contradicts = tables
-        .neighbor(key)
-        .is_some_and(|receiver| receiver.mac != mac.0);
+    let contradicts = tables.neighbor(key).is_some_and(|receiver| receiver.mac != mac.0);
     if contradicts && !is_ours && tables.endpoint(key.endpoint(mac.0)).is_none() {
         note(key, mac, tables);
     }

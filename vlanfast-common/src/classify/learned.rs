@@ -2,8 +2,8 @@
 
 use super::{Tables, tables_trusted};
 use crate::{
-    Arrival, Direction, EndpointKey, FlowKey, Mac, Packet, Parent, Reason, Route, Settings, Step,
-    Verdict, Vid, VlanPair,
+    Arrival, Direction, EndpointKey, FlowKey, Mac, Packet, VlanPair, Parent, Reason, Route,
+    Settings, Step, Verdict, Vid,
 };
 
 /// Decides over a packet that would be passed.

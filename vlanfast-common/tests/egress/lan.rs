@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vlanfast_common::{
-    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, Parent, Policy,
-    Route, Settings, Tables, Vid, VlanPair, VlanPairCounters,
+    Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Neighbor, NeighborKey, VlanPairCounters, VlanPair,
+    Parent, Policy, Route, Settings, Tables, Vid,
 };
 
 const VLANS: [u16; 2] = [0, 10];

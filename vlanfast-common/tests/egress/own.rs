@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use vlanfast_common::{
-    Bytes, Headers, Mac, Protocol, RouteCacheEntry, Verdict, Vid, Vlan, heartbeat, parse,
-    shortcut_of,
+    Bytes, Headers, Mac, Protocol, Verdict, Vid, Vlan, RouteCacheEntry, heartbeat, parse, shortcut_of,
 };
 
 use crate::{
@@ -40,12 +39,8 @@ fn decided(sent: &Sent, lan: &Lan) -> Verdict {
 fn by_way(sent: &Sent, way: &mut RouteCacheEntry, lan: &Lan) -> (bool, Verdict) {
     let bytes = sent.untagged();
     match parse(&Bytes::new(&bytes)).protocol {
-        Protocol::IPV4 => {
-            by_way_of::<{ RouteCacheEntry::IPV4 }>(&Bytes::new(&bytes), sent.vid, way, lan)
-        }
-        Protocol::IPV6 => {
-            by_way_of::<{ RouteCacheEntry::IPV6 }>(&Bytes::new(&bytes), sent.vid, way, lan)
-        }
+        Protocol::IPV4 => by_way_of::<{ RouteCacheEntry::IPV4 }>(&Bytes::new(&bytes), sent.vid, way, lan),
+        Protocol::IPV6 => by_way_of::<{ RouteCacheEntry::IPV6 }>(&Bytes::new(&bytes), sent.vid, way, lan),
         _ => (false, Verdict::Pass),
     }
 }
@@ -56,8 +51,7 @@ fn by_way_of<const ENDS: usize>(
     way: &mut RouteCacheEntry,
     lan: &Lan,
 ) -> (bool, Verdict) {
-    let (Some(slot), Some(heartbeat)) = (RouteCacheEntry::slot::<ENDS>(frame), heartbeat(lan))
-    else {
+    let (Some(slot), Some(heartbeat)) = (RouteCacheEntry::slot::<ENDS>(frame), heartbeat(lan)) else {
         return (false, Verdict::Pass);
     };
     assert!(slot < RouteCacheEntry::SLOTS);

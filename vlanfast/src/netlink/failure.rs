@@ -7,13 +7,14 @@ use nix::errno::Errno;
 
 use crate::error::Error;
 
-/// Why there is no answer, or no good one.
+/// Why a request has no usable answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// The kernel's word, with its own explanation if it has one.
+    /// The kernel returned an error, possibly with an extended ACK message.
     Refused(Errno, Option<String>),
+    /// The kernel did not answer in time.
     Silent,
-    /// What came is no answer.
+    /// The answer cannot be decoded.
     Garbled(&'static str),
     Socket(io::Error),
 }
@@ -26,7 +27,7 @@ impl Failure {
         }
     }
 
-    /// As an error about what was asked, like "list the devices".
+    /// Converts the failure into an error; `asked` completes the phrase "failed to …", like "list the devices".
     pub fn of(self, asked: &str) -> anyhow::Error {
         let what = format!("failed to {asked}");
         match self {

@@ -1,5 +1,4 @@
-//! What was read of a namespace, and what that may lack. Pure: what was known before goes in, and what is known
-//! now comes out.
+//! Merges a dump of a namespace, which may be incomplete, with what was known before. This module is pure.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -8,14 +7,14 @@ use crate::{
     state::snapshot::{Ifindex, Namespace, Nsid},
 };
 
-/// What a read may lack.
+/// What a dump may lack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// Anything: something changed meanwhile, was cut off, or can't be read so far that it names its device.
+    /// Anything may be missing: there was a change during the dump, or a message was truncated or named no device.
     pub anything: bool,
-    /// Something of these devices.
+    /// Something about these devices is missing.
     pub of: BTreeSet<Ifindex>,
-    /// Why, of the first.
+    /// The reason for the first message that could not be decoded.
     pub why: Option<&'static str>,
 }
 
@@ -24,12 +23,12 @@ impl Missing {
         !self.anything && self.of.is_empty()
     }
 
-    /// Whether nothing is missing but what may have changed meanwhile.
+    /// Whether the only reason for incompleteness is a change during the dump.
     pub fn is_interrupted(&self) -> bool {
         self.of.is_empty() && self.why.is_none()
     }
 
-    /// Whether something of this device may be missing.
+    /// Whether something about this device may be missing.
     pub fn may_be_of(&self, ifindex: Ifindex) -> bool {
         self.anything || self.of.contains(&ifindex)
     }
@@ -44,13 +43,13 @@ impl Missing {
         }
     }
 
-    /// Notes whether an answer came as a whole.
+    /// Records whether an answer was complete.
     pub const fn record_answer(&mut self, whole: bool) {
         self.anything |= !whole;
     }
 }
 
-/// A namespace as it was read.
+/// The result of dumping the devices and addresses of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceDump {
     pub namespace: Namespace,
@@ -59,7 +58,7 @@ pub struct NamespaceDump {
 }
 
 impl NamespaceDump {
-    /// Takes in a message of a dump of devices.
+    /// Adds a message from a dump of devices.
     pub fn link(&mut self, nsid: Nsid, message: Message<'_>, stands_for: impl Fn(i32) -> Nsid) {
         if message.kind != libc::RTM_NEWLINK {
             return self.links.record(STRANGE);
@@ -75,7 +74,7 @@ impl NamespaceDump {
         }
     }
 
-    /// Takes in a message of a dump of addresses.
+    /// Adds a message from a dump of addresses.
     pub fn address(&mut self, message: Message<'_>) {
         if message.kind != libc::RTM_NEWADDR {
             return self.addresses.record(STRANGE);
@@ -94,8 +93,8 @@ impl NamespaceDump {
         self.links.is_nothing() && self.addresses.is_nothing()
     }
 
-    /// What is known now, of what was known before: a device or an address goes only where the read would have
-    /// shown it.
+    /// Merges this dump into what was known before. A known device or address is removed only if the dump is complete
+    /// enough to have shown it.
     pub fn merge_into(self, old: Option<&Namespace>) -> Namespace {
         let mut new = self.namespace;
         let Some(old) = old else { return new };
@@ -114,13 +113,13 @@ impl NamespaceDump {
     }
 }
 
-/// What a dump of something else would have.
+/// The error for a message of an unexpected type.
 const STRANGE: Undecodable = Undecodable {
     ifindex: None,
     why: "it is no answer to what was asked",
 };
 
-/// Adds the addresses that are not there. There may be thousands.
+/// Adds the addresses that are not in the list yet, of which there may be thousands.
 pub fn join(addresses: &mut Vec<IpAddr>, known: &[IpAddr]) {
     let there: BTreeSet<_> = addresses.iter().copied().collect();
     addresses.extend(known.iter().filter(|address| !there.contains(address)));

@@ -1,8 +1,8 @@
-//! What the kernel says over rtnetlink, and what it is told: the one way to it for every other module.
+//! rtnetlink: every other module asks and configures the kernel through here.
 //!
-//! What can't be read is never taken for absent. A message is read as bytes, as far as it is needed, and one
-//! that can't be is an [`Undecodable`](decode::Undecodable); a question ends with an answer or at a deadline;
-//! and only the kernel's own word (`ENODEV`) means that a device is gone.
+//! A device that cannot be read is never treated as absent. Messages are decoded only as far as they are needed, and
+//! one that cannot be decoded is reported as [`Undecodable`](decode::Undecodable). Every request ends with an answer or
+//! at a deadline. A device counts as gone only if the kernel says so (`ENODEV`).
 
 pub mod attrs;
 pub mod decode;

@@ -39,12 +39,7 @@ pub fn claims() -> Vec<Decided> {
     .concat();
     vec![
         says("container answers the host", 2, RECEIVER, reflected(PARENT)),
-        says(
-            "container asks the host alone",
-            1,
-            RECEIVER,
-            reflected(PARENT),
-        ),
+        says("container asks the host alone", 1, RECEIVER, reflected(PARENT)),
         says("container answers for the wire", 2, SENDER, Pass),
         says("container answers for another", 2, PEERS, Pass),
         says("container answers for what is not sure", 2, UNSURE, Pass),
