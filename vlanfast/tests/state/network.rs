@@ -95,4 +95,3 @@ impl TestNetwork {
         desired(&self.0, TRUNK, &Given::default())
     }
 }
-

@@ -1,5 +1,5 @@
-//! How soon a change is read. Whoever has been quiet is read at once; whoever changes again and again waits for a
-//! pause that grows, so that the others are read meanwhile, and the tables count as true for them.
+//! Backoff for sources that change continuously. A change from a quiet source is read at once. A source that keeps
+//! changing is read after a growing pause, so that it does not delay the others or make their tables stale.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use crate::state::snapshot::{Ifindex, Nsid};
 
-/// The pause after a read, and what it grows to.
+/// The shortest and the longest pause after a read.
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(1);
-/// Without a change for so long after its pause, or for another pause, it is quiet: well beyond the time that a read
-/// takes, or whoever never stops would seem to rest between two.
+/// A source is quiet if it has not changed for this long after its pause (or for another pause, if that is longer). This
+/// is well beyond the duration of a read, during which even a noisy source seems quiet.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Who makes the changes: another namespace as a whole, since its devices are one container's. Our own has those of
-/// everybody, and goes by device.
+/// A source of changes: another namespace as a whole, because its devices belong to one container, or a single device of
+/// our own namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChangeSource(Nsid, Option<Ifindex>);
 
@@ -28,43 +28,43 @@ impl ChangeSource {
     }
 }
 
-/// Who was read lately.
+/// The sources that were read lately.
 #[derive(Debug, Default)]
 pub struct Backoff(BTreeMap<ChangeSource, Pause>);
 
 #[derive(Clone, Copy, Debug)]
 struct Pause {
-    /// The next read, at the earliest.
+    /// The earliest time of the next read.
     next: Instant,
     pause: Duration,
 }
 
 impl Pause {
-    /// Nothing has changed for long since.
+    /// Whether the source has been quiet since.
     fn is_over(&self, now: Instant) -> bool {
         now >= self.next + self.pause.max(QUIET)
     }
 }
 
 impl Backoff {
-    /// When its changes may be read, where that is not now.
+    /// When the changes of a source may be read, or `None` for now.
     pub fn waits(&self, source: ChangeSource, now: Instant) -> Option<Instant> {
         let turn = self.0.get(&source)?;
         (turn.next > now).then_some(turn.next)
     }
 
-    /// How noisy it has been: of two who may be read, the quieter goes first.
+    /// The current pause of a source. Of two that may be read, the one with the shorter pause is read first.
     pub fn pause(&self, source: ChangeSource) -> Duration {
         self.0
             .get(&source)
             .map_or(Duration::ZERO, |turn| turn.pause)
     }
 
-    /// Its changes were read just now.
+    /// Records that the changes of a source were read.
     pub fn record(&mut self, source: ChangeSource, now: Instant) {
         let pause = match self.0.get(&source) {
             Some(turn) if !turn.is_over(now) => (2 * turn.pause).min(LONGEST),
-            // It falls back as fast as it has grown.
+            // The pause shrinks as fast as it has grown.
             Some(turn) => (turn.pause / 2).max(SHORTEST),
             None => SHORTEST,
         };
@@ -72,13 +72,13 @@ impl Backoff {
         self.0.insert(source, Pause { next, pause });
     }
 
-    /// Forgets who has been quiet for long.
+    /// Forgets sources that have been quiet for long.
     pub fn settle(&mut self, now: Instant) {
         self.0
             .retain(|_, turn| now < turn.next + 4 * turn.pause.max(QUIET));
     }
 
-    /// The id stands for another namespace from now on, or for none.
+    /// Forgets a namespace whose id was released.
     pub fn forget(&mut self, nsid: Nsid) {
         self.0.retain(|source, _| source.0 != nsid);
     }
