@@ -1,6 +1,6 @@
-//! Keeps the maps true: what the sources show → what should be → the difference → the maps, and the
-//! result published for metrics. Everything is computed from scratch in each round, so that a lost
-//! event costs a moment and never correctness.
+//! The reconciliation loop keeps the maps up to date: it reads the sources, computes the desired tables and the changes to
+//! the installed ones, applies these to the maps, and publishes a report for metrics. Each round starts from scratch, so
+//! that a lost event causes a delay but never a wrong table.
 
 mod address_watch;
 mod hook_watch;
@@ -44,7 +44,7 @@ use crate::{
     },
 };
 
-/// What belongs together comes together: a container's start is a dozen events within milliseconds.
+/// How long to wait for more events before reading. A container's start causes a dozen within milliseconds.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Reads everything anew however quiet it is, should the kernel ever have kept something from us.
 const DOUBT: Duration = Duration::from_secs(60);

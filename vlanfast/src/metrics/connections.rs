@@ -1,4 +1,5 @@
-//! Who is connected to the server: few at a time, so that whoever comes is served.
+//! Limits the open connections of the metrics server. When there are too many, the oldest is closed, so that a new client
+//! is always served.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What Prometheus sees: how it is written, and the server that it scrapes.
+//! Metrics for Prometheus: their text format, and the HTTP server.
 
 mod connections;
 pub mod http;

@@ -1,4 +1,4 @@
-//! The loop's care for who owns an address: it hears who claims one, and asks the wire.
+//! Watches for address conflicts: reads claims from the map `CLAIMS` and the neighbour tables, and probes the wire.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

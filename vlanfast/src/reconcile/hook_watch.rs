@@ -1,4 +1,4 @@
-//! The loop's eye on the hooks.
+//! Watches the hooks: the part of the loop that checks whether the programs are still attached.
 
 use vlanfast_common::Parent;
 

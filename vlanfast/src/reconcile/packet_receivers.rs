@@ -1,4 +1,4 @@
-//! Who receives on the trunk and its VLAN devices, asked again and again: of most of it the kernel tells nobody.
+//! Polls for receivers on the trunk and its VLAN devices, because the kernel notifies nobody of most changes to them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! What the loop says of itself: to `status` by a map, and to the metrics.
+//! Publishes the state of the loop: to `status` through the map `STATUS`, and to the metrics.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! The loop's eye on receivers that are no devices, or whose devices nobody sees.
+//! Watches for receivers that are not devices, or whose devices are in namespaces that are not seen.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Whether somebody on the wire has an address that a receiver here says is its own. The receiver's word is not enough:
-//! the wire is asked, and while somebody answers there, the address is his. Pure: times are of CLOCK_MONOTONIC.
+//! Address conflict detection (RFC 5227) for addresses that endpoints chose themselves. Such an address is probed on the
+//! wire before it is trusted, and while a host there answers, it is that host's. This module is pure; times are of
+//! CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, time::Duration};
 

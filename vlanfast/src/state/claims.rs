@@ -7,16 +7,16 @@ use vlanfast_common::{Claim, Endpoint, Mac, NeighborKey};
 
 use super::tables::DesiredTables;
 
-/// For so long a claim counts at most, where nobody can be asked.
+/// How long a claim counts at most, if the claimant cannot be probed.
 pub const VALIDITY: Duration = Duration::from_secs(150);
 
-/// An address with a receiver here that somebody on the wire claims, or a receiver's MAC that he has as well.
+/// An address or MAC of an endpoint here that somebody on the wire has as well (RFC 5227: address conflict).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     pub key: NeighborKey,
-    /// The receiver's.
+    /// The MAC of the endpoint here.
     pub receiver: [u8; 6],
-    /// Who claims it on the wire.
+    /// The MAC of the claimant on the wire.
     pub by: [u8; 6],
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// The addresses of receivers that somebody else claims.
+/// Finds the conflicts between endpoints and claimants on the wire.
 pub fn conflicts<'a>(
     tables: &'a DesiredTables,
     claims: &'a BTreeMap<NeighborKey, Claim>,
@@ -52,8 +52,8 @@ pub fn conflicts<'a>(
     })
 }
 
-/// The claims that mean nothing any more: they are old, nobody here has the address, or who claims it is a receiver of
-/// the VLAN himself.
+/// Finds claims that can be dropped, because they are old, no endpoint has the address, or the claimant is an endpoint of
+/// the VLAN itself.
 pub fn idle(
     claims: &BTreeMap<NeighborKey, Claim>,
     tables: &DesiredTables,
@@ -71,7 +71,7 @@ pub fn idle(
     idle.map(|(key, _)| *key).collect()
 }
 
-/// Whether a claim to a receiver's MAC means nothing any more.
+/// Whether a claim to an endpoint's MAC can be dropped.
 fn is_idle_for_mac(
     key: &NeighborKey,
     claim: &Claim,

@@ -1,4 +1,4 @@
-//! What the user wants for some VLANs, written into the tables that the network gives.
+//! The configuration per VLAN (`--host-access`, `--shortcut`), applied to the tables computed from the network.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

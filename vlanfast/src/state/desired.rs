@@ -1,4 +1,4 @@
-//! From what is so to what should be in the maps: who takes frames on which VLAN of the trunk.
+//! Computes the desired contents of the maps from a snapshot: which endpoint receives frames on which VLAN of the trunk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,8 @@ use super::{
 };
 use crate::state::address_owners::{Given, dispute, elsewhere, neighbors};
 
-/// Computes it all from scratch, with what was given to containers; the trunk is a device of the own namespace.
+/// Computes the desired tables from scratch. `given` has the addresses that Docker assigned to containers; the trunk is a
+/// device of our own namespace.
 pub fn desired(network: &Snapshot, trunk: Ifindex, given: &Given) -> Desired {
     let mut desired = Desired::default();
     let trunk = (Nsid::Own, trunk);
@@ -36,11 +37,12 @@ pub fn desired(network: &Snapshot, trunk: Ifindex, given: &Given) -> Desired {
             receiver.add(network, more, given, &mut desired);
         }
     }
-    // The host's own last: of a frame for both, the macvlan takes it (`macvlan_handle_frame`).
+    // The host's own devices come last, because a macvlan with the same MAC receives the frame first
+    // (`macvlan_handle_frame`).
     for (&place, &vid) in &parents {
         own(network, trunk, place, vid, &mut desired);
     }
-    // Also where the host has no device: that is where it would be taken for a VLAN without receivers.
+    // A VLAN without a host device gets its flags too, or it would look like a VLAN without receivers.
     for (vid, flags) in listeners::flags(network, &parents) {
         desired.tables.vlans.entry(vid).or_default().flags |= flags;
     }
@@ -59,7 +61,7 @@ struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
-    /// Adds it; some addresses are of devices on top of it.
+    /// Adds the endpoint with its addresses; `more` has those of ipvlan devices on top of it.
     fn add(self, network: &Snapshot, more: &[IpAddr], given: &Given, desired: &mut Desired) {
         let Self {
             place, link, vid, ..
@@ -80,7 +82,7 @@ impl Receiver<'_> {
         add(&mut desired.tables, vid, link, endpoint);
         let parent = network.find(lower).map(|(_, link)| link);
         let was_given = given.to(link, parent);
-        // What the host has for itself is the host's.
+        // Root assigns the addresses of our own namespace, so they need no confirmation.
         let is_given = |address: &IpAddr| place.0 == Nsid::Own || was_given.contains(address);
         neighbors(desired, vid, link, &addresses, is_given);
         let device = EndpointDevice {
@@ -95,7 +97,7 @@ impl Receiver<'_> {
     }
 }
 
-/// Adds a parent: the host's own receiver on its VLAN.
+/// Adds a parent, which is the host's own receiver on its VLAN.
 fn own(network: &Snapshot, trunk: DeviceId, place: DeviceId, vid: Vid, desired: &mut Desired) {
     let Some((namespace, link)) = network.find(place) else {
         return;
@@ -111,7 +113,7 @@ fn own(network: &Snapshot, trunk: DeviceId, place: DeviceId, vid: Vid, desired: 
     if !is_passed_through(tables, vid, link, place) {
         add(tables, vid, link, endpoint);
     }
-    // A VLAN device takes what is for the trunk's MAC, whatever its own is (`vlan_do_receive`).
+    // A VLAN device receives frames for the trunk's MAC as well as for its own (`vlan_do_receive`).
     if let Some((_, trunk)) = network.find(trunk) {
         let key = EndpointKey::new(vid, trunk.mac);
         let first = tables.endpoints.entry(key).or_insert(endpoint);
@@ -129,7 +131,7 @@ fn own(network: &Snapshot, trunk: DeviceId, place: DeviceId, vid: Vid, desired: 
         is_given,
     );
     desired.parents.insert(vid, link.name.clone());
-    // One that was moved elsewhere can't be redirected to.
+    // Frames cannot be redirected to a device in another namespace.
     if place.0 == Nsid::Own {
         let flags = if link.up { Parent::UP } else { 0 };
         let parent = Parent {
@@ -142,7 +144,7 @@ fn own(network: &Snapshot, trunk: DeviceId, place: DeviceId, vid: Vid, desired: 
     }
 }
 
-/// The addresses of the ipvlan devices that are up, by the device below: that one answers for them with its MAC.
+/// Collects the addresses of ipvlan devices that are up, by lower device, which answers for them with its own MAC.
 fn nested(network: &Snapshot) -> BTreeMap<DeviceId, Vec<IpAddr>> {
     let mut nested = BTreeMap::<_, Vec<_>>::new();
     for ((nsid, ifindex), link) in network.links() {
@@ -161,10 +163,10 @@ const fn down(link: &Link) -> u16 {
     if link.up { 0 } else { Endpoint::DOWN }
 }
 
-/// The trunk and the 802.1Q devices on it, with their VIDs.
+/// Finds the trunk and the 802.1Q devices on it, with their VIDs, and counts what is ignored.
 fn parents(network: &Snapshot, trunk: DeviceId, desired: &mut Desired) -> BTreeMap<DeviceId, Vid> {
     let mut parents = BTreeMap::new();
-    // Devices whose frames have more than one tag, or a service tag, on the trunk.
+    // Devices whose frames have several tags or a service tag on the trunk.
     let mut beyond = BTreeSet::new();
     if network.find(trunk).is_some() {
         parents.insert(trunk, Vid::UNTAGGED);
@@ -220,8 +222,8 @@ fn is_passed_through(tables: &DesiredTables, vid: Vid, parent: &Link, place: Dev
     })
 }
 
-/// Adds a receiver. Where another that is up has its MAC already, that stays, and is marked. One that is down takes
-/// nothing, and the kernel does not let it come up beside the other.
+/// Adds an endpoint. If another endpoint that is up has the same MAC, that one stays and is marked as a conflict. A device
+/// that is down receives nothing, and the kernel does not let it come up beside the other.
 fn add(tables: &mut DesiredTables, vid: Vid, link: &Link, endpoint: Endpoint) {
     let first = tables
         .endpoints

@@ -1,7 +1,7 @@
-//! Whom the kernel takes frames for, though no device that netlink shows explains it.
+//! Finds hidden receivers: MACs and groups that a device accepts though no device that netlink shows explains them.
 //!
-//! A device's list of MACs and groups has those of every macvlan and VLAN device that is up on it, in whichever
-//! namespace. What nobody there explains is a receiver all the same.
+//! A device's lists contain the MACs and groups of every macvlan and VLAN device that is up on it, in any namespace. An
+//! entry that none of the known devices explains belongs to a receiver in a namespace that is not seen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! Who listens on a VLAN beside those that the tables have: receivers without an entry, and those who read
-//! along. What they listen to is left alone.
+//! Finds listeners: receivers on a VLAN that have no entry in the tables, and programs that read its traffic. vlanfast
+//! backs off from such a VLAN.
 
 use std::collections::{BTreeMap, BTreeSet};
 

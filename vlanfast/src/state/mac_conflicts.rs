@@ -1,5 +1,5 @@
-//! Whether somebody on the wire has a container's MAC. Then what the host sends him must not cross to the container, and
-//! the container's addresses are not sure. Pure: times are of CLOCK_MONOTONIC.
+//! Detects hosts on the wire that have a container's MAC. Frames from the host for such a MAC must not be delivered to the
+//! container, and the container's addresses are uncertain. This module is pure; times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::state::{address_owners::dispute, claims::VALIDITY, tables::DesiredTab
 /// How much later than a receiver lost an address somebody has to have confirmed it, so that it was not the receiver.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Of whom the host knows that he has an address.
+/// An entry of the host's neighbour tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     pub key: NeighborKey,

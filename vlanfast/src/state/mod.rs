@@ -1,4 +1,5 @@
-//! What is so, what should be in the maps, and the difference. Pure: no kernel, no clock, no Docker.
+//! Computes the contents of the maps: from a snapshot of the network to the desired tables, and from these to a plan of
+//! changes. Everything here is pure: it uses no kernel, clock or Docker.
 
 pub mod address_conflicts;
 pub mod address_owners;

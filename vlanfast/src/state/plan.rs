@@ -1,4 +1,4 @@
-//! The difference between what is in the maps and what should be, and what finds no room.
+//! Plans the changes from the installed to the desired map contents, and what is left out for lack of room.
 
 use std::collections::{BTreeMap, BTreeSet};
 

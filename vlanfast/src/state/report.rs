@@ -1,5 +1,4 @@
-//! What the reconciler tells the rest of the program after each round: all that metrics need beside
-//! the counters.
+//! The report that the reconciler publishes after each round. Metrics need nothing else beside the counters.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

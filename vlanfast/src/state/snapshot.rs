@@ -1,4 +1,4 @@
-//! What the sources saw at one moment, as plain data.
+//! A snapshot of what netlink and Docker show at one moment, as plain data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ impl Nsid {
     }
 }
 
-/// Where a device is.
+/// Identifies a device by namespace and index.
 pub type DeviceId = (Nsid, Ifindex);
 
 /// Everything that netlink shows: the devices of every namespace with an id.

@@ -22,7 +22,7 @@ pub struct DesiredTables {
 }
 
 impl DesiredTables {
-    /// What they can't say, whatever room they have, as [`Settings::incomplete`] has it.
+    /// The tables that are incomplete regardless of their capacity, as bits of [`Settings::incomplete`].
     pub fn unseen(&self) -> u32 {
         match self.vlans.get(&Vid::UNTAGGED) {
             Some(trunk) if trunk.has(Parent::TAGGED) => Settings::VLANS,
@@ -31,17 +31,17 @@ impl DesiredTables {
     }
 }
 
-/// The contents of the maps, and what people want to see beside them.
+/// The desired contents of the maps, and what commands and metrics show beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     pub tables: DesiredTables,
     /// The names of the devices that the host has for the VLANs; VID 0 is the trunk.
     pub parents: BTreeMap<Vid, Name>,
-    /// The devices that are endpoints, the host's own left out, though several may have one MAC.
+    /// The devices that are endpoints, without the host's own. Several may have the same MAC.
     pub devices: BTreeMap<(EndpointKey, DeviceId), EndpointDevice>,
-    /// The MACs of receivers that say they have an address which another keeps.
+    /// The MACs of endpoints that have an address which is attributed to another endpoint.
     pub rivals: BTreeMap<NeighborKey, BTreeSet<[u8; 6]>>,
-    /// Who has the addresses that are answered for anywhere.
+    /// The addresses that are answered for on any VLAN, with the namespaces that have them.
     pub elsewhere: BTreeSet<(NeighborKey, i32)>,
     /// 802.1ad devices on the trunk: ignored.
     pub service_parents: u32,
@@ -50,8 +50,8 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The VLANs whose senders have a route to another by the administrator's word, by the device they leave by.
-    /// What is untagged leaves by the trunk itself.
+    /// The VLANs with routes to another VLAN (`--shortcut allow`), by the index of their device. Untagged frames leave by
+    /// the trunk itself and are not included.
     pub fn senders(&self) -> BTreeMap<u32, (Vid, &Name)> {
         let vids: BTreeSet<_> = self.tables.routes.keys().map(|key| key.vid).collect();
         let tagged = |(&vid, parent): (&Vid, &Parent)| {
@@ -69,8 +69,8 @@ pub struct EndpointDevice {
     pub name: Name,
     pub nsid: Nsid,
     pub parent: Name,
-    /// All that it answers for: those of ipvlan devices on top of it as well.
+    /// The addresses that it answers for, including those of ipvlan devices on top of it.
     pub addresses: Vec<IpAddr>,
-    /// As the map would have it if nobody else had its MAC.
+    /// The map entry that it would have if no other device had its MAC.
     pub endpoint: Endpoint,
 }

@@ -1,5 +1,5 @@
-//! A connection that ends where much comes that is no content: heads, sizes of chunks and the like may go
-//! on for ever, and each byte of them costs time.
+//! A stream that fails after too many bytes without content. HTTP headers, chunk sizes and the like could otherwise go on
+//! for ever, and each byte costs time.
 
 use std::{
     io,
