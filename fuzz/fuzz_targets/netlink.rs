@@ -3,12 +3,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vlanfast::netlink::decode;
-use vlanfast::netlink::query::messages;
-use vlanfast::netlink::read::Read;
-use vlanfast::netlink::tc::filter;
-use vlanfast::netlink::tc::qdisc;
-use vlanfast::state::snapshot::Nsid;
+use vlanfast::{
+    netlink::{
+        decode,
+        merge::NamespaceDump,
+        query::messages,
+        tc::{filter, qdisc},
+    },
+    state::snapshot::Nsid,
+};
 
 /// What is known before: a real kernel's devices, and their addresses.
 const BEFORE: [&[u8]; 2] = [
@@ -17,7 +20,7 @@ const BEFORE: [&[u8]; 2] = [
 ];
 
 fuzz_target!(|now: &[u8]| {
-    let old = read(&BEFORE.concat()).onto(None);
+    let old = read(&BEFORE.concat()).merge_into(None);
     let read = read(now);
     for message in messages(now).map_while(Result::ok) {
         let ifindex = decode::ifindex(message.body);
@@ -37,7 +40,7 @@ fuzz_target!(|now: &[u8]| {
         let _ = decode::id(message.body);
     }
     let (links, addresses) = (read.links.clone(), read.addresses.clone());
-    let new = read.onto(Some(&old));
+    let new = read.merge_into(Some(&old));
     for ifindex in old.links.keys() {
         assert!(new.links.contains_key(ifindex) || !links.may_be_of(*ifindex));
     }
@@ -52,15 +55,15 @@ fuzz_target!(|now: &[u8]| {
 });
 
 /// The devices and the addresses among some bytes.
-fn read(bytes: &[u8]) -> Read {
-    let mut read = Read::default();
+fn read(bytes: &[u8]) -> NamespaceDump {
+    let mut read = NamespaceDump::default();
     for message in messages(bytes) {
         match message {
             Ok(message) if message.kind == libc::RTM_NEWADDR => read.address(message),
             Ok(message) => read.link(Nsid::Own, message, Nsid::Other),
             Err(()) => {
-                read.links.note_answer(false);
-                read.addresses.note_answer(false);
+                read.links.record_answer(false);
+                read.addresses.record_answer(false);
             }
         }
     }

@@ -14,8 +14,8 @@ use crate::{
     state::{
         config::{Routes, VlanConfig},
         name::Name,
-        shares::Quotas,
-        vids::{Pair, Vids},
+        quotas::Quotas,
+        vids::{VidPair, Vids},
     },
 };
 
@@ -94,7 +94,7 @@ pub struct AttachArgs {
         required_if_eq("shortcut", "allow"),
         requires = "shortcut"
     )]
-    pub shortcut_allow: Vec<Pair>,
+    pub shortcut_allow: Vec<VidPair>,
 
     /// After how long a learnt flow asks the router again; 0 for never
     #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "shortcut",

@@ -1,8 +1,8 @@
-//! The time of day, as maps and metrics have it.
+//! Wall-clock time for maps and metrics.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// 0 on a host that believes in an earlier time.
+/// Seconds since the Unix epoch, or 0 if the clock is set to an earlier time.
 pub fn seconds_since_1970() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
     elapsed.map_or(0, |elapsed| elapsed.as_secs())

@@ -35,7 +35,7 @@ use crate::{
     maps::tables,
     netlink::{
         Netlink,
-        tc::{Filter, Place},
+        tc::{Filter, FilterSlot},
     },
     pins,
     pins::Pins,
@@ -180,7 +180,7 @@ fn link(pins: &Pins, hook: Direction) -> anyhow::Result<Option<LinkInfo>> {
 /// A filter of ours.
 struct OwnFilter {
     program_id: u32,
-    place: Place,
+    place: FilterSlot,
     /// The filters of others that run before it, in words.
     before: Vec<String>,
 }
@@ -206,7 +206,7 @@ async fn own_filter(
     for filter in &filters.list {
         match &filter.program {
             Some(program) if ours.contains(&Some(program.id)) => {
-                let place = Place {
+                let place = FilterSlot {
                     ifindex,
                     hook,
                     priority: filter.priority,

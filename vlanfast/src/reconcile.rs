@@ -1,13 +1,15 @@
-//! Keeps the maps true: what the sources show → what should be → the difference → the maps, and the
-//! result published for metrics. Everything is computed from scratch in each round, so that a lost
-//! event costs a moment and never correctness.
+//! The reconciliation loop keeps the maps up to date: it reads the sources, computes the desired tables and the changes to
+//! the installed ones, applies these to the maps, and publishes a report for metrics. Each round starts from scratch, so
+//! that a lost event causes a delay but never a wrong table.
 
-pub mod census;
-mod on_hooks;
+mod address_watch;
+mod hook_watch;
 mod owners;
+pub mod packet_receivers;
 mod probe;
-mod receivers;
-mod report;
+mod publish;
+mod receiver_watch;
+mod search;
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
@@ -18,7 +20,7 @@ use tokio::{
 };
 use vlanfast_common::{Direction, Parent, Settings, SourceState, SourceStatus, Vid};
 
-use self::owners::Owners;
+use self::search::Search;
 use crate::{
     clock,
     error::Error,
@@ -28,20 +30,21 @@ use crate::{
     names::docker,
     netlink::{Inventory, Netlink},
     pins::Pins,
-    reconcile::census::Census,
+    reconcile::{owners::Owners, packet_receivers::PacketReceivers},
     state::{
+        address_owners::Given,
         config::VlanConfig,
-        desired::{Tables, desired},
+        desired::desired,
         name::Name,
-        owners::Given,
         plan::{Capacity, plan},
-        published::{Hook, Published},
-        shares::Quotas,
+        quotas::Quotas,
+        report::{HookState, Report},
         snapshot::{Ifindex, Nsid},
+        tables::DesiredTables,
     },
 };
 
-/// What belongs together comes together: a container's start is a dozen events within milliseconds.
+/// How long to wait for more events before reading. A container's start causes a dozen within milliseconds.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Reads everything anew however quiet it is, should the kernel ever have kept something from us.
 const DOUBT: Duration = Duration::from_secs(60);
@@ -65,7 +68,7 @@ pub struct Reconciler {
     /// The namespaces that were said to have more than their share.
     over: BTreeSet<i32>,
     /// What is in the maps.
-    installed: Tables,
+    installed: DesiredTables,
     netlink_status: SourceStatus,
     /// Since when netlink can't be read as a whole.
     torn: Option<Instant>,
@@ -73,7 +76,7 @@ pub struct Reconciler {
     /// follow the trunk's name, or Docker has other names.
     behind: bool,
     owners: Owners,
-    hooks: Vec<Hook>,
+    hooks: Vec<HookState>,
     /// Once the programs are attached.
     watch: Option<Watch>,
     /// Where the shortcut begins at the VLANs' own devices.
@@ -86,9 +89,9 @@ pub struct Reconciler {
     /// Netlink did not answer when it was asked about the hooks.
     is_silent: bool,
     freshness: Freshness,
-    census: Census,
-    search: receivers::Search,
-    publish: watch::Sender<Option<Arc<Published>>>,
+    packet_receivers: PacketReceivers,
+    search: Search,
+    publish: watch::Sender<Option<Arc<Report>>>,
 }
 
 impl Reconciler {
@@ -113,7 +116,7 @@ impl Reconciler {
             wishes,
             quotas,
             over: BTreeSet::new(),
-            installed: Tables::default(),
+            installed: DesiredTables::default(),
             netlink_status: SourceStatus {
                 state: SourceState::Starting as u32,
                 ..SourceStatus::default()
@@ -128,8 +131,8 @@ impl Reconciler {
             tags_hidden: false,
             is_silent: false,
             freshness: Freshness::default(),
-            census: Census::open()?,
-            search: receivers::Search::default(),
+            packet_receivers: PacketReceivers::open()?,
+            search: Search::default(),
             publish: watch::Sender::default(),
         };
         reconciler.search(false).await?;
@@ -154,7 +157,7 @@ impl Reconciler {
         kernel: &Netlink,
         attached: [(Direction, hooks::Kind); 2],
         parents: Option<hooks::Parents>,
-    ) -> anyhow::Result<watch::Receiver<Option<Arc<Published>>>> {
+    ) -> anyhow::Result<watch::Receiver<Option<Arc<Report>>>> {
         let watch = Watch::of(attached);
         self.hooks = watch.published(self.maps.settings()?.ingress_reason);
         self.watch = Some(watch);
@@ -189,14 +192,17 @@ impl Reconciler {
                 }
                 () = sleep_until(doubt) => {
                     self.freshness.mark_stale();
-                    self.netlink.doubt();
+                    self.netlink.mark_stale();
                     doubt = Instant::now() + DOUBT;
                     true
                 }
                 () = sleep_until(look) => false,
                 () = sleep_until(ask) => self.ask()?,
             };
-            if self.census.doubt(&self.netlink.take_hook_events()) {
+            if self
+                .packet_receivers
+                .mark_stale(&self.netlink.take_hook_events())
+            {
                 look = look.min(looked + SPACE);
             }
             self.is_still_there()?;
@@ -222,7 +228,7 @@ impl Reconciler {
                 Err(error) => {
                     log::warn!("{error:#}; trying again");
                     self.failed();
-                    self.netlink.doubt();
+                    self.netlink.mark_stale();
                     sleep(PAUSE).await;
                 }
             }

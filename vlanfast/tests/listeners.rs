@@ -1,53 +1,46 @@
 //! Who makes a VLAN be left alone, case by case.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
-use vlanfast::state::desired::desired;
-use vlanfast::state::listeners::Listener;
-use vlanfast::state::listeners::Listener::*;
-use vlanfast::state::owners::Given;
-use vlanfast::state::snapshot::Ifindex;
-use vlanfast::state::snapshot::Kind;
-use vlanfast::state::snapshot::Link;
-use vlanfast::state::snapshot::Mode;
-use vlanfast::state::snapshot::Network;
-use vlanfast::state::snapshot::Nsid;
-use vlanfast::state::snapshot::Promiscuity;
-use vlanfast::state::snapshot::Receivers;
-use vlanfast::state::snapshot::Silence;
+use vlanfast::state::{
+    address_owners::Given,
+    desired::desired,
+    listeners::{Listener, Listener::*},
+    snapshot::{Ifindex, Link, LinkKind, Mode, Nsid, Promiscuity, Receivers, Silence, Snapshot},
+};
 use vlanfast_common::{Mac, Parent, Settings, Vid};
 
 const OWN: Nsid = Nsid::Own;
 const INSIDE: Nsid = Nsid::Other(3);
 const TRUNK: (Nsid, u32) = (OWN, 2);
 const PARENT: (Nsid, u32) = (OWN, 10);
-const BRIDGE: Kind = Kind::Macvlan(Mode::Bridge);
+const BRIDGE: LinkKind = LinkKind::Macvlan(Mode::Bridge);
 
 fn vid(number: u16) -> Vid {
     Vid::new(number)
 }
 
 /// A trunk, index 2, with VLAN 10, index 10; and what a test adds.
-struct Lan(Network);
+struct Lan(Snapshot);
 
 impl Lan {
     fn new() -> Self {
-        let mut lan = Self(Network::default());
-        lan.add(TRUNK, Kind::Other, None);
-        lan.add(PARENT, Kind::Vlan(vid(10)), Some(TRUNK));
+        let mut lan = Self(Snapshot::default());
+        lan.add(TRUNK, LinkKind::Other, None);
+        lan.add(PARENT, LinkKind::Vlan(vid(10)), Some(TRUNK));
         lan
     }
 
     fn add(
         &mut self,
         (nsid, index): (Nsid, u32),
-        kind: Kind,
+        kind: LinkKind,
         lower: Option<(Nsid, u32)>,
     ) -> &mut Link {
         let link = Link {
             name: format!("d{index}").as_str().into(),
             mac: Mac(match kind {
                 // As a VLAN device and its trunk have it.
-                Kind::Vlan(_) | Kind::Other => [2, 0, 0, 0, 0, 1],
+                LinkKind::Vlan(_) | LinkKind::Other => [2, 0, 0, 0, 0, 1],
                 _ => [2, 0, 0, 0, 0, index as u8],
             }),
             up: true,
@@ -112,7 +105,7 @@ impl Lan {
 fn a_vlan_with_nothing_but_bridged_macvlans_has_none() {
     let mut lan = Lan::new();
     lan.add((INSIDE, 7), BRIDGE, Some(PARENT));
-    lan.add((INSIDE, 8), Kind::Macvlan(Mode::Private), Some(TRUNK));
+    lan.add((INSIDE, 8), LinkKind::Macvlan(Mode::Private), Some(TRUNK));
     assert!(lan.of(0).is_empty() && lan.of(10).is_empty());
     assert_eq!(lan.parent(10).flags, Parent::UP);
 }
@@ -135,11 +128,11 @@ fn the_port_of_a_bridge() {
 #[test]
 fn ipvlan_on_a_parent_and_not_on_a_macvlan_of_it() {
     let mut lan = Lan::new();
-    lan.add((INSIDE, 7), Kind::Ipvlan, Some(TRUNK));
+    lan.add((INSIDE, 7), LinkKind::Ipvlan, Some(TRUNK));
     lan.add((INSIDE, 8), BRIDGE, Some(PARENT));
     assert_eq!((lan.of(0), lan.of(10)), (vec![Ipvlan], vec![]));
     // There it is the macvlan that answers, with its own MAC.
-    lan.add((Nsid::Other(4), 8), Kind::Ipvlan, Some((INSIDE, 8)));
+    lan.add((Nsid::Other(4), 8), LinkKind::Ipvlan, Some((INSIDE, 8)));
     assert_eq!(lan.of(10), []);
 }
 
@@ -147,20 +140,20 @@ fn ipvlan_on_a_parent_and_not_on_a_macvlan_of_it() {
 fn a_macvlan_that_takes_whatever_comes() {
     for (mode, expected) in [(Mode::Passthru, Greedy), (Mode::Source, Source)] {
         let mut lan = Lan::new();
-        lan.add((INSIDE, 7), Kind::Macvlan(mode), Some(PARENT));
-        lan.add((OWN, 40), Kind::Macvtap(mode), Some(TRUNK));
+        lan.add((INSIDE, 7), LinkKind::Macvlan(mode), Some(PARENT));
+        lan.add((OWN, 40), LinkKind::Macvtap(mode), Some(TRUNK));
         assert_eq!(lan.of(10), [expected]);
         let of_trunk = lan.of(0);
         assert!(of_trunk.contains(&expected) && of_trunk.contains(&Guests));
     }
     // Who takes frames by their sender does not mind to whom they are steered.
     let mut lan = Lan::new();
-    lan.add((INSIDE, 7), Kind::Macvlan(Mode::Source), Some(PARENT));
+    lan.add((INSIDE, 7), LinkKind::Macvlan(Mode::Source), Some(PARENT));
     let parent = lan.parent(10);
     assert!(parent.has(Parent::UNSHED));
     assert!(!parent.has(Parent::NO_STEER) && !parent.has(Parent::UNLIMITED));
     let mut lan = Lan::new();
-    let passthru = lan.add((INSIDE, 7), Kind::Macvlan(Mode::Passthru), Some(PARENT));
+    let passthru = lan.add((INSIDE, 7), LinkKind::Macvlan(Mode::Passthru), Some(PARENT));
     passthru.promiscuity.count = 1;
     lan.promiscuous(PARENT, 1, false);
     lan.promiscuous(TRUNK, 1, false);
@@ -172,7 +165,11 @@ fn a_vlan_device_inside_a_container() {
     let mut lan = Lan::new();
     lan.add((INSIDE, 7), BRIDGE, Some(TRUNK));
     for (index, number) in [(8, 10), (9, 30)] {
-        lan.add((INSIDE, index), Kind::Vlan(vid(number)), Some((INSIDE, 7)));
+        lan.add(
+            (INSIDE, index),
+            LinkKind::Vlan(vid(number)),
+            Some((INSIDE, 7)),
+        );
     }
     // What is for VLAN 10 goes to the host's own device for it.
     assert_eq!((lan.of(10), lan.of(30)), (vec![], vec![Nested]));
@@ -180,10 +177,10 @@ fn a_vlan_device_inside_a_container() {
     assert_eq!(lan.of(0), []);
     // On a VLAN it is one tag more, and none of the trunk's.
     lan.add((INSIDE, 17), BRIDGE, Some(PARENT));
-    lan.add((INSIDE, 18), Kind::Vlan(vid(40)), Some((INSIDE, 17)));
+    lan.add((INSIDE, 18), LinkKind::Vlan(vid(40)), Some((INSIDE, 17)));
     assert_eq!(lan.parent(40), Parent::default());
     // The trunk's own, moved.
-    lan.add((INSIDE, 50), Kind::Vlan(vid(50)), Some(TRUNK));
+    lan.add((INSIDE, 50), LinkKind::Vlan(vid(50)), Some(TRUNK));
     assert_eq!((lan.of(50), lan.parent(50).ifindex), (vec![Nested], 0));
 }
 
@@ -227,8 +224,8 @@ fn a_nic_that_filters_nothing_is_promiscuous_for_its_macvlans() {
     // A device that has nothing to do with it.
     let mut lan = Lan::new();
     lan.promiscuous(TRUNK, 1, false);
-    lan.add((OWN, 60), Kind::Other, Some((OWN, 61)));
-    lan.add((OWN, 61), Kind::Other, Some((OWN, 60)));
+    lan.add((OWN, 60), LinkKind::Other, Some((OWN, 61)));
+    lan.add((OWN, 61), LinkKind::Other, Some((OWN, 60)));
     lan.add((INSIDE, 7), BRIDGE, Some((OWN, 60)));
     assert_eq!(lan.of(0), [Promiscuous]);
 }
@@ -236,7 +233,7 @@ fn a_nic_that_filters_nothing_is_promiscuous_for_its_macvlans() {
 #[test]
 fn guests_have_addresses_that_nobody_sees() {
     let mut lan = Lan::new();
-    lan.add((OWN, 40), Kind::Macvtap(Mode::Bridge), Some(PARENT));
+    lan.add((OWN, 40), LinkKind::Macvtap(Mode::Bridge), Some(PARENT));
     assert_eq!((lan.of(10), lan.of(0)), (vec![Guests], vec![]));
     let bridged = lan.add((INSIDE, 7), BRIDGE, Some(TRUNK));
     bridged.port = true;
@@ -268,7 +265,10 @@ fn a_mac_that_no_device_explains_is_somebody_unseen() {
     assert_eq!((lan.of(10), lan.of(0)), (vec![Unseen], vec![]));
     let parent = lan.parent(10);
     assert!(parent.has(Parent::UNSHED) && parent.has(Parent::UNLIMITED));
-    assert!(!parent.has(Parent::NO_STEER), "whoever is seen is steered to");
+    assert!(
+        !parent.has(Parent::NO_STEER),
+        "whoever is seen is steered to"
+    );
     lan.add((Nsid::Other(4), 9), BRIDGE, Some(PARENT));
     assert_eq!(lan.of(10), []);
     // One that is down takes nothing: it is somebody else.
@@ -287,12 +287,12 @@ fn devices_on_devices_explain_their_macs() {
     // A VLAN device with a MAC of its own, and a macvlan on a stacked one.
     lan.link(PARENT).mac = Mac([2, 0, 0, 0, 0, 10]);
     lan.list(TRUNK, 10);
-    lan.add((OWN, 30), Kind::Vlan(vid(30)), Some(PARENT));
+    lan.add((OWN, 30), LinkKind::Vlan(vid(30)), Some(PARENT));
     lan.add((INSIDE, 7), BRIDGE, Some((OWN, 30)));
     lan.list(PARENT, 7);
     assert_eq!((lan.of(0), lan.of(10)), (vec![], vec![]));
     // Another kind of device on top may take what it takes by itself (macsec).
-    lan.add((OWN, 40), Kind::Other, Some(PARENT)).mac = Mac([2, 0, 0, 0, 0, 40]);
+    lan.add((OWN, 40), LinkKind::Other, Some(PARENT)).mac = Mac([2, 0, 0, 0, 0, 40]);
     lan.list(PARENT, 40);
     assert_eq!((lan.of(0), lan.of(10)), (vec![], vec![Unseen]));
     // A bridge writes down what is behind its other ports.
@@ -327,7 +327,7 @@ fn filters_and_sockets_on_the_trunk_stand_before_every_vlan() {
     let sockets: Set = |it| it.sockets = true;
     for (set, expected) in [(filters, Filters), (sockets, Sockets)] {
         let mut lan = Lan::new();
-        lan.add((OWN, 20), Kind::Vlan(vid(20)), Some(TRUNK));
+        lan.add((OWN, 20), LinkKind::Vlan(vid(20)), Some(TRUNK));
         set(lan.receivers(PARENT));
         assert_eq!((lan.of(0), lan.of(20)), (vec![], vec![]));
         assert_eq!((lan.of(10), lan.unseen()), (vec![expected], 0));

@@ -12,18 +12,17 @@ use std::{
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use proptest::{prelude::*, sample::Index};
 use tokio::runtime::{Builder, Runtime};
-use vlanfast::netlink::Netlink;
-use vlanfast::netlink::decode::address;
-use vlanfast::netlink::query::Message;
-use vlanfast::netlink::read::Read;
-use vlanfast::netlink::request::Request;
-use vlanfast::netlink::tc::filter;
-use vlanfast::netlink::tc::qdisc;
-use vlanfast::state::snapshot::Ifindex;
-use vlanfast::state::snapshot::Kind;
-use vlanfast::state::snapshot::Mode;
-use vlanfast::state::snapshot::Namespace;
-use vlanfast::state::snapshot::Nsid;
+use vlanfast::{
+    netlink::{
+        Netlink,
+        decode::address,
+        merge::NamespaceDump,
+        query::Message,
+        request::Request,
+        tc::{filter, qdisc},
+    },
+    state::snapshot::{Ifindex, LinkKind, Mode, Namespace, Nsid},
+};
 
 /// As Linux 6.18 has said them: veths, one with an alias that is not UTF-8 and an alternative name, one whose name
 /// is not UTF-8, macvlan, macvtap, IPv4 with and without a peer, IPv6, clsact and two BPF filters. All have number
@@ -97,19 +96,19 @@ fn bodies(mut dump: &[u8]) -> Vec<&[u8]> {
 }
 
 /// A namespace, read from two dumps.
-fn read(links: &[u8], addresses: &[u8]) -> Option<Read> {
-    let mut read = Read::default();
+fn read(links: &[u8], addresses: &[u8]) -> Option<NamespaceDump> {
+    let mut read = NamespaceDump::default();
     let end = done();
     let ask = Request::links(libc::RTM_GETLINK, 0x300, Ifindex(0));
     runtime().block_on(async {
         let all = [links, &end];
         let take = |message: Message<'_>| read.link(Nsid::Own, message, Nsid::Other);
         let whole = answered(&all, &ask, take).await?;
-        read.links.note_answer(whole);
+        read.links.record_answer(whole);
         let all = [addresses, &end];
         let take = |message: Message<'_>| read.address(message);
         let whole = answered(&all, &ask, take).await?;
-        read.addresses.note_answer(whole);
+        read.addresses.record_answer(whole);
         Some(read)
     })
 }
@@ -117,7 +116,7 @@ fn read(links: &[u8], addresses: &[u8]) -> Option<Read> {
 fn as_recorded() -> Namespace {
     let read = read(LINKS, ADDRESSES).unwrap();
     assert!(read.is_whole());
-    read.onto(None)
+    read.merge_into(None)
 }
 
 #[test]
@@ -132,10 +131,10 @@ fn a_dump_is_read_as_it_was_meant() {
     let (up0, trunk) = find(b"up0");
     assert!(trunk.up && trunk.mtu == 1500 && trunk.promiscuity.count == 1);
     let (m0, macvlan) = find(b"m0");
-    assert_eq!(macvlan.kind, Kind::Macvlan(Mode::Bridge));
+    assert_eq!(macvlan.kind, LinkKind::Macvlan(Mode::Bridge));
     assert_eq!(macvlan.lower, Some((Nsid::Own, *up0)));
-    assert_eq!(find(b"m1").1.kind, Kind::Macvtap(Mode::Vepa));
-    assert_eq!(find(b"\xff\xfe").1.kind, Kind::Other);
+    assert_eq!(find(b"m1").1.kind, LinkKind::Macvtap(Mode::Vepa));
+    assert_eq!(find(b"\xff\xfe").1.kind, LinkKind::Other);
     let has = |device, address: &str| {
         let addresses = &namespace.addresses[device];
         assert!(
@@ -259,7 +258,7 @@ fn nobody_is_taken_for_absent(links: &[u8], addresses: &[u8]) -> Result<(), Test
     };
     let (seen, lacks) = (read.namespace.clone(), read.links.clone());
     let (some_lack, is_whole) = (read.addresses.clone(), read.is_whole());
-    let new = read.onto(Some(&old));
+    let new = read.merge_into(Some(&old));
     let indices = |dump| -> BTreeSet<_> {
         let indices = bodies(dump).into_iter().filter_map(|body| number(body, 4));
         indices

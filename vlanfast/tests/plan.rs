@@ -1,13 +1,11 @@
 //! Plans between any tables whatever.
 
 use proptest::prelude::*;
-use vlanfast::state::desired::Desired;
-use vlanfast::state::desired::Tables;
-use vlanfast::state::plan::Capacity;
-use vlanfast::state::plan::Over;
-use vlanfast::state::plan::Plan;
-use vlanfast::state::plan::plan;
-use vlanfast::state::shares::Quotas;
+use vlanfast::state::{
+    plan::{Capacity, Over, Plan, plan},
+    quotas::Quotas,
+    tables::{Desired, DesiredTables},
+};
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Route, Vid};
 
 fn vid(number: u16) -> Vid {
@@ -24,7 +22,7 @@ const PLENTY: Capacity = Capacity {
     routes: 100,
 };
 
-fn tables() -> impl Strategy<Value = Tables> {
+fn tables() -> impl Strategy<Value = DesiredTables> {
     let vlan = (0..8u16, 0..3u32);
     let endpoint = (0..3u16, 0..8u8, 0..3u32);
     let address = (0..3u16, 0..8u8, 0..3u8);
@@ -34,7 +32,7 @@ fn tables() -> impl Strategy<Value = Tables> {
         prop::collection::vec(endpoint, few()),
         prop::collection::vec(address, few()),
     );
-    all.prop_map(|(vlans, endpoints, addresses)| Tables {
+    all.prop_map(|(vlans, endpoints, addresses)| DesiredTables {
         routes: addresses
             .iter()
             .map(|&(number, last, owner)| {
@@ -87,11 +85,11 @@ fn tables() -> impl Strategy<Value = Tables> {
 }
 
 /// Plans for what is desired on a machine where nobody has more than a share.
-fn planned(from: &Tables, to: &Tables, capacity: Capacity) -> Plan {
+fn planned(from: &DesiredTables, to: &DesiredTables, capacity: Capacity) -> Plan {
     plan(from, &desired(to), capacity, NO_QUOTAS)
 }
 
-fn desired(tables: &Tables) -> Desired {
+fn desired(tables: &DesiredTables) -> Desired {
     Desired {
         tables: tables.clone(),
         ..Desired::default()
@@ -105,7 +103,7 @@ const NO_QUOTAS: Quotas = Quotas {
 const LACKS: u32 = Parent::LEFT_OUT | Parent::SHORT;
 
 /// The tables without what says what they lack.
-fn as_wished(mut tables: Tables) -> Tables {
+fn as_wished(mut tables: DesiredTables) -> DesiredTables {
     for parent in tables.vlans.values_mut() {
         parent.flags &= !LACKS;
     }
@@ -114,7 +112,7 @@ fn as_wished(mut tables: Tables) -> Tables {
 }
 
 /// What a namespace has on a VLAN: endpoints, and so many addresses of each.
-fn many(tables: &mut Tables, nsid: i32, number: u16, endpoints: u16, addresses: u16) {
+fn many(tables: &mut DesiredTables, nsid: i32, number: u16, endpoints: u16, addresses: u16) {
     for one in 0..endpoints {
         let [high, low] = one.to_be_bytes();
         let key = EndpointKey::new(vid(number), Mac([2, 0, nsid as u8, 0, high, low]));
@@ -132,13 +130,13 @@ fn many(tables: &mut Tables, nsid: i32, number: u16, endpoints: u16, addresses: 
     }
 }
 
-fn lacks(tables: &Tables, number: u16) -> u32 {
+fn lacks(tables: &DesiredTables, number: u16) -> u32 {
     let parent = tables.vlans.get(&vid(number)).copied();
     parent.unwrap_or_default().flags & LACKS
 }
 
 /// How many endpoints and addresses of a namespace are in the tables.
-fn has(tables: &Tables, nsid: i32) -> (usize, usize) {
+fn has(tables: &DesiredTables, nsid: i32) -> (usize, usize) {
     let its = |endpoint: &&Endpoint| endpoint.nsid == nsid;
     let addresses = tables.neighbors.keys();
     (
@@ -149,7 +147,7 @@ fn has(tables: &Tables, nsid: i32) -> (usize, usize) {
 
 #[test]
 fn what_is_over_a_quota_costs_its_owner_alone() {
-    let mut to = Tables::default();
+    let mut to = DesiredTables::default();
     many(&mut to, 1, 10, 1, 9_000);
     many(&mut to, 2, 10, 300, 1);
     many(&mut to, 3, 10, 1, 1);
@@ -163,7 +161,7 @@ fn what_is_over_a_quota_costs_its_owner_alone() {
         neighbors: 65_536,
         routes: 1,
     };
-    let mut held = Tables::default();
+    let mut held = DesiredTables::default();
     let first = plan(&held, &desired(&to), capacity, quotas);
     first.apply_to(&mut held);
     assert_eq!(has(&held, 1), (1, 64));
@@ -190,14 +188,14 @@ fn what_is_over_a_quota_costs_its_owner_alone() {
 
 #[test]
 fn in_a_full_map_everybody_has_the_first_before_anybody_has_the_second() {
-    let mut to = Tables::default();
+    let mut to = DesiredTables::default();
     many(&mut to, 1, 10, 300, 7);
     let capacity = Capacity {
         endpoints: 256,
         neighbors: 1_024,
         routes: 1,
     };
-    let mut held = Tables::default();
+    let mut held = DesiredTables::default();
     planned(&held, &to, capacity).apply_to(&mut held);
     assert_eq!(has(&held, 1), (256, 1_024));
     assert_eq!(lacks(&held, 10), LACKS);
@@ -221,7 +219,7 @@ fn in_a_full_map_everybody_has_the_first_before_anybody_has_the_second() {
 
 #[test]
 fn addresses_on_other_devices_have_the_quota_of_their_namespace() {
-    let mut to = Tables::default();
+    let mut to = DesiredTables::default();
     many(&mut to, 1, 10, 1, 1);
     let mut to = desired(&to);
     for last in 0..200 {
@@ -237,7 +235,7 @@ fn addresses_on_other_devices_have_the_quota_of_their_namespace() {
         addresses: 64,
         endpoints: 1,
     };
-    let mut held = Tables::default();
+    let mut held = DesiredTables::default();
     plan(&held, &to, PLENTY, quotas).apply_to(&mut held);
     assert_eq!(held.neighbors.len(), 1 + 64 + 10);
     assert_eq!(lacks(&held, 10), 0);
@@ -245,7 +243,7 @@ fn addresses_on_other_devices_have_the_quota_of_their_namespace() {
         neighbors: 40,
         ..PLENTY
     };
-    let mut held = Tables::default();
+    let mut held = DesiredTables::default();
     plan(&held, &to, little, quotas).apply_to(&mut held);
     assert_eq!(
         (held.neighbors.len(), lacks(&held, 10)),
@@ -267,7 +265,7 @@ proptest! {
         rounds in prop::collection::vec(tables(), 1..5), endpoints in 1..6u32, neighbors in 1..6u32,
     ) {
         let capacity = Capacity { endpoints, neighbors, routes: neighbors };
-        let mut held = Tables::default();
+        let mut held = DesiredTables::default();
         for to in rounds {
             let plan = planned(&held, &to, capacity);
             plan.apply_to(&mut held);

@@ -8,13 +8,13 @@ use vlanfast::pins::TrunkId;
 use vlanfast::maps::tables::Heartbeat;
 use vlanfast::maps::tables::Maps;
 use vlanfast::maps::tables::now;
-use vlanfast::state::desired::Desired;
-use vlanfast::state::desired::Tables;
+use vlanfast::state::tables::Desired;
+use vlanfast::state::tables::DesiredTables;
 use vlanfast::state::name::Name;
 use vlanfast::state::plan::Capacity;
 use vlanfast::state::plan::Plan;
 use vlanfast::state::plan::plan;
-use vlanfast::state::shares::Quotas;
+use vlanfast::state::quotas::Quotas;
 use vlanfast_common::{
     Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Route, Source, SourceState,
     Status, Vid,
@@ -28,7 +28,7 @@ const CAPACITY: Capacity = Capacity {
 };
 
 /// What leads from some tables to others where nobody has more than a share.
-fn planned(installed: &Tables, wanted: &Tables, capacity: Capacity) -> Plan {
+fn planned(installed: &DesiredTables, wanted: &DesiredTables, capacity: Capacity) -> Plan {
     let quotas = Quotas {
         addresses: u32::MAX,
         endpoints: u32::MAX,
@@ -55,9 +55,9 @@ fn maps() -> Maps {
 }
 
 /// A VLAN 10 with containers of these numbers, each with an address of both kinds.
-fn tables(numbers: &[u8]) -> Tables {
+fn tables(numbers: &[u8]) -> DesiredTables {
     let vid = Vid::new(10);
-    let mut tables = Tables {
+    let mut tables = DesiredTables {
         vlans: BTreeMap::from([(
             vid,
             Parent {
@@ -66,7 +66,7 @@ fn tables(numbers: &[u8]) -> Tables {
                 ..Parent::default()
             },
         )]),
-        ..Tables::default()
+        ..DesiredTables::default()
     };
     for &number in numbers {
         let mac = Mac([2, 0, 0, 0, 0, number]);
@@ -107,7 +107,7 @@ fn what_was_planned_is_what_the_kernel_holds() {
     require!("plan", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     assert_eq!(maps.capacity().unwrap(), CAPACITY);
-    let mut installed = Tables::default();
+    let mut installed = DesiredTables::default();
     assert_eq!(maps.read().unwrap(), installed, "new maps are empty");
     for numbers in [&[1, 2][..], &[2, 3, 4], &[], &[9]] {
         let wanted = tables(numbers);
@@ -129,11 +129,11 @@ fn what_was_planned_is_what_the_kernel_holds() {
     ];
     assert_eq!(fills, expected);
 
-    let all_gone = planned(&installed, &Tables::default(), CAPACITY);
+    let all_gone = planned(&installed, &DesiredTables::default(), CAPACITY);
     maps.apply(&all_gone).unwrap();
     maps.apply(&all_gone)
         .expect("what is gone needs no removal");
-    assert_eq!(maps.read().unwrap(), Tables::default());
+    assert_eq!(maps.read().unwrap(), DesiredTables::default());
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
     require!("full", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     let wanted = tables(&[1, 2, 3, 4, 5, 6]);
-    let plan = planned(&Tables::default(), &wanted, CAPACITY);
+    let plan = planned(&DesiredTables::default(), &wanted, CAPACITY);
     assert_eq!(plan.endpoints.left_out, 2);
     maps.apply(&plan).unwrap();
     maps.set_status(&Status {
@@ -185,7 +185,7 @@ fn whoever_changes_the_tables_moves_the_heartbeat() {
     let mut maps = maps();
     let heartbeat = |maps: &Maps| maps.settings().unwrap().heartbeat;
     let one = tables(&[1]);
-    maps.apply(&planned(&Tables::default(), &one, CAPACITY))
+    maps.apply(&planned(&DesiredTables::default(), &one, CAPACITY))
         .unwrap();
     assert_eq!(heartbeat(&maps), 0, "none before it begins");
     maps.beat(Duration::from_secs(3)).unwrap();

@@ -23,11 +23,12 @@ use crate::{
     output,
     pins::Pins,
     state::{
-        desired::{Desired, Device, Tables, desired},
+        address_owners::Given,
+        claims::conflicts,
+        desired::desired,
         names::{Names, names},
-        owners::Given,
-        snapshot::{Docker, Ifindex, Mode, Network, Nsid, Place},
-        vouching::conflicts,
+        snapshot::{DeviceId, Docker, Ifindex, Mode, Nsid, Snapshot},
+        tables::{Desired, DesiredTables, EndpointDevice},
     },
 };
 
@@ -87,7 +88,7 @@ pub async fn run(args: &EndpointsArgs) -> anyhow::Result<()> {
 async fn read(
     kernel: &Netlink,
     pins: &Pins,
-    network: &Network,
+    network: &Snapshot,
     docker: &Docker,
 ) -> anyhow::Result<Vec<Row>> {
     let maps = Maps::open(pins)?;
@@ -127,17 +128,17 @@ struct Seen<'a> {
     key: EndpointKey,
     endpoint: Endpoint,
     /// `None` where it can't be asked any more.
-    device: Option<(Place, &'a Device)>,
+    device: Option<(DeviceId, &'a EndpointDevice)>,
 }
 
 /// What rows are made of.
 struct Context {
     trunk: String,
     /// What is in the maps.
-    tables: Tables,
+    tables: DesiredTables,
     /// What netlink shows now.
     desired: Desired,
-    names: BTreeMap<(EndpointKey, Place), Names>,
+    names: BTreeMap<(EndpointKey, DeviceId), Names>,
     /// The MAC of who has an address of a receiver on the wire.
     claimed: BTreeMap<EndpointKey, String>,
     /// Those that say they have an address which another keeps.

@@ -29,7 +29,7 @@ use crate::{
     netlink::Netlink,
     output,
     pins::{Holder, Pins, ROUTES, STATUS},
-    state::{desired::Tables, published::MapFill, vouching::conflicts},
+    state::{claims::conflicts, report::MapFill, tables::DesiredTables},
 };
 
 /// The shape of `status --json`.
@@ -288,7 +288,7 @@ async fn at_hooks(netlink: &Netlink, trunk: &Trunk, pins: &Pins) -> anyhow::Resu
 }
 
 /// How full the tables are that are in use.
-fn fills(maps: &Maps, tables: &Tables, policy: Policy) -> anyhow::Result<Vec<Map>> {
+fn fills(maps: &Maps, tables: &DesiredTables, policy: Policy) -> anyhow::Result<Vec<Map>> {
     let is_in_use = |fill: &MapFill| fill.map != ROUTES || policy.shortcut != 0;
     let fills = maps.fills(tables)?.into_iter().filter(is_in_use);
     Ok(fills.map(Map::from).collect())

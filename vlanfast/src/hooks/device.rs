@@ -5,10 +5,10 @@ use anyhow::Context;
 use crate::{
     error::Error,
     hooks::{bpf, offloads},
-    netlink::{Netlink, decode::Device},
+    netlink::{Netlink, decode::LinkRecord},
     state::{
         name::Name,
-        snapshot::{Ifindex, Kind},
+        snapshot::{Ifindex, LinkKind},
     },
 };
 
@@ -60,7 +60,7 @@ impl Trunk {
         }
     }
 
-    async fn of(netlink: &Netlink, device: Device) -> anyhow::Result<Self> {
+    async fn of(netlink: &Netlink, device: LinkRecord) -> anyhow::Result<Self> {
         let not = |what| Error::NotATrunk {
             trunk: device.name.to_string(),
             what,
@@ -90,13 +90,13 @@ impl Trunk {
 }
 
 /// The error for a VLAN device in the trunk's place; names the trunk below, however many are stacked.
-async fn vlan_device(netlink: &Netlink, device: &Device) -> anyhow::Result<Error> {
+async fn vlan_device(netlink: &Netlink, device: &LinkRecord) -> anyhow::Result<Error> {
     let trunk = match device.lower {
         Some((lower, None)) => netlink.link_of(lower).await?,
         _ => None,
     };
     Ok(match (trunk, device.kind) {
-        (Some(trunk), Kind::Vlan(vid)) => Error::VlanDevice {
+        (Some(trunk), LinkKind::Vlan(vid)) => Error::VlanDevice {
             device: device.name.to_string(),
             vlan: vid.get(),
             trunk: trunk.name.to_string(),

@@ -8,7 +8,7 @@ use vlanfast_common::{Direction, Settings};
 use crate::{
     hooks::{bpf, device::Trunk, name, offloads, own_filter, trunks::owner},
     maps::{load, tables},
-    netlink::{Netlink, tc::Place},
+    netlink::{Netlink, tc::FilterSlot},
     pins::{Pins, SETTINGS},
     state::{name::Name, snapshot::Ifindex},
 };
@@ -61,7 +61,7 @@ pub async fn remove_unpinned(netlink: &Netlink, settings: &Settings) -> anyhow::
         for filter in netlink.filters(ifindex, hook).await?.list {
             let program = filter.program.as_ref();
             if program.is_some_and(|program| program.name.as_bytes() == name.as_bytes()) {
-                let place = Place {
+                let place = FilterSlot {
                     ifindex,
                     hook,
                     priority: filter.priority,

@@ -11,7 +11,7 @@ use crate::{
     maps::tables::Maps,
     netlink::Netlink,
     pins::{Pins, SETTINGS},
-    state::published::Hook,
+    state::report::HookState,
 };
 
 /// Both hooks of a trunk, as they were seen last.
@@ -74,9 +74,9 @@ impl Watch {
     }
 
     /// For metrics; the reason is that of ingress.
-    pub fn published(&self, reason: u32) -> Vec<Hook> {
+    pub fn published(&self, reason: u32) -> Vec<HookState> {
         let reason = IngressReason::from_number(reason).map_or("unknown", IngressReason::name);
-        let hook = |watched: &Watched| Hook {
+        let hook = |watched: &Watched| HookState {
             hook: name(watched.hook),
             mode: watched.seen.kind.unwrap_or(watched.mode).as_str(),
             reason: match watched.hook {

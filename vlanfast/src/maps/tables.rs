@@ -21,9 +21,9 @@ use crate::{
     },
     pins::{CLAIMS, ENDPOINTS, FLOWS, NEIGHBORS, Pins, ROUTES, SETTINGS, STATUS, VLANS},
     state::{
-        desired::Tables,
         plan::{Capacity, Plan},
-        published::MapFill,
+        report::MapFill,
+        tables::DesiredTables,
     },
     stop,
 };
@@ -124,8 +124,8 @@ impl Maps {
     }
 
     /// What the kernel holds now.
-    pub fn read(&self) -> anyhow::Result<Tables> {
-        Ok(Tables {
+    pub fn read(&self) -> anyhow::Result<DesiredTables> {
+        Ok(DesiredTables {
             vlans: self.parents()?.collect(),
             endpoints: entries::read(&self.endpoints, ENDPOINTS)?,
             neighbors: entries::read(&self.neighbors, NEIGHBORS)?,
@@ -168,7 +168,7 @@ impl Maps {
     }
 
     /// How full each table is that holds this.
-    pub fn fills(&self, tables: &Tables) -> anyhow::Result<[MapFill; 4]> {
+    pub fn fills(&self, tables: &DesiredTables) -> anyhow::Result<[MapFill; 4]> {
         let capacity = self.capacity()?;
         let status = self.status()?;
         let fill = |map, entries: usize, capacity, left_out| MapFill {

@@ -32,9 +32,11 @@ use tokio::{
 use super::{
     registry,
     registry::{Totals, Trust},
-    room::{Place, Room},
 };
-use crate::state::published::Published;
+use crate::{
+    metrics::connections::{ConnectionSlot, Connections},
+    state::report::Report,
+};
 
 /// For a client to say what it wants.
 const HEAD: Duration = Duration::from_secs(2);
@@ -82,7 +84,7 @@ type ReadTrust = dyn Fn() -> anyhow::Result<Trust> + Send + Sync;
 
 /// What the answers are made of.
 struct Sources {
-    published: watch::Receiver<Option<Arc<Published>>>,
+    published: watch::Receiver<Option<Arc<Report>>>,
     totals: Box<ReadTotals>,
     trust: Box<ReadTrust>,
 }
@@ -92,7 +94,7 @@ impl Server {
     /// says whether the process still does its work: this thread would answer though it hung.
     pub fn start(
         listener: TcpListener,
-        published: watch::Receiver<Option<Arc<Published>>>,
+        published: watch::Receiver<Option<Arc<Report>>>,
         totals: impl Fn() -> anyhow::Result<Totals> + Send + Sync + 'static,
         trust: impl Fn() -> anyhow::Result<Trust> + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
@@ -141,7 +143,7 @@ impl Drop for Server {
 }
 
 async fn serve(listener: &tokio::net::TcpListener, sources: Arc<Sources>) {
-    let room = Arc::new(Room::default());
+    let room = Arc::new(Connections::default());
     for number in 0.. {
         let stream = loop {
             match listener.accept().await {
@@ -161,7 +163,11 @@ async fn serve(listener: &tokio::net::TcpListener, sources: Arc<Sources>) {
 }
 
 /// One connection, one answer: none stays open to wait for the next scrape.
-async fn converse(stream: TcpStream, sources: &Sources, place: &Place) -> hyper::Result<()> {
+async fn converse(
+    stream: TcpStream,
+    sources: &Sources,
+    place: &ConnectionSlot,
+) -> hyper::Result<()> {
     let service = service_fn(|request| async move {
         place.asks();
         Ok::<_, Infallible>(sources.answer(&request))
@@ -207,7 +213,7 @@ impl Sources {
     }
 
     /// Why the process does not do its work, if it does not.
-    fn ails(&self, published: Option<&Published>) -> Option<String> {
+    fn ails(&self, published: Option<&Report>) -> Option<String> {
         match (self.trust)() {
             Ok(Trust { alive: true, .. }) => {}
             Ok(_) => {
@@ -228,7 +234,7 @@ impl Sources {
         })
     }
 
-    fn scrape(&self, published: Arc<Published>) -> anyhow::Result<String> {
+    fn scrape(&self, published: Arc<Report>) -> anyhow::Result<String> {
         registry::encode(published, (self.totals)()?, (self.trust)()?)
     }
 }

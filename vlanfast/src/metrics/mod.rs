@@ -1,5 +1,5 @@
-//! What Prometheus sees: how it is written, and the server that it scrapes.
+//! Metrics for Prometheus: their text format, and the HTTP server.
 
+mod connections;
 pub mod http;
 pub mod registry;
-mod room;

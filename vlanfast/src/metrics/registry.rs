@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 use vlanfast_common::{Counters, Direction, Vlan, VlanPair, VlanPairCounters};
 
-use crate::state::published::Published;
+use crate::state::report::Report;
 
 mod state;
 
@@ -46,7 +46,7 @@ pub struct Trust {
 
 /// Writes one scrape. A VLAN has series if the host has a device for it, or if it had traffic; a pair of VLANs,
 /// if there was a flow.
-pub fn encode(published: Arc<Published>, totals: Totals, trust: Trust) -> anyhow::Result<String> {
+pub fn encode(published: Arc<Report>, totals: Totals, trust: Trust) -> anyhow::Result<String> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(Scrape::new(published, totals, trust)));
     let mut text = String::new();
@@ -57,15 +57,15 @@ pub fn encode(published: Arc<Published>, totals: Totals, trust: Trust) -> anyhow
 /// What one scrape shows. Its own, because the registry takes nothing that is borrowed.
 #[derive(Debug)]
 struct Scrape {
-    published: Arc<Published>,
-    vlans: Vec<Row>,
+    published: Arc<Report>,
+    vlans: Vec<VlanRow>,
     pairs: BTreeMap<VlanPair, VlanPairCounters>,
     trust: Trust,
 }
 
 /// One VLAN's numbers.
 #[derive(Debug)]
-struct Row {
+struct VlanRow {
     /// The label: the VID, or what frames have that have none.
     vlan: Cow<'static, str>,
     counters: Counters,
@@ -73,7 +73,7 @@ struct Row {
 }
 
 impl Scrape {
-    fn new(published: Arc<Published>, totals: Totals, trust: Trust) -> Self {
+    fn new(published: Arc<Report>, totals: Totals, trust: Trust) -> Self {
         let with_device = published.parents.keys();
         let mut vlans: BTreeMap<Vlan, (Counters, u64)> = with_device
             .map(|&vid| (Vlan::id(vid), Default::default()))
@@ -88,7 +88,7 @@ impl Scrape {
         for key in published.endpoints.keys() {
             vlans.entry(Vlan::id(key.vid())).or_default().1 += 1;
         }
-        let row = |(vlan, (counters, endpoints)): (Vlan, _)| Row {
+        let row = |(vlan, (counters, endpoints)): (Vlan, _)| VlanRow {
             vlan: match vlan.vid() {
                 Some(vid) => vid.to_string().into(),
                 None => vlan.tag().into(),
@@ -242,7 +242,7 @@ impl Scrape {
     }
 
     fn maps(&self, out: &mut Output) -> fmt::Result {
-        let Published { trunk, maps, .. } = &*self.published;
+        let Report { trunk, maps, .. } = &*self.published;
         let mut gauge = |name, help, number: fn(&_) -> u32| {
             let series = maps.iter().map(|fill| {
                 let labels = [("trunk", trunk.as_str()), ("map", fill.map)];

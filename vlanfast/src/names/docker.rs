@@ -9,46 +9,42 @@
 
 mod answer;
 mod api;
+mod error;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod hostile;
 mod http;
-mod metered;
+mod read_limit;
+mod task;
 #[cfg(test)]
 mod tests;
 
 use std::{
     convert::Infallible,
-    env, fmt, fs, io,
+    env, fmt, fs,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
     time::Duration,
 };
 
-use api::Client;
-use hyper::StatusCode;
-use thiserror::Error;
 use tokio::{
     sync::{Notify, watch},
-    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use vlanfast_common::{SourceState, SourceStatus};
 
+pub use self::task::Task;
+use self::{api::Client, error::Error};
 use crate::{clock::seconds_since_1970, state::snapshot::Docker};
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Where dockerd leaves its number for as long as it runs.
 const PID_FILES: [&str; 2] = ["/var/run/docker.pid", "/run/docker.pid"];
 
-/// Until a daemon that is not there, or gone, is looked for again.
-const RETRY: Duration = Duration::from_secs(1);
 /// For a daemon that ended our connection to end itself: it stops containers first, 15 s by default.
 const SHUTDOWN: Duration = Duration::from_secs(20);
-/// The same for one that gave an answer that can't be used: that may have cost something.
-const RETRY_WRONG: Duration = Duration::from_secs(5);
 /// Docker tells of one `docker run` in several events; one list is enough for them.
 const SETTLE: Duration = Duration::from_millis(20);
 /// What that grows to while events come one after the other.
@@ -170,16 +166,6 @@ pub struct State {
     pub status: SourceStatus,
 }
 
-/// The task that watches; it ends with this.
-#[derive(Debug)]
-pub struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// Watches Docker from now on. The receiver's end never closes before the task is dropped, also where
 /// there is nothing to watch.
 pub fn watch(wish: DockerSocket) -> (Task, watch::Receiver<State>) {
@@ -201,7 +187,7 @@ fn watch_daemon(daemon: Option<Daemon>, limit: Duration) -> (Task, watch::Receiv
             None => std::future::pending().await,
         }
     });
-    (Task(task), receiver)
+    (Task::new(task), receiver)
 }
 
 /// Asks once; without an answer in time there are no names.
@@ -324,71 +310,5 @@ fn success() -> SourceStatus {
     SourceStatus {
         last_success: seconds_since_1970(),
         ..status(SourceState::Ok)
-    }
-}
-
-/// Why there are no names.
-#[derive(Debug, Error)]
-enum Error {
-    #[error("no daemon runs")]
-    NotRunning,
-    #[error("failed to connect: {0}")]
-    Connect(#[source] io::Error),
-    #[error("failed to ask: {0}")]
-    Ask(#[from] hyper::http::Error),
-    #[error("no HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("it answered {0}")]
-    Status(StatusCode),
-    #[error("an answer of more than {} MiB", http::ANSWER >> 20)]
-    TooLong,
-    #[error("an answer that can't be read: {0}")]
-    Answer(String),
-    #[error("it does not say which API it has")]
-    Version,
-    #[error("no answer in time")]
-    Timeout,
-    #[error("the connection was closed")]
-    Ended,
-}
-
-impl Error {
-    fn state(&self) -> SourceState {
-        match self {
-            Self::NotRunning => SourceState::Absent,
-            Self::Connect(error) => refusal(error.kind()),
-            Self::Ask(_)
-            | Self::Http(_)
-            | Self::Status(_)
-            | Self::TooLong
-            | Self::Answer(_)
-            | Self::Version
-            | Self::Timeout
-            | Self::Ended => SourceState::Unreachable,
-        }
-    }
-
-    /// Until it is asked again.
-    fn retry(&self) -> Duration {
-        match self {
-            Self::TooLong | Self::Answer(_) | Self::Version | Self::Timeout => RETRY_WRONG,
-            Self::NotRunning
-            | Self::Connect(_)
-            | Self::Ask(_)
-            // As from a daemon that was killed.
-            | Self::Http(_)
-            | Self::Status(_)
-            | Self::Ended => RETRY,
-        }
-    }
-}
-
-/// What a socket that can't be connected to says of Docker.
-fn refusal(kind: io::ErrorKind) -> SourceState {
-    match kind {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SourceState::Absent,
-        io::ErrorKind::PermissionDenied => SourceState::NotPermitted,
-        // The socket is there, and nobody behind it.
-        _ => SourceState::Unreachable,
     }
 }

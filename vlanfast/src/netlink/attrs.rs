@@ -1,17 +1,17 @@
-//! Attributes of netlink messages, read as bytes. What nobody asks for can be anything.
+//! Parses netlink attributes. Attributes that nobody asks for are not validated.
 
 use netlink_packet_core::{NLA_HEADER_SIZE, NlasIterator};
 
-/// Why a message is not as the kernel makes them.
+/// Why a message cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// A chain of attributes that ends where it says.
+/// A complete sequence of attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// Takes them if the chain is whole: of one that is cut off, nobody knows what it lacks.
+    /// Parses a sequence of attributes. A truncated one is an error, because nobody can tell what it lacks.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         match NlasIterator::new(bytes).all(|attribute| attribute.is_ok()) {
             true => Ok(Self(bytes)),
@@ -19,13 +19,13 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Those of a message, behind its own header.
+    /// Parses the attributes that follow the header of a message type.
     pub fn behind(body: &'a [u8], header: usize) -> Result<Self, Malformed> {
         let rest = body.get(header..).ok_or(TOO_SHORT)?;
         Self::read(rest)
     }
 
-    /// Each attribute, by its kind.
+    /// Iterates over the attributes as pairs of type and value.
     pub fn iter(self) -> impl Iterator<Item = (u16, Value<'a>)> {
         NlasIterator::new(self.0)
             .map_while(Result::ok)
@@ -39,21 +39,21 @@ impl<'a> Attributes<'a> {
             })
     }
 
-    /// The attribute of a kind.
+    /// Finds the first attribute of a type.
     pub fn get(self, kind: u16) -> Option<Value<'a>> {
         self.iter().find(|(it, _)| *it == kind).map(|(_, it)| it)
     }
 
-    /// The attribute of a kind, which a message of this kind has.
+    /// Finds an attribute that must be present; `lacks` is the error message.
     pub fn need(self, kind: u16, lacks: &'static str) -> Result<Value<'a>, Malformed> {
         self.get(kind).ok_or(Malformed(lacks))
     }
 }
 
-/// A message that ends before its own header does.
+/// The error for a message that is shorter than its header.
 pub const TOO_SHORT: Malformed = Malformed("it is too short");
 
-/// What an attribute holds.
+/// An attribute's value.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'a>(&'a [u8]);
 
@@ -70,7 +70,7 @@ impl<'a> Value<'a> {
         self.array().map(u16::from_ne_bytes)
     }
 
-    /// A number of the wire.
+    /// Reads a number in network byte order.
     pub fn be16(self) -> Result<u16, Malformed> {
         self.array().map(u16::from_be_bytes)
     }
@@ -83,13 +83,13 @@ impl<'a> Value<'a> {
         self.array().map(i32::from_ne_bytes)
     }
 
-    /// Exactly so many bytes.
+    /// Reads exactly `N` bytes; another length is an error.
     pub fn array<const N: usize>(self) -> Result<[u8; N], Malformed> {
         let wrong = |_| Malformed("an attribute has a length of its own");
         self.0.try_into().map_err(wrong)
     }
 
-    /// A string's bytes, in whatever encoding, up to the NUL that ends it.
+    /// Returns the bytes of a string up to its NUL, in any encoding.
     pub fn text(self) -> &'a [u8] {
         self.0.split(|byte| *byte == 0).next().unwrap_or_default()
     }
@@ -99,13 +99,13 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A short number of a message's own header.
+/// Reads a 16-bit number from a message header.
 pub fn half(body: &[u8], at: usize) -> Result<u16, Malformed> {
     let bytes = body.get(at..).and_then(|rest| rest.first_chunk());
     bytes.copied().map(u16::from_ne_bytes).ok_or(TOO_SHORT)
 }
 
-/// A number of a message's own header.
+/// Reads a 32-bit number from a message header.
 pub fn word(body: &[u8], at: usize) -> Result<u32, Malformed> {
     let bytes = body.get(at..).and_then(|rest| rest.first_chunk());
     bytes.copied().map(u32::from_ne_bytes).ok_or(TOO_SHORT)

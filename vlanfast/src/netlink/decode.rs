@@ -10,7 +10,7 @@ use vlanfast_common::{Mac, Vid};
 use super::attrs::{Attributes, Malformed, TOO_SHORT, Value, half, word};
 use crate::state::{
     name::Name,
-    snapshot::{Ifindex, Kind, Link, Mode, Nsid, Promiscuity, Silence},
+    snapshot::{Ifindex, Link, LinkKind, Mode, Nsid, Promiscuity, Silence},
 };
 
 /// `include/uapi/linux/if_link.h`.
@@ -60,7 +60,7 @@ pub struct Undecodable {
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct LinkRecord {
     pub ifindex: Ifindex,
     pub name: Name,
     /// `IFF_UP`, …
@@ -79,7 +79,7 @@ pub struct Device {
     pub ignores_arp: bool,
     /// The kind of a software device (`IFLA_INFO_KIND`); hardware and virtio have none.
     pub driver: Option<String>,
-    pub kind: Kind,
+    pub kind: LinkKind,
     pub xdp: Option<Xdp>,
 }
 
@@ -90,7 +90,7 @@ pub struct Xdp {
     pub generic: bool,
 }
 
-impl Device {
+impl LinkRecord {
     /// The same as a device of a namespace. `stands_for` translates the kernel's ids, which are those of our
     /// namespace, whichever was asked about (`rtnl_fill_link_netnsid`).
     pub fn link(self, nsid: Nsid, stands_for: impl Fn(i32) -> Nsid) -> Link {
@@ -119,17 +119,17 @@ impl Device {
 }
 
 /// A device, of `struct ifinfomsg` and what follows it.
-pub fn device(body: &[u8]) -> Result<Device, Undecodable> {
+pub fn device(body: &[u8]) -> Result<LinkRecord, Undecodable> {
     whole_device(body).map_err(|Malformed(why)| Undecodable {
         ifindex: ifindex(body),
         why,
     })
 }
 
-fn whole_device(body: &[u8]) -> Result<Device, Malformed> {
+fn whole_device(body: &[u8]) -> Result<LinkRecord, Malformed> {
     const HEADER: usize = 16;
     let attributes = Attributes::behind(body, HEADER)?;
-    let mut device = Device {
+    let mut device = LinkRecord {
         ifindex: ifindex(body).ok_or(Malformed("it has no index"))?,
         name: Name::default(),
         flags: word(body, 8)?,
@@ -141,7 +141,7 @@ fn whole_device(body: &[u8]) -> Result<Device, Malformed> {
         promiscuity: 0,
         ignores_arp: false,
         driver: None,
-        kind: Kind::Other,
+        kind: LinkKind::Other,
         xdp: None,
     };
     let (mut lower, mut lower_nsid) = (None, None);
@@ -195,9 +195,9 @@ fn ignores_arp(families: Attributes<'_>) -> Result<bool, Malformed> {
 pub const NEVER: u32 = 8;
 
 /// What software makes of a device (`IFLA_LINKINFO`).
-fn driver(info: Attributes<'_>) -> Result<(Option<String>, Kind), Malformed> {
+fn driver(info: Attributes<'_>) -> Result<(Option<String>, LinkKind), Malformed> {
     let Some(driver) = info.get(ifla::INFO_KIND).map(Value::text) else {
-        return Ok((None, Kind::Other));
+        return Ok((None, LinkKind::Other));
     };
     let data = || {
         info.need(ifla::INFO_DATA, "it does not say what it is")?
@@ -205,22 +205,22 @@ fn driver(info: Attributes<'_>) -> Result<(Option<String>, Kind), Malformed> {
     };
     let kind = match driver {
         b"vlan" => vlan(data()?)?,
-        b"macvlan" => Kind::Macvlan(mode(data()?)?),
-        b"macvtap" => Kind::Macvtap(mode(data()?)?),
-        b"ipvlan" | b"ipvtap" => Kind::Ipvlan,
-        _ => Kind::Other,
+        b"macvlan" => LinkKind::Macvlan(mode(data()?)?),
+        b"macvtap" => LinkKind::Macvtap(mode(data()?)?),
+        b"ipvlan" | b"ipvtap" => LinkKind::Ipvlan,
+        _ => LinkKind::Other,
     };
     Ok((Some(String::from_utf8_lossy(driver).into_owned()), kind))
 }
 
-fn vlan(data: Attributes<'_>) -> Result<Kind, Malformed> {
+fn vlan(data: Attributes<'_>) -> Result<LinkKind, Malformed> {
     const C_TAG: u16 = 0x8100;
     let protocol = data.need(ifla::VLAN_PROTOCOL, "it has no tag protocol")?;
     let id = data.need(ifla::VLAN_ID, "it has no VLAN id")?.u16()?;
     match (protocol.be16()?, id) {
-        (C_TAG, 0..4096) => Ok(Kind::Vlan(Vid::new(id))),
+        (C_TAG, 0..4096) => Ok(LinkKind::Vlan(Vid::new(id))),
         (C_TAG, _) => Err(Malformed("its VLAN id is none")),
-        _ => Ok(Kind::ServiceVlan),
+        _ => Ok(LinkKind::ServiceVlan),
     }
 }
 

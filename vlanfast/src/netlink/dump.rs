@@ -14,11 +14,16 @@ use super::{
     decode,
     decode::{NETNSA_NSID, ifla},
     links,
-    query::{Failure, Netlink},
-    read::{Missing, Read},
+    query::Netlink,
     request::Request,
 };
-use crate::state::snapshot::{Ifindex, Link, Nsid, Silence};
+use crate::{
+    netlink::{
+        failure::Failure,
+        merge::{Missing, NamespaceDump},
+    },
+    state::snapshot::{Ifindex, Link, Nsid, Silence},
+};
 
 /// `NETNSA_PID` and `NETNSA_FD` of `include/uapi/linux/net_namespace.h`, `IFA_TARGET_NETNSID` of `if_addr.h`.
 const NETNSA_PID: u16 = 2;
@@ -113,7 +118,7 @@ impl Questions {
     }
 
     /// Every device of a namespace.
-    pub async fn namespace(&self, nsid: Nsid) -> anyhow::Result<Answer<Read>> {
+    pub async fn namespace(&self, nsid: Nsid) -> anyhow::Result<Answer<NamespaceDump>> {
         let read = self.dump(nsid).await;
         let read = match read {
             // Once more: it is quiet most of the time.
@@ -124,16 +129,16 @@ impl Questions {
             .await
     }
 
-    async fn dump(&self, nsid: Nsid) -> Result<Read, Failure> {
+    async fn dump(&self, nsid: Nsid) -> Result<NamespaceDump, Failure> {
         let request = Request::links(libc::RTM_GETLINK, NLM_F_DUMP, Ifindex(0))
             .with(ifla::EXT_MASK, &links::SKIP_STATS.to_ne_bytes());
         let request = of(nsid, ifla::TARGET_NETNSID, request);
-        let mut read = Read::default();
+        let mut read = NamespaceDump::default();
         let asked = self.netlink.ask(&request, |message| {
             read.link(nsid, message, |id| self.nsid(Some(id)));
         });
         let whole = asked.await?;
-        read.links.note_answer(whole);
+        read.links.record_answer(whole);
         if nsid == Nsid::Own {
             let all = silence_of_all();
             for link in read.namespace.links.values_mut() {
@@ -161,7 +166,7 @@ impl Questions {
     ) -> Result<(Link, Vec<IpAddr>, Missing), Failure> {
         let request = of(nsid, ifla::TARGET_NETNSID, links::about(ifindex));
         let device = self.netlink.one(&request).await?;
-        let mut read = Read::default();
+        let mut read = NamespaceDump::default();
         self.addresses(nsid, ifindex, &mut read).await?;
         let addresses = read.namespace.addresses.remove(&ifindex);
         let mut link = device.link(nsid, |id| self.nsid(Some(id)));
@@ -172,12 +177,17 @@ impl Questions {
     }
 
     /// Every address, or those of one device.
-    async fn addresses(&self, nsid: Nsid, only: Ifindex, read: &mut Read) -> Result<(), Failure> {
+    async fn addresses(
+        &self,
+        nsid: Nsid,
+        only: Ifindex,
+        read: &mut NamespaceDump,
+    ) -> Result<(), Failure> {
         let request = Request::addresses(libc::RTM_GETADDR, NLM_F_DUMP, only);
         let request = of(nsid, IFA_TARGET_NETNSID, request);
         let asked = self.netlink.ask(&request, |message| read.address(message));
         let whole = asked.await?;
-        read.addresses.note_answer(whole);
+        read.addresses.record_answer(whole);
         Ok(())
     }
 

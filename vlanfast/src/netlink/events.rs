@@ -1,5 +1,5 @@
-//! What changed, and where: one socket that hears the devices and addresses of every namespace with
-//! an id (`NETLINK_LISTEN_ALL_NSID`, Linux 4.2, commit 59324cf35aba).
+//! Receives netlink notifications about devices and addresses of every namespace with an id, over one socket
+//! (`NETLINK_LISTEN_ALL_NSID`, Linux 4.2, commit 59324cf35aba).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,13 +26,13 @@ use super::{
 };
 use crate::state::snapshot::Ifindex;
 
-/// Room for the events of some thousand containers that start at once. What finds none is noticed
-/// (`ENOBUFS`), and everything is read anew.
+/// The receive buffer has room for the events of some thousand containers that start at once. If it overflows, the kernel
+/// reports `ENOBUFS`, and everything is read again.
 const BUFFER: usize = 8 << 20;
-/// What is read of an event. One of a device may be longer (`if_nlmsg_size`); its head is enough.
+/// How much of a notification is read. A device notification may be longer (`if_nlmsg_size`); its start is enough.
 const MESSAGE: usize = 32 << 10;
 
-/// `include/uapi/linux/rtnetlink.h`: groups to listen to.
+/// The multicast groups that are joined (`include/uapi/linux/rtnetlink.h`).
 const GROUPS: [u32; 5] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_TC,
@@ -41,24 +41,24 @@ const GROUPS: [u32; 5] = [
     libc::RTNLGRP_NSID,
 ];
 
-/// What must be read anew. Namespaces go by the kernel's id; `None` is our own.
+/// What must be read again. Namespaces are given by their nsid; `None` is our own.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
-    /// Everything: events were lost, or nothing was read yet.
+    /// Everything must be read, because events were lost or nothing was read yet.
     pub all: bool,
-    /// Which namespaces there are.
+    /// The list of namespaces must be read.
     pub list: bool,
-    /// Ids that were given or taken back, in the namespace of the first number. The kernel gives the
-    /// lowest that is free, so one that was taken back may stand for another namespace by now.
+    /// Ids (second number) that were assigned or released in a namespace (first number). The kernel assigns the lowest
+    /// free id, so a released one may stand for another namespace by now.
     pub renumbered: BTreeSet<(Option<i32>, i32)>,
     pub links: BTreeMap<Option<i32>, BTreeSet<Ifindex>>,
 }
 
-/// On which devices of our own namespace something may have happened to a hook: to a qdisc, a filter, or the
-/// device itself, of which XDP is a part. tcx says nothing.
+/// The devices of our own namespace whose hooks may have changed, by a notification about a qdisc, a filter or the device
+/// (which includes XDP). The kernel sends no notification about tcx.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookEvents {
-    /// On any: events were lost.
+    /// Any device may have changed, because events were lost.
     pub all: bool,
     pub devices: BTreeSet<Ifindex>,
 }
@@ -73,52 +73,52 @@ impl HookEvents {
     }
 }
 
-/// What was heard.
+/// The notifications that were received and not processed yet.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct Notifications {
     pub dirty: Dirty,
     pub hooks: HookEvents,
-    /// Devices of our own namespace that were removed, or moved elsewhere. Their index may be another's by now.
+    /// Devices of our own namespace that were removed or moved to another one. Their indexes may be reused by now.
     pub lost: BTreeSet<Ifindex>,
 }
 
-impl Heard {
-    /// Events were lost, or can't be read.
+impl Notifications {
+    /// Records that events were lost or could not be decoded.
     pub const fn lose(&mut self) {
         self.dirty.all = true;
         self.hooks.all = true;
     }
 
-    /// Takes in one datagram, of which there may be more than there was room for.
-    fn note(&mut self, nsid: Option<i32>, datagram: &[u8], length: usize) {
+    /// Processes one datagram of the given length, which may be truncated.
+    fn record(&mut self, nsid: Option<i32>, datagram: &[u8], length: usize) {
         let mut end = 0;
         for message in messages(datagram) {
             let Ok(message) = message else {
-                return self.note_cut_off(nsid, &datagram[end..], length - end);
+                return self.record_cut_off(nsid, &datagram[end..], length - end);
             };
             end += (HEADER + message.body.len()).next_multiple_of(4);
             end = end.min(datagram.len());
-            self.note_message(nsid, message.kind, message.body);
+            self.record_message(nsid, message.kind, message.body);
         }
         if length > datagram.len() {
             self.lose();
         }
     }
 
-    /// The rest of a datagram, which is no whole message. The kernel puts an event in a datagram of its own, and one
-    /// of a device may be long; what says which device it is stands at its beginning.
-    fn note_cut_off(&mut self, nsid: Option<i32>, rest: &[u8], length: usize) {
+    /// Processes a truncated message at the end of a datagram. The kernel sends each event in its own datagram; a device
+    /// event may be long, but its start names the device.
+    fn record_cut_off(&mut self, nsid: Option<i32>, rest: &[u8], length: usize) {
         let declared = word(rest, 0).unwrap_or_default() as usize;
         let is_last = declared > rest.len() && declared.next_multiple_of(4) >= length;
         match (half(rest, 4), rest.get(HEADER..)) {
             (Ok(kind), Some(body)) if is_last && length > rest.len() => {
-                self.note_message(nsid, kind, body);
+                self.record_message(nsid, kind, body);
             }
             _ => self.lose(),
         }
     }
 
-    fn note_message(&mut self, nsid: Option<i32>, kind: u16, body: &[u8]) {
+    fn record_message(&mut self, nsid: Option<i32>, kind: u16, body: &[u8]) {
         match kind {
             libc::RTM_NEWNSID | libc::RTM_DELNSID => {
                 self.dirty.list = true;
@@ -128,23 +128,23 @@ impl Heard {
                 }
             }
             libc::RTM_NEWLINK | libc::RTM_DELLINK => {
-                self.note_device(nsid, body);
-                self.note_hook(nsid, body);
-                // With another family than AF_UNSPEC, it has left a bridge and no more.
+                self.record_device(nsid, body);
+                self.record_hook(nsid, body);
+                // RTM_DELLINK with another family than AF_UNSPEC means only that the device left a bridge.
                 if kind == libc::RTM_DELLINK && nsid.is_none() && body.first() == Some(&0) {
                     self.lost.extend(decode::ifindex(body));
                 }
             }
-            libc::RTM_NEWADDR | libc::RTM_DELADDR => self.note_device(nsid, body),
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => self.record_device(nsid, body),
             libc::RTM_NEWQDISC
             | libc::RTM_DELQDISC
             | libc::RTM_NEWTFILTER
-            | libc::RTM_DELTFILTER => self.note_hook(nsid, body),
+            | libc::RTM_DELTFILTER => self.record_hook(nsid, body),
             _ => {}
         }
     }
 
-    fn note_device(&mut self, nsid: Option<i32>, body: &[u8]) {
+    fn record_device(&mut self, nsid: Option<i32>, body: &[u8]) {
         match decode::ifindex(body) {
             Some(ifindex) => {
                 self.dirty.links.entry(nsid).or_default().insert(ifindex);
@@ -153,8 +153,8 @@ impl Heard {
         }
     }
 
-    fn note_hook(&mut self, nsid: Option<i32>, body: &[u8]) {
-        // An event without an id is of our own namespace (`do_one_broadcast`).
+    fn record_hook(&mut self, nsid: Option<i32>, body: &[u8]) {
+        // A notification without an nsid comes from our own namespace (`do_one_broadcast`).
         if nsid.is_none() {
             match decode::ifindex(body) {
                 Some(ifindex) => self.hooks.devices.extend([ifindex]),
@@ -164,7 +164,7 @@ impl Heard {
     }
 }
 
-/// The socket.
+/// The socket that receives notifications.
 pub struct Events {
     socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
@@ -176,7 +176,7 @@ impl Events {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind(&SocketAddr::new(0, 0))?;
             socket.set_non_blocking(true)?;
-            // Before the groups: an event of another namespace has to be told from one of ours.
+            // This precedes joining groups, so that every event comes with the nsid of its namespace.
             socket.set_listen_all_namespaces(true)?;
             setsockopt(&socket, RcvBufForce, &BUFFER)?;
             for group in GROUPS {
@@ -193,7 +193,7 @@ impl Events {
         })
     }
 
-    /// Waits until there is an event. Cancelled, it loses nothing.
+    /// Waits for a notification. Safe to cancel.
     pub async fn wait(&self) -> io::Result<()> {
         self.socket
             .readable()
@@ -201,11 +201,11 @@ impl Events {
             .map(|mut ready| ready.retain_ready())
     }
 
-    /// Takes in whatever is there.
-    pub fn drain(&mut self, heard: &mut Heard) -> io::Result<()> {
+    /// Processes all pending notifications.
+    pub fn drain(&mut self, heard: &mut Notifications) -> io::Result<()> {
         loop {
-            // Asked of the kernel itself: tokio may not have seen yet that something is there. It has to hear where
-            // nothing is, or it would wake us for ever.
+            // The socket is read directly, because tokio may not know yet that it is readable. Once it is empty, tokio
+            // has to see the EAGAIN as well, or it would report the socket as readable for ever.
             let own = self.socket.get_ref().as_raw_fd();
             let received = match receive(own, &mut self.buffer) {
                 Err(Errno::EAGAIN) => self.socket.try_io(Interest::READABLE, |socket| {
@@ -216,7 +216,7 @@ impl Events {
             match received {
                 Ok((nsid, length)) => {
                     let datagram = &self.buffer[..length.min(self.buffer.len())];
-                    heard.note(nsid, datagram, length);
+                    heard.record(nsid, datagram, length);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard.lose(),
@@ -227,7 +227,7 @@ impl Events {
     }
 }
 
-/// One datagram: of which namespace, and how long it is, which may be more than there was room for.
+/// Receives one datagram. Returns the nsid of its namespace and its length, which may exceed the buffer.
 fn receive(socket: RawFd, buffer: &mut [u8]) -> Result<(Option<i32>, usize), Errno> {
     let mut parts = [IoSliceMut::new(buffer)];
     let mut control = cmsg_space!(i32);

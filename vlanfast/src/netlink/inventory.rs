@@ -1,11 +1,11 @@
-//! The devices of every namespace, by netlink alone: no `setns`, no walk through `/proc`, and no
-//! matter which runtime made them.
+//! Keeps an inventory of the devices and addresses of every network namespace, read over netlink. It needs no `setns` and
+//! does not depend on the container runtime.
 //!
-//! A read that may lack something keeps what was known, is not [whole](Inventory::is_whole), and is done again.
-//! Whoever changes all the time is read now and then (`pace.rs`), and until then nobody waits for him.
+//! An incomplete read keeps what was known, makes the inventory [incomplete](Inventory::is_whole), and is repeated.
+//! A namespace or device that changes continuously is read only now and then (`backoff.rs`), without delaying others.
 
-mod pace;
-mod read;
+mod backoff;
+mod refresh;
 mod retry;
 
 use std::{
@@ -17,27 +17,29 @@ use std::{
 use anyhow::Context;
 use tokio::time::{Instant, sleep_until};
 
-use self::{
-    pace::{Culprit, Pace},
-    retry::Retry,
-};
+use self::retry::Retry;
 use super::{
     dump::{Answer, Questions},
-    events::{Dirty, Events, Heard, HookEvents},
-    mounts::Mounts,
-    processes,
+    events::{Dirty, Events, HookEvents, Notifications},
     query::Netlink,
 };
-use crate::state::{
-    name::Name,
-    snapshot::{Ifindex, Network, Nsid, Place, Receivers},
+use crate::{
+    netlink::{
+        inventory::backoff::{Backoff, ChangeSource},
+        nsid::Mounts,
+        process_namespaces,
+    },
+    state::{
+        name::Name,
+        snapshot::{DeviceId, Ifindex, Nsid, Receivers, Snapshot},
+    },
 };
 
-/// After events that nobody has to hear at once, before the next are taken in: thousands of them a second are cheap
-/// together, and there is room for as many.
+/// The pause between two batches of notifications. Processing thousands at once is cheap, and the socket has room for
+/// them.
 const REST: Duration = Duration::from_millis(10);
 
-/// The names of the devices of our own namespace.
+/// Reads the names of all devices of our own namespace.
 pub async fn names() -> anyhow::Result<BTreeMap<Ifindex, Name>> {
     let questions = Questions::open(Netlink::connect()?).await?;
     let links = match questions.namespace(Nsid::Own).await? {
@@ -50,29 +52,29 @@ pub async fn names() -> anyhow::Result<BTreeMap<Ifindex, Name>> {
         .collect())
 }
 
-/// What netlink shows, kept up to date.
+/// The devices and addresses that netlink shows, kept up to date.
 pub struct Inventory {
     questions: Questions,
     events: Events,
     mounts: Mounts,
-    heard: Heard,
-    /// Namespaces to read once more, when there is time.
+    heard: Notifications,
+    /// Namespaces to read again, a few in each round.
     again: BTreeSet<Nsid>,
-    /// Devices to read once more, because those on top of them have changed.
-    below: BTreeSet<Place>,
-    network: Network,
-    /// What was read last is not what was there before.
+    /// Devices to read again because their upper devices have changed.
+    below: BTreeSet<DeviceId>,
+    network: Snapshot,
+    /// The last read has changed the inventory.
     differs: bool,
     retry: Retry,
-    pace: Pace,
-    /// Events were lost: until everything was read anew, anything may be other than it was.
+    backoff: Backoff,
+    /// Events were lost, and not everything has been read again since.
     is_lost: bool,
-    /// Until when nothing is taken in.
+    /// When the next notifications are processed, at the earliest.
     rest: Instant,
 }
 
 impl Inventory {
-    /// Listens first and reads later: what happens in between is heard.
+    /// Subscribes to notifications before anything is read, so that no change is missed.
     pub async fn open() -> anyhow::Result<Self> {
         let events = Events::listen()?;
         let dirty = Dirty {
@@ -83,27 +85,27 @@ impl Inventory {
             events,
             mounts: Mounts::open()?,
             questions: Questions::open(Netlink::connect()?).await?,
-            heard: Heard {
+            heard: Notifications {
                 dirty,
-                ..Heard::default()
+                ..Notifications::default()
             },
             again: BTreeSet::new(),
             below: BTreeSet::new(),
-            network: Network::default(),
+            network: Snapshot::default(),
             differs: false,
             retry: Retry::default(),
-            pace: Pace::default(),
+            backoff: Backoff::default(),
             is_lost: false,
             rest: Instant::now(),
         })
     }
 
-    pub const fn network(&self) -> &Network {
+    pub const fn network(&self) -> &Snapshot {
         &self.network
     }
 
-    /// Takes in what receives on devices of our own namespace; whether that is new. A device with another list may
-    /// be in promiscuous mode for it, or no more, of which the kernel tells nobody (`__dev_set_rx_mode`).
+    /// Stores the receivers on devices of our own namespace, and returns whether they have changed. A changed MAC list may
+    /// switch the device's promiscuous mode without a notification (`__dev_set_rx_mode`), so the device is read again.
     pub fn hear_of(&mut self, receivers: BTreeMap<Ifindex, Receivers>) -> bool {
         let differs = self.network.receivers != receivers;
         let known = std::mem::replace(&mut self.network.receivers, receivers);
@@ -115,49 +117,49 @@ impl Inventory {
         differs
     }
 
-    /// Gives the namespaces of all processes an id, so that they are seen and heard; whether none of them was kept
-    /// from us.
+    /// Gives an id to the network namespaces of all processes, so that netlink shows them. Returns whether every process
+    /// could be examined.
     pub async fn search(&self) -> anyhow::Result<bool> {
-        let found = processes::namespaces().await?;
+        let found = process_namespaces::namespaces().await?;
         for (inode, path) in &found.namespaces {
-            // It may have ended since.
-            if let Some(file) = processes::open(*inode, path) {
+            // The process may have ended in the meantime.
+            if let Some(file) = process_namespaces::open(*inode, path) {
                 self.questions.give_id_to(&file).await?;
             }
         }
         Ok(!found.refused)
     }
 
-    /// Whether everything could be read that others than its owner depend on. If not, somebody may be there who is
-    /// not in [`Inventory::network`], or somebody there may be gone.
+    /// Whether the inventory is complete. If not, [`Inventory::network`] may lack a device, or still have one that is gone.
+    /// What only affects the container that keeps changing its own devices does not count.
     pub fn is_whole(&self) -> bool {
         self.retry.is_whole()
     }
 
-    /// Whether everything was read since events were lost.
+    /// Whether everything has been read since events were last lost.
     pub const fn is_caught_up(&self) -> bool {
         !self.is_lost
     }
 
-    /// What has happened to hooks since this was asked last.
+    /// Takes the hook events since the last call.
     pub fn take_hook_events(&mut self) -> HookEvents {
         std::mem::take(&mut self.heard.hooks)
     }
 
-    /// Takes in what has happened by now.
+    /// Processes pending notifications.
     pub fn hear(&mut self) {
         if self.events.drain(&mut self.heard).is_err() {
             self.heard.lose();
         }
     }
 
-    /// Whether a device of our own namespace was removed, or moved elsewhere, since this was asked last: its index
-    /// may be another's by now.
+    /// Whether a device of our own namespace was removed or moved to another one since the last call. Its index may be
+    /// reused by now.
     pub fn take_loss(&mut self, ifindex: Ifindex) -> bool {
         std::mem::take(&mut self.heard.lost).contains(&ifindex)
     }
 
-    /// Whether something is to be read now.
+    /// Whether something should be read now.
     pub fn is_behind(&self) -> bool {
         let dirty = &self.heard.dirty;
         let now = Instant::now();
@@ -167,31 +169,33 @@ impl Inventory {
             || !self.again.is_empty()
             || !self.below.is_empty()
             || self
-                .culprits()
-                .any(|who| self.pace.waits(who, now).is_none())
+                .change_sources()
+                .any(|who| self.backoff.waits(who, now).is_none())
     }
 
-    /// Who has changed something that was not read yet.
-    fn culprits(&self) -> impl Iterator<Item = Culprit> {
+    /// The sources of changes that were not read yet.
+    fn change_sources(&self) -> impl Iterator<Item = ChangeSource> {
         self.heard.dirty.links.iter().flat_map(|(&id, links)| {
             let nsid = self.questions.nsid(id);
-            // Another namespace's are all of one culprit.
+            // All devices of another namespace are one source.
             let count = if nsid == Nsid::Own { links.len() } else { 1 };
             let some = links.iter().take(count);
-            some.map(move |&ifindex| Culprit::of(nsid, ifindex))
+            some.map(move |&ifindex| ChangeSource::of(nsid, ifindex))
         })
     }
 
-    /// Waits until something is to be read, or has happened to a hook. Cancelled, it loses nothing.
+    /// Waits until something should be read or a hook may have changed. Safe to cancel.
     pub async fn changed(&mut self) -> io::Result<()> {
         while !self.is_behind() && self.heard.hooks.is_empty() {
             let now = Instant::now();
-            let turns = self.culprits().filter_map(|who| self.pace.waits(who, now));
+            let turns = self
+                .change_sources()
+                .filter_map(|who| self.backoff.waits(who, now));
             let turn = turns.min();
             tokio::select! {
                 heard = next_event(self.rest, &self.events) => {
                     heard?;
-                    // An event of no interest wakes nobody.
+                    // The loop goes on if the event is irrelevant.
                     self.hear();
                     self.rest = Instant::now() + REST;
                 }
@@ -210,15 +214,14 @@ impl Inventory {
         Ok(())
     }
 
-    /// Has everything read anew, a part at each [`Inventory::refresh`], so that what changes meanwhile does
-    /// not have to wait.
-    pub fn doubt(&mut self) {
+    /// Marks everything as stale. Each [`Inventory::refresh`] reads a part of it, so that changes are not delayed.
+    pub fn mark_stale(&mut self) {
         self.heard.dirty.list = true;
         self.again.extend(self.network.namespaces.keys());
     }
 
-    /// Reads what has changed, and says whether anything differs. After an error, or cancelled, everything is
-    /// read at the next call.
+    /// Reads what has changed, and returns whether the inventory differs. After an error or a cancellation, the next call
+    /// reads everything.
     pub async fn refresh(&mut self) -> anyhow::Result<bool> {
         self.events
             .drain(&mut self.heard)
@@ -230,16 +233,20 @@ impl Inventory {
         self.heard.dirty.all = false;
         self.is_lost &= !self.again.is_empty();
         self.retry.settle();
-        self.pace.settle(Instant::now());
+        self.backoff.settle(Instant::now());
         Ok(mem::take(&mut self.differs))
     }
 
-    /// What is to be read now. What may wait stays.
+    /// Takes what should be read now, and leaves what is in backoff.
     fn take_due(&mut self, now: Instant) -> Dirty {
         let mut dirty = mem::take(&mut self.heard.dirty);
         for (&id, links) in &mut dirty.links {
             let nsid = self.questions.nsid(id);
-            let waits = |ifindex| self.pace.waits(Culprit::of(nsid, ifindex), now).is_some();
+            let waits = |ifindex| {
+                self.backoff
+                    .waits(ChangeSource::of(nsid, ifindex), now)
+                    .is_some()
+            };
             let (waiting, due) = mem::take(links).into_iter().partition(|it| waits(*it));
             *links = due;
             if !BTreeSet::is_empty(&waiting) {
@@ -250,15 +257,14 @@ impl Inventory {
         dirty
     }
 
-    /// Whether the kernel says that a device of our own namespace is gone. Asked about that very device: that it
-    /// was not seen means nothing.
+    /// Asks the kernel whether a device of our own namespace is gone. That the inventory lacks it is no proof.
     pub async fn is_gone(&self, ifindex: Ifindex) -> anyhow::Result<bool> {
         let answer = self.questions.link(Nsid::Own, ifindex).await?;
         Ok(matches!(answer, Answer::Gone))
     }
 }
 
-/// Waits for an event once the rest is over.
+/// Waits for a notification after the pause.
 async fn next_event(rest: Instant, events: &Events) -> io::Result<()> {
     sleep_until(rest).await;
     events.wait().await

@@ -1,31 +1,34 @@
-//! Devices of our own namespace, asked for by name or index.
+//! Looks up devices of our own namespace by name or index.
 
 use netlink_packet_core::NLM_F_ACK;
 use nix::errno::Errno;
 
 use super::{
     decode,
-    decode::{Device, Undecodable, ifla},
-    query::{Failure, Netlink},
+    decode::{LinkRecord, Undecodable, ifla},
+    query::Netlink,
     request::Request,
 };
-use crate::state::{name::Name, snapshot::Ifindex};
+use crate::{
+    netlink::failure::Failure,
+    state::{name::Name, snapshot::Ifindex},
+};
 
-/// `IFNAMSIZ` and `ALTIFNAMSIZ`, each with the NUL.
+/// `IFNAMSIZ` and `ALTIFNAMSIZ`, which include the NUL.
 const NAME: usize = 16;
 const ALTERNATIVE: usize = 128;
-/// `RTEXT_FILTER_SKIP_STATS`: statistics are most of an answer otherwise.
+/// `RTEXT_FILTER_SKIP_STATS`: leaves out the statistics, which would be most of an answer.
 pub const SKIP_STATS: u32 = 1 << 3;
 
 impl Netlink {
-    /// The device that has a name, or an alternative name; `None` if the kernel says that there is none.
-    pub async fn link(&self, name: &Name) -> anyhow::Result<Option<Device>> {
+    /// Finds the device with a name or alternative name; `None` if the kernel reports that there is none.
+    pub async fn link(&self, name: &Name) -> anyhow::Result<Option<LinkRecord>> {
         let bytes = [name.as_bytes(), &[0]].concat();
         let (length, has_nul) = (bytes.len(), name.as_bytes().contains(&0));
         if has_nul || !(2..=ALTERNATIVE).contains(&length) {
             return Ok(None);
         }
-        // The kernel looks for alternative names by the one, too, if they are no longer.
+        // A short alternative name is found by `IFLA_IFNAME` as well.
         let kind = match length <= NAME {
             true => ifla::IFNAME,
             false => ifla::ALT_IFNAME,
@@ -35,9 +38,9 @@ impl Netlink {
             .await
     }
 
-    /// The device that has an index; `None` if the kernel says that there is none.
-    pub async fn link_of(&self, ifindex: Ifindex) -> anyhow::Result<Option<Device>> {
-        // The kernel would look for a name instead.
+    /// Finds the device with an index; `None` if the kernel reports that there is none.
+    pub async fn link_of(&self, ifindex: Ifindex) -> anyhow::Result<Option<LinkRecord>> {
+        // With index 0, the kernel would look for a name.
         if ifindex.0 == 0 {
             return Ok(None);
         }
@@ -45,7 +48,7 @@ impl Netlink {
         self.device(&about(ifindex), &asked).await
     }
 
-    async fn device(&self, request: &Request, asked: &str) -> anyhow::Result<Option<Device>> {
+    async fn device(&self, request: &Request, asked: &str) -> anyhow::Result<Option<LinkRecord>> {
         let answered = self.one(request).await;
         match answered {
             Ok(device) => Ok(Some(device)),
@@ -54,8 +57,8 @@ impl Netlink {
         }
     }
 
-    /// The one device that a question is about.
-    pub async fn one(&self, request: &Request) -> Result<Device, Failure> {
+    /// Asks about one device.
+    pub async fn one(&self, request: &Request) -> Result<LinkRecord, Failure> {
         let mut found = None;
         let whole = self
             .ask(request, |message| {
@@ -73,7 +76,7 @@ impl Netlink {
     }
 }
 
-/// A question about one device.
+/// Builds a request about one device.
 pub fn about(ifindex: Ifindex) -> Request {
     Request::links(libc::RTM_GETLINK, NLM_F_ACK, ifindex)
         .with(ifla::EXT_MASK, &SKIP_STATS.to_ne_bytes())

@@ -1,26 +1,27 @@
-//! What the kernel says over rtnetlink, and what it is told: the one way to it for every other module.
+//! rtnetlink: every other module asks and configures the kernel through here.
 //!
-//! What can't be read is never taken for absent. A message is read as bytes, as far as it is needed, and one
-//! that can't be is an [`Undecodable`](decode::Undecodable); a question ends with an answer or at a deadline;
-//! and only the kernel's own word (`ENODEV`) means that a device is gone.
+//! A device that cannot be read is never treated as absent. Messages are decoded only as far as they are needed, and
+//! one that cannot be decoded is reported as [`Undecodable`](decode::Undecodable). Every request ends with an answer or
+//! at a deadline. A device counts as gone only if the kernel says so (`ENODEV`).
 
 pub mod attrs;
 pub mod decode;
 mod dump;
 mod events;
+mod failure;
 mod inventory;
 mod links;
-mod mounts;
+pub mod merge;
 mod neighbors;
-mod processes;
+mod nsid;
+pub mod packet_receivers;
+mod process_namespaces;
 pub mod query;
-pub mod read;
-pub mod receivers;
 pub mod request;
 pub mod tc;
 mod xdp;
 
 pub use events::HookEvents;
 pub use inventory::{Inventory, names};
-pub use neighbors::Known;
+pub use neighbors::HostNeighbor;
 pub use query::Netlink;

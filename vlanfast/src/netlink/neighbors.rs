@@ -1,4 +1,4 @@
-//! What the host itself has heard of who has which address: its neighbour tables.
+//! Reads the host's neighbour tables, which say which MAC has which address.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -23,30 +23,30 @@ pub(super) const NUD_PERMANENT: u16 = 128;
 
 /// The length of `struct ndmsg`.
 pub(super) const HEADER: usize = 12;
-/// `USER_HZ`: netlink has times in hundredths of a second.
+/// Netlink counts time in units of 1/`USER_HZ` s, which is 10 ms.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Somebody of whom the host knows that he has an address.
+/// An entry of the host's neighbour table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct HostNeighbor {
     /// The host's device.
     pub ifindex: Ifindex,
     pub address: IpAddr,
     pub mac: [u8; 6],
-    /// How long ago it was confirmed; an administrator's word is always true.
+    /// How long ago the entry was confirmed; 0 for a permanent one.
     pub age: Duration,
 }
 
 impl Netlink {
-    /// Whom the host knows, on any device of our own namespace.
-    pub async fn neighbors(&self) -> anyhow::Result<Vec<Known>> {
+    /// Reads the valid neighbour entries of all devices of our own namespace.
+    pub async fn neighbors(&self) -> anyhow::Result<Vec<HostNeighbor>> {
         let mut all = vec![];
         for family in [libc::AF_INET, libc::AF_INET6] {
             let mut header = [0; HEADER];
             header[0] = family as u8;
             let request = Request::new(libc::RTM_GETNEIGH, NLM_F_DUMP, &header);
             let asked = self.ask(&request, |message| {
-                // One that can't be read is a hint less: the wire itself is asked all the same.
+                // An entry that cannot be decoded is skipped: the address is probed on the wire anyway.
                 if let Ok(Some(known)) = known(message.body) {
                     all.push(known);
                 }
@@ -58,8 +58,8 @@ impl Netlink {
     }
 }
 
-/// An entry that says who has an address; `None` for one that says that nobody knows.
-fn known(body: &[u8]) -> Result<Option<Known>, Malformed> {
+/// Decodes a neighbour entry; `None` for one that is failed or incomplete.
+fn known(body: &[u8]) -> Result<Option<HostNeighbor>, Malformed> {
     const VALID: u16 = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
     let attributes = Attributes::behind(body, HEADER)?;
     let state = half(body, 8)?;
@@ -75,7 +75,7 @@ fn known(body: &[u8]) -> Result<Option<Known>, Malformed> {
         0 => TICK * word(info.bytes(), 0)?,
         _ => Duration::ZERO,
     };
-    Ok((state & VALID != 0).then_some(Known {
+    Ok((state & VALID != 0).then_some(HostNeighbor {
         ifindex: Ifindex(word(body, 4)?),
         address,
         mac: mac.array()?,

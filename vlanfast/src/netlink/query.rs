@@ -1,10 +1,10 @@
-//! The socket for questions and orders, one at a time. Each ends with an answer, or at a deadline.
+//! The netlink socket that sends one request at a time and waits for its answer until a deadline.
 //!
-//! rtnetlink computes its answers inside our own calls to send and receive, so silence means that none will
-//! come. After one, and wherever a question was left in its middle, the next has a new socket: on the old one
-//! the kernel would refuse it (`EBUSY`), or answer the one before.
+//! rtnetlink computes its answers inside our own `send` and `recv` calls, so silence means that no answer will come.
+//! After a timeout, or after a request was abandoned half-way, the next request uses a new socket: on the old one the
+//! kernel would refuse it (`EBUSY`) or still be answering the previous request.
 
-mod datagram;
+mod reply;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
@@ -27,72 +27,31 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::datagram::Heard;
-pub use self::datagram::{Message, messages};
-use super::request::Request;
-use crate::{error::Error, stop};
+use super::{failure::Failure, request::Request};
+pub use crate::netlink::query::reply::{Message, messages};
+use crate::{netlink::query::reply::Reply, stop};
 
-/// How long the kernel may say nothing, and how long once it has said nothing to a question before: taking
-/// everything off is a dozen questions, and has to end all the same.
+/// How long to wait for the next datagram: normally, and after a request that the kernel did not answer. A detach sends a
+/// dozen requests and must still end soon.
 const SILENCE: Duration = Duration::from_millis(500);
 const AFTER_SILENCE: Duration = Duration::from_millis(50);
-/// How long a whole answer may take.
+/// The time limit for a complete answer.
 const LIMIT: Duration = Duration::from_secs(30);
-/// The kernel fills no more than half of this at once (`netlink_recvmsg`).
+/// The size of the receive buffer. The kernel fills at most half of it per datagram (`netlink_recvmsg`).
 const DATAGRAM: usize = 64 << 10;
-
-/// Why there is no answer, or no good one.
-#[derive(Debug)]
-pub enum Failure {
-    /// The kernel's word, with its own explanation if it has one.
-    Refused(Errno, Option<String>),
-    Silent,
-    /// What came is no answer.
-    Garbled(&'static str),
-    Socket(io::Error),
-}
-
-impl Failure {
-    pub fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::Refused(errno, _) => Some(*errno),
-            _ => None,
-        }
-    }
-
-    /// As an error about what was asked, like "list the devices".
-    pub fn of(self, asked: &str) -> anyhow::Error {
-        let what = format!("failed to {asked}");
-        match self {
-            Self::Refused(errno, why) => {
-                let error = anyhow::Error::new(io::Error::from(errno));
-                match why {
-                    Some(why) => error.context(format!("{what}: {why}")),
-                    None => error.context(what),
-                }
-            }
-            Self::Silent => Error::Silent {
-                asked: asked.to_owned(),
-            }
-            .into(),
-            Self::Garbled(why) => anyhow!("{what}: the kernel's answer can't be read: {why}"),
-            Self::Socket(error) => anyhow::Error::new(error).context(what),
-        }
-    }
-}
 
 type Open = dyn Fn() -> io::Result<OwnedFd> + Send + Sync;
 
-/// Where the kernel is asked, and told what to do.
+/// A connection to rtnetlink in the network namespace of this process.
 pub struct Netlink {
     open: Box<Open>,
     talk: Mutex<Talk>,
 }
 
 struct Talk {
-    /// `None` where the next question needs a new one.
+    /// `None` if the next request has to open a new socket.
     socket: Option<AsyncFd<OwnedFd>>,
-    /// Tells the answers to the last question from late ones to another.
+    /// The sequence number of the last request, which tells its answer from late answers to earlier ones.
     number: u32,
     silence: Duration,
     buffer: Vec<u8>,
@@ -100,13 +59,13 @@ struct Talk {
 
 impl Netlink {
     pub fn connect() -> anyhow::Result<Self> {
-        // Now, so that a system without netlink says so here.
+        // Opening the first socket here reports a system without netlink at once.
         let first = kernel().context("failed to open a netlink socket")?;
         let netlink = Self::behind(kernel);
         netlink.with_socket(first)
     }
 
-    /// To whoever is at the other end of the sockets that are opened: in tests, somebody who plays the kernel.
+    /// Uses the sockets that `open` returns. Tests pass sockets whose other end plays the kernel.
     pub fn behind(open: impl Fn() -> io::Result<OwnedFd> + Send + Sync + 'static) -> Self {
         Self {
             open: Box::new(open),
@@ -125,8 +84,8 @@ impl Netlink {
         Ok(self)
     }
 
-    /// Asks, and hands over each message of the answer; whether the answer is whole: nothing changed while the
-    /// kernel gave it, nothing was cut off, everything was a message. Cancelled, it leaves nothing behind.
+    /// Sends a request and calls `each` for every message of the answer. Returns whether the answer is complete: nothing
+    /// changed during the dump, nothing was truncated, and everything parsed as a message. Safe to cancel.
     pub async fn ask(
         &self,
         request: &Request,
@@ -134,7 +93,7 @@ impl Netlink {
     ) -> Result<bool, Failure> {
         let mut talk = self.talk.lock().await;
         match talk.ask(&self.open, request, &mut each).await {
-            // Somebody's dump is not over, though it was to be: not on a new socket.
+            // A previous dump has not ended on this socket. A new socket has none.
             Err(Failure::Refused(Errno::EBUSY, _)) if request.is_dump() => {
                 talk.socket = None;
                 talk.ask(&self.open, request, &mut each).await
@@ -151,7 +110,7 @@ impl Talk {
         request: &Request,
         each: &mut impl FnMut(Message<'_>),
     ) -> Result<bool, Failure> {
-        // Taken, and given back at the end of an answer: whatever comes before that, the next has a new one.
+        // The socket is put back only after a complete exchange; until then, the next request opens a new one.
         let socket = match self.socket.take() {
             Some(socket) => socket,
             None => open().and_then(register).map_err(Failure::Socket)?,
@@ -159,9 +118,9 @@ impl Talk {
         self.number = self.number.wrapping_add(1);
         let bytes = request.bytes(self.number);
         let start = Instant::now();
-        // The kernel computes its answer in here, once it has its lock.
+        // The kernel computes its answer inside this call, once it holds the RTNL lock.
         stop::in_kernel(|| say(&socket, &bytes)).map_err(Failure::Socket)?;
-        let mut heard = Heard::new(self.number);
+        let mut heard = Reply::new(self.number);
         let mut last = start;
         loop {
             let until = (last + self.silence).min(start + LIMIT);
@@ -176,7 +135,7 @@ impl Talk {
                 self.silence = SILENCE;
             }
             if let Some(end) = heard.end.take() {
-                // What is left of a message that was cut off is another question's.
+                // After a truncated message, what is left in the socket could be taken for the next answer.
                 if heard.in_order() {
                     self.socket = Some(socket);
                 }
@@ -187,15 +146,15 @@ impl Talk {
                 self.silence = AFTER_SILENCE;
                 return Err(Failure::Silent);
             }
-            // Signals and heartbeats have their turn, however long the answer is.
+            // Long answers must not delay signals and heartbeats.
             yield_now().await;
         }
     }
 
-    /// One datagram's length, which may be more than there was room for.
+    /// Receives one datagram and returns its length, which may exceed the buffer.
     async fn hear(&mut self, socket: &AsyncFd<OwnedFd>, until: Instant) -> Result<usize, Failure> {
         loop {
-            // The answer is there already, most of the time.
+            // The answer is usually there already.
             match receive(socket.get_ref(), &mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 heard => return heard.map_err(Failure::Socket),
@@ -226,7 +185,7 @@ fn say(socket: &AsyncFd<OwnedFd>, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // The datagram's own length, however much of it there is room for.
+    // MSG_TRUNC returns the real length even if the datagram was cut off.
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
     loop {
         match recv(socket.as_raw_fd(), buffer, flags) {
@@ -242,14 +201,14 @@ fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     registered.map_err(io::Error::from)
 }
 
-/// A socket to the kernel.
+/// Opens a netlink socket to the kernel.
 fn kernel() -> io::Result<OwnedFd> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.set_non_blocking(true)?;
     // Without strict checking, dumps of addresses ignore which namespace is asked about.
     socket.set_netlink_get_strict_chk(true)?;
-    // Reasons in words (before Linux 4.12: none).
+    // Extended ACKs carry error messages (from Linux 4.12).
     let _ = socket.set_ext_ack(true).and(socket.set_cap_ack(true));
     // SAFETY: the descriptor was the socket's, and is nobody's now.
     Ok(unsafe { OwnedFd::from_raw_fd(socket.into_raw_fd()) })

@@ -1,4 +1,4 @@
-//! A question or an order to the kernel, as bytes.
+//! Builds netlink requests.
 
 use netlink_packet_core::{NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST};
 
@@ -7,7 +7,7 @@ use crate::state::snapshot::Ifindex;
 /// The length of `struct nlmsghdr`.
 pub const HEADER: usize = 16;
 
-/// A message of `struct nlmsghdr`, a header of its kind, and attributes.
+/// A request: `struct nlmsghdr`, the header of its message type, and attributes.
 #[derive(Clone, Debug)]
 pub struct Request {
     kind: u16,
@@ -24,21 +24,21 @@ impl Request {
         }
     }
 
-    /// About devices: `struct ifinfomsg`; index 0 is any.
+    /// A request about devices (`struct ifinfomsg`). Index 0 stands for any device.
     pub fn links(kind: u16, flags: u16, ifindex: Ifindex) -> Self {
         let mut header = [0; 16];
         header[4..8].copy_from_slice(&ifindex.0.to_ne_bytes());
         Self::new(kind, flags, &header)
     }
 
-    /// About addresses: `struct ifaddrmsg`.
+    /// A request about addresses (`struct ifaddrmsg`). Index 0 stands for any device.
     pub fn addresses(kind: u16, flags: u16, ifindex: Ifindex) -> Self {
         let mut header = [0; 8];
         header[4..].copy_from_slice(&ifindex.0.to_ne_bytes());
         Self::new(kind, flags, &header)
     }
 
-    /// About ids of namespaces: `struct rtgenmsg`.
+    /// A request about namespace ids (`struct rtgenmsg`).
     pub fn ids(kind: u16, flags: u16) -> Self {
         Self::new(kind, flags, &[0; 4])
     }
@@ -49,7 +49,7 @@ impl Request {
         self
     }
 
-    /// Adds an attribute that holds others, each by its kind and value.
+    /// Adds an attribute with nested attributes, given as pairs of type and value.
     pub fn with_nested(self, kind: u16, attributes: &[(u16, &[u8])]) -> Self {
         let mut all = vec![];
         for (kind, value) in attributes {
@@ -58,12 +58,12 @@ impl Request {
         self.with(kind | libc::NLA_F_NESTED as u16, &all)
     }
 
-    /// Whether more than one message answers.
+    /// Whether this is a dump, which is answered by any number of messages.
     pub const fn is_dump(&self) -> bool {
         self.flags & NLM_F_DUMP == NLM_F_DUMP
     }
 
-    /// The message, under a number that its answers have as well.
+    /// Serialises the request with a sequence number, which the answer repeats.
     pub fn bytes(&self, number: u32) -> Vec<u8> {
         let length = HEADER + self.body.len();
         let mut bytes = (length as u32).to_ne_bytes().to_vec();

@@ -10,11 +10,9 @@ use nix::errno::Errno;
 use vlanfast_common::Direction;
 
 pub use self::decode::{Filter, Program, Qdisc, filter, qdisc};
-use super::{
-    query::{Failure, Netlink},
-    request::Request,
-};
-use crate::state::snapshot::Ifindex;
+use self::decode::{TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS};
+use super::{query::Netlink, request::Request};
+use crate::{netlink::failure::Failure, state::snapshot::Ifindex};
 
 /// `include/uapi/linux/pkt_sched.h`: the place of a clsact or an ingress qdisc, and its two hooks.
 const CLSACT: u32 = 0xffff_0000;
@@ -22,13 +20,8 @@ const CLSACT_PLACE: u32 = 0xffff_fff1;
 const INGRESS: u32 = CLSACT | 0xfff2;
 const EGRESS: u32 = CLSACT | 0xfff3;
 
-/// `include/uapi/linux/rtnetlink.h`.
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
 /// `include/uapi/linux/pkt_cls.h`.
 const TCA_BPF_FD: u16 = 6;
-const TCA_BPF_NAME: u16 = 7;
-const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 
 /// The filters at a hook, in the order in which they run.
@@ -60,7 +53,7 @@ pub enum NoClsact {
 
 /// Where a filter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FilterSlot {
     pub ifindex: Ifindex,
     pub hook: Direction,
     pub priority: u16,
@@ -167,9 +160,9 @@ impl Netlink {
         hook: Direction,
         program: BorrowedFd<'_>,
         name: &str,
-    ) -> anyhow::Result<Place> {
+    ) -> anyhow::Result<FilterSlot> {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let place = Place {
+        let place = FilterSlot {
             ifindex,
             hook,
             priority: 0,
@@ -181,7 +174,7 @@ impl Netlink {
     /// Puts another program in place of a filter's: no packet meets the hook without one.
     pub async fn replace_filter(
         &self,
-        place: Place,
+        place: FilterSlot,
         program: BorrowedFd<'_>,
         name: &str,
     ) -> anyhow::Result<()> {
@@ -190,11 +183,11 @@ impl Netlink {
 
     async fn put_filter(
         &self,
-        place: Place,
+        place: FilterSlot,
         flags: u16,
         program: BorrowedFd<'_>,
         name: &str,
-    ) -> anyhow::Result<Place> {
+    ) -> anyhow::Result<FilterSlot> {
         let asked = format!("put a TC filter on device {}", place.ifindex.0);
         let name = [name.as_bytes(), &[0]].concat();
         // With an echo of it, which says where it is.
@@ -216,7 +209,7 @@ impl Netlink {
         });
         answered.await.map_err(|failure| failure.of(&asked))?;
         match echo {
-            Some(Ok((priority, handle))) => Ok(Place {
+            Some(Ok((priority, handle))) => Ok(FilterSlot {
                 priority,
                 handle,
                 ..place
@@ -227,7 +220,7 @@ impl Netlink {
     }
 
     /// Removes a filter; one that is gone needs no removal.
-    pub async fn remove_filter(&self, place: Place) -> anyhow::Result<()> {
+    pub async fn remove_filter(&self, place: FilterSlot) -> anyhow::Result<()> {
         let request = of_filter(libc::RTM_DELTFILTER, NLM_F_ACK, place);
         match self.ask(&request, |_| {}).await {
             Ok(_) => Ok(()),
@@ -257,10 +250,10 @@ fn message(kind: u16, flags: u16, fields: [u32; 4]) -> Request {
 }
 
 /// About a filter of every protocol.
-fn of_filter(kind: u16, flags: u16, place: Place) -> Request {
+fn of_filter(kind: u16, flags: u16, place: FilterSlot) -> Request {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     let info = u32::from(place.priority) << 16 | u32::from(protocol);
-    let Place {
+    let FilterSlot {
         ifindex,
         hook,
         handle,

@@ -1,15 +1,12 @@
-//! Why a driver refuses native XDP. Links (`BPF_LINK_CREATE`) say no more than a number; rtnetlink has the driver's
-//! own words (`extack`).
+//! Finds out why a driver refuses native XDP. `BPF_LINK_CREATE` returns only an error number; rtnetlink also returns the
+//! driver's message (extended ACK).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::NLM_F_ACK;
 
-use super::{
-    query::{Failure, Netlink},
-    request::Request,
-};
-use crate::state::snapshot::Ifindex;
+use super::{query::Netlink, request::Request};
+use crate::{netlink::failure::Failure, state::snapshot::Ifindex};
 
 /// `include/uapi/linux/if_link.h`.
 const IFLA_XDP: u16 = 43;
@@ -19,7 +16,7 @@ const XDP_FLAGS_UPDATE_IF_NOEXIST: u32 = 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 impl Netlink {
-    /// Asks for a program once more that a link was refused for, and gives the driver's words; `None` if it has none.
+    /// Attaches a program over rtnetlink after a link was refused, and returns the driver's message if it refuses again.
     pub async fn why_not_xdp(&self, ifindex: Ifindex, program: BorrowedFd<'_>) -> Option<String> {
         let flags = XDP_FLAGS_DRV_MODE | XDP_FLAGS_UPDATE_IF_NOEXIST;
         match self
@@ -27,7 +24,7 @@ impl Netlink {
             .await
         {
             Err(Failure::Refused(_, why)) => why,
-            // It was, after all: without a link it would stay behind.
+            // This time it was attached. Without a link it would outlive the process, so it is removed again.
             Ok(_) => {
                 let off = set(ifindex, -1, XDP_FLAGS_DRV_MODE);
                 let _ = self.ask(&off, |_| {}).await;

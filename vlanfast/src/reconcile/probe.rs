@@ -17,9 +17,9 @@ const IPV6: u16 = 0x86dd;
 const OPTION: usize = 8;
 
 /// A packet socket that never receives: protocol 0 is none.
-pub struct Asker(OwnedFd);
+pub struct ProbeSocket(OwnedFd);
 
-impl Asker {
+impl ProbeSocket {
     pub fn open() -> anyhow::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no pointers.

@@ -1,4 +1,4 @@
-//! What the user wants for some VLANs, written into the tables that the network gives.
+//! The configuration per VLAN (`--host-access`, `--shortcut`), applied to the tables computed from the network.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,8 +8,8 @@ use std::{
 use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Vid};
 
 use crate::state::{
-    desired::Tables,
-    vids::{Pair, Vids},
+    tables::DesiredTables,
+    vids::{VidPair, Vids},
 };
 
 /// What is wanted where.
@@ -27,7 +27,7 @@ pub enum Routes {
     #[default]
     None,
     /// Between these VLANs.
-    Between(Vec<Pair>),
+    Between(Vec<VidPair>),
     /// To every container on a VLAN.
     Everywhere,
 }
@@ -38,12 +38,12 @@ impl VlanConfig {
         self.host_access.contains(vid)
             || match &self.routes {
                 Routes::None => false,
-                Routes::Between(pairs) => pairs.iter().any(|Pair(a, b)| *a == vid || *b == vid),
+                Routes::Between(pairs) => pairs.iter().any(|VidPair(a, b)| *a == vid || *b == vid),
                 Routes::Everywhere => vid != Vid::UNTAGGED,
             }
     }
 
-    pub fn write(&self, tables: &mut Tables) {
+    pub fn write(&self, tables: &mut DesiredTables) {
         let is_container =
             |(_, endpoint): &(&EndpointKey, &Endpoint)| !endpoint.has(Endpoint::HOST);
         let containers = tables.endpoints.iter().filter(is_container);
@@ -58,7 +58,7 @@ impl VlanConfig {
     }
 
     /// Where packets for the containers of another VLAN go.
-    fn routes(&self, tables: &Tables) -> BTreeMap<NeighborKey, Route> {
+    fn routes(&self, tables: &DesiredTables) -> BTreeMap<NeighborKey, Route> {
         if self.routes == Routes::None {
             return BTreeMap::new();
         }
@@ -101,7 +101,7 @@ impl Routes {
             }
             Self::None | Self::Everywhere => return vec![],
         };
-        let other = |&Pair(one, other)| match address.vid {
+        let other = |&VidPair(one, other)| match address.vid {
             vid if vid == one.get() => Some(other.get()),
             vid if vid == other.get() => Some(one.get()),
             _ => None,
@@ -112,7 +112,7 @@ impl Routes {
 }
 
 /// Whether an address leads to one container for sure.
-fn is_certain(tables: &Tables, key: &NeighborKey, neighbor: &Neighbor) -> bool {
+fn is_certain(tables: &DesiredTables, key: &NeighborKey, neighbor: &Neighbor) -> bool {
     let endpoint = tables.endpoints.get(&key.endpoint(neighbor.mac));
     let is_container = endpoint
         .is_some_and(|endpoint| !endpoint.is_of_the_host() && !endpoint.has(Endpoint::CONFLICT));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     /// A receiver with an address.
-    fn add(tables: &mut Tables, number: u16, last: u8, address: &str, flags: (u16, u16)) {
+    fn add(tables: &mut DesiredTables, number: u16, last: u8, address: &str, flags: (u16, u16)) {
         let mac = [2, 0, 0, 0, 0, last];
         let endpoint = Endpoint {
             flags: flags.0,
@@ -154,7 +154,7 @@ mod tests {
         tables.neighbors.insert(key, neighbor);
     }
 
-    fn routes(tables: &mut Tables, pairs: &[&str]) -> Vec<(u16, String, u16, u8)> {
+    fn routes(tables: &mut DesiredTables, pairs: &[&str]) -> Vec<(u16, String, u16, u8)> {
         let wishes = VlanConfig {
             routes: match pairs {
                 [] => Routes::None,
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn containers_of_a_pair_are_known_on_the_other_vlan() {
-        let mut tables = Tables::default();
+        let mut tables = DesiredTables::default();
         add(&mut tables, 10, 1, "10.0.10.2", (0, 0));
         add(&mut tables, 20, 2, "10.0.20.2", (0, 0));
         add(&mut tables, 20, 3, "fd00:20::2", (Endpoint::MACVTAP, 0));
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn wherever_the_router_may_send_a_packet_each_container_is_known_once() {
-        let mut tables = Tables::default();
+        let mut tables = DesiredTables::default();
         add(&mut tables, 0, 1, "10.0.0.2", (0, 0));
         add(&mut tables, 10, 2, "10.0.10.2", (0, 0));
         add(&mut tables, 20, 3, "10.0.20.2", (0, 0));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_not_sure_is_the_routers() {
-        let mut tables = Tables::default();
+        let mut tables = DesiredTables::default();
         add(&mut tables, 20, 1, "10.0.20.1", (Endpoint::HOST, 0));
         add(&mut tables, 20, 2, "10.0.20.2", (Endpoint::CONFLICT, 0));
         add(&mut tables, 20, 3, "10.0.20.3", (0, Neighbor::CONFLICT));
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn host_access_is_for_vlans_of_containers_without_listeners() {
-        let mut tables = Tables::default();
+        let mut tables = DesiredTables::default();
         for (number, ifindex, flags) in [
             (10, 3, Parent::UP),
             (20, 4, Parent::UP | Parent::PORT),

@@ -1,84 +1,22 @@
-//! From what is so to what should be in the maps: who takes frames on which VLAN of the trunk.
+//! Computes the desired contents of the maps from a snapshot: which endpoint receives frames on which VLAN of the trunk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Settings, Vid};
+use vlanfast_common::{Endpoint, EndpointKey, Parent, Vid};
 
 use super::{
     listeners,
-    name::Name,
-    owners::{Given, dispute, elsewhere, neighbors},
-    snapshot::{Ifindex, Kind, Link, Mode, Network, Nsid, Place},
+    snapshot::{DeviceId, Ifindex, Link, LinkKind, Mode, Nsid, Snapshot},
+    tables::{Desired, DesiredTables, EndpointDevice},
 };
+use crate::state::address_owners::{Given, dispute, elsewhere, neighbors};
 
-/// The contents of the maps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tables {
-    pub vlans: BTreeMap<Vid, Parent>,
-    pub endpoints: BTreeMap<EndpointKey, Endpoint>,
-    pub neighbors: BTreeMap<NeighborKey, Neighbor>,
-    pub routes: BTreeMap<NeighborKey, Route>,
-}
-
-impl Tables {
-    /// What they can't say, whatever room they have, as [`Settings::incomplete`] has it.
-    pub fn unseen(&self) -> u32 {
-        match self.vlans.get(&Vid::UNTAGGED) {
-            Some(trunk) if trunk.has(Parent::TAGGED) => Settings::VLANS,
-            _ => 0,
-        }
-    }
-}
-
-/// The contents of the maps, and what people want to see beside them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Desired {
-    pub tables: Tables,
-    /// The names of the devices that the host has for the VLANs; VID 0 is the trunk.
-    pub parents: BTreeMap<Vid, Name>,
-    /// The devices that are endpoints, the host's own left out, though several may have one MAC.
-    pub devices: BTreeMap<(EndpointKey, Place), Device>,
-    /// The MACs of receivers that say they have an address which another keeps.
-    pub rivals: BTreeMap<NeighborKey, BTreeSet<[u8; 6]>>,
-    /// Who has the addresses that are answered for anywhere.
-    pub elsewhere: BTreeSet<(NeighborKey, i32)>,
-    /// 802.1ad devices on the trunk: ignored.
-    pub service_parents: u32,
-    /// macvlans and VLAN devices on top of a stacked or 802.1ad VLAN device of the trunk: ignored.
-    pub stacked: u32,
-}
-
-impl Desired {
-    /// The VLANs whose senders have a route to another by the administrator's word, by the device they leave by.
-    /// What is untagged leaves by the trunk itself.
-    pub fn senders(&self) -> BTreeMap<u32, (Vid, &Name)> {
-        let vids: BTreeSet<_> = self.tables.routes.keys().map(|key| key.vid).collect();
-        let tagged = |(&vid, parent): (&Vid, &Parent)| {
-            let leaves = vid != Vid::UNTAGGED && vids.contains(&vid.get()) && parent.ifindex != 0;
-            let name = self.parents.get(&vid).filter(|_| leaves)?;
-            Some((parent.ifindex, (vid, name)))
-        };
-        self.tables.vlans.iter().filter_map(tagged).collect()
-    }
-}
-
-/// The device behind an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    pub name: Name,
-    pub nsid: Nsid,
-    pub parent: Name,
-    /// All that it answers for: those of ipvlan devices on top of it as well.
-    pub addresses: Vec<IpAddr>,
-    /// As the map would have it if nobody else had its MAC.
-    pub endpoint: Endpoint,
-}
-
-/// Computes it all from scratch, with what was given to containers; the trunk is a device of the own namespace.
-pub fn desired(network: &Network, trunk: Ifindex, given: &Given) -> Desired {
+/// Computes the desired tables from scratch. `given` has the addresses that Docker assigned to containers; the trunk is a
+/// device of our own namespace.
+pub fn desired(network: &Snapshot, trunk: Ifindex, given: &Given) -> Desired {
     let mut desired = Desired::default();
     let trunk = (Nsid::Own, trunk);
     let parents = parents(network, trunk, &mut desired);
@@ -99,11 +37,12 @@ pub fn desired(network: &Network, trunk: Ifindex, given: &Given) -> Desired {
             receiver.add(network, more, given, &mut desired);
         }
     }
-    // The host's own last: of a frame for both, the macvlan takes it (`macvlan_handle_frame`).
+    // The host's own devices come last, because a macvlan with the same MAC receives the frame first
+    // (`macvlan_handle_frame`).
     for (&place, &vid) in &parents {
         own(network, trunk, place, vid, &mut desired);
     }
-    // Also where the host has no device: that is where it would be taken for a VLAN without receivers.
+    // A VLAN without a host device gets its flags too, or it would look like a VLAN without receivers.
     for (vid, flags) in listeners::flags(network, &parents) {
         desired.tables.vlans.entry(vid).or_default().flags |= flags;
     }
@@ -114,7 +53,7 @@ pub fn desired(network: &Network, trunk: Ifindex, given: &Given) -> Desired {
 
 /// A macvlan or macvtap on a parent.
 struct Receiver<'a> {
-    place: Place,
+    place: DeviceId,
     link: &'a Link,
     vid: Vid,
     mode: Mode,
@@ -122,8 +61,8 @@ struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
-    /// Adds it; some addresses are of devices on top of it.
-    fn add(self, network: &Network, more: &[IpAddr], given: &Given, desired: &mut Desired) {
+    /// Adds the endpoint with its addresses; `more` has those of ipvlan devices on top of it.
+    fn add(self, network: &Snapshot, more: &[IpAddr], given: &Given, desired: &mut Desired) {
         let Self {
             place, link, vid, ..
         } = self;
@@ -143,10 +82,10 @@ impl Receiver<'_> {
         add(&mut desired.tables, vid, link, endpoint);
         let parent = network.find(lower).map(|(_, link)| link);
         let was_given = given.to(link, parent);
-        // What the host has for itself is the host's.
+        // Root assigns the addresses of our own namespace, so they need no confirmation.
         let is_given = |address: &IpAddr| place.0 == Nsid::Own || was_given.contains(address);
         neighbors(desired, vid, link, &addresses, is_given);
-        let device = Device {
+        let device = EndpointDevice {
             name: link.name.clone(),
             nsid: place.0,
             parent: parent.map(|link| link.name.clone()).unwrap_or_default(),
@@ -158,8 +97,8 @@ impl Receiver<'_> {
     }
 }
 
-/// Adds a parent: the host's own receiver on its VLAN.
-fn own(network: &Network, trunk: Place, place: Place, vid: Vid, desired: &mut Desired) {
+/// Adds a parent, which is the host's own receiver on its VLAN.
+fn own(network: &Snapshot, trunk: DeviceId, place: DeviceId, vid: Vid, desired: &mut Desired) {
     let Some((namespace, link)) = network.find(place) else {
         return;
     };
@@ -174,7 +113,7 @@ fn own(network: &Network, trunk: Place, place: Place, vid: Vid, desired: &mut De
     if !is_passed_through(tables, vid, link, place) {
         add(tables, vid, link, endpoint);
     }
-    // A VLAN device takes what is for the trunk's MAC, whatever its own is (`vlan_do_receive`).
+    // A VLAN device receives frames for the trunk's MAC as well as for its own (`vlan_do_receive`).
     if let Some((_, trunk)) = network.find(trunk) {
         let key = EndpointKey::new(vid, trunk.mac);
         let first = tables.endpoints.entry(key).or_insert(endpoint);
@@ -192,7 +131,7 @@ fn own(network: &Network, trunk: Place, place: Place, vid: Vid, desired: &mut De
         is_given,
     );
     desired.parents.insert(vid, link.name.clone());
-    // One that was moved elsewhere can't be redirected to.
+    // Frames cannot be redirected to a device in another namespace.
     if place.0 == Nsid::Own {
         let flags = if link.up { Parent::UP } else { 0 };
         let parent = Parent {
@@ -205,13 +144,13 @@ fn own(network: &Network, trunk: Place, place: Place, vid: Vid, desired: &mut De
     }
 }
 
-/// The addresses of the ipvlan devices that are up, by the device below: that one answers for them with its MAC.
-fn nested(network: &Network) -> BTreeMap<Place, Vec<IpAddr>> {
+/// Collects the addresses of ipvlan devices that are up, by lower device, which answers for them with its own MAC.
+fn nested(network: &Snapshot) -> BTreeMap<DeviceId, Vec<IpAddr>> {
     let mut nested = BTreeMap::<_, Vec<_>>::new();
     for ((nsid, ifindex), link) in network.links() {
         let namespace = network.namespaces.get(&nsid);
         let addresses = namespace.and_then(|namespace| namespace.addresses.get(&ifindex));
-        if let (Kind::Ipvlan, true, Some(lower), Some(addresses)) =
+        if let (LinkKind::Ipvlan, true, Some(lower), Some(addresses)) =
             (link.kind, link.up, link.lower, addresses)
         {
             nested.entry(lower).or_default().extend(addresses);
@@ -224,10 +163,10 @@ const fn down(link: &Link) -> u16 {
     if link.up { 0 } else { Endpoint::DOWN }
 }
 
-/// The trunk and the 802.1Q devices on it, with their VIDs.
-fn parents(network: &Network, trunk: Place, desired: &mut Desired) -> BTreeMap<Place, Vid> {
+/// Finds the trunk and the 802.1Q devices on it, with their VIDs, and counts what is ignored.
+fn parents(network: &Snapshot, trunk: DeviceId, desired: &mut Desired) -> BTreeMap<DeviceId, Vid> {
     let mut parents = BTreeMap::new();
-    // Devices whose frames have more than one tag, or a service tag, on the trunk.
+    // Devices whose frames have several tags or a service tag on the trunk.
     let mut beyond = BTreeSet::new();
     if network.find(trunk).is_some() {
         parents.insert(trunk, Vid::UNTAGGED);
@@ -237,10 +176,10 @@ fn parents(network: &Network, trunk: Place, desired: &mut Desired) -> BTreeMap<P
         .filter(|(_, link)| link.lower == Some(trunk))
     {
         match link.kind {
-            Kind::Vlan(vid) if vid != Vid::UNTAGGED => {
+            LinkKind::Vlan(vid) if vid != Vid::UNTAGGED => {
                 parents.insert(place, vid);
             }
-            Kind::ServiceVlan => {
+            LinkKind::ServiceVlan => {
                 desired.service_parents += 1;
                 beyond.insert(place);
             }
@@ -251,7 +190,7 @@ fn parents(network: &Network, trunk: Place, desired: &mut Desired) -> BTreeMap<P
         link.lower
             .is_some_and(|lower| lower != trunk && parents.contains_key(&lower))
     };
-    let is_vlan = |link: &Link| matches!(link.kind, Kind::Vlan(_) | Kind::ServiceVlan);
+    let is_vlan = |link: &Link| matches!(link.kind, LinkKind::Vlan(_) | LinkKind::ServiceVlan);
     for (place, link) in network.links() {
         if is_vlan(link) && on_a_parent(link) {
             beyond.insert(place);
@@ -266,26 +205,26 @@ fn parents(network: &Network, trunk: Place, desired: &mut Desired) -> BTreeMap<P
     parents
 }
 
-fn macvlan(kind: Kind) -> Option<(Mode, u16)> {
+fn macvlan(kind: LinkKind) -> Option<(Mode, u16)> {
     match kind {
-        Kind::Macvlan(mode) => Some((mode, 0)),
-        Kind::Macvtap(mode) => Some((mode, Endpoint::MACVTAP)),
+        LinkKind::Macvlan(mode) => Some((mode, 0)),
+        LinkKind::Macvtap(mode) => Some((mode, Endpoint::MACVTAP)),
         _ => None,
     }
 }
 
 /// Whether a macvlan in passthru mode has taken a parent over: it has the parent's MAC, and that is no
 /// conflict.
-fn is_passed_through(tables: &Tables, vid: Vid, parent: &Link, place: Place) -> bool {
+fn is_passed_through(tables: &DesiredTables, vid: Vid, parent: &Link, place: DeviceId) -> bool {
     let endpoint = tables.endpoints.get(&EndpointKey::new(vid, parent.mac));
     endpoint.is_some_and(|endpoint| {
         endpoint.mode == Mode::Passthru as u16 && endpoint.parent == place.1.0
     })
 }
 
-/// Adds a receiver. Where another that is up has its MAC already, that stays, and is marked. One that is down takes
-/// nothing, and the kernel does not let it come up beside the other.
-fn add(tables: &mut Tables, vid: Vid, link: &Link, endpoint: Endpoint) {
+/// Adds an endpoint. If another endpoint that is up has the same MAC, that one stays and is marked as a conflict. A device
+/// that is down receives nothing, and the kernel does not let it come up beside the other.
+fn add(tables: &mut DesiredTables, vid: Vid, link: &Link, endpoint: Endpoint) {
     let first = tables
         .endpoints
         .entry(EndpointKey::new(vid, link.mac))

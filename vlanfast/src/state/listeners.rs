@@ -1,14 +1,12 @@
-//! Who listens on a VLAN beside those that the tables have: receivers without an entry, and those who read
-//! along. What they listen to is left alone.
+//! Finds listeners: receivers on a VLAN that have no entry in the tables, and programs that read its traffic. vlanfast
+//! backs off from such a VLAN.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vlanfast_common::{Parent, Vid};
 
-use super::{
-    receivers,
-    snapshot::{Kind, Link, Mode, Network, Nsid, Place},
-};
+use super::snapshot::{DeviceId, Link, LinkKind, Mode, Nsid, Snapshot};
+use crate::state::hidden_receivers;
 
 /// Why a VLAN is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +103,7 @@ pub fn words(parent: Parent, among: u32) -> String {
 
 /// The flags that say so, of every VLAN that has any; the parents are the trunk and the 802.1Q devices
 /// on it.
-pub fn flags(network: &Network, parents: &BTreeMap<Place, Vid>) -> BTreeMap<Vid, u32> {
+pub fn flags(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>) -> BTreeMap<Vid, u32> {
     let mut flags = Flags::default();
     of_uppers(network, parents, &mut flags);
     of_nested(network, parents, &mut flags);
@@ -126,7 +124,7 @@ impl Flags {
 }
 
 /// Of the devices on top of the parents.
-fn of_uppers(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flags) {
+fn of_uppers(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
     for (_, link) in network.links() {
         let vid = link.lower.and_then(|lower| parents.get(&lower));
         if let Some(&vid) = vid {
@@ -136,16 +134,16 @@ fn of_uppers(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flag
 }
 
 /// Of VLAN devices whose frames come from the trunk with the tag that they take off.
-fn of_nested(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flags) {
+fn of_nested(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
     let own: BTreeSet<Vid> = parents.values().copied().collect();
     for (_, link) in network.links() {
-        let (Kind::Vlan(vid), Some(lower)) = (link.kind, link.lower) else {
+        let (LinkKind::Vlan(vid), Some(lower)) = (link.kind, link.lower) else {
             continue;
         };
         let is_on_a_receiver = || {
             let lower = network.find(lower).map(|(_, lower)| lower);
             lower.is_some_and(|lower| {
-                matches!(lower.kind, Kind::Macvlan(_) | Kind::Macvtap(_))
+                matches!(lower.kind, LinkKind::Macvlan(_) | LinkKind::Macvtap(_))
                     && is_on_the_trunk(lower, parents)
             })
         };
@@ -159,9 +157,9 @@ fn of_nested(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flag
 }
 
 /// Of the parents themselves.
-fn of_parents(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flags) {
+fn of_parents(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
     // How many of the devices on top of each keep it in promiscuous mode.
-    let mut explained = BTreeMap::<Place, u32>::new();
+    let mut explained = BTreeMap::<DeviceId, u32>::new();
     for (_, link) in network.links() {
         if let Some(lower) = link.lower {
             *explained.entry(lower).or_default() += u32::from(keeps_promiscuous(link));
@@ -189,10 +187,10 @@ fn of_parents(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Fla
 }
 
 /// Of receivers that are no devices, or whose devices nobody sees.
-fn of_receivers(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut Flags) {
+fn of_receivers(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
     /// On the trunk they stand before the devices of all VLANs.
     const OF_ALL: u32 = Parent::FILTERS | Parent::SOCKETS;
-    let unexplained = receivers::unexplained(network, &network.receivers);
+    let unexplained = hidden_receivers::unexplained(network, &network.receivers);
     for (&(nsid, ifindex), &vid) in parents {
         let (Nsid::Own, Some(found)) = (nsid, network.receivers.get(&ifindex)) else {
             continue;
@@ -216,7 +214,7 @@ fn of_receivers(network: &Network, parents: &BTreeMap<Place, Vid>, flags: &mut F
     }
 }
 
-fn is_on_the_trunk(link: &Link, parents: &BTreeMap<Place, Vid>) -> bool {
+fn is_on_the_trunk(link: &Link, parents: &BTreeMap<DeviceId, Vid>) -> bool {
     let below = link.lower.and_then(|lower| parents.get(&lower));
     below == Some(&Vid::UNTAGGED)
 }
@@ -224,9 +222,9 @@ fn is_on_the_trunk(link: &Link, parents: &BTreeMap<Place, Vid>) -> bool {
 /// What a device on top of a parent means for the VLAN.
 const fn of_upper(link: &Link) -> u32 {
     match link.kind {
-        Kind::Ipvlan => Parent::IPVLAN,
-        Kind::Macvlan(mode) => of_mode(mode) | if link.port { Parent::GUESTS } else { 0 },
-        Kind::Macvtap(mode) => of_mode(mode) | Parent::GUESTS,
+        LinkKind::Ipvlan => Parent::IPVLAN,
+        LinkKind::Macvlan(mode) => of_mode(mode) | if link.port { Parent::GUESTS } else { 0 },
+        LinkKind::Macvtap(mode) => of_mode(mode) | Parent::GUESTS,
         _ => 0,
     }
 }
@@ -245,26 +243,27 @@ const fn of_mode(mode: Mode) -> u32 {
 const fn keeps_promiscuous(link: &Link) -> bool {
     link.up
         && match link.kind {
-            Kind::Macvlan(Mode::Passthru) | Kind::Macvtap(Mode::Passthru) => true,
-            Kind::Vlan(_) | Kind::ServiceVlan | Kind::Macvlan(_) | Kind::Macvtap(_) => {
-                link.promiscuity.count > 0
-            }
-            Kind::Ipvlan | Kind::Other => false,
+            LinkKind::Macvlan(Mode::Passthru) | LinkKind::Macvtap(Mode::Passthru) => true,
+            LinkKind::Vlan(_)
+            | LinkKind::ServiceVlan
+            | LinkKind::Macvlan(_)
+            | LinkKind::Macvtap(_) => link.promiscuity.count > 0,
+            LinkKind::Ipvlan | LinkKind::Other => false,
         }
 }
 
 /// Whether a device may be promiscuous only because its driver can't filter by the MACs of the macvlans on
 /// it (no `IFF_UNICAST_FLT`, `__dev_set_rx_mode`), which netlink does not show. VLAN devices can.
-fn filters_nothing(network: &Network, place: Place, link: &Link) -> bool {
+fn filters_nothing(network: &Snapshot, place: DeviceId, link: &Link) -> bool {
     let below = |upper: &Link| {
-        let lower = |place: &Place| network.find(*place)?.1.lower;
+        let lower = |place: &DeviceId| network.find(*place)?.1.lower;
         // No more than the kernel stacks (`MAX_NEST_DEV`): two ends of a veth are below each other.
         std::iter::successors(upper.lower, lower).take(8)
     };
     let has_mac_of_its_own = |upper: &Link| match upper.kind {
-        Kind::Macvlan(mode) | Kind::Macvtap(mode) => !matches!(mode, Mode::Passthru),
-        Kind::Vlan(_) | Kind::ServiceVlan => upper.mac != link.mac,
-        Kind::Ipvlan | Kind::Other => false,
+        LinkKind::Macvlan(mode) | LinkKind::Macvtap(mode) => !matches!(mode, Mode::Passthru),
+        LinkKind::Vlan(_) | LinkKind::ServiceVlan => upper.mac != link.mac,
+        LinkKind::Ipvlan | LinkKind::Other => false,
     };
     let has_list = match (place.0, network.receivers.get(&place.1)) {
         (Nsid::Own, Some(receivers)) => !receivers.unicast.is_empty(),
@@ -273,6 +272,6 @@ fn filters_nothing(network: &Network, place: Place, link: &Link) -> bool {
     let mut uppers = network
         .links()
         .filter(|(_, upper)| upper.up && has_mac_of_its_own(upper));
-    !matches!(link.kind, Kind::Vlan(_))
+    !matches!(link.kind, LinkKind::Vlan(_))
         && (has_list || uppers.any(|(_, upper)| below(upper).any(|lower| lower == place)))
 }

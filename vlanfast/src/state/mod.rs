@@ -1,16 +1,19 @@
-//! What is so, what should be in the maps, and the difference. Pure: no kernel, no clock, no Docker.
+//! Computes the contents of the maps: from a snapshot of the network to the desired tables, and from these to a plan of
+//! changes. Everything here is pure: it uses no kernel, clock or Docker.
 
+pub mod address_conflicts;
+pub mod address_owners;
+pub mod claims;
 pub mod config;
 pub mod desired;
-pub mod doubles;
+pub mod hidden_receivers;
 pub mod listeners;
+pub mod mac_conflicts;
 pub mod name;
 pub mod names;
-pub mod owners;
 pub mod plan;
-pub mod published;
-pub mod receivers;
-pub mod shares;
+pub mod quotas;
+pub mod report;
 pub mod snapshot;
+pub mod tables;
 pub mod vids;
-pub mod vouching;

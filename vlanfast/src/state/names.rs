@@ -13,11 +13,11 @@ use std::{
 use vlanfast_common::{EndpointKey, Mac};
 
 use super::{
-    desired::{Desired, Device},
     name::Name,
     snapshot,
-    snapshot::{Attachment, Container, Docker, DockerNetwork, Nsid},
+    snapshot::{Container, Docker, DockerAttachment, DockerNetwork, Nsid},
 };
+use crate::state::tables::{Desired, EndpointDevice};
 
 /// The names of one endpoint; all empty where Docker knows nothing of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,15 +32,19 @@ pub struct Names {
 }
 
 /// An endpoint's key, and the device it is: several may have one MAC.
-type Id = (EndpointKey, snapshot::Place);
+type Id = (EndpointKey, snapshot::DeviceId);
 
 /// The names of every device that is an endpoint.
 pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
-    let places = Places::of(docker);
-    let mut found: BTreeMap<Id, Place> = BTreeMap::new();
+    let places = Candidates::of(docker);
+    let mut found: BTreeMap<Id, Candidate> = BTreeMap::new();
     // An attachment is one device: where one has its MAC, another with its address is someone else.
     let mut taken = HashSet::new();
-    for evidence in [Places::by_both, Places::by_mac, Places::by_address] {
+    for evidence in [
+        Candidates::by_both,
+        Candidates::by_mac,
+        Candidates::by_address,
+    ] {
         for (&key, device) in &desired.devices {
             if found.contains_key(&key) {
                 continue;
@@ -53,7 +57,7 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
         }
     }
     let residents = residents(desired, &found);
-    let name = |(&key, device): (&Id, &Device)| {
+    let name = |(&key, device): (&Id, &EndpointDevice)| {
         let (container, network) = match found.get(&key) {
             Some(place) => (Some(place.container), Some(place.network)),
             None => {
@@ -76,26 +80,26 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
 
 /// A container's place in a macvlan network.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Candidate<'a> {
     container: &'a Container,
-    attachment: &'a Attachment,
+    attachment: &'a DockerAttachment,
     network: &'a DockerNetwork,
 }
 
-impl Place<'_> {
-    fn id(&self) -> *const Attachment {
+impl Candidate<'_> {
+    fn id(&self) -> *const DockerAttachment {
         ptr::from_ref(self.attachment)
     }
 }
 
 /// All places, by what a device on the parent of that name can be known by.
 #[derive(Default)]
-struct Places<'a> {
-    macs: HashMap<(&'a [u8], Mac), Vec<Place<'a>>>,
-    addresses: HashMap<(&'a [u8], IpAddr), Vec<Place<'a>>>,
+struct Candidates<'a> {
+    macs: HashMap<(&'a [u8], Mac), Vec<Candidate<'a>>>,
+    addresses: HashMap<(&'a [u8], IpAddr), Vec<Candidate<'a>>>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> Candidates<'a> {
     fn of(docker: &'a Docker) -> Self {
         let mut places = Self::default();
         for container in &docker.containers {
@@ -106,7 +110,7 @@ impl<'a> Places<'a> {
                 let Some(parent) = network.parent.as_deref().map(str::as_bytes) else {
                     continue;
                 };
-                let place = Place {
+                let place = Candidate {
                     container,
                     attachment,
                     network,
@@ -124,19 +128,19 @@ impl<'a> Places<'a> {
     }
 
     /// Two may be said to have one MAC: one that has changed its own, and one that was given it since.
-    fn by_both(&self, mac: Mac, device: &Device) -> Vec<Place<'a>> {
+    fn by_both(&self, mac: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
         let mut places = self.by_mac(mac, device);
         let has = |address| device.addresses.contains(address);
         places.retain(|place| place.attachment.addresses.iter().any(has));
         places
     }
 
-    fn by_mac(&self, mac: Mac, device: &Device) -> Vec<Place<'a>> {
+    fn by_mac(&self, mac: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
         let places = self.macs.get(&(device.parent.as_bytes(), mac));
         places.cloned().unwrap_or_default()
     }
 
-    fn by_address(&self, _: Mac, device: &Device) -> Vec<Place<'a>> {
+    fn by_address(&self, _: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
         let parent = device.parent.as_bytes();
         let addresses = device.addresses.iter();
         let known = addresses.filter_map(|&address| self.addresses.get(&(parent, address)));
@@ -147,7 +151,7 @@ impl<'a> Places<'a> {
 /// The container that a namespace belongs to; `None` where several seem to share it.
 fn residents<'a>(
     desired: &Desired,
-    found: &BTreeMap<Id, Place<'a>>,
+    found: &BTreeMap<Id, Candidate<'a>>,
 ) -> HashMap<Nsid, Option<&'a Container>> {
     let mut residents = HashMap::new();
     for (key, place) in found {

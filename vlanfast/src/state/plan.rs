@@ -1,12 +1,12 @@
-//! The difference between what is in the maps and what should be, and what finds no room.
+//! Plans the changes from the installed to the desired map contents, and what is left out for lack of room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Route, Vid};
 
-use super::{
-    desired::{Desired, Tables},
-    shares::{LeftOut, Owner, Quotas, Wanted, share},
+use crate::state::{
+    quotas::{LeftOut, Owner, Quotas, Wanted, share},
+    tables::{Desired, DesiredTables},
 };
 
 /// How many entries the hashes have room for.
@@ -80,7 +80,7 @@ impl Plan {
     }
 
     /// Whether a VLAN begins or ceases to lack something.
-    pub fn changes_what_is_left_out(&self, installed: &Tables) -> bool {
+    pub fn changes_what_is_left_out(&self, installed: &DesiredTables) -> bool {
         const LACKS: u32 = Parent::LEFT_OUT | Parent::SHORT;
         let flags = |vid| installed.vlans.get(vid).copied().unwrap_or_default().flags;
         let put = self.vlans.put.iter();
@@ -90,7 +90,7 @@ impl Plan {
     }
 
     /// Does to tables what applying the plan does to the maps.
-    pub fn apply_to(&self, tables: &mut Tables) {
+    pub fn apply_to(&self, tables: &mut DesiredTables) {
         self.vlans.apply_to(&mut tables.vlans);
         self.endpoints.apply_to(&mut tables.endpoints);
         self.neighbors.apply_to(&mut tables.neighbors);
@@ -112,7 +112,12 @@ impl<K: Ord + Copy, V: Copy> Changes<K, V> {
 }
 
 /// From what is installed to what is desired, as far as there is room.
-pub fn plan(installed: &Tables, desired: &Desired, capacity: Capacity, quotas: Quotas) -> Plan {
+pub fn plan(
+    installed: &DesiredTables,
+    desired: &Desired,
+    capacity: Capacity,
+    quotas: Quotas,
+) -> Plan {
     let tables = &desired.tables;
     let endpoints = share(
         endpoints(tables, quotas),
@@ -142,7 +147,7 @@ pub fn plan(installed: &Tables, desired: &Desired, capacity: Capacity, quotas: Q
 }
 
 /// Endpoints with their quota, which is a namespace's.
-fn endpoints(tables: &Tables, quotas: Quotas) -> impl Iterator<Item = Wanted<EndpointKey>> {
+fn endpoints(tables: &DesiredTables, quotas: Quotas) -> impl Iterator<Item = Wanted<EndpointKey>> {
     tables.endpoints.iter().map(move |(&key, endpoint)| {
         let owner = Owner::of(key, Some(endpoint));
         Wanted {
@@ -162,7 +167,7 @@ fn endpoints(tables: &Tables, quotas: Quotas) -> impl Iterator<Item = Wanted<End
 fn leading_to(
     key: NeighborKey,
     to: EndpointKey,
-    tables: &Tables,
+    tables: &DesiredTables,
     (quotas, endpoints): (Quotas, &LeftOut<EndpointKey>),
 ) -> Wanted<NeighborKey> {
     let owner = Owner::of(to, tables.endpoints.get(&to));
@@ -208,7 +213,7 @@ fn addresses<'a>(
 }
 
 fn routes<'a>(
-    tables: &'a Tables,
+    tables: &'a DesiredTables,
     quotas: Quotas,
     left_out: &'a LeftOut<EndpointKey>,
 ) -> impl Iterator<Item = Wanted<NeighborKey>> + 'a {
@@ -225,7 +230,7 @@ fn routes<'a>(
 /// its owner alone.
 fn mark(
     vlans: &mut BTreeMap<Vid, Parent>,
-    tables: &Tables,
+    tables: &DesiredTables,
     endpoints: &LeftOut<EndpointKey>,
     neighbors: &LeftOut<NeighborKey>,
 ) {

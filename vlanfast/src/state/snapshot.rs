@@ -1,4 +1,4 @@
-//! What the sources saw at one moment, as plain data.
+//! A snapshot of what netlink and Docker show at one moment, as plain data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,12 +33,12 @@ impl Nsid {
     }
 }
 
-/// Where a device is.
-pub type Place = (Nsid, Ifindex);
+/// Identifies a device by namespace and index.
+pub type DeviceId = (Nsid, Ifindex);
 
 /// Everything that netlink shows: the devices of every namespace with an id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Network {
+pub struct Snapshot {
     pub namespaces: BTreeMap<Nsid, Namespace>,
     /// What receives on devices of our own namespace, of those that were asked about.
     pub receivers: BTreeMap<Ifindex, Receivers>,
@@ -57,9 +57,9 @@ pub struct Receivers {
     pub sockets: bool,
 }
 
-impl Network {
+impl Snapshot {
     /// Every device, with its place.
-    pub fn links(&self) -> impl Iterator<Item = (Place, &Link)> {
+    pub fn links(&self) -> impl Iterator<Item = (DeviceId, &Link)> {
         self.namespaces.iter().flat_map(|(&nsid, namespace)| {
             let links = namespace.links.iter();
             links.map(move |(&ifindex, link)| ((nsid, ifindex), link))
@@ -67,7 +67,7 @@ impl Network {
     }
 
     /// A device, with its namespace.
-    pub fn find(&self, (nsid, ifindex): Place) -> Option<(&Namespace, &Link)> {
+    pub fn find(&self, (nsid, ifindex): DeviceId) -> Option<(&Namespace, &Link)> {
         let namespace = self.namespaces.get(&nsid)?;
         Some((namespace, namespace.links.get(&ifindex)?))
     }
@@ -87,9 +87,9 @@ pub struct Link {
     pub mac: Mac,
     pub up: bool,
     pub mtu: u32,
-    pub kind: Kind,
+    pub kind: LinkKind,
     /// The device below (`IFLA_LINK`), in whichever namespace it is.
-    pub lower: Option<Place>,
+    pub lower: Option<DeviceId>,
     /// It is a port of a bridge, a bond, a team or Open vSwitch.
     pub port: bool,
     pub promiscuity: Promiscuity,
@@ -130,7 +130,7 @@ pub struct Promiscuity {
 
 /// What a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LinkKind {
     /// An 802.1Q device.
     Vlan(Vid),
     /// An 802.1ad device, whose VIDs are another number space.
@@ -201,12 +201,12 @@ pub struct Container {
     /// Labels `com.docker.compose.project` and `com.docker.compose.service`.
     pub project: Option<String>,
     pub service: Option<String>,
-    pub attachments: Vec<Attachment>,
+    pub attachments: Vec<DockerAttachment>,
 }
 
 /// A container's place in one network, as Docker believes it to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attachment {
+pub struct DockerAttachment {
     /// A key of [`Docker::networks`], or a network that is no macvlan.
     pub network: String,
     pub mac: Option<Mac>,

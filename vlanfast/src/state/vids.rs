@@ -69,9 +69,9 @@ impl fmt::Display for Vids {
 
 /// Two VLANs, in either order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair(pub Vid, pub Vid);
+pub struct VidPair(pub Vid, pub Vid);
 
-impl FromStr for Pair {
+impl FromStr for VidPair {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -108,12 +108,12 @@ mod tests {
 
     #[test]
     fn pairs_are_of_two_vlans() {
-        let pair = Pair(Vid::new(10), Vid::new(4094));
+        let pair = VidPair(Vid::new(10), Vid::new(4094));
         assert_eq!("10:4094".parse(), Ok(pair));
         for text in [
             "", "10", "10:", "10:0", "10:10", "10:4095", "10:20:30", "10-20",
         ] {
-            let error = text.parse::<Pair>().unwrap_err();
+            let error = text.parse::<VidPair>().unwrap_err();
             assert!(error.contains("is no pair of VLANs"), "{error}");
         }
     }

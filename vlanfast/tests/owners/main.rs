@@ -1,28 +1,20 @@
 //! Who has an address: by what was given, by what is claimed, and by whom the wire has been asked for.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
-mod vouching;
+mod probes;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use vlanfast::state::desired::Desired;
-use vlanfast::state::desired::Tables;
-use vlanfast::state::desired::desired;
-use vlanfast::state::owners::Given;
-use vlanfast::state::snapshot::Attachment;
-use vlanfast::state::snapshot::Container;
-use vlanfast::state::snapshot::Docker;
-use vlanfast::state::snapshot::DockerNetwork;
-use vlanfast::state::snapshot::Ifindex;
-use vlanfast::state::snapshot::Kind;
-use vlanfast::state::snapshot::Link;
-use vlanfast::state::snapshot::Mode;
-use vlanfast::state::snapshot::Network;
-use vlanfast::state::snapshot::Nsid;
-use vlanfast::state::snapshot::Promiscuity;
-use vlanfast::state::snapshot::Silence;
-use vlanfast::state::config::Routes;
-use vlanfast::state::config::VlanConfig;
+use vlanfast::state::{
+    address_owners::Given,
+    config::{Routes, VlanConfig},
+    desired::desired,
+    snapshot::{
+        Container, Docker, DockerAttachment, DockerNetwork, Ifindex, Link, LinkKind, Mode, Nsid,
+        Promiscuity, Silence, Snapshot,
+    },
+    tables::{Desired, DesiredTables},
+};
 use vlanfast_common::{Mac, Neighbor, NeighborKey, Vid};
 
 const TRUNK: Ifindex = Ifindex(2);
@@ -36,14 +28,14 @@ fn key(vid: u16, address: &str) -> NeighborKey {
 }
 
 /// A trunk with VLANs 10 and 20, whose devices have the indexes 10 and 20, and the MAC …:01.
-struct Lan(Network);
+struct Lan(Snapshot);
 
 impl Lan {
     fn new() -> Self {
-        let mut lan = Self(Network::default());
-        lan.add(Nsid::Own, TRUNK.0, 1, Kind::Other, None, &[]);
+        let mut lan = Self(Snapshot::default());
+        lan.add(Nsid::Own, TRUNK.0, 1, LinkKind::Other, None, &[]);
         for number in [10, 20] {
-            let kind = Kind::Vlan(Vid::new(number));
+            let kind = LinkKind::Vlan(Vid::new(number));
             lan.add(Nsid::Own, number.into(), 1, kind, Some(TRUNK.0), &[]);
         }
         lan
@@ -54,7 +46,7 @@ impl Lan {
         nsid: Nsid,
         index: u32,
         last: u8,
-        kind: Kind,
+        kind: LinkKind,
         lower: Option<u32>,
         addresses: &[&str],
     ) -> &mut Link {
@@ -78,7 +70,7 @@ impl Lan {
 
     /// A macvlan of a container.
     fn container(&mut self, nsid: i32, last: u8, vid: u32, addresses: &[&str]) -> &mut Link {
-        let kind = Kind::Macvlan(Mode::Bridge);
+        let kind = LinkKind::Macvlan(Mode::Bridge);
         let index = 100 + u32::from(last);
         self.add(Nsid::Other(nsid), index, last, kind, Some(vid), addresses)
     }
@@ -93,7 +85,7 @@ impl Lan {
         desired(&self.0, TRUNK, &Given::by(docker))
     }
 
-    fn tables(&self) -> Tables {
+    fn tables(&self) -> DesiredTables {
         self.desired(&Docker::default()).tables
     }
 }
@@ -104,7 +96,7 @@ fn given(last: u8, address: &str) -> Docker {
         name: "lan".into(),
         parent: Some("d10".into()),
     };
-    let attachment = Attachment {
+    let attachment = DockerAttachment {
         network: "id".into(),
         mac: Some(mac(last)),
         addresses: vec![address.parse().unwrap()],

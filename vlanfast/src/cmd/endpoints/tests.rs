@@ -2,11 +2,11 @@ use vlanfast_common::{Mac, Vid};
 
 use super::*;
 
-const INSIDE: Place = (Nsid::Other(3), Ifindex(7));
+const INSIDE: DeviceId = (Nsid::Other(3), Ifindex(7));
 
-fn device(endpoint: Endpoint, addresses: &[&str]) -> Device {
+fn device(endpoint: Endpoint, addresses: &[&str]) -> EndpointDevice {
     let nsid = Nsid::Other(endpoint.nsid);
-    Device {
+    EndpointDevice {
         name: "eth0".into(),
         nsid,
         parent: "eth0.10".into(),
@@ -16,7 +16,7 @@ fn device(endpoint: Endpoint, addresses: &[&str]) -> Device {
 }
 
 /// Of what netlink shows; the maps are empty.
-fn context(devices: &[(EndpointKey, Device)]) -> Context {
+fn context(devices: &[(EndpointKey, EndpointDevice)]) -> Context {
     let mut desired = Desired::default();
     for (key, device) in devices {
         let place = (device.nsid, Ifindex(device.endpoint.ifindex));
@@ -24,7 +24,7 @@ fn context(devices: &[(EndpointKey, Device)]) -> Context {
     }
     Context {
         trunk: "eth0".into(),
-        tables: Tables::default(),
+        tables: DesiredTables::default(),
         desired,
         names: BTreeMap::new(),
         claimed: BTreeMap::new(),

@@ -6,10 +6,10 @@ use serde::Serialize;
 use vlanfast_common::{Endpoint, Parent, Policy, Shed, Shortcut, Vid};
 
 use crate::state::{
-    desired::Tables,
     listeners::{Listener, words},
     name::Name,
     snapshot::Ifindex,
+    tables::DesiredTables,
 };
 
 #[derive(Serialize)]
@@ -32,7 +32,7 @@ pub struct Vlan {
 }
 
 /// Those that have a device or a listener; the trunk itself if it has one, or endpoints.
-pub fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, Name>) -> Vec<Vlan> {
+pub fn vlans(tables: &DesiredTables, policy: Policy, names: &BTreeMap<Ifindex, Name>) -> Vec<Vlan> {
     let mut endpoints = BTreeMap::<u16, usize>::new();
     for (key, _) in tables
         .endpoints
@@ -74,7 +74,7 @@ pub fn vlans(tables: &Tables, policy: Policy, names: &BTreeMap<Ifindex, Name>) -
 }
 
 /// From which VLANs to which there is a way without the router.
-fn shortcuts(tables: &Tables, policy: Policy) -> BTreeSet<(u16, u16)> {
+fn shortcuts(tables: &DesiredTables, policy: Policy) -> BTreeSet<(u16, u16)> {
     match Shortcut::from_number(policy.shortcut) {
         Shortcut::Allow => {
             let is_up = |vid| {
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_shortcut_is_shown_where_it_leads_there_and_back() {
-        let mut tables = Tables::default();
+        let mut tables = DesiredTables::default();
         for (from, to) in [
             (10, 20),
             (20, 10),

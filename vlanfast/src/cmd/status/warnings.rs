@@ -7,7 +7,7 @@ use vlanfast_common::{Parent, Policy, Settings, Shed, Status, Vid};
 use super::Hook;
 use crate::{
     hooks::device::Trunk,
-    state::{listeners::words, vouching::Conflict},
+    state::{claims::Conflict, listeners::words},
 };
 
 /// Of its hooks, its VLANs, and what is switched on. How ingress is read decides about the last.

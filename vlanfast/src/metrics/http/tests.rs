@@ -7,14 +7,14 @@ use std::{
 };
 
 use super::*;
-use crate::{metrics::room::CONNECTIONS, state::published::Hook};
+use crate::{metrics::connections::CONNECTIONS, state::report::HookState};
 
-type Publisher = watch::Sender<Option<Arc<Published>>>;
+type Publisher = watch::Sender<Option<Arc<Report>>>;
 
 /// Less than a scraper waits for an answer, and more than one takes on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
-fn start(first: Option<Published>) -> (Server, Publisher, SocketAddr) {
+fn start(first: Option<Report>) -> (Server, Publisher, SocketAddr) {
     start_with(first, || {
         Ok(Trust {
             alive: true,
@@ -24,7 +24,7 @@ fn start(first: Option<Published>) -> (Server, Publisher, SocketAddr) {
 }
 
 fn start_with(
-    first: Option<Published>,
+    first: Option<Report>,
     trust: impl Fn() -> anyhow::Result<Trust> + Send + Sync + 'static,
 ) -> (Server, Publisher, SocketAddr) {
     let (publisher, published) = watch::channel(first.map(Arc::new));
@@ -44,18 +44,18 @@ fn ask(address: SocketAddr, request: &str) -> String {
 }
 
 /// So many VLANs that an answer does not fit into the sockets' buffers.
-fn large() -> Published {
+fn large() -> Report {
     let vids = (1..4095).map(vlanfast_common::Vid::new);
     let parents = vids.map(|vid| (vid, format!("eth0.{vid}").as_str().into()));
-    Published {
+    Report {
         trunk: "eth0".into(),
         parents: Arc::new(parents.collect()),
-        ..Published::default()
+        ..Report::default()
     }
 }
 
-fn hook(hook: &'static str, attached: bool) -> Hook {
-    Hook {
+fn hook(hook: &'static str, attached: bool) -> HookState {
+    HookState {
         hook,
         mode: "tcx",
         reason: "",
@@ -67,7 +67,7 @@ fn hook(hook: &'static str, attached: bool) -> Hook {
 #[test]
 fn it_is_not_live_when_the_process_is_not() {
     let (_server, _publisher, address) =
-        start_with(Some(Published::default()), || Ok(Trust::default()));
+        start_with(Some(Report::default()), || Ok(Trust::default()));
     let said = ask(address, "GET /live");
     assert!(said.starts_with("HTTP/1.1 503"), "{said}");
     assert!(said.contains("the heartbeat has expired"), "{said}");
@@ -81,7 +81,7 @@ fn it_is_not_live_when_the_process_is_not() {
 #[test]
 fn it_is_not_live_where_nobody_can_say_whether_it_is() {
     let unreadable = || anyhow::bail!("failed to read SETTINGS");
-    let (_server, _publisher, address) = start_with(Some(Published::default()), unreadable);
+    let (_server, _publisher, address) = start_with(Some(Report::default()), unreadable);
     let said = ask(address, "GET /live");
     assert!(said.starts_with("HTTP/1.1 503"), "{said}");
     assert!(said.contains("failed to read SETTINGS"), "{said}");
@@ -90,9 +90,9 @@ fn it_is_not_live_where_nobody_can_say_whether_it_is() {
 
 #[test]
 fn it_is_not_live_while_a_hook_is_without_its_program() {
-    let with = |ingress, egress| Published {
+    let with = |ingress, egress| Report {
         hooks: vec![hook("ingress", ingress), hook("egress", egress)],
-        ..Published::default()
+        ..Report::default()
     };
     let (_server, publisher, address) = start(Some(with(true, true)));
     assert!(ask(address, "GET /live").starts_with("HTTP/1.1 200"));
@@ -201,7 +201,7 @@ fn who_reads_an_answer_is_not_pushed_out_by_silent_clients() {
 
 #[test]
 fn a_head_without_an_end_is_refused_and_small() {
-    let (_server, _publisher, address) = start(Some(Published::default()));
+    let (_server, _publisher, address) = start(Some(Report::default()));
     let mut stream = TcpStream::connect(address).unwrap();
     let _ = write!(stream, "GET /metrics HTTP/1.1\r\nX: ");
     let mut sent = 0;

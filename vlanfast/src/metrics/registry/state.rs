@@ -7,7 +7,7 @@ use vlanfast_common::{Settings, Shed, Shortcut, Source, SourceState, Vid};
 use super::{Output, Scrape};
 use crate::state::{
     listeners::Listener,
-    published::{Hook, Published},
+    report::{HookState, Report},
 };
 
 impl Scrape {
@@ -32,7 +32,7 @@ impl Scrape {
     }
 
     pub(super) fn hooks(&self, out: &mut Output) -> fmt::Result {
-        let Published { trunk, hooks, .. } = &*self.published;
+        let Report { trunk, hooks, .. } = &*self.published;
         let attached = hooks.iter().map(|hook| {
             let labels = [
                 ("trunk", trunk.as_str()),
@@ -44,7 +44,7 @@ impl Scrape {
         });
         let help = "Whether our program is at a hook of the trunk, how, and why not otherwise";
         out.gauge("attached", help, attached)?;
-        let preceded = hooks.iter().map(|hook: &Hook| {
+        let preceded = hooks.iter().map(|hook: &HookState| {
             let labels = [("trunk", trunk.as_str()), ("hook", hook.hook)];
             (labels, hook.preceded_by.len() as u64)
         });
@@ -54,7 +54,7 @@ impl Scrape {
 
     /// Whether the programs act on the tables, and on which of them.
     pub(super) fn trust(&self, out: &mut Output) -> fmt::Result {
-        let Published {
+        let Report {
             trunk,
             parents,
             listeners,
@@ -100,7 +100,7 @@ impl Scrape {
     }
 
     pub(super) fn settings(&self, out: &mut Output) -> fmt::Result {
-        let Published { trunk, policy, .. } = &*self.published;
+        let Report { trunk, policy, .. } = &*self.published;
         let switch = |number: u32| if number == 0 { "off" } else { "on" };
         let labels = [
             ("trunk", trunk.as_str()),

@@ -9,14 +9,14 @@ use vlanfast_common::{
 
 use super::*;
 use crate::state::{
+    claims::Conflict,
     listeners::Listener,
     names::Names,
     plan::Over,
-    published::{Hook, LeftOut, MapFill},
-    vouching::Conflict,
+    report::{HookState, LeftOut, MapFill},
 };
 
-fn published() -> Published {
+fn published() -> Report {
     let vid = Vid::new(10);
     let names = Names {
         container: Some("container0".into()),
@@ -28,7 +28,7 @@ fn published() -> Published {
         last_success,
         ..SourceStatus::default()
     };
-    let hook = |hook, mode, reason| Hook {
+    let hook = |hook, mode, reason| HookState {
         hook,
         mode,
         reason,
@@ -38,7 +38,7 @@ fn published() -> Published {
     let key = |last| EndpointKey::new(vid, Mac([2, 0, 0, 0, 0, last]));
     let parents = [(Vid::UNTAGGED, "eth0".into()), (vid, "eth0.10".into())];
     let endpoints = [(key(1), names), (key(2), Names::default())];
-    Published {
+    Report {
         trunk: "eth0".into(),
         parents: Arc::new(parents.into()),
         endpoints: Arc::new(endpoints.into()),
@@ -70,7 +70,7 @@ fn published() -> Published {
     }
 }
 
-fn encode(published: Published, counters: &[(Vlan, Counters)]) -> String {
+fn encode(published: Report, counters: &[(Vlan, Counters)]) -> String {
     let totals = Totals {
         vlans: counters.to_vec(),
         ..Totals::default()
@@ -90,9 +90,9 @@ fn flows_are_told_apart_by_the_vlans_that_they_join() {
         pairs: [(VlanPair { from: 10, to: 20 }, pair)].into(),
         ..Totals::default()
     };
-    let published = Published {
+    let published = Report {
         trunk: "eth0".into(),
-        ..Published::default()
+        ..Report::default()
     };
     let text = super::encode(Arc::new(published), totals, ALIVE).unwrap();
     for (name, number) in [
@@ -133,9 +133,9 @@ fn counters_are_told_apart_by_vlan_direction_and_cast() {
         dropped: [1, 0, 0, 0, 0],
         ..Counters::default()
     };
-    let published = Published {
+    let published = Report {
         trunk: "eth0".into(),
-        ..Published::default()
+        ..Report::default()
     };
     let text = encode(published, &[(vlan, counters)]);
     let expected = [

@@ -10,7 +10,7 @@ use serde::{
 };
 use vlanfast_common::Mac;
 
-use crate::state::snapshot::{Attachment, Container, DockerNetwork};
+use crate::state::snapshot::{Container, DockerAttachment, DockerNetwork};
 
 /// How many of anything are kept of one answer.
 pub const MOST: usize = 32_768;
@@ -190,7 +190,7 @@ impl<'de> Deserialize<'de> for Listed {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Settings {
-            networks: Option<Attachments>,
+            networks: Option<DockerAttachments>,
         }
         let summary = Summary::deserialize(deserializer)?;
         let labels = summary.labels.unwrap_or_default();
@@ -274,19 +274,22 @@ impl<'de> Deserialize<'de> for Labels {
 
 /// The networks that a container is in.
 #[derive(Default)]
-struct Attachments(Vec<Attachment>);
+struct DockerAttachments(Vec<DockerAttachment>);
 
-impl<'de> Deserialize<'de> for Attachments {
+impl<'de> Deserialize<'de> for DockerAttachments {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Map;
         impl<'de> Visitor<'de> for Map {
-            type Value = Attachments;
+            type Value = DockerAttachments;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("networks")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Attachments, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<DockerAttachments, A::Error> {
                 let mut attachments = vec![];
                 while map.next_key::<IgnoredAny>()?.is_some() {
                     let endpoint = map.next_value::<Option<Settings>>()?;
@@ -298,7 +301,7 @@ impl<'de> Deserialize<'de> for Attachments {
                 }
                 // They come without an order, and two lists of the same must be equal.
                 attachments.sort_by(|a, b| a.network.cmp(&b.network));
-                Ok(Attachments(attachments))
+                Ok(DockerAttachments(attachments))
             }
         }
         deserializer.deserialize_map(Map)
@@ -319,8 +322,8 @@ struct Settings {
 }
 
 impl Settings {
-    fn attachment(self) -> Option<Attachment> {
-        Some(Attachment {
+    fn attachment(self) -> Option<DockerAttachment> {
+        Some(DockerAttachment {
             network: self.network?.0,
             mac: self.mac.as_ref().and_then(|text| mac(&text.0)),
             addresses: [self.v4, self.v6]

@@ -9,8 +9,8 @@ use tokio::task::spawn_blocking;
 use crate::{
     clock::seconds_since_1970,
     names::docker::{
-        Error,
         answer::{List, Listed, Network, Version, cut, macvlans},
+        error::Error,
         http,
         http::Answer,
     },

@@ -54,7 +54,7 @@ async fn names_outlive_a_daemon_that_hangs_and_come_back() {
         facts.containers = json!([container("api", "running", json!({}))]);
     });
     let back = states.wait_for(|state| names(state) == ["api"]);
-    let back = tokio::time::timeout(3 * crate::names::docker::RETRY_WRONG, back).await;
+    let back = tokio::time::timeout(3 * crate::names::docker::error::RETRY_WRONG, back).await;
     assert!(is(SourceState::Ok)(&back.unwrap().unwrap()));
 }
 

@@ -14,13 +14,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use crate::names::docker::{
-    Error, Task,
-    metered::{Meter, Metered},
+    error::{Error, LONGEST_ANSWER},
+    read_limit::{LimitedStream, ReadLimit},
+    task::Task,
 };
 
-/// The longest answer that is taken. A container takes 1.5 to 2.5 KB of a list, so that ten thousand of
-/// them have room.
-pub const ANSWER: usize = 24 << 20;
 /// What each piece of an answer counts for at least: of pieces of one byte there would be too many.
 const PIECE: usize = 64;
 /// What is read ahead, and the longest head.
@@ -29,19 +27,19 @@ const BUFFER: usize = 64 << 10;
 /// An answer whose head has come.
 pub struct Answer {
     body: Incoming,
-    meter: Meter,
+    limit: ReadLimit,
     _connection: Task,
 }
 
 /// Asks for a path.
 pub async fn get(socket: &Path, path: &str) -> Result<Answer, Error> {
     let stream = UnixStream::connect(socket).await.map_err(Error::Connect)?;
-    let (stream, meter) = Metered::new(stream);
+    let (stream, limit) = LimitedStream::new(stream);
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER)
         .handshake(TokioIo::new(stream))
         .await?;
-    let connection = Task(tokio::spawn(async move {
+    let connection = Task::new(tokio::spawn(async move {
         // What went wrong is seen where the answer is waited for.
         let _ = connection.await;
     }));
@@ -52,7 +50,7 @@ pub async fn get(socket: &Path, path: &str) -> Result<Answer, Error> {
     match response.status() {
         StatusCode::OK => Ok(Answer {
             body: response.into_body(),
-            meter,
+            limit,
             _connection: connection,
         }),
         other => Err(Error::Status(other)),
@@ -67,7 +65,7 @@ impl Answer {
         };
         // Trailers are no concern of ours.
         let piece = frame.into_data().unwrap_or_default();
-        self.meter.refill(piece.len().max(PIECE));
+        self.limit.refill(piece.len().max(PIECE));
         Ok(Some(piece))
     }
 
@@ -77,12 +75,12 @@ impl Answer {
         let mut counted = 0;
         while let Some(piece) = self.piece().await? {
             counted += piece.len().max(PIECE);
-            if counted > ANSWER {
+            if counted > LONGEST_ANSWER {
                 return Err(Error::TooLong);
             }
             if whole.capacity() < whole.len() + piece.len() {
                 // As it grows anyway, but never to more than there may be.
-                let more = (2 * whole.capacity()).clamp(whole.len() + piece.len(), ANSWER);
+                let more = (2 * whole.capacity()).clamp(whole.len() + piece.len(), LONGEST_ANSWER);
                 whole.reserve_exact(more - whole.len());
             }
             whole.extend_from_slice(&piece);

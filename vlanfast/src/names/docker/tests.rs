@@ -11,11 +11,12 @@ use vlanfast_common::{Mac, SourceState};
 
 use crate::{
     names::docker::{
-        DEFAULT_SOCKET, DockerSocket, RETRY, State, daemon_at, default_socket,
+        DEFAULT_SOCKET, DockerSocket, State, daemon_at, default_socket,
+        error::{RETRY, refusal},
         fake::{Daemon, World, socket},
-        list_once, refusal, watch, watch_daemon,
+        list_once, watch, watch_daemon,
     },
-    state::snapshot::{Attachment, Docker},
+    state::snapshot::{Docker, DockerAttachment},
 };
 
 /// More than any step takes, a retry included.
@@ -128,7 +129,7 @@ async fn a_list_has_the_macvlan_networks_and_who_is_in_them() {
         web.service.as_deref(),
     );
     assert_eq!(names, ("web", Some("shop"), Some("web")));
-    let attachment = |network: &str, mac, addresses: &[&str]| Attachment {
+    let attachment = |network: &str, mac, addresses: &[&str]| DockerAttachment {
         network: network.to_owned(),
         mac: Some(Mac(mac)),
         addresses: addresses

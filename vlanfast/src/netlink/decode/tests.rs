@@ -68,11 +68,11 @@ fn what_is_needed_and_malformed_is_undecodable_and_names_its_device() {
     let number = |number: u16| number.to_ne_bytes();
     let vlan = |tag, id: &[u8]| kind(b"vlan\0", Some(&[(ifla::VLAN_PROTOCOL, tag), (1, id)]));
     let read = |body: &[u8]| device(body).map(|device| device.kind);
-    let ten = Kind::Vlan(Vid::new(10));
+    let ten = LinkKind::Vlan(Vid::new(10));
     assert_eq!(read(&vlan(&c_tag, &number(10))), Ok(ten));
-    assert_eq!(read(&vlan(&s_tag, &number(10))), Ok(Kind::ServiceVlan));
+    assert_eq!(read(&vlan(&s_tag, &number(10))), Ok(LinkKind::ServiceVlan));
     let bridge = kind(b"macvlan\0", Some(&[(1, &4u32.to_ne_bytes())]));
-    assert_eq!(read(&bridge), Ok(Kind::Macvlan(Mode::Bridge)));
+    assert_eq!(read(&bridge), Ok(LinkKind::Macvlan(Mode::Bridge)));
     for wrong in [
         body(&[]),
         body(&[(ifla::IFNAME, b"\0")]),

@@ -10,24 +10,24 @@ fn message(kind: u16, index: u32) -> Vec<u8> {
     bytes
 }
 
-fn note(nsid: Option<i32>, datagram: &[u8]) -> Heard {
-    let mut heard = Heard::default();
-    heard.note(nsid, datagram, datagram.len());
+fn record(nsid: Option<i32>, datagram: &[u8]) -> Notifications {
+    let mut heard = Notifications::default();
+    heard.record(nsid, datagram, datagram.len());
     heard
 }
 
 #[test]
 fn every_message_of_a_datagram_is_noted_for_its_namespace() {
-    let mut heard = Heard::default();
+    let mut heard = Notifications::default();
     let datagram = [
         message(libc::RTM_NEWLINK, 7),
         message(libc::RTM_DELADDR, 9),
         message(libc::RTM_NEWROUTE, 11),
     ]
     .concat();
-    heard.note(Some(3), &datagram, datagram.len());
+    heard.record(Some(3), &datagram, datagram.len());
     assert!(heard.hooks.is_empty());
-    heard.note(None, &message(libc::RTM_DELLINK, 7), 36);
+    heard.record(None, &message(libc::RTM_DELLINK, 7), 36);
     let dirty = &heard.dirty;
     assert_eq!(
         dirty.links[&Some(3)],
@@ -45,14 +45,14 @@ fn what_happens_to_hooks_of_our_own_devices_is_noted_and_makes_nothing_dirty() {
         libc::RTM_NEWTFILTER,
         libc::RTM_DELTFILTER,
     ] {
-        let heard = note(None, &message(kind, 7));
+        let heard = record(None, &message(kind, 7));
         assert_eq!(heard.dirty, Dirty::default());
         assert_eq!(heard.hooks.devices, BTreeSet::from([Ifindex(7)]));
         assert!(heard.hooks.may_be_of(Ifindex(7)) && !heard.hooks.may_be_of(Ifindex(8)));
-        assert_eq!(note(Some(3), &message(kind, 7)), Heard::default());
+        assert_eq!(record(Some(3), &message(kind, 7)), Notifications::default());
     }
     // XDP is a matter of the device.
-    let link = note(None, &message(libc::RTM_NEWLINK, 7));
+    let link = record(None, &message(libc::RTM_NEWLINK, 7));
     assert!(link.hooks.may_be_of(Ifindex(7)) && !link.dirty.links.is_empty());
 }
 
@@ -67,13 +67,13 @@ fn an_id_that_was_taken_back_is_noted() {
         event.extend(kind.to_ne_bytes());
         event.extend(id.to_ne_bytes());
     }
-    let heard = note(None, &event);
+    let heard = record(None, &event);
     assert!(heard.dirty.list && !heard.dirty.all);
     assert_eq!(heard.dirty.renumbered, BTreeSet::from([(None, 4)]));
     // Without the id, any may stand for another namespace now.
     event.truncate(28);
     event[0] = 28;
-    assert!(note(None, &event).dirty.all);
+    assert!(record(None, &event).dirty.all);
 }
 
 #[test]
@@ -82,13 +82,13 @@ fn what_lies_about_its_length_may_have_been_about_anything() {
         let mut bytes = message(libc::RTM_NEWLINK, 7);
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
         for end in [36, 15, 3] {
-            let heard = note(None, &bytes[..end]);
+            let heard = record(None, &bytes[..end]);
             assert!(heard.dirty.all && heard.hooks.all, "{length} {end}");
         }
     }
     // Its device can't be told.
     for index in [0, u32::MAX] {
-        assert!(note(None, &message(libc::RTM_NEWLINK, index)).dirty.all);
+        assert!(record(None, &message(libc::RTM_NEWLINK, index)).dirty.all);
     }
 }
 
@@ -96,17 +96,17 @@ fn what_lies_about_its_length_may_have_been_about_anything() {
 fn an_event_that_is_cut_off_is_about_its_device_or_anything() {
     let bytes = message(libc::RTM_NEWLINK, 7);
     for room in 1..bytes.len() {
-        let mut heard = Heard::default();
-        heard.note(None, &bytes[..room], bytes.len());
+        let mut heard = Notifications::default();
+        heard.record(None, &bytes[..room], bytes.len());
         let has_index = room >= 24;
         assert_eq!(heard.dirty.all, !has_index, "{room}");
         assert_eq!(heard.dirty.links.contains_key(&None), has_index, "{room}");
     }
     // There was another behind it.
-    let mut heard = Heard::default();
-    heard.note(None, &bytes[..30], 72);
+    let mut heard = Notifications::default();
+    heard.record(None, &bytes[..30], 72);
     assert!(heard.dirty.all);
-    let mut heard = Heard::default();
-    heard.note(None, &bytes, 72);
+    let mut heard = Notifications::default();
+    heard.record(None, &bytes, 72);
     assert!(heard.dirty.all);
 }

@@ -1,4 +1,4 @@
-//! What has to be read once more because the last read may lack something: with a pause that grows.
+//! Schedules the repetition of incomplete reads, with exponential backoff.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,17 +10,17 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::state::snapshot::Nsid;
 
-/// Before the first time, and at most.
+/// The first and the longest pause.
 const SHORT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(5);
 
-/// Namespaces, and the list of them, that could not be read as a whole.
+/// The namespaces, or their list, that could not be read completely.
 #[derive(Debug, Default)]
 pub struct Retry {
-    /// And whether somebody else may be taken for absent meanwhile.
+    /// The value says whether the missing part matters to others than the namespace itself.
     namespaces: BTreeMap<Nsid, bool>,
     list: bool,
-    /// When, and how long the pause is until then.
+    /// When to read again, and the current pause.
     due: Option<(Instant, Duration)>,
 }
 
@@ -30,12 +30,13 @@ impl Retry {
         self.namespaces.is_empty() && !self.list
     }
 
-    /// Whether nothing is missing that anybody but its owner depends on.
+    /// Whether nothing is missing that matters to others.
     pub fn is_whole(&self) -> bool {
         !self.list && !self.namespaces.values().any(|matters| *matters)
     }
 
-    /// Something of this namespace may be missing, and whether that matters to others; whether it is new.
+    /// Records that something of a namespace may be missing, and whether that matters to others. Returns whether this is
+    /// new.
     pub fn want(&mut self, nsid: Nsid, matters: bool) -> bool {
         let known = self.namespaces.insert(nsid, matters);
         if known == Some(true) {
@@ -44,7 +45,7 @@ impl Retry {
         known.is_none()
     }
 
-    /// This one was read as a whole, or is gone.
+    /// Records that a namespace was read completely or is gone.
     pub fn done(&mut self, nsid: Nsid) {
         self.namespaces.remove(&nsid);
     }
@@ -53,7 +54,7 @@ impl Retry {
         self.list = wanted;
     }
 
-    /// Sets the time, once a round is over.
+    /// Sets the time of the next read at the end of a round.
     pub fn settle(&mut self) {
         self.due = match self.due {
             _ if self.is_idle() => None,
@@ -63,7 +64,7 @@ impl Retry {
         };
     }
 
-    /// Waits until it is time.
+    /// Waits for the time of the next read.
     pub async fn due(&self) {
         match self.due {
             Some((at, _)) => sleep_until(at).await,
@@ -71,7 +72,7 @@ impl Retry {
         }
     }
 
-    /// What to read: namespaces, and whether the list of them.
+    /// Returns the namespaces to read, and whether to read their list.
     pub fn take(&self) -> (BTreeSet<Nsid>, bool) {
         (self.namespaces.keys().copied().collect(), self.list)
     }

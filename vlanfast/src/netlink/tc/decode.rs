@@ -1,6 +1,5 @@
 //! What rtnetlink says of qdiscs and filters: `struct tcmsg` and what follows it.
 
-use super::{TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS};
 use crate::{
     netlink::{
         attrs::{Attributes, Malformed, Value, word},
@@ -9,8 +8,16 @@ use crate::{
     state::{name::Name, snapshot::Ifindex},
 };
 
+/// The length of `struct tcmsg`.
 const HEADER: usize = 20;
+
+/// `include/uapi/linux/rtnetlink.h`.
+pub const TCA_KIND: u16 = 1;
+pub const TCA_OPTIONS: u16 = 2;
 const TCA_CHAIN: u16 = 11;
+/// `include/uapi/linux/pkt_cls.h`.
+pub const TCA_BPF_NAME: u16 = 7;
+pub const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_ID: u16 = 11;
 
 /// A queueing discipline.

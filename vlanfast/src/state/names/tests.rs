@@ -9,8 +9,8 @@ use vlanfast_common::{Endpoint, EndpointKey, Mac, Vid};
 
 use super::{Id, Names, names};
 use crate::state::{
-    desired::{Desired, Device},
-    snapshot::{Attachment, Container, Docker, DockerNetwork, Ifindex, Nsid},
+    snapshot::{Container, Docker, DockerAttachment, DockerNetwork, Ifindex, Nsid},
+    tables::{Desired, EndpointDevice},
 };
 
 /// Parents, MACs and addresses by number: all that matters is which are the same.
@@ -29,8 +29,8 @@ fn address(number: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
 }
 
-fn device(vlan: u8, its_mac: u8, address_: u8, nsid: Nsid) -> (Id, Device) {
-    let device = Device {
+fn device(vlan: u8, its_mac: u8, address_: u8, nsid: Nsid) -> (Id, EndpointDevice) {
+    let device = EndpointDevice {
         name: format!("dev{its_mac}").as_str().into(),
         nsid,
         parent: parent(vlan).as_str().into(),
@@ -41,15 +41,15 @@ fn device(vlan: u8, its_mac: u8, address_: u8, nsid: Nsid) -> (Id, Device) {
     ((key, (nsid, Ifindex(its_mac.into()))), device)
 }
 
-fn attachment(network: &str, its_mac: u8, address_: u8) -> Attachment {
-    Attachment {
+fn attachment(network: &str, its_mac: u8, address_: u8) -> DockerAttachment {
+    DockerAttachment {
         network: network.to_owned(),
         mac: Some(mac(its_mac)),
         addresses: vec![address(address_)],
     }
 }
 
-fn container(name: &str, attachments: Vec<Attachment>) -> Container {
+fn container(name: &str, attachments: Vec<DockerAttachment>) -> Container {
     Container {
         name: name.to_owned(),
         project: Some(format!("{name}-project")),
@@ -74,7 +74,7 @@ fn docker(networks: &[(&str, u8)], containers: Vec<Container>) -> Docker {
 }
 
 /// Container and network of each device, in the order of keys: by VLAN, then by MAC.
-fn found(devices: &[(Id, Device)], docker: &Docker) -> Vec<(String, String)> {
+fn found(devices: &[(Id, EndpointDevice)], docker: &Docker) -> Vec<(String, String)> {
     let desired = Desired {
         devices: devices.iter().cloned().collect(),
         ..Desired::default()
@@ -86,7 +86,7 @@ fn found(devices: &[(Id, Device)], docker: &Docker) -> Vec<(String, String)> {
     names.into_values().map(pair).collect()
 }
 
-fn check(devices: &[(Id, Device)], docker: &Docker, expected: &[(&str, &str)]) {
+fn check(devices: &[(Id, EndpointDevice)], docker: &Docker, expected: &[(&str, &str)]) {
     let found = found(devices, docker);
     let found: Vec<_> = found.iter().map(|(c, n)| (&c[..], &n[..])).collect();
     assert_eq!(found, expected);
@@ -286,7 +286,7 @@ fn what_leads_nowhere_does_no_harm() {
 const NETWORKS: [(&str, u8); 4] = [("n0", 0), ("a10", 10), ("b10", 10), ("gone", 99)];
 
 prop_compose! {
-    fn any_attachment()(network in select(&NETWORKS), mac in 1..4u8, address in 1..4u8) -> Attachment {
+    fn any_attachment()(network in select(&NETWORKS), mac in 1..4u8, address in 1..4u8) -> DockerAttachment {
         attachment(network.0, mac, address)
     }
 }
@@ -299,7 +299,7 @@ fn any_docker() -> impl Strategy<Value = Docker> {
     })
 }
 
-fn any_devices(namespaces: i32) -> impl Strategy<Value = Vec<(Id, Device)>> {
+fn any_devices(namespaces: i32) -> impl Strategy<Value = Vec<(Id, EndpointDevice)>> {
     let keys = (select(&[0u8, 10, 20]), 1..5u8);
     btree_map(keys, (1..5u8, 0..namespaces), 0..6).prop_map(|devices| {
         let device = |((vlan, mac), (address, nsid))| device(vlan, mac, address, Nsid::Other(nsid));

@@ -102,7 +102,7 @@ fn addresses_that_the_wire_claims_are_counted_by_vlan() {
         receiver: [2, 0, 0, 0, 0, 1],
         by: [2, 0, 0, 0, 0, 2],
     };
-    let published = Published {
+    let published = Report {
         conflicts: vec![conflict(0, 1), conflict(10, 1), conflict(10, 2)],
         ..published()
     };
@@ -122,7 +122,7 @@ fn addresses_that_the_wire_claims_are_counted_by_vlan() {
 #[test]
 fn the_policy_is_in_the_words_of_the_command_line() {
     let policy = |policy| {
-        let published = Published {
+        let published = Report {
             policy,
             ..published()
         };

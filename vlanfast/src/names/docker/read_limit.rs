@@ -1,5 +1,5 @@
-//! A connection that ends where much comes that is no content: heads, sizes of chunks and the like may go
-//! on for ever, and each byte of them costs time.
+//! A stream that fails after too many bytes without content. HTTP headers, chunk sizes and the like could otherwise go on
+//! for ever, and each byte costs time.
 
 use std::{
     io,
@@ -21,9 +21,9 @@ const ALLOWANCE: usize = 1 << 20;
 
 /// What may still be read.
 #[derive(Clone)]
-pub struct Meter(Arc<AtomicUsize>);
+pub struct ReadLimit(Arc<AtomicUsize>);
 
-impl Meter {
+impl ReadLimit {
     /// So much of what was read was content.
     pub fn refill(&self, content: usize) {
         let left = self.0.load(Relaxed).saturating_add(content);
@@ -31,23 +31,23 @@ impl Meter {
     }
 }
 
-pub struct Metered {
+pub struct LimitedStream {
     stream: UnixStream,
-    meter: Meter,
+    limit: ReadLimit,
 }
 
-impl Metered {
-    pub fn new(stream: UnixStream) -> (Self, Meter) {
-        let meter = Meter(Arc::new(AtomicUsize::new(ALLOWANCE)));
-        let metered = Self {
+impl LimitedStream {
+    pub fn new(stream: UnixStream) -> (Self, ReadLimit) {
+        let limit = ReadLimit(Arc::new(AtomicUsize::new(ALLOWANCE)));
+        let stream = Self {
             stream,
-            meter: meter.clone(),
+            limit: limit.clone(),
         };
-        (metered, meter)
+        (stream, limit)
     }
 }
 
-impl AsyncRead for Metered {
+impl AsyncRead for LimitedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -56,14 +56,14 @@ impl AsyncRead for Metered {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let read = buffer.filled().len() - before;
-        let left = self.meter.0.load(Relaxed).checked_sub(read);
+        let left = self.limit.0.load(Relaxed).checked_sub(read);
         let left = left.ok_or_else(|| io::Error::other("too much that is no content"))?;
-        self.meter.0.store(left, Relaxed);
+        self.limit.0.store(left, Relaxed);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Metered {
+impl AsyncWrite for LimitedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,20 +1,20 @@
-//! What the loop says of itself: to `status` by a map, and to the metrics.
+//! Publishes the state of the loop: to `status` through the map `STATUS`, and to the metrics.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use vlanfast_common::{EndpointKey, Source, SourceStatus, Status, Vid};
 
-use super::Reconciler;
 use crate::{
     pins::ROUTES,
+    reconcile::Reconciler,
     state::{
         config::Routes,
-        desired::Desired,
         listeners::Listener,
         names::{Names, names},
         plan::{Over, Plan},
-        published::{LeftOut, Published},
-        snapshot::Place,
+        report::{LeftOut, Report},
+        snapshot::DeviceId,
+        tables::Desired,
     },
 };
 
@@ -26,10 +26,10 @@ impl Reconciler {
             let Some(published) = published else {
                 return false;
             };
-            *published = Arc::new(Published {
+            *published = Arc::new(Report {
                 sources,
                 hooks: self.hooks.clone(),
-                ..Published::clone(published)
+                ..Report::clone(published)
             });
             true
         });
@@ -73,7 +73,7 @@ impl Reconciler {
         let left_out = left_out(&plan.over, &desired, &names);
         self.say_who_has_too_many(&left_out);
         // Of several with one MAC, the one that the map has.
-        let is_installed = |key: &EndpointKey, place: Place| {
+        let is_installed = |key: &EndpointKey, place: DeviceId| {
             let endpoint = self.installed.endpoints.get(key);
             endpoint.is_some_and(|it| (it.nsid, it.ifindex) == (place.0.number(), place.1.0))
         };
@@ -84,7 +84,7 @@ impl Reconciler {
         if self.wishes.routes == Routes::None {
             maps.retain(|fill| fill.map != ROUTES);
         }
-        let published = Published {
+        let published = Report {
             trunk: self.pins.trunk.to_string(),
             parents: Arc::new(desired.parents),
             endpoints: Arc::new(endpoints),
@@ -115,7 +115,7 @@ impl Reconciler {
 fn left_out(
     over: &BTreeMap<i32, Over>,
     desired: &Desired,
-    names: &BTreeMap<(EndpointKey, Place), Names>,
+    names: &BTreeMap<(EndpointKey, DeviceId), Names>,
 ) -> Vec<LeftOut> {
     let container = |nsid| {
         let mut its = desired.devices.iter();

@@ -1,5 +1,5 @@
-//! Namespaces that nothing but their processes keeps: neither a mount nor an id of ours leads to them
-//! (`systemd-nspawn --network-macvlan`, `unshare -n`).
+//! Finds the network namespaces of all processes. A namespace that only its processes keep alive has neither a mount nor
+//! an nsid (`systemd-nspawn --network-macvlan`, `unshare -n`).
 
 use std::{collections::BTreeMap, fs, fs::File, io, os::unix::fs::MetadataExt, path::PathBuf};
 
@@ -7,19 +7,19 @@ use anyhow::Context;
 use tokio::task::yield_now;
 
 const PROCESSES: &str = "/proc";
-/// Processes that are looked at before signals and heartbeats have their turn.
+/// How many processes are examined before other tasks run.
 const AT_ONCE: usize = 256;
 
-/// The namespaces of all processes, each by the file of one of them.
+/// The network namespaces that were found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// By inode. For the caller to open one at a time.
+    /// For each inode, the namespace file of one process. The caller opens them one at a time.
     pub namespaces: BTreeMap<u64, PathBuf>,
-    /// Some processes keep theirs to themselves: that takes CAP_SYS_PTRACE.
+    /// Some processes could not be examined, which requires CAP_SYS_PTRACE.
     pub refused: bool,
 }
 
-/// Looks at every process.
+/// Examines every process.
 pub async fn namespaces() -> anyhow::Result<Found> {
     let what = || format!("failed to list {PROCESSES}");
     let mut found = Found::default();
@@ -35,7 +35,7 @@ pub async fn namespaces() -> anyhow::Result<Found> {
                 found.namespaces.entry(file.ino()).or_insert(path);
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => found.refused = true,
-            // It has ended.
+            // The process has ended.
             Err(_) => {}
         }
         if count % AT_ONCE == 0 {
@@ -45,7 +45,7 @@ pub async fn namespaces() -> anyhow::Result<Found> {
     Ok(found)
 }
 
-/// The file of a namespace that still is the one with an inode.
+/// Opens a namespace file, unless it is a different namespace by now.
 pub fn open(inode: u64, path: &PathBuf) -> Option<File> {
     let file = File::open(path).ok()?;
     let is_same = file.metadata().is_ok_and(|it| it.ino() == inode);

@@ -1,32 +1,24 @@
-//! The loop's eye on receivers that are no devices, or whose devices nobody sees.
+//! Watches for receivers that are not devices, or whose devices are in namespaces that are not seen.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use vlanfast_common::{Parent, Shed};
 
-use super::Reconciler;
+use crate::reconcile::Reconciler;
 
 /// Between two searches through all processes: the pause doubles, as long as nothing comes of it.
 const SHORT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 
-/// When all processes are searched for a namespace that nobody shows.
-#[derive(Debug, Default)]
-pub(super) struct Search {
-    /// The next time, and the pause after it.
-    next: Option<(Instant, Duration)>,
-    /// The last was for somebody who is there for sure.
-    for_unseen: bool,
-    /// It was said that some processes can't be searched.
-    said: bool,
-}
-
 impl Reconciler {
     /// Follows the devices that are asked who receives there.
     pub(super) async fn follow_receivers(&mut self) -> anyhow::Result<()> {
         let network = self.netlink.network();
-        let found = self.census.follow(network, self.trunk, &self.pins).await?;
+        let found = self
+            .packet_receivers
+            .follow(network, self.trunk, &self.pins)
+            .await?;
         self.netlink.hear_of(found);
         Ok(())
     }
@@ -34,7 +26,10 @@ impl Reconciler {
     /// Looks who receives; whether that is other than it was.
     pub(super) async fn look_for_receivers(&mut self) -> anyhow::Result<bool> {
         let network = self.netlink.network();
-        let found = self.census.look(network, self.trunk, &self.pins).await?;
+        let found = self
+            .packet_receivers
+            .look(network, self.trunk, &self.pins)
+            .await?;
         let differs = self.netlink.hear_of(found);
         self.behind |= differs;
         self.search_while_unseen().await?;

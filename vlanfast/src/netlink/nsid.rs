@@ -1,10 +1,10 @@
-//! Namespaces that have no id yet.
+//! Finds mounted network namespaces, so that each can be given an id (nsid).
 //!
-//! The kernel gives a namespace an id in ours when a device moves there from here. One whose macvlan
-//! was made in place (CNI, Podman), or came from a third namespace, has none, and would be unseen and
-//! unheard. Such a namespace is kept alive by a bind mount of its file (`ip netns`, CNI, Podman,
-//! Docker), and through that it can be given an id. Where those mounts are does not matter: the mount
-//! table lists them, and the kernel says when it changes (proc_pid_mountinfo(5)).
+//! The kernel gives a namespace an id in ours when a device moves there from here. A namespace whose macvlan was created
+//! in place (CNI, Podman), or came from a third namespace, has no id, and netlink shows neither its devices nor their
+//! events. Such a namespace is usually kept alive by a bind mount of its file (`ip netns`, CNI, Podman, Docker), and
+//! through that file it can be given an id. The mount table lists these mounts, wherever they are, and the kernel
+//! reports when it changes (proc_pid_mountinfo(5)).
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +20,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 const TABLE: &str = "/proc/self/mountinfo";
 
-/// The network namespaces that are mounted somewhere.
+/// Watches the mount table for network namespaces.
 pub struct Mounts {
     table: AsyncFd<File>,
-    /// Those that have their id. By the whole line of the table: inodes are used again.
+    /// The mounts whose namespaces have an id. The whole line identifies a mount, because inodes are reused.
     known: BTreeSet<Vec<u8>>,
 }
 
@@ -47,7 +47,7 @@ impl Mounts {
         })
     }
 
-    /// Waits until something was mounted or unmounted.
+    /// Waits until the mount table changes.
     pub async fn changed(&self) -> io::Result<()> {
         self.table
             .ready(Interest::PRIORITY)
@@ -55,10 +55,10 @@ impl Mounts {
             .map(|mut ready| ready.clear_ready())
     }
 
-    /// The mounts that are not known to have an id. For the caller to open one at a time: a process may
-    /// hold fewer files open than there are containers.
+    /// Lists the mounts whose namespaces are not known to have an id. The caller opens them one at a time, because there
+    /// may be more containers than a process may have open files.
     pub fn unknown(&mut self) -> anyhow::Result<Vec<Mount>> {
-        // Paths are bytes: only some of them are escaped.
+        // The file need not be UTF-8: the kernel escapes only separators.
         let table = fs::read(TABLE).with_context(|| format!("failed to read {TABLE}"))?;
         let (known, unknown): (Vec<_>, Vec<_>) = table
             .split(|byte| *byte == b'\n')
@@ -68,18 +68,18 @@ impl Mounts {
         Ok(unknown)
     }
 
-    /// This one has its id.
+    /// Records that the namespace of a mount has an id.
     pub fn know(&mut self, mount: Mount) {
         self.known.insert(mount.line);
     }
 
-    /// Has all of them looked at again.
+    /// Forgets which namespaces have an id, so that all are listed again.
     pub fn forget(&mut self) {
         self.known.clear();
     }
 }
 
-/// Reads a line of the table: `36 35 0:4 net:[4026532281] /run/netns/a rw shared:2 - nsfs nsfs rw`.
+/// Parses a line of the mount table: `36 35 0:4 net:[4026532281] /run/netns/a rw shared:2 - nsfs nsfs rw`.
 fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ').skip(3);
     fields.next()?.strip_prefix(b"net:[")?;
@@ -89,7 +89,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
     })
 }
 
-/// What would end a field or a line is a backslash and three octal digits (`mangle_path` of the kernel).
+/// Undoes the kernel's escaping of separators as a backslash and three octal digits (`mangle_path`).
 fn unescape(mut path: &[u8]) -> Vec<u8> {
     let mut plain = vec![];
     while let Some((&byte, rest)) = path.split_first() {

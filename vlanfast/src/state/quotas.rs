@@ -1,4 +1,5 @@
-//! Whose an entry of the tables is, and how much room each has: nobody's entries cost anybody else's.
+//! Quotas: to whom an entry of the tables belongs, and how many entries each owner may have, so that none can crowd out
+//! another.
 
 use std::collections::{BTreeMap, BTreeSet};
 

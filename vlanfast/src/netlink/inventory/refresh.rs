@@ -1,22 +1,22 @@
-//! Reads what has changed.
+//! Reads what has changed into the inventory.
 
 use std::{collections::BTreeSet, fs::File};
 
 use tokio::time::Instant;
 
-use super::{Inventory, pace::Culprit};
 use crate::{
     netlink::{
         dump::Answer,
         events::Dirty,
-        read::{Missing, Read, join},
+        inventory::{Inventory, backoff::ChangeSource},
+        merge::{Missing, NamespaceDump, join},
     },
-    state::snapshot::{Ifindex, Kind, Link, Namespace, Nsid, Place},
+    state::snapshot::{DeviceId, Ifindex, Link, LinkKind, Namespace, Nsid},
 };
 
-/// More changed devices of one namespace than this, and reading all of it is cheaper.
+/// With more changed devices than this, reading the whole namespace is cheaper.
 const ONE_BY_ONE: usize = 64;
-/// Namespaces that are read once more before what has changed meanwhile has its turn.
+/// How many namespaces are read again in one round.
 const AT_ONCE: usize = 16;
 
 impl Inventory {
@@ -29,12 +29,12 @@ impl Inventory {
         if dirty.all || dirty.list {
             self.read_list(dirty.all).await?;
         }
-        // Whoever has been quiet first: the others' may take long.
+        // Quiet sources are read first, because noisy ones may take long.
         let mut links: Vec<_> = dirty.links.iter().collect();
         links.sort_by_key(|(id, links)| {
             let first = links.first().copied().unwrap_or(Ifindex(0));
-            self.pace
-                .pause(Culprit::of(self.questions.nsid(**id), first))
+            self.backoff
+                .pause(ChangeSource::of(self.questions.nsid(**id), first))
         });
         for (&id, links) in links {
             self.read_links(self.questions.nsid(id), links).await?;
@@ -48,7 +48,7 @@ impl Inventory {
         Ok(())
     }
 
-    /// Reads devices of a namespace, or all of it.
+    /// Reads the given devices of a namespace, or all of it if there are many.
     async fn read_links(&mut self, nsid: Nsid, links: &BTreeSet<Ifindex>) -> anyhow::Result<()> {
         if links.len() > ONE_BY_ONE || !self.network.namespaces.contains_key(&nsid) {
             self.read_namespace(nsid).await?;
@@ -57,16 +57,16 @@ impl Inventory {
                 self.read_link(nsid, ifindex).await?;
             }
         }
-        // From now on: what it has changed meanwhile is the next to read.
+        // The pause starts after the read, so that changes during it are read next.
         let now = Instant::now();
         for &ifindex in links {
-            self.pace.note(Culprit::of(nsid, ifindex), now);
+            self.backoff.record(ChangeSource::of(nsid, ifindex), now);
         }
         Ok(())
     }
 
-    /// Reads which namespaces there are, and those that are new. The others have their turn a part at a time, if all
-    /// are to be read: whoever comes meanwhile must not wait for the last of them.
+    /// Reads the list of namespaces, and the new ones. If everything must be read, the known ones follow a few per round,
+    /// so that a new container does not wait for the last of them.
     async fn read_list(&mut self, all: bool) -> anyhow::Result<()> {
         if all && !self.network.namespaces.is_empty() {
             self.is_lost = true;
@@ -82,7 +82,7 @@ impl Inventory {
         for nsid in unlisted {
             match whole {
                 true => self.forget(nsid),
-                // It is asked about by itself.
+                // An incomplete list proves nothing, so the namespace is kept and asked about by its id.
                 false => {
                     there.insert(nsid);
                 }
@@ -103,16 +103,16 @@ impl Inventory {
         }
         self.again.remove(&nsid);
         self.retry.done(nsid);
-        self.pace.forget(nsid);
+        self.backoff.forget(nsid);
     }
 
-    /// Gives an id to the namespaces that have none; to all, where we are in doubt.
+    /// Gives an id to the mounted namespaces that have none, or to all of them.
     async fn give_ids(&mut self, all: bool) -> anyhow::Result<()> {
         if all {
             self.mounts.forget();
         }
         for mount in self.mounts.unknown()? {
-            // Unmounted since, or under a directory that we may not enter.
+            // Opening fails if it was unmounted, or is below a directory that we may not enter.
             if let Ok(file) = File::open(&mount.path) {
                 self.questions.give_id_to(&file).await?;
                 self.mounts.know(mount);
@@ -138,7 +138,7 @@ impl Inventory {
             false => self.want(nsid, &missing(&read), self.matters(nsid, &read)),
         }
         let old = self.network.namespaces.get(&nsid);
-        let new = read.onto(old);
+        let new = read.merge_into(old);
         if old != Some(&new) {
             let lowers = old.into_iter().chain([&new]).flat_map(lowers);
             self.below.extend(lowers);
@@ -191,14 +191,14 @@ impl Inventory {
         Ok(())
     }
 
-    /// Whether what is missing of a namespace may have others taken for absent. Where a container's devices change
-    /// all the time, and those that were there are known, it is what it has itself made in the last moment.
-    fn matters(&self, nsid: Nsid, read: &Read) -> bool {
+    /// Whether an incomplete read may hide devices that others depend on. If a known container was only interrupted by its
+    /// own changes, all that can be missing is what it has just created.
+    fn matters(&self, nsid: Nsid, read: &NamespaceDump) -> bool {
         let is_known = nsid != Nsid::Own && self.network.namespaces.contains_key(&nsid);
         !(is_known && read.links.is_interrupted() && read.addresses.is_interrupted())
     }
 
-    /// Has a namespace read again, and says so once: it may be a matter of a moment.
+    /// Schedules another read of a namespace, and logs that once.
     fn want(&mut self, nsid: Nsid, why: &str, matters: bool) {
         if self.retry.want(nsid, matters) {
             let whose = match nsid {
@@ -206,13 +206,13 @@ impl Inventory {
                 Nsid::Other(id) => format!("network namespace {id}"),
             };
             log::info!(
-                "{whose} can't be read as a whole ({why}): what was known of it stays until it can"
+                "failed to read all of {whose} ({why}); what was known of it stays in use until the next complete read"
             );
         }
     }
 
-    /// Reads the devices below those that have changed: what is asked of them, promiscuous mode say, the
-    /// kernel does not always tell in an event of their own.
+    /// Reads the lower devices of those that have changed. Changes of a lower device, for example of promiscuous mode, do
+    /// not always cause a notification.
     pub(super) async fn read_below(&mut self) -> anyhow::Result<()> {
         let mut all = std::mem::take(&mut self.below);
         let mut tops: Vec<_> = all.iter().copied().collect();
@@ -228,7 +228,7 @@ impl Inventory {
     }
 }
 
-fn missing(read: &Read) -> String {
+fn missing(read: &NamespaceDump) -> String {
     match read.links.is_nothing() {
         true => words(&read.addresses),
         false => words(&read.links),
@@ -243,14 +243,16 @@ fn words(missing: &Missing) -> String {
     }
 }
 
-/// The device of which one asks something; the peer of a veth is none.
-fn lower(link: &Link) -> Option<Place> {
+/// The lower device of a link. The peer of a veth is none.
+fn lower(link: &Link) -> Option<DeviceId> {
     match link.kind {
-        Kind::Other | Kind::Ipvlan => None,
-        Kind::Vlan(_) | Kind::ServiceVlan | Kind::Macvlan(_) | Kind::Macvtap(_) => link.lower,
+        LinkKind::Other | LinkKind::Ipvlan => None,
+        LinkKind::Vlan(_) | LinkKind::ServiceVlan | LinkKind::Macvlan(_) | LinkKind::Macvtap(_) => {
+            link.lower
+        }
     }
 }
 
-fn lowers(namespace: &Namespace) -> impl Iterator<Item = Place> {
+fn lowers(namespace: &Namespace) -> impl Iterator<Item = DeviceId> {
     namespace.links.values().filter_map(lower)
 }

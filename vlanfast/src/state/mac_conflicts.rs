@@ -1,16 +1,16 @@
-//! Whether somebody on the wire has a container's MAC. Then what the host sends him must not cross to the container, and
-//! the container's addresses are not sure. Pure: times are of CLOCK_MONOTONIC.
+//! Detects hosts on the wire that have a container's MAC. Frames from the host for such a MAC must not be delivered to the
+//! container, and the container's addresses are uncertain. This module is pure; times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use vlanfast_common::{Claim, Endpoint, EndpointKey, Neighbor, NeighborKey};
 
-use super::{desired::Tables, owners::dispute, vouching::VALIDITY};
+use crate::state::{address_owners::dispute, claims::VALIDITY, tables::DesiredTables};
 
 /// How much later than a receiver lost an address somebody has to have confirmed it, so that it was not the receiver.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Of whom the host knows that he has an address.
+/// An entry of the host's neighbour tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     pub key: NeighborKey,
@@ -20,7 +20,7 @@ pub struct Entry {
 
 /// What the host's neighbour tables say of the MACs of receivers.
 #[derive(Debug, Default)]
-pub struct Doubles {
+pub struct MacConflicts {
     /// When an entry last led to a receiver that had the address for sure: it stays for long after that.
     ours: BTreeMap<(NeighborKey, [u8; 6]), Duration>,
     /// Receivers with the MAC of another that had no address until then, as the backup of a virtual router has none: since
@@ -29,15 +29,15 @@ pub struct Doubles {
     heirs: BTreeMap<EndpointKey, Duration>,
 }
 
-impl Doubles {
+impl MacConflicts {
     /// The MACs of receivers that somebody on the wire has as well: the host knows them under an address that the receiver
     /// does not have. That is so for as long as it knows them, however long ago it heard of them: it sends there. The
     /// tables of `before` say who had which address for sure.
     pub fn heard(
         &mut self,
         entries: impl Iterator<Item = Entry>,
-        before: &Tables,
-        tables: &Tables,
+        before: &DesiredTables,
+        tables: &DesiredTables,
         now: Duration,
     ) -> Vec<(NeighborKey, Claim)> {
         const DOUBTS: u16 = Neighbor::CONFLICT | Neighbor::UNSURE | Neighbor::FOREIGN;
@@ -86,22 +86,13 @@ impl Doubles {
 }
 
 /// Marks the receivers whose MAC somebody on the wire has as well, and their addresses.
-pub fn mark(tables: &mut Tables, claims: &BTreeMap<NeighborKey, Claim>) {
+pub fn mark(tables: &mut DesiredTables, claims: &BTreeMap<NeighborKey, Claim>) {
     for receiver in claims.keys().filter_map(NeighborKey::receiver) {
         if let Some(endpoint) = tables.endpoints.get_mut(&receiver) {
             endpoint.flags |= Endpoint::CONFLICT;
         }
     }
     dispute(tables);
-}
-
-/// Whether a claim to a receiver's MAC means nothing any more.
-pub fn is_idle(key: &NeighborKey, claim: &Claim, tables: &Tables, now: Duration) -> bool {
-    let endpoint = key
-        .receiver()
-        .and_then(|receiver| tables.endpoints.get(&receiver));
-    Duration::from_nanos(claim.heard) + VALIDITY < now
-        || !endpoint.is_some_and(Endpoint::uses_its_mac)
 }
 
 #[cfg(test)]
@@ -121,13 +112,13 @@ mod tests {
                 flags,
                 ..Endpoint::default()
             };
-            let mut tables = Tables::default();
+            let mut tables = DesiredTables::default();
             tables.endpoints.insert(receiver, endpoint);
             tables
         };
         let (idle, active) = (with(Endpoint::NO_ADDRESS), with(0));
-        let mut doubles = Doubles::default();
-        let mut claims = |before: &Tables, now: &Tables, second| {
+        let mut doubles = MacConflicts::default();
+        let mut claims = |before: &DesiredTables, now: &DesiredTables, second| {
             let entry = Entry {
                 key: NeighborKey::new(vid, [10, 0, 10, 1].into()),
                 mac,

@@ -1,7 +1,7 @@
-//! Whom the kernel takes frames for, though no device that netlink shows explains it.
+//! Finds hidden receivers: MACs and groups that a device accepts though no device that netlink shows explains them.
 //!
-//! A device's list of MACs and groups has those of every macvlan and VLAN device that is up on it, in whichever
-//! namespace. What nobody there explains is a receiver all the same.
+//! A device's lists contain the MACs and groups of every macvlan and VLAN device that is up on it, in any namespace. An
+//! entry that none of the known devices explains belongs to a receiver in a namespace that is not seen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,13 +11,13 @@ use std::{
 
 use vlanfast_common::{Mac, Vid};
 
-use super::snapshot::{Ifindex, Kind, Link, Network, Nsid, Place, Receivers};
+use crate::state::snapshot::{DeviceId, Ifindex, Link, LinkKind, Nsid, Receivers, Snapshot};
 
 /// The devices that are asked: the trunk, and the VLAN devices on it in our own namespace.
-pub fn parents(network: &Network, trunk: Ifindex) -> BTreeSet<Ifindex> {
+pub fn parents(network: &Snapshot, trunk: Ifindex) -> BTreeSet<Ifindex> {
     let own = network.links().filter(|((nsid, _), _)| *nsid == Nsid::Own);
     let parents = own.filter(|((_, ifindex), link)| {
-        let is_vlan = matches!(link.kind, Kind::Vlan(vid) if vid != Vid::UNTAGGED);
+        let is_vlan = matches!(link.kind, LinkKind::Vlan(vid) if vid != Vid::UNTAGGED);
         *ifindex == trunk || is_vlan && link.lower == Some((Nsid::Own, trunk))
     });
     parents.map(|((_, ifindex), _)| ifindex).collect()
@@ -25,7 +25,7 @@ pub fn parents(network: &Network, trunk: Ifindex) -> BTreeSet<Ifindex> {
 
 /// The devices with a receiver that nobody explains, of those that were asked.
 pub fn unexplained(
-    network: &Network,
+    network: &Snapshot,
     receivers: &BTreeMap<Ifindex, Receivers>,
 ) -> BTreeSet<Ifindex> {
     let known = known(network, receivers);
@@ -63,7 +63,7 @@ impl Known {
     }
 }
 
-fn known(network: &Network, receivers: &BTreeMap<Ifindex, Receivers>) -> BTreeMap<Ifindex, Known> {
+fn known(network: &Snapshot, receivers: &BTreeMap<Ifindex, Receivers>) -> BTreeMap<Ifindex, Known> {
     let empty = |ifindex: &Ifindex| (*ifindex, Known::default());
     let mut all: BTreeMap<_, _> = receivers.keys().map(empty).collect();
     if all.is_empty() {
@@ -104,10 +104,10 @@ fn known(network: &Network, receivers: &BTreeMap<Ifindex, Receivers>) -> BTreeMa
 }
 
 /// The devices that are asked to take what a device takes. The other end of a veth is not below it.
-fn below<'a>(network: &'a Network, link: &'a Link) -> impl Iterator<Item = Place> + 'a {
+fn below<'a>(network: &'a Snapshot, link: &'a Link) -> impl Iterator<Item = DeviceId> + 'a {
     /// No more than the kernel stacks (`MAX_NEST_DEV`).
     const DEPTH: usize = 8;
-    let lower = |link: &Link| link.lower.filter(|_| link.kind != Kind::Other);
-    let next = move |place: &Place| lower(network.find(*place)?.1);
+    let lower = |link: &Link| link.lower.filter(|_| link.kind != LinkKind::Other);
+    let next = move |place: &DeviceId| lower(network.find(*place)?.1);
     iter::successors(lower(link), next).take(DEPTH)
 }

@@ -1,19 +1,20 @@
-//! What was read of a namespace, and what that may lack. Pure: what was known before goes in, and what is known
-//! now comes out.
+//! Merges a dump of a namespace, which may be incomplete, with what was known before. This module is pure.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{decode, decode::Undecodable, query::Message};
-use crate::state::snapshot::{Ifindex, Namespace, Nsid};
+use crate::{
+    netlink::{decode, decode::Undecodable, query::Message},
+    state::snapshot::{Ifindex, Namespace, Nsid},
+};
 
-/// What a read may lack.
+/// What a dump may lack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// Anything: something changed meanwhile, was cut off, or can't be read so far that it names its device.
+    /// Anything may be missing: there was a change during the dump, or a message was truncated or named no device.
     pub anything: bool,
-    /// Something of these devices.
+    /// Something about these devices is missing.
     pub of: BTreeSet<Ifindex>,
-    /// Why, of the first.
+    /// The reason for the first message that could not be decoded.
     pub why: Option<&'static str>,
 }
 
@@ -22,17 +23,17 @@ impl Missing {
         !self.anything && self.of.is_empty()
     }
 
-    /// Whether nothing is missing but what may have changed meanwhile.
+    /// Whether the only reason for incompleteness is a change during the dump.
     pub fn is_interrupted(&self) -> bool {
         self.of.is_empty() && self.why.is_none()
     }
 
-    /// Whether something of this device may be missing.
+    /// Whether something about this device may be missing.
     pub fn may_be_of(&self, ifindex: Ifindex) -> bool {
         self.anything || self.of.contains(&ifindex)
     }
 
-    pub fn note(&mut self, undecodable: Undecodable) {
+    pub fn record(&mut self, undecodable: Undecodable) {
         self.why = self.why.or(Some(undecodable.why));
         match undecodable.ifindex {
             Some(ifindex) => {
@@ -42,25 +43,25 @@ impl Missing {
         }
     }
 
-    /// Notes whether an answer came as a whole.
-    pub const fn note_answer(&mut self, whole: bool) {
+    /// Records whether an answer was complete.
+    pub const fn record_answer(&mut self, whole: bool) {
         self.anything |= !whole;
     }
 }
 
-/// A namespace as it was read.
+/// The result of dumping the devices and addresses of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Read {
+pub struct NamespaceDump {
     pub namespace: Namespace,
     pub links: Missing,
     pub addresses: Missing,
 }
 
-impl Read {
-    /// Takes in a message of a dump of devices.
+impl NamespaceDump {
+    /// Adds a message from a dump of devices.
     pub fn link(&mut self, nsid: Nsid, message: Message<'_>, stands_for: impl Fn(i32) -> Nsid) {
         if message.kind != libc::RTM_NEWLINK {
-            return self.links.note(STRANGE);
+            return self.links.record(STRANGE);
         }
         match decode::device(message.body) {
             Ok(device) => {
@@ -69,14 +70,14 @@ impl Read {
                 self.namespace.links.insert(ifindex, link);
                 self.namespace.addresses.entry(ifindex).or_default();
             }
-            Err(undecodable) => self.links.note(undecodable),
+            Err(undecodable) => self.links.record(undecodable),
         }
     }
 
-    /// Takes in a message of a dump of addresses.
+    /// Adds a message from a dump of addresses.
     pub fn address(&mut self, message: Message<'_>) {
         if message.kind != libc::RTM_NEWADDR {
-            return self.addresses.note(STRANGE);
+            return self.addresses.record(STRANGE);
         }
         match decode::address(message.body) {
             Ok(Some((ifindex, address))) => {
@@ -84,7 +85,7 @@ impl Read {
                 addresses.push(address);
             }
             Ok(None) => {}
-            Err(undecodable) => self.addresses.note(undecodable),
+            Err(undecodable) => self.addresses.record(undecodable),
         }
     }
 
@@ -92,9 +93,9 @@ impl Read {
         self.links.is_nothing() && self.addresses.is_nothing()
     }
 
-    /// What is known now, of what was known before: a device or an address goes only where the read would have
-    /// shown it.
-    pub fn onto(self, old: Option<&Namespace>) -> Namespace {
+    /// Merges this dump into what was known before. A known device or address is removed only if the dump is complete
+    /// enough to have shown it.
+    pub fn merge_into(self, old: Option<&Namespace>) -> Namespace {
         let mut new = self.namespace;
         let Some(old) = old else { return new };
         for (ifindex, link) in &old.links {
@@ -112,13 +113,13 @@ impl Read {
     }
 }
 
-/// What a dump of something else would have.
+/// The error for a message of an unexpected type.
 const STRANGE: Undecodable = Undecodable {
     ifindex: None,
     why: "it is no answer to what was asked",
 };
 
-/// Adds the addresses that are not there. There may be thousands.
+/// Adds the addresses that are not in the list yet, of which there may be thousands.
 pub fn join(addresses: &mut Vec<IpAddr>, known: &[IpAddr]) {
     let there: BTreeSet<_> = addresses.iter().copied().collect();
     addresses.extend(known.iter().filter(|address| !there.contains(address)));

@@ -1,111 +1,17 @@
 //! From snapshot to plan, case by case, without a kernel.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
-use std::net::IpAddr;
+mod network;
 
-use vlanfast::state::desired::Desired;
-use vlanfast::state::desired::Tables;
-use vlanfast::state::desired::desired;
-use vlanfast::state::name::Name;
-use vlanfast::state::owners::Given;
-use vlanfast::state::plan::Capacity;
-use vlanfast::state::plan::plan;
-use vlanfast::state::shares::Quotas;
-use vlanfast::state::snapshot::Ifindex;
-use vlanfast::state::snapshot::Kind;
-use vlanfast::state::snapshot::Link;
-use vlanfast::state::snapshot::Mode;
-use vlanfast::state::snapshot::Network;
-use vlanfast::state::snapshot::Nsid;
-use vlanfast::state::snapshot::Promiscuity;
-use vlanfast::state::snapshot::Silence;
-use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
-
-const TRUNK: Ifindex = Ifindex(2);
-const OWN: Nsid = Nsid::Own;
-
-fn vid(number: u16) -> Vid {
-    Vid::new(number)
-}
-
-fn mac(last: u8) -> Mac {
-    Mac([2, 0x42, 0, 0, 0, last])
-}
-
-fn key(number: u16, last: u8) -> EndpointKey {
-    EndpointKey::new(vid(number), mac(last))
-}
-
-fn neighbor(number: u16, address: &str) -> NeighborKey {
-    NeighborKey::new(vid(number), address.parse().unwrap())
-}
-
-/// A network that is built up device by device.
-struct Lan(Network);
-
-impl Lan {
-    /// A trunk `eth0` (MAC …:01) with `eth0.10` (index 10) and `eth0.20` (20), which have its MAC.
-    fn new() -> Self {
-        let mut lan = Self(Network::default());
-        lan.add(OWN, TRUNK.0, "eth0", 1, Kind::Other, None);
-        for number in [10, 20] {
-            lan.vlan(number.into(), &format!("eth0.{number}"), number);
-        }
-        lan
-    }
-
-    fn add(
-        &mut self,
-        nsid: Nsid,
-        index: u32,
-        name: &str,
-        last: u8,
-        kind: Kind,
-        lower: Option<(Nsid, u32)>,
-    ) {
-        let link = Link {
-            name: name.into(),
-            mac: mac(last),
-            up: true,
-            mtu: 1500,
-            kind,
-            lower: lower.map(|(nsid, index)| (nsid, Ifindex(index))),
-            port: false,
-            promiscuity: Promiscuity::default(),
-            silence: Silence::default(),
-        };
-        let namespace = self.0.namespaces.entry(nsid).or_default();
-        namespace.links.insert(Ifindex(index), link);
-    }
-
-    fn vlan(&mut self, index: u32, name: &str, number: u16) {
-        let kind = Kind::Vlan(vid(number));
-        self.add(OWN, index, name, 1, kind, Some((OWN, TRUNK.0)));
-    }
-
-    /// A container's `eth0` as Docker makes it.
-    fn container(&mut self, nsid: i32, index: u32, last: u8, parent: u32, addresses: &[&str]) {
-        let (nsid, lower) = (Nsid::Other(nsid), Some((OWN, parent)));
-        let kind = Kind::Macvlan(Mode::Bridge);
-        self.add(nsid, index, "eth0", last, kind, lower);
-        self.addresses(nsid, index, addresses);
-    }
-
-    fn addresses(&mut self, nsid: Nsid, index: u32, addresses: &[&str]) {
-        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        let namespace = self.0.namespaces.entry(nsid).or_default();
-        namespace.addresses.insert(Ifindex(index), addresses);
-    }
-
-    fn down(&mut self, nsid: Nsid, index: u32) {
-        let namespace = self.0.namespaces.get_mut(&nsid).unwrap();
-        namespace.links.get_mut(&Ifindex(index)).unwrap().up = false;
-    }
-
-    fn desired(&self) -> Desired {
-        desired(&self.0, TRUNK, &Given::default())
-    }
-}
+use network::{OWN, TRUNK, TestNetwork, key, mac, neighbor, vid};
+use vlanfast::state::{
+    name::Name,
+    plan::{Capacity, plan},
+    quotas::Quotas,
+    snapshot::{Ifindex, LinkKind, Mode, Nsid, Snapshot},
+    tables::{Desired, DesiredTables},
+};
+use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey};
 
 /// The endpoints alone, the host's own left out.
 fn endpoints(desired: &Desired) -> Vec<EndpointKey> {
@@ -117,10 +23,10 @@ fn endpoints(desired: &Desired) -> Vec<EndpointKey> {
 
 #[test]
 fn a_container_in_two_vlans_is_two_endpoints() {
-    let mut lan = Lan::new();
-    lan.container(3, 7, 5, 10, &["10.0.10.3", "2001:db8:10::3"]);
-    lan.container(3, 8, 6, 20, &["10.0.20.3"]);
-    let desired = lan.desired();
+    let mut network = TestNetwork::new();
+    network.container(3, 7, 5, 10, &["10.0.10.3", "2001:db8:10::3"]);
+    network.container(3, 8, 6, 20, &["10.0.20.3"]);
+    let desired = network.desired();
     assert_eq!(endpoints(&desired), [key(10, 5), key(20, 6)]);
     let expected = Endpoint {
         ifindex: 7,
@@ -153,10 +59,10 @@ fn a_container_in_two_vlans_is_two_endpoints() {
 
 #[test]
 fn the_host_itself_is_a_receiver_on_every_parent_but_no_endpoint() {
-    let mut lan = Lan::new();
-    lan.addresses(OWN, 10, &["10.0.10.250"]);
-    lan.addresses(OWN, TRUNK.0, &["192.0.2.1"]);
-    let desired = lan.desired();
+    let mut network = TestNetwork::new();
+    network.addresses(OWN, 10, &["10.0.10.250"]);
+    network.addresses(OWN, TRUNK.0, &["192.0.2.1"]);
+    let desired = network.desired();
     for number in [0, 10, 20] {
         let receiver = desired.tables.endpoints[&key(number, 1)];
         assert!(
@@ -178,20 +84,20 @@ fn the_host_itself_is_a_receiver_on_every_parent_but_no_endpoint() {
 
 #[test]
 fn the_vlan_is_the_devices_and_not_its_names() {
-    let mut lan = Lan::new();
-    lan.vlan(30, "uplink", 7);
-    lan.vlan(31, "eth0.99", 8);
-    lan.container(1, 7, 5, 30, &[]);
-    lan.container(1, 8, 6, 31, &[]);
-    assert_eq!(endpoints(&lan.desired()), [key(7, 5), key(8, 6)]);
+    let mut network = TestNetwork::new();
+    network.vlan(30, "uplink", 7);
+    network.vlan(31, "eth0.99", 8);
+    network.container(1, 7, 5, 30, &[]);
+    network.container(1, 8, 6, 31, &[]);
+    assert_eq!(endpoints(&network.desired()), [key(7, 5), key(8, 6)]);
 }
 
 #[test]
 fn several_networks_on_one_parent_share_its_vlan() {
-    let mut lan = Lan::new();
-    lan.container(1, 7, 5, 10, &["10.0.10.5"]);
-    lan.container(2, 7, 6, 10, &["10.1.10.5"]);
-    let desired = lan.desired();
+    let mut network = TestNetwork::new();
+    network.container(1, 7, 5, 10, &["10.0.10.5"]);
+    network.container(2, 7, 6, 10, &["10.1.10.5"]);
+    let desired = network.desired();
     assert_eq!(endpoints(&desired), [key(10, 5), key(10, 6)]);
     let second = neighbor(10, "10.1.10.5");
     assert!(desired.tables.neighbors.contains_key(&second));
@@ -199,17 +105,17 @@ fn several_networks_on_one_parent_share_its_vlan() {
 
 #[test]
 fn a_macvlan_on_the_trunk_and_a_macvtap_of_the_host_are_endpoints() {
-    let mut lan = Lan::new();
-    lan.container(1, 7, 5, TRUNK.0, &[]);
-    lan.add(
+    let mut network = TestNetwork::new();
+    network.container(1, 7, 5, TRUNK.0, &[]);
+    network.add(
         OWN,
         40,
         "vm0",
         6,
-        Kind::Macvtap(Mode::Vepa),
+        LinkKind::Macvtap(Mode::Vepa),
         Some((OWN, 10)),
     );
-    let desired = lan.desired();
+    let desired = network.desired();
     assert_eq!(endpoints(&desired), [key(0, 5), key(10, 6)]);
     let macvtap = desired.tables.endpoints[&key(10, 6)];
     assert!(macvtap.has(Endpoint::MACVTAP));
@@ -218,12 +124,12 @@ fn a_macvlan_on_the_trunk_and_a_macvtap_of_the_host_are_endpoints() {
 
 #[test]
 fn the_same_mac_and_address_on_two_vlans_are_no_conflict() {
-    let mut lan = Lan::new();
-    lan.container(1, 7, 5, 10, &["10.0.0.5"]);
-    lan.container(2, 7, 5, 20, &["10.0.0.5"]);
-    let desired = lan.desired();
+    let mut network = TestNetwork::new();
+    network.container(1, 7, 5, 10, &["10.0.0.5"]);
+    network.container(2, 7, 5, 20, &["10.0.0.5"]);
+    let desired = network.desired();
     assert_eq!(endpoints(&desired), [key(10, 5), key(20, 5)]);
-    let Tables {
+    let DesiredTables {
         endpoints,
         neighbors,
         ..
@@ -234,11 +140,11 @@ fn the_same_mac_and_address_on_two_vlans_are_no_conflict() {
 
 #[test]
 fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
-    let mut lan = Lan::new();
-    lan.container(1, 7, 5, 10, &["10.0.10.5", "10.0.10.9"]);
-    lan.container(2, 7, 5, 10, &["10.0.10.6"]);
-    lan.container(3, 7, 6, 10, &["10.0.10.9"]);
-    let desired = lan.desired();
+    let mut network = TestNetwork::new();
+    network.container(1, 7, 5, 10, &["10.0.10.5", "10.0.10.9"]);
+    network.container(2, 7, 5, 10, &["10.0.10.6"]);
+    network.container(3, 7, 6, 10, &["10.0.10.9"]);
+    let desired = network.desired();
     assert!(desired.tables.endpoints[&key(10, 5)].has(Endpoint::CONFLICT));
     assert!(!desired.tables.endpoints[&key(10, 6)].has(Endpoint::CONFLICT));
     assert!(desired.tables.neighbors[&neighbor(10, "10.0.10.9")].has(Neighbor::CONFLICT));
@@ -249,41 +155,44 @@ fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
 fn a_device_that_is_down_is_in_nobodys_way() {
     // Whichever is found first, a macvlan or the host's own.
     for (twin, others) in [(1, 5), (9, 5), (1, 1), (9, 1)] {
-        let mut lan = Lan::new();
-        lan.container(5, 7, 5, 10, &["10.0.10.5"]);
-        lan.container(twin, 8, others, 10, &["10.0.10.5"]);
-        lan.down(Nsid::Other(twin), 8);
-        let desired = lan.desired();
+        let mut network = TestNetwork::new();
+        network.container(5, 7, 5, 10, &["10.0.10.5"]);
+        network.container(twin, 8, others, 10, &["10.0.10.5"]);
+        network.down(Nsid::Other(twin), 8);
+        let desired = network.desired();
         let receiver = desired.tables.endpoints[&key(10, others)];
         let index = if others == 5 { 7 } else { 10 };
-        assert_eq!((receiver.ifindex, receiver.flags & !Endpoint::HOST), (index, 0));
+        assert_eq!(
+            (receiver.ifindex, receiver.flags & !Endpoint::HOST),
+            (index, 0)
+        );
         let owner = desired.tables.neighbors[&neighbor(10, "10.0.10.5")];
         assert_eq!((owner.mac, owner.flags), (mac(5).0, 0));
         let twins = desired.devices.keys().filter(|(_, place)| place.1.0 == 8);
         assert_eq!(twins.count(), 1, "it is shown all the same");
     }
-    let mut lan = Lan::new();
-    lan.container(1, 7, 5, 10, &["10.0.10.5"]);
-    lan.down(Nsid::Other(1), 7);
-    let receiver = lan.desired().tables.endpoints[&key(10, 5)];
+    let mut network = TestNetwork::new();
+    network.container(1, 7, 5, 10, &["10.0.10.5"]);
+    network.down(Nsid::Other(1), 7);
+    let receiver = network.desired().tables.endpoints[&key(10, 5)];
     assert_eq!(receiver.flags, Endpoint::DOWN);
 }
 
 #[test]
 fn a_macvlan_answers_for_the_ipvlan_devices_on_it() {
-    let mut lan = Lan::new();
-    lan.container(3, 7, 5, 10, &["10.0.10.3"]);
+    let mut network = TestNetwork::new();
+    network.container(3, 7, 5, 10, &["10.0.10.3"]);
     for (nsid, index, address) in [
         (3, 8, "10.0.10.8"),
         (4, 9, "2001:db8::9"),
         (4, 10, "10.0.10.10"),
     ] {
         let (nsid, lower) = (Nsid::Other(nsid), (Nsid::Other(3), 7));
-        lan.add(nsid, index, "ipvl", 5, Kind::Ipvlan, Some(lower));
-        lan.addresses(nsid, index, &[address]);
+        network.add(nsid, index, "ipvl", 5, LinkKind::Ipvlan, Some(lower));
+        network.addresses(nsid, index, &[address]);
     }
-    lan.down(Nsid::Other(4), 10);
-    let desired = lan.desired();
+    network.down(Nsid::Other(4), 10);
+    let desired = network.desired();
     for address in ["10.0.10.3", "10.0.10.8", "2001:db8::9"] {
         let owner = desired.tables.neighbors[&neighbor(10, address)];
         assert_eq!((owner.mac, owner.flags), (mac(5).0, 0), "{address}");
@@ -295,43 +204,43 @@ fn a_macvlan_answers_for_the_ipvlan_devices_on_it() {
 
 #[test]
 fn a_container_with_the_hosts_mac_takes_its_frames() {
-    let mut lan = Lan::new();
-    lan.container(1, 7, 1, 10, &[]);
-    let receiver = lan.desired().tables.endpoints[&key(10, 1)];
+    let mut network = TestNetwork::new();
+    network.container(1, 7, 1, 10, &[]);
+    let receiver = network.desired().tables.endpoints[&key(10, 1)];
     assert!(!receiver.has(Endpoint::HOST) && receiver.has(Endpoint::CONFLICT));
 }
 
 #[test]
 fn a_passthru_macvlan_has_its_parents_mac_without_conflict() {
-    let mut lan = Lan::new();
-    let kind = Kind::Macvtap(Mode::Passthru);
-    lan.add(OWN, 40, "vm0", 1, kind, Some((OWN, 10)));
-    let receiver = lan.desired().tables.endpoints[&key(10, 1)];
+    let mut network = TestNetwork::new();
+    let kind = LinkKind::Macvtap(Mode::Passthru);
+    network.add(OWN, 40, "vm0", 1, kind, Some((OWN, 10)));
+    let receiver = network.desired().tables.endpoints[&key(10, 1)];
     assert_eq!((receiver.ifindex, receiver.flags), (40, Endpoint::MACVTAP));
 }
 
 #[test]
 fn service_vlans_and_stacked_tags_are_ignored_and_counted() {
-    let mut lan = Lan::new();
-    lan.add(
+    let mut network = TestNetwork::new();
+    network.add(
         OWN,
         50,
         "eth0.s",
         1,
-        Kind::ServiceVlan,
+        LinkKind::ServiceVlan,
         Some((OWN, TRUNK.0)),
     );
-    lan.add(
+    network.add(
         OWN,
         51,
         "eth0.10.30",
         1,
-        Kind::Vlan(vid(30)),
+        LinkKind::Vlan(vid(30)),
         Some((OWN, 10)),
     );
-    lan.container(1, 7, 5, 50, &[]);
-    lan.container(1, 8, 6, 51, &[]);
-    let desired = lan.desired();
+    network.container(1, 7, 5, 50, &[]);
+    network.container(1, 8, 6, 51, &[]);
+    let desired = network.desired();
     assert_eq!(endpoints(&desired), []);
     assert_eq!((desired.service_parents, desired.stacked), (1, 3));
     assert!(!desired.tables.vlans.contains_key(&vid(30)));
@@ -339,43 +248,50 @@ fn service_vlans_and_stacked_tags_are_ignored_and_counted() {
 
 #[test]
 fn devices_of_another_trunk_and_indexes_of_other_namespaces_are_not_ours() {
-    let mut lan = Lan::new();
-    lan.add(OWN, 60, "eth1", 9, Kind::Other, None);
-    lan.add(OWN, 61, "eth1.10", 9, Kind::Vlan(vid(10)), Some((OWN, 60)));
-    lan.container(1, 7, 5, 61, &[]);
+    let mut network = TestNetwork::new();
+    network.add(OWN, 60, "eth1", 9, LinkKind::Other, None);
+    network.add(
+        OWN,
+        61,
+        "eth1.10",
+        9,
+        LinkKind::Vlan(vid(10)),
+        Some((OWN, 60)),
+    );
+    network.container(1, 7, 5, 61, &[]);
     // Index 10 of namespace 4 is not our eth0.10.
-    lan.add(
+    network.add(
         Nsid::Other(4),
         8,
         "mv",
         6,
-        Kind::Macvlan(Mode::Bridge),
+        LinkKind::Macvlan(Mode::Bridge),
         Some((Nsid::Other(4), 10)),
     );
-    assert_eq!(endpoints(&lan.desired()), []);
+    assert_eq!(endpoints(&network.desired()), []);
 }
 
 #[test]
 fn a_vlan_device_that_was_moved_away_still_gives_its_macvlans_their_vlan() {
-    let mut lan = Lan::new();
+    let mut network = TestNetwork::new();
     let there = Nsid::Other(4);
-    lan.add(
+    network.add(
         there,
         30,
         "eth0.30",
         1,
-        Kind::Vlan(vid(30)),
+        LinkKind::Vlan(vid(30)),
         Some((OWN, TRUNK.0)),
     );
-    lan.add(
+    network.add(
         there,
         31,
         "mv",
         6,
-        Kind::Macvlan(Mode::Private),
+        LinkKind::Macvlan(Mode::Private),
         Some((there, 30)),
     );
-    let desired = lan.desired();
+    let desired = network.desired();
     assert_eq!(endpoints(&desired), [key(30, 6)]);
     let parent = desired.tables.vlans[&vid(30)];
     assert_eq!(parent.ifindex, 0, "there is nowhere to redirect to");
@@ -384,11 +300,11 @@ fn a_vlan_device_that_was_moved_away_still_gives_its_macvlans_their_vlan() {
 
 #[test]
 fn a_sub_interface_that_comes_back_with_another_vid_moves_its_endpoints() {
-    let mut lan = Lan::new();
-    lan.container(1, 7, 5, 10, &["10.0.10.5"]);
-    let before = lan.desired();
-    lan.vlan(10, "eth0.10", 11);
-    let after = lan.desired();
+    let mut network = TestNetwork::new();
+    network.container(1, 7, 5, 10, &["10.0.10.5"]);
+    let before = network.desired();
+    network.vlan(10, "eth0.10", 11);
+    let after = network.desired();
     assert_eq!(endpoints(&after), [key(11, 5)]);
     let plenty = Capacity {
         endpoints: 100,
@@ -407,6 +323,6 @@ fn a_sub_interface_that_comes_back_with_another_vid_moves_its_endpoints() {
 
 #[test]
 fn without_the_trunk_there_is_nothing() {
-    let nobody = Lan(Network::default());
+    let nobody = TestNetwork(Snapshot::default());
     assert_eq!(nobody.desired(), Desired::default());
 }

@@ -1,15 +1,15 @@
-//! What a datagram of the kernel's says to a question.
+//! Splits datagrams into netlink messages and follows the answer to one request until its end.
 
 use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NetlinkBuffer};
 use nix::errno::Errno;
 
-use super::Failure;
 use crate::netlink::{
     attrs::{Attributes, word},
+    failure::Failure,
     request::HEADER,
 };
 
-/// One message.
+/// One netlink message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// `RTM_NEWLINK`, …
@@ -20,7 +20,7 @@ pub struct Message<'a> {
     pub body: &'a [u8],
 }
 
-/// The messages of a datagram; an error is where it stops to be any.
+/// Iterates over the messages of a datagram. Ends with an error where the rest is no valid message.
 pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, ()>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
@@ -47,18 +47,18 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, ()>
 /// `include/uapi/linux/netlink.h`.
 const NLMSG_MIN_TYPE: i32 = 16;
 
-/// What was heard so far.
-pub struct Heard {
+/// The answer to one request, as far as it has been received.
+pub struct Reply {
     number: u32,
-    /// Nothing is missing, as far as anybody can tell.
+    /// Nothing is known to be missing.
     pub whole: bool,
-    /// Everything that came was a message.
+    /// Every datagram consisted of valid messages of this answer.
     in_order: bool,
-    /// How it ended, once it has.
+    /// The result, once the answer has ended.
     pub end: Option<Result<(), Failure>>,
 }
 
-impl Heard {
+impl Reply {
     pub const fn new(number: u32) -> Self {
         Self {
             number,
@@ -68,12 +68,12 @@ impl Heard {
         }
     }
 
-    /// Whether the socket has nothing in it that belongs to this question.
+    /// Whether the socket can be used for the next request, because nothing of this answer is left in it.
     pub const fn in_order(&self) -> bool {
         self.in_order
     }
 
-    /// Takes in a datagram, which may have been cut off; whether any of it answers this question.
+    /// Processes a datagram, which may be truncated. Returns whether any of its messages belong to this request.
     pub fn take(
         &mut self,
         datagram: &[u8],
@@ -82,14 +82,14 @@ impl Heard {
     ) -> bool {
         let (mut is_ours, mut is_anothers) = (false, false);
         if is_cut_off {
-            self.doubt();
+            self.mark_stale();
         }
         for message in messages(datagram) {
             match message {
-                // Nothing follows an end.
-                _ if self.end.is_some() => self.doubt(),
-                // Whose it is can't be told either.
-                Err(()) => self.doubt(),
+                // No message may follow the end of an answer.
+                _ if self.end.is_some() => self.mark_stale(),
+                // An invalid message does not say which request it answers.
+                Err(()) => self.mark_stale(),
                 Ok(message) if message.number == self.number => {
                     is_ours = true;
                     self.take_message(message, each);
@@ -97,9 +97,9 @@ impl Heard {
                 Ok(_) => is_anothers = true,
             }
         }
-        // A datagram of the kernel's is about one question.
+        // The kernel never mixes answers to two requests in one datagram.
         if is_ours && is_anothers {
-            self.doubt();
+            self.mark_stale();
         }
         is_ours
     }
@@ -108,19 +108,20 @@ impl Heard {
         self.whole &= message.flags & NLM_F_DUMP_INTR == 0;
         match i32::from(message.kind) {
             libc::NLMSG_ERROR | libc::NLMSG_DONE => self.end = Some(end(&message)),
-            // Others below are the protocol's own: `NLMSG_OVERRUN`, and nothing else that rtnetlink says.
-            ..NLMSG_MIN_TYPE => self.doubt(),
+            // Smaller types are control messages; rtnetlink sends no others.
+            ..NLMSG_MIN_TYPE => self.mark_stale(),
             _ => each(message),
         }
     }
 
-    fn doubt(&mut self) {
+    fn mark_stale(&mut self) {
         self.whole = false;
         self.in_order = false;
     }
 }
 
-/// An acknowledgement is an error of 0; a dump that fails says so at its end (`netlink_dump_done`).
+/// Reads the result from an ACK or the end of a dump. An ACK is an error message with code 0; a failed dump has its error
+/// code in `NLMSG_DONE` (`netlink_dump_done`).
 fn end(message: &Message<'_>) -> Result<(), Failure> {
     match word(message.body, 0).map(|code| code as i32) {
         Ok(code @ ..0) => Err(Failure::Refused(
@@ -132,8 +133,8 @@ fn end(message: &Message<'_>) -> Result<(), Failure> {
     }
 }
 
-/// The kernel's reason in words (`NLMSGERR_ATTR_MSG`): behind the number, and of an error behind the header of what
-/// was refused.
+/// Reads the extended ACK message (`NLMSGERR_ATTR_MSG`). It follows the error code and, in an error, the header of the
+/// refused request.
 fn explanation(message: &Message<'_>) -> Option<String> {
     const MSG: u16 = 1;
     let before = match i32::from(message.kind) {

@@ -2,8 +2,10 @@ use std::collections::BTreeMap;
 
 use vlanfast_common::Mac;
 
-use super::*;
-use crate::state::snapshot::{Kind, Link, Promiscuity, Silence};
+use crate::{
+    netlink::merge::*,
+    state::snapshot::{Link, LinkKind, Promiscuity, Silence},
+};
 
 fn link(name: &str) -> Link {
     Link {
@@ -11,7 +13,7 @@ fn link(name: &str) -> Link {
         mac: Mac::default(),
         up: true,
         mtu: 1500,
-        kind: Kind::Other,
+        kind: LinkKind::Other,
         lower: None,
         port: false,
         promiscuity: Promiscuity::default(),
@@ -28,16 +30,16 @@ fn namespace(devices: &[u32]) -> Namespace {
     }
 }
 
-fn read(devices: &[u32]) -> Read {
-    Read {
+fn read(devices: &[u32]) -> NamespaceDump {
+    NamespaceDump {
         namespace: namespace(devices),
-        ..Read::default()
+        ..NamespaceDump::default()
     }
 }
 
 fn of(ifindex: u32) -> Missing {
     let mut missing = Missing::default();
-    missing.note(Undecodable {
+    missing.record(Undecodable {
         ifindex: Some(Ifindex(ifindex)),
         why: "it is too short",
     });
@@ -46,7 +48,7 @@ fn of(ifindex: u32) -> Missing {
 
 fn anything() -> Missing {
     let mut missing = Missing::default();
-    missing.note_answer(false);
+    missing.record_answer(false);
     missing
 }
 
@@ -58,19 +60,19 @@ fn devices(namespace: &Namespace) -> Vec<u32> {
 #[test]
 fn a_whole_read_says_who_is_gone_and_another_does_not() {
     let old = namespace(&[1, 2, 3]);
-    assert_eq!(devices(&read(&[1]).onto(Some(&old))), [1]);
+    assert_eq!(devices(&read(&[1]).merge_into(Some(&old))), [1]);
     let mut one = read(&[1]);
     one.links = of(3);
     assert!(!one.is_whole());
-    assert_eq!(devices(&one.onto(Some(&old))), [1, 3]);
+    assert_eq!(devices(&one.merge_into(Some(&old))), [1, 3]);
     let mut torn = read(&[1, 4]);
     torn.links = anything();
     assert!(!torn.is_whole());
-    assert_eq!(devices(&torn.onto(Some(&old))), [1, 2, 3, 4]);
+    assert_eq!(devices(&torn.merge_into(Some(&old))), [1, 2, 3, 4]);
     // Nothing was known before.
     let mut first = read(&[1]);
     first.links = of(3);
-    assert_eq!(devices(&first.onto(None)), [1]);
+    assert_eq!(devices(&first.merge_into(None)), [1]);
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn addresses_stay_where_some_could_not_be_read() {
         read.namespace.addresses.insert(Ifindex(1), vec![new]);
         read.namespace.addresses.insert(Ifindex(2), vec![]);
         read.addresses = missing;
-        let now = read.onto(Some(&old));
+        let now = read.merge_into(Some(&old));
         [1, 2].map(|index| now.addresses[&Ifindex(index)].clone())
     };
     let [first, second] = [1, 2].map(|it| IpAddr::from([10, 0, 0, it]));
@@ -99,7 +101,7 @@ fn what_is_no_answer_to_the_question_is_reported() {
         number: 1,
         body: b"",
     };
-    let mut read = Read::default();
+    let mut read = NamespaceDump::default();
     read.link(Nsid::Own, message(libc::RTM_NEWADDR), Nsid::Other);
     read.address(message(libc::RTM_NEWLINK));
     assert!(read.links.anything && read.addresses.anything);

@@ -1,15 +1,14 @@
-//! What the reconciler tells the rest of the program after each round: all that metrics need beside
-//! the counters.
+//! The report that the reconciler publishes after each round. Metrics need nothing else beside the counters.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use vlanfast_common::{EndpointKey, Policy, SourceStatus, Vid};
 
-use super::{listeners::Listener, name::Name, names::Names, plan::Over, vouching::Conflict};
+use crate::state::{claims::Conflict, listeners::Listener, name::Name, names::Names, plan::Over};
 
 /// One round's result.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Published {
+pub struct Report {
     pub trunk: String,
     /// The VLANs that the host has a device for, with that device's name; VID 0 is the trunk.
     pub parents: Arc<BTreeMap<Vid, Name>>,
@@ -18,7 +17,7 @@ pub struct Published {
     pub maps: Vec<MapFill>,
     /// By `vlanfast_common::Source`.
     pub sources: [SourceStatus; 2],
-    pub hooks: Vec<Hook>,
+    pub hooks: Vec<HookState>,
     /// What the programs were told to do.
     pub policy: Policy,
     /// The VLANs that are left alone, and why; VID 0 is untagged traffic.
@@ -61,7 +60,7 @@ impl fmt::Display for LeftOut {
 
 /// A hook of the trunk, as it was when somebody looked last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
+pub struct HookState {
     /// `ingress` or `egress`.
     pub hook: &'static str,
     /// `tcx`, `xdp-native`, …: how our program is attached, or was until somebody took it off.

@@ -1,11 +1,12 @@
-//! Whether somebody on the wire has an address that a receiver here says is its own. The receiver's word is not enough:
-//! the wire is asked, and while somebody answers there, the address is his. Pure: times are of CLOCK_MONOTONIC.
+//! Address conflict detection (RFC 5227) for addresses that endpoints chose themselves. Such an address is probed on the
+//! wire before it is trusted, and while a host there answers, it is that host's. This module is pure; times are of
+//! CLOCK_MONOTONIC.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use vlanfast_common::{Claim, Mac, Neighbor, NeighborKey, Parent, Vid};
+use vlanfast_common::{Claim, Neighbor, NeighborKey, Parent, Vid};
 
-use super::{desired::Tables, doubles, shares::Owner};
+use crate::state::{quotas::Owner, tables::DesiredTables};
 
 /// How often the wire is asked before silence counts, how long after the first time for the second, and how long
 /// after that an answer may take.
@@ -18,40 +19,11 @@ const REPEAT: Duration = Duration::from_secs(10);
 const QUESTIONS: u8 = 3;
 /// The programs' clock is behind by no more (`ktime_get_coarse`).
 const TICK: Duration = Duration::from_millis(10);
-/// For so long a claim counts at most, where nobody can be asked.
-pub const VALIDITY: Duration = Duration::from_secs(150);
 /// No more questions than this in a second, on all VLANs together, and no more for one owner: whoever adds addresses
 /// by the thousand must not keep the wire from being asked for anybody else's.
 const RATE: usize = 200;
 const SHARE: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
-
-/// An address with a receiver here that somebody on the wire claims, or a receiver's MAC that he has as well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Conflict {
-    pub key: NeighborKey,
-    /// The receiver's.
-    pub receiver: [u8; 6],
-    /// Who claims it on the wire.
-    pub by: [u8; 6],
-}
-
-impl fmt::Display for Conflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, receiver, by } = self;
-        let (address, vid, receiver, by) = (key.address(), key.vid, Mac(*receiver), Mac(*by));
-        if key.receiver().is_some() {
-            return write!(
-                f,
-                "{receiver} on VLAN {vid}: somebody on the wire has this MAC, and a container here, too"
-            );
-        }
-        write!(
-            f,
-            "{address} on VLAN {vid}: {by} on the wire has it, and {receiver} here, too"
-        )
-    }
-}
 
 /// How far an address is vouched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +45,7 @@ enum Standing {
 
 /// What is known of the addresses of receivers.
 #[derive(Debug, Default)]
-pub struct Vouching {
+pub struct AddressProbes {
     /// And whose they are.
     addresses: BTreeMap<NeighborKey, (Owner, Standing)>,
     asked: Asked,
@@ -114,12 +86,12 @@ impl Asked {
     }
 }
 
-impl Vouching {
+impl AddressProbes {
     /// Says of each address how sure it is. Where it `matters`, and the host has a device
     /// that can ask, an address that nobody gave is sure once the wire was silent.
     pub fn judge(
         &mut self,
-        tables: &mut Tables,
+        tables: &mut DesiredTables,
         claims: &BTreeMap<NeighborKey, Claim>,
         matters: impl Fn(Vid) -> bool,
         now: Duration,
@@ -280,38 +252,4 @@ fn unclaimed(before: Option<Standing>, is_up: bool, now: Duration) -> Standing {
         Some(Standing::Asked { times: TIMES, next }) if next <= now => Standing::Vouched,
         Some(standing) => standing,
     }
-}
-
-/// The addresses of receivers that somebody else claims.
-pub fn conflicts<'a>(
-    tables: &'a Tables,
-    claims: &'a BTreeMap<NeighborKey, Claim>,
-) -> impl Iterator<Item = Conflict> + 'a {
-    claims.iter().filter_map(|(&key, claim)| {
-        let by = claim.mac;
-        let receiver = match key.receiver() {
-            Some(receiver) => tables.endpoints.get_key_value(&receiver)?.0.mac,
-            None => tables.neighbors.get(&key)?.mac,
-        };
-        (key.receiver().is_some() || receiver != by).then_some(Conflict { key, receiver, by })
-    })
-}
-
-/// The claims that mean nothing any more: they are old, nobody here has the address, or who claims it is a receiver of
-/// the VLAN himself.
-pub fn idle(
-    claims: &BTreeMap<NeighborKey, Claim>,
-    tables: &Tables,
-    now: Duration,
-) -> Vec<NeighborKey> {
-    let is_idle = |(key, claim): &(&NeighborKey, &Claim)| {
-        if key.receiver().is_some() {
-            return doubles::is_idle(key, claim, tables, now);
-        }
-        Duration::from_nanos(claim.heard) + VALIDITY < now
-            || !tables.neighbors.contains_key(key)
-            || tables.endpoints.contains_key(&key.endpoint(claim.mac))
-    };
-    let idle = claims.iter().filter(is_idle);
-    idle.map(|(key, _)| *key).collect()
 }

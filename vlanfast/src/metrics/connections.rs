@@ -1,4 +1,5 @@
-//! Who is connected to the server: few at a time, so that whoever comes is served.
+//! Limits the open connections of the metrics server. When there are too many, the oldest is closed, so that a new client
+//! is always served.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +12,7 @@ pub const ANSWERS: usize = 4;
 
 /// The open connections, the oldest first.
 #[derive(Debug, Default)]
-pub struct Room(Mutex<Vec<Guest>>);
+pub struct Connections(Mutex<Vec<Guest>>);
 
 #[derive(Debug)]
 struct Guest {
@@ -23,20 +24,20 @@ struct Guest {
 
 /// A connection's place; dropped with the connection, it is free.
 #[derive(Debug)]
-pub struct Place {
-    room: Arc<Room>,
+pub struct ConnectionSlot {
+    room: Arc<Connections>,
     number: u64,
 }
 
-impl Room {
+impl Connections {
     fn guests(&self) -> MutexGuard<'_, Vec<Guest>> {
         // Nothing panics while it is held, and a list of connections is good at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The place of a connection that is about to begin.
-    pub fn place(self: &Arc<Self>, number: u64) -> Place {
-        Place {
+    pub fn place(self: &Arc<Self>, number: u64) -> ConnectionSlot {
+        ConnectionSlot {
             room: self.clone(),
             number,
         }
@@ -58,7 +59,7 @@ impl Room {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// An answer to this connection is about to be made. Where too many others read theirs, the oldest of them
     /// makes way.
     pub fn asks(&self) {
@@ -76,7 +77,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut guests = self.room.guests();
         guests.retain(|guest| guest.number != self.number);
@@ -92,8 +93,8 @@ mod tests {
     use super::*;
 
     struct Scene {
-        room: Arc<Room>,
-        guests: Vec<(Place, JoinHandle<()>)>,
+        room: Arc<Connections>,
+        guests: Vec<(ConnectionSlot, JoinHandle<()>)>,
     }
 
     impl Scene {

@@ -1,5 +1,5 @@
-//! Who receives on a device of our own namespace beside the devices that are seen: the kernel's list of MACs
-//! (`bridge fdb show`), joined groups, filters with actions, and packet sockets.
+//! Finds receivers on a device that no link message shows: the device's unicast MAC list (`bridge fdb show`), joined
+//! multicast groups, TC filters with actions, and packet sockets. All are of our own network namespace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,36 +11,39 @@ use netlink_packet_core::NLM_F_DUMP;
 use nix::errno::Errno;
 use vlanfast_common::{Direction, Mac};
 
-use super::{
-    attrs::{Attributes, Malformed, half, word},
-    neighbors::{HEADER, NDA_LLADDR, NUD_PERMANENT},
-    query::{Failure, Netlink},
-    request::Request,
+use crate::{
+    netlink::{
+        attrs::{Attributes, Malformed, half, word},
+        failure::Failure,
+        neighbors::{HEADER, NDA_LLADDR, NUD_PERMANENT},
+        query::Netlink,
+        request::Request,
+    },
+    state::snapshot::Ifindex,
 };
-use crate::state::snapshot::Ifindex;
 
 /// `include/uapi/linux/neighbour.h`.
 const NTF_SELF: u8 = 1 << 1;
 
-/// Where the kernel shows the packet sockets of our namespace (`packet_seq_show`).
+/// The packet sockets of our namespace (`packet_seq_show`).
 const SOCKETS: &str = "/proc/self/net/packet";
-/// Where it shows which IPv6 groups were joined on devices of our namespace (`igmp6_mc_seq_show`). A device's own list
-/// has those of containers' macvlans as well, which any process there may join.
+/// The IPv6 groups joined on devices of our namespace (`igmp6_mc_seq_show`). A device's multicast filter is not used
+/// instead, because it also has the groups of containers' macvlans, which any process there may join.
 const GROUPS: &str = "/proc/self/net/igmp6";
 
-/// What a device takes beside what is for its own MAC.
+/// The unicast MACs that a device accepts beside its own.
 pub type List = BTreeSet<Mac>;
 
-/// The packet sockets that take one EtherType.
+/// The devices with a packet socket that is bound to one EtherType.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sockets {
-    /// Of every device.
+    /// A socket is bound to no device and receives on all of them.
     pub all: bool,
     pub devices: BTreeSet<Ifindex>,
 }
 
 impl Netlink {
-    /// The list of a device; `None` if the kernel says that there is no such device.
+    /// Reads the MAC list of a device; `None` if the kernel reports that there is no such device.
     pub async fn list(&self, ifindex: Ifindex) -> anyhow::Result<Option<List>> {
         let mut header = [0; HEADER];
         header[0] = libc::AF_BRIDGE as u8;
@@ -66,46 +69,46 @@ impl Netlink {
         }
     }
 
-    /// Whether a filter at ingress of a device may take frames; those of some programs are known not to.
+    /// Whether a TC ingress filter of a device may drop or redirect frames. Filters with our own programs do not count.
     pub async fn is_filtered(&self, ifindex: Ifindex, ours: &[u32]) -> anyhow::Result<bool> {
         let filters = self.filters(ifindex, Direction::Rx).await?;
         let is_ours = |id: Option<u32>| id.is_some_and(|id| ours.contains(&id));
         let mut taking = filters.list.iter().filter(|filter| filter.acts);
-        // One that can't be read may be anything.
+        // A filter that cannot be decoded may do anything.
         let takes = taking.any(|filter| !is_ours(filter.program.as_ref().map(|it| it.id)));
         Ok(takes || filters.incomplete)
     }
 }
 
-/// The device of an entry, and the MAC that it takes for good; `None` where that is the table of a bridge or a
-/// tunnel.
+/// Decodes an FDB entry into its device and the MAC that the device accepts permanently. The MAC is `None` for entries of
+/// a bridge or a tunnel.
 fn entry(body: &[u8]) -> Result<(Ifindex, Option<Mac>), Malformed> {
     let attributes = Attributes::behind(body, HEADER)?;
     let (ifindex, state) = (Ifindex(word(body, 4)?), half(body, 8)?);
     let is_own = body[10] & NTF_SELF != 0 && state & NUD_PERMANENT != 0;
     let mac = attributes.get(NDA_LLADDR).filter(|_| is_own);
-    // An address of another length is none of Ethernet's.
+    // An address of another length is not an Ethernet address.
     let mac = mac.and_then(|mac| mac.array().map(Mac).ok());
     Ok((ifindex, mac))
 }
 
-/// The last bytes of the solicited-node groups that were joined on devices of our own namespace, as numbers.
+/// Reads which solicited-node groups were joined on devices of our namespace. Each group is given by its last three bytes.
 pub fn groups() -> anyhow::Result<BTreeMap<Ifindex, BTreeSet<u32>>> {
     match fs::read(GROUPS) {
         Ok(table) => Ok(groups_of(&String::from_utf8_lossy(&table))),
-        // A kernel without IPv6.
+        // The kernel has no IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(error) => Err(error).with_context(|| format!("failed to read {GROUPS}")),
     }
 }
 
-/// Those of a table like `2 eth0 ff0200000000000000000001ff123456 1 00000004 0`.
+/// Parses a table like `2 eth0 ff0200000000000000000001ff123456 1 00000004 0`.
 fn groups_of(table: &str) -> BTreeMap<Ifindex, BTreeSet<u32>> {
     /// RFC 4291 clause 2.7.1.
     const SOLICITED: &str = "ff0200000000000000000001ff";
     let mut groups = BTreeMap::<_, BTreeSet<_>>::new();
     for line in table.lines() {
-        // A device may have any name but one with blanks.
+        // A device name has no blanks.
         let mut fields = line.split_ascii_whitespace();
         let device = fields.next().and_then(|text| text.parse().ok());
         let group = fields.nth(1).and_then(|text| text.strip_prefix(SOLICITED));
@@ -117,22 +120,22 @@ fn groups_of(table: &str) -> BTreeMap<Ifindex, BTreeSet<u32>> {
     groups
 }
 
-/// The packet sockets of our namespace.
+/// Reads the packet sockets of our namespace.
 pub fn sockets() -> anyhow::Result<Sockets> {
     match fs::read_to_string(SOCKETS) {
         Ok(table) => Ok(of_table(&table)),
-        // A kernel without packet sockets, so far.
+        // The module af_packet is not loaded.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Sockets::default()),
         Err(error) => Err(error).with_context(|| format!("failed to read {SOCKETS}")),
     }
 }
 
-/// The sockets that take one EtherType, of a table like `sk RefCnt Type Proto Iface …`.
+/// Finds the sockets for one EtherType in a table like `sk RefCnt Type Proto Iface …`.
 fn of_table(table: &str) -> Sockets {
-    /// Slow protocols (LACP), port access (802.1X) and LLDP: frames of one link, in groups that no switch passes on
-    /// (IEEE 802.1Q-2022 clause 8.6.3). Nothing is done to them, and many a host listens to them always.
+    /// Slow protocols (LACP), port access control (802.1X) and LLDP. They use groups that bridges never forward (IEEE
+    /// 802.1Q-2022 clause 8.6.3), vlanfast passes them, and many hosts always listen to them.
     const OF_THE_LINK: [u16; 3] = [0x8809, 0x888e, 0x88cc];
-    /// It hears nothing, or reads along as a capture does.
+    /// A socket that receives nothing, and one that receives everything, as a capture does.
     const NONE: [u16; 2] = [0, libc::ETH_P_ALL as u16];
     let mut sockets = Sockets::default();
     for line in table.lines().skip(1) {
@@ -145,7 +148,7 @@ fn of_table(table: &str) -> Sockets {
             (Some(Ok(_)), Some(Ok(device @ 1..))) => {
                 sockets.devices.insert(Ifindex(device));
             }
-            // Of every device; or one that can't be read.
+            // The socket is bound to no device, or its row cannot be parsed.
             _ => sockets.all = true,
         }
     }

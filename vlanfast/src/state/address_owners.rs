@@ -1,4 +1,5 @@
-//! Who has which address. An address belongs to whom it was given; what else a receiver says of itself is a claim.
+//! Attributes each address to an endpoint. An address belongs to the endpoint that it was assigned to; an address that an
+//! endpoint has otherwise is only its claim.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
@@ -7,13 +8,13 @@ use std::{
 
 use vlanfast_common::{Endpoint, Mac, Neighbor, NeighborKey, Vid};
 
-use super::{
-    desired::{Desired, Tables},
+use crate::state::{
     name::Name,
-    snapshot::{Docker, Ifindex, Link, Network, Place},
+    snapshot::{DeviceId, Docker, Ifindex, Link, Snapshot},
+    tables::{Desired, DesiredTables},
 };
 
-/// What Docker has given: to the device that has this MAC on a parent of this name, these addresses.
+/// The addresses that Docker assigned, by parent name and MAC of the device.
 #[derive(Clone, Debug, Default)]
 pub struct Given(HashMap<(Name, Mac), Vec<IpAddr>>);
 
@@ -32,7 +33,7 @@ impl Given {
         given
     }
 
-    /// What a device on a parent was given.
+    /// Returns the addresses that were assigned to a device on a parent.
     pub fn to(&self, link: &Link, parent: Option<&Link>) -> &[IpAddr] {
         let key = parent.map(|parent| (parent.name.clone(), link.mac));
         key.and_then(|key| self.0.get(&key))
@@ -40,8 +41,8 @@ impl Given {
     }
 }
 
-/// Adds a receiver's addresses. Of two that are up and have one, who was given it keeps it, and the other is its rival;
-/// where that decides nothing, the first stays, and is marked.
+/// Adds the addresses of an endpoint. If two endpoints that are up have the same address, it belongs to the one that it was
+/// assigned to, and the other is recorded as its rival. If that does not decide, the first stays and is marked.
 pub fn neighbors(
     desired: &mut Desired,
     vid: Vid,
@@ -86,9 +87,9 @@ pub fn neighbors(
 /// (`arp_ignore` 0). Those of receivers are answered for on another VLAN, too, and where the receiver itself is silent.
 /// Says who has each.
 pub fn elsewhere(
-    network: &Network,
-    receivers: &BTreeMap<Place, Vid>,
-    tables: &mut Tables,
+    network: &Snapshot,
+    receivers: &BTreeMap<DeviceId, Vid>,
+    tables: &mut DesiredTables,
 ) -> BTreeSet<(NeighborKey, i32)> {
     let mut owners = BTreeSet::new();
     for (&nsid, namespace) in &network.namespaces {
@@ -121,7 +122,7 @@ pub fn elsewhere(
     owners
 }
 
-/// Loopback and link-local addresses mean nothing on another device.
+/// Whether an address is valid on one device only: a loopback or link-local address.
 const fn is_of_one_device(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_loopback(),
@@ -130,7 +131,7 @@ const fn is_of_one_device(address: IpAddr) -> bool {
 }
 
 /// Of two devices with one MAC, frames for it reach one; so nobody's address leads to it for sure.
-pub fn dispute(tables: &mut Tables) {
+pub fn dispute(tables: &mut DesiredTables) {
     for (key, neighbor) in &mut tables.neighbors {
         let endpoint = tables.endpoints.get(&key.endpoint(neighbor.mac));
         if endpoint.is_some_and(|endpoint| endpoint.has(Endpoint::CONFLICT)) {

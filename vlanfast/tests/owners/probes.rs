@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
-use vlanfast::state::desired::Tables;
-use vlanfast::state::vids::Vids;
-use vlanfast::state::vouching::Vouching;
-use vlanfast::state::vouching::conflicts;
-use vlanfast::state::vouching::idle;
-use vlanfast::state::config::VlanConfig;
+use vlanfast::state::{
+    address_conflicts::AddressProbes,
+    claims::{conflicts, idle},
+    config::VlanConfig,
+    tables::DesiredTables,
+    vids::Vids,
+};
 use vlanfast_common::{Claim, Endpoint, EndpointKey, Neighbor, NeighborKey, Parent, Vid};
 
 use crate::{key, mac};
@@ -31,8 +32,8 @@ fn claim(last: u8, heard: Duration) -> BTreeMap<NeighborKey, Claim> {
 
 /// A receiver on VLAN 10 with an address, and what becomes of that.
 struct Scene {
-    vouching: Vouching,
-    tables: Tables,
+    vouching: AddressProbes,
+    tables: DesiredTables,
 }
 
 impl Scene {
@@ -47,11 +48,11 @@ impl Scene {
             flags,
         };
         Self {
-            vouching: Vouching::default(),
-            tables: Tables {
+            vouching: AddressProbes::default(),
+            tables: DesiredTables {
                 vlans: BTreeMap::from([(Vid::new(10), parent)]),
                 neighbors: BTreeMap::from([(key(10, ADDRESS), neighbor)]),
-                ..Tables::default()
+                ..DesiredTables::default()
             },
         }
     }
@@ -225,7 +226,7 @@ fn a_claim_of_nobody_elses_is_forgotten() {
     let receiver = EndpointKey::new(Vid::new(10), mac(9));
     scene.tables.endpoints.insert(receiver, Endpoint::default());
     assert_eq!(idle(&claimed, &scene.tables, at(1)), [key(10, ADDRESS)]);
-    scene.tables = Tables::default();
+    scene.tables = DesiredTables::default();
     assert_eq!(idle(&claimed, &scene.tables, at(1)), [key(10, ADDRESS)]);
 }
 

@@ -1,14 +1,14 @@
-//! The loop's eye on the hooks.
+//! Watches the hooks: the part of the loop that checks whether the programs are still attached.
 
 use vlanfast_common::Parent;
 
-use super::{Reconciler, are_pins_gone, is_gone};
 use crate::{
     error::Error,
     hooks,
     hooks::{Watch, offloads},
     netlink::Netlink,
-    state::{desired::Desired, snapshot::Nsid},
+    reconcile::{Reconciler, are_pins_gone, is_gone},
+    state::{snapshot::Nsid, tables::Desired},
 };
 
 impl Reconciler {

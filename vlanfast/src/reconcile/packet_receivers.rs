@@ -1,4 +1,4 @@
-//! Who receives on the trunk and its VLAN devices, asked again and again: of most of it the kernel tells nobody.
+//! Polls for receivers on the trunk and its VLAN devices, because the kernel notifies nobody of most changes to them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,12 +13,12 @@ use crate::{
     hooks::bpf,
     netlink::{
         HookEvents, Netlink,
-        receivers::{List, Sockets, groups, sockets},
+        packet_receivers::{List, Sockets, groups, sockets},
     },
     pins::Pins,
     state::{
-        receivers::{parents, unexplained},
-        snapshot::{Ifindex, Network, Receivers},
+        hidden_receivers::{parents, unexplained},
+        snapshot::{Ifindex, Receivers, Snapshot},
     },
 };
 
@@ -29,7 +29,7 @@ const TURNS: usize = 30;
 const RIPE: Duration = Duration::from_secs(5);
 
 /// What was found so far.
-pub struct Census {
+pub struct PacketReceivers {
     kernel: Netlink,
     has_tcx: bool,
     found: BTreeMap<Ifindex, Found>,
@@ -48,7 +48,7 @@ struct Found {
     filters: bool,
 }
 
-impl Census {
+impl PacketReceivers {
     pub fn open() -> anyhow::Result<Self> {
         Ok(Self {
             kernel: Netlink::connect()?,
@@ -61,7 +61,7 @@ impl Census {
     }
 
     /// Takes in what has happened to hooks; whether that may be of a device that is asked.
-    pub fn doubt(&mut self, events: &HookEvents) -> bool {
+    pub fn mark_stale(&mut self, events: &HookEvents) -> bool {
         let asked = self.found.keys().copied();
         let some: Vec<_> = asked.filter(|it| events.may_be_of(*it)).collect();
         self.doubtful.extend(&some);
@@ -72,7 +72,7 @@ impl Census {
     /// once more.
     pub async fn follow(
         &mut self,
-        network: &Network,
+        network: &Snapshot,
         trunk: Ifindex,
         pins: &Pins,
     ) -> anyhow::Result<BTreeMap<Ifindex, Receivers>> {
@@ -96,7 +96,7 @@ impl Census {
     /// something new all of them are asked.
     pub async fn look(
         &mut self,
-        network: &Network,
+        network: &Snapshot,
         trunk: Ifindex,
         pins: &Pins,
     ) -> anyhow::Result<BTreeMap<Ifindex, Receivers>> {

@@ -1,0 +1,81 @@
+//! Why Docker gives no names, and how soon it is asked again.
+
+use std::{io, time::Duration};
+
+use hyper::StatusCode;
+use thiserror::Error;
+use vlanfast_common::SourceState;
+
+/// The longest answer that is read. A container takes 1.5 to 2.5 KB of a list, so ten thousand of them fit.
+pub const LONGEST_ANSWER: usize = 24 << 20;
+
+/// How long to wait before connecting again to a daemon that is not there or has gone.
+pub const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait after an answer that cannot be used, because producing it may have been expensive.
+pub const RETRY_WRONG: Duration = Duration::from_secs(5);
+
+/// Why there are no names.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("no daemon runs")]
+    NotRunning,
+    #[error("failed to connect: {0}")]
+    Connect(#[source] io::Error),
+    #[error("failed to ask: {0}")]
+    Ask(#[from] hyper::http::Error),
+    #[error("no HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    #[error("an answer of more than {} MiB", LONGEST_ANSWER >> 20)]
+    TooLong,
+    #[error("an answer that can't be read: {0}")]
+    Answer(String),
+    #[error("it does not say which API it has")]
+    Version,
+    #[error("no answer in time")]
+    Timeout,
+    #[error("the connection was closed")]
+    Ended,
+}
+
+impl Error {
+    pub fn state(&self) -> SourceState {
+        match self {
+            Self::NotRunning => SourceState::Absent,
+            Self::Connect(error) => refusal(error.kind()),
+            Self::Ask(_)
+            | Self::Http(_)
+            | Self::Status(_)
+            | Self::TooLong
+            | Self::Answer(_)
+            | Self::Version
+            | Self::Timeout
+            | Self::Ended => SourceState::Unreachable,
+        }
+    }
+
+    /// Until it is asked again.
+    pub fn retry(&self) -> Duration {
+        match self {
+            Self::TooLong | Self::Answer(_) | Self::Version | Self::Timeout => RETRY_WRONG,
+            Self::NotRunning
+            | Self::Connect(_)
+            | Self::Ask(_)
+            // As from a daemon that was killed.
+            | Self::Http(_)
+            | Self::Status(_)
+            | Self::Ended => RETRY,
+        }
+    }
+}
+
+/// What a socket that can't be connected to says of Docker.
+pub fn refusal(kind: io::ErrorKind) -> SourceState {
+    match kind {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SourceState::Absent,
+        io::ErrorKind::PermissionDenied => SourceState::NotPermitted,
+        // The socket is there, and nobody behind it.
+        _ => SourceState::Unreachable,
+    }
+}
