@@ -76,7 +76,7 @@ pub struct Hook {
 }
 
 /// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MapFill {
     pub map: &'static str,
     pub entries: u32,
