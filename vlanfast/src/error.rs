@@ -102,8 +102,8 @@ pub enum Error {
     TrunkGone { trunk: String },
 
     #[error(
-        "failed to {asked}, because netlink does not answer: try again, and if that does not help, look in `dmesg` \
-         for a network driver that hangs"
+        "failed to {asked}: netlink does not answer; try again, and if that does not help, look in `dmesg` for a \
+         network driver that hangs"
     )]
     Silent { asked: String },
 

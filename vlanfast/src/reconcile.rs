@@ -273,7 +273,9 @@ impl Reconciler {
         let incomplete = self.incomplete | self.unread() | changing;
         // The programs of a process that was there before share the note, and have tables of their own.
         match self.attached {
-            true => self.maps.update_settings(|settings| settings.incomplete = incomplete),
+            true => self
+                .maps
+                .update_settings(|settings| settings.incomplete = incomplete),
             false => Ok(()),
         }
     }
@@ -349,7 +351,8 @@ impl Reconciler {
         let for_now =
             incomplete | self.unread() | (shifts * (Settings::ENDPOINTS | Settings::NEIGHBORS));
         // Before the tables lack anything; and they lack it until the last of it is there.
-        self.maps.update_settings(|settings| settings.incomplete |= for_now)?;
+        self.maps
+            .update_settings(|settings| settings.incomplete |= for_now)?;
         let applied = self.maps.apply(&plan);
         match applied {
             Ok(()) => plan.apply_to(&mut self.installed),

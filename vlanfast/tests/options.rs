@@ -94,7 +94,9 @@ fn every_option_has_a_line_of_help_and_an_example() {
     fn check(command: &Command) {
         for arg in command.get_arguments() {
             let name = format!("{} {}", command.get_name(), arg.get_id());
-            let help = arg.get_help().unwrap_or_else(|| panic!("{name} has no help"));
+            let help = arg
+                .get_help()
+                .unwrap_or_else(|| panic!("{name} has no help"));
             assert_eq!(help.to_string().lines().count(), 1, "{name}");
             let long = arg.get_long_help().map(ToString::to_string);
             assert!(long.is_some_and(|long| long.contains("xample: ")), "{name}");

@@ -5,16 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use vlanfast_common::{EndpointKey, Source, SourceStatus, Status, Vid};
 
 use super::Reconciler;
-use crate::{
-    state::{
-        config::Routes,
-        desired::Desired,
-        listeners::Listener,
-        names::{Names, names},
-        plan::{Over, Plan},
-        published::{LeftOut, Published},
-        snapshot::Place,
-    },
+use crate::state::{
+    config::Routes,
+    desired::Desired,
+    listeners::Listener,
+    names::{Names, names},
+    plan::{Over, Plan},
+    published::{LeftOut, Published},
+    snapshot::Place,
 };
 
 impl Reconciler {

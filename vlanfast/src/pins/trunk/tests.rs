@@ -75,7 +75,8 @@ fn pins_of_a_version_that_knew_trunks_by_name_are_adopted() {
     let above = tempfile::tempdir().unwrap();
     let root = Root::make_in(Dir::at(above.path().to_str().unwrap()).unwrap()).unwrap();
     root.dir.make(b"br-lan:10").unwrap();
-    let [mut old] = <[Pins; 1]>::try_from(Pins::find_in(&root, |_| true, |_| true).unwrap()).unwrap();
+    let [mut old] =
+        <[Pins; 1]>::try_from(Pins::find_in(&root, |_| true, |_| true).unwrap()).unwrap();
     assert_eq!((old.id, old.trunk.to_string()), (None, "br-lan.10".into()));
     let lock = old.lock().unwrap().unwrap();
     old.adopt(ETH0, &Name::from("br-lan.10")).unwrap();
