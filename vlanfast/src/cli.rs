@@ -1,4 +1,5 @@
-//! The command line. `cli/attach.rs` has the options of `vlanfast attach`, `cli/values.rs` the values that options take.
+//! The command line. `cli/attach.rs` has the options of `vlanfast attach`, `cli/values.rs` the values that options
+//! take.
 
 mod attach;
 mod values;

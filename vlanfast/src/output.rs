@@ -1,5 +1,5 @@
-//! Prints tables, lists and JSON. Names and texts that others chose may contain control characters; they are escaped, so
-//! that a terminal shows them and never obeys them.
+//! Prints tables, lists and JSON. Names and texts that others chose may contain control characters; they are escaped,
+//! so that a terminal shows them and never obeys them.
 
 mod background;
 
@@ -31,8 +31,8 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&(printable_json(&serde_json::to_string(value)?) + "\n"))
 }
 
-/// Prints a message on one line of stderr. If it can't be written within a moment (a closed pipe, a terminal that hung up,
-/// a reader that does not read), it is dropped.
+/// Prints a message on one line of stderr. If it can't be written within a moment (a closed pipe, a terminal that hung
+/// up, a reader that does not read), it is dropped.
 pub fn note(text: &str) {
     /// The size that is written to a pipe at once (`PIPE_BUF`).
     const ROOM: usize = 4096;
@@ -66,7 +66,8 @@ fn lines(text: &str) -> String {
     escaped.join("\n")
 }
 
-/// Escapes characters that can't be printed as `\uXXXX`. In JSON they occur in strings only, where that is the same value.
+/// Escapes characters that can't be printed as `\uXXXX`. In JSON they occur in strings only, where that is the same
+/// value.
 fn printable_json(json: &str) -> Cow<'_, str> {
     if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return json.into();

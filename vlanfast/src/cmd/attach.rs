@@ -1,5 +1,5 @@
-//! `vlanfast attach`: checks the trunk, fills the maps, attaches the programs or takes them over, keeps the maps in sync,
-//! and detaches at the end unless it is told to keep everything attached.
+//! `vlanfast attach`: checks the trunk, fills the maps, attaches the programs or takes them over, keeps the maps in
+//! sync, and detaches at the end unless it is told to keep everything attached.
 
 mod messages;
 mod prepare;
@@ -88,7 +88,8 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     left
 }
 
-/// Everything is ready to attach: the maps are filled, the sources are followed, and the metrics server has its address.
+/// Everything is ready to attach: the maps are filled, the sources are followed, and the metrics server has its
+/// address.
 struct Ready {
     policy: Policy,
     /// Whether the shortcut begins at the VLANs' own devices. It does not in a dry run, nor with -v, which shows every

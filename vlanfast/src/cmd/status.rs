@@ -65,8 +65,8 @@ pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The process that is filling the maps for the first time, if there is one. The maps that `status` reads are not pinned
-/// yet.
+/// The process that is filling the maps for the first time, if there is one. The maps that `status` reads are not
+/// pinned yet.
 fn starting(pins: &Pins) -> Option<Holder> {
     let holder = pins.holder()?;
     let has_status = pins.has(&pins.path(STATUS));

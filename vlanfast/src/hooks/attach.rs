@@ -35,8 +35,8 @@ pub struct Done {
 
 /// Attaches both hooks, or replaces what is attached there.
 ///
-/// Everything it did before an error is pinned, so that [`remove`](crate::hooks::remove) or the next `attach` can undo it;
-/// the same holds after a crash. A hook that can't be attached as wanted keeps the program that it had.
+/// Everything it did before an error is pinned, so that [`remove`](crate::hooks::remove) or the next `attach` can undo
+/// it; the same holds after a crash. A hook that can't be attached as wanted keeps the program that it had.
 pub async fn attach(
     netlink: &Netlink,
     trunk: &Trunk,

@@ -1,5 +1,5 @@
-//! Chooses the hook that reads incoming frames, from the properties of the trunk and the user's request. This module does
-//! no input or output.
+//! Chooses the hook that reads incoming frames, from the properties of the trunk and the user's request. This module
+//! does no input or output.
 
 use vlanfast_common::IngressReason;
 
@@ -66,8 +66,8 @@ pub fn choose(trunk: &Trunk, request: IngressRequest) -> Result<Choice, Error> {
     })
 }
 
-/// Chooses XDP only if nothing is lost by it. If XDP keeps the NIC from merging packets, that costs bulk TCP more than XDP
-/// saves, so TC is chosen; but a user who sheds frames gains more from XDP.
+/// Chooses XDP only if nothing is lost by it. If XDP keeps the NIC from merging packets, that costs bulk TCP more than
+/// XDP saves, so TC is chosen; but a user who sheds frames gains more from XDP.
 fn auto(trunk: &Trunk, request: IngressRequest) -> Choice {
     let against = if trunk.xdp.is_some() {
         Some(IngressReason::ForeignXdp)

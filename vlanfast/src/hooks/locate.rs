@@ -140,9 +140,9 @@ async fn current_name(netlink: &Netlink, pins: &Pins) -> anyhow::Result<Option<N
     }
 }
 
-/// Whether nothing is attached by pins, in any network namespace: no process holds them, and none of their links is on a
-/// device. A clsact filter has no link, and its program does not say where it is, so pins with a program alone count as
-/// in use.
+/// Whether nothing is attached by pins, in any network namespace: no process holds them, and none of their links is on
+/// a device. A clsact filter has no link, and its program does not say where it is, so pins with a program alone count
+/// as in use.
 fn is_abandoned(pins: &Pins) -> anyhow::Result<bool> {
     if pins.holder().is_some() {
         return Ok(false);

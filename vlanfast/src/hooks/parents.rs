@@ -57,8 +57,8 @@ impl Parents {
         Ok(can)
     }
 
-    /// Takes over an object that was prepared and whose other programs are attached and pinned. Our own handles on those
-    /// programs are closed here.
+    /// Takes over an object that was prepared and whose other programs are attached and pinned. Our own handles on
+    /// those programs are closed here.
     pub fn new(mut ebpf: Ebpf) -> anyhow::Result<Self> {
         let program = load::tc(&mut ebpf, load::PARENT)?;
         let (program, id) = (program.fd()?.try_clone()?, program.info()?.id());
@@ -78,8 +78,8 @@ impl Parents {
         self.attached.contains_key(&device)
     }
 
-    /// Drops the links of devices that somebody took the program off. Returns whether the tables have to change: a device
-    /// has lost its program, or one is due to get it back.
+    /// Drops the links of devices that somebody took the program off. Returns whether the tables have to change: a
+    /// device has lost its program, or one is due to get it back.
     pub fn drop_detached(&mut self) -> bool {
         let now = Instant::now();
         let devices = self.attached.keys().copied();

@@ -1,5 +1,5 @@
-//! Looks at the hooks again and again, because others use them as well and may take our program off or put theirs before
-//! it. A program of ours that is missing is put back; everything else is reported.
+//! Looks at the hooks again and again, because others use them as well and may take our program off or put theirs
+//! before it. A program of ours that is missing is put back; everything else is reported.
 
 use std::{os::fd::AsFd, time::Instant};
 

@@ -1,5 +1,5 @@
-//! The heartbeat: a deadline in `SETTINGS` that is moved forward every second. The programs trust the tables until it has
-//! passed. Each beat also feeds the supervisor's watchdog.
+//! The heartbeat: a deadline in `SETTINGS` that is moved forward every second. The programs trust the tables until it
+//! has passed. Each beat also feeds the supervisor's watchdog.
 
 use std::{cell::Cell, convert::Infallible, rc::Rc, time::Duration};
 
@@ -85,8 +85,8 @@ impl Health {
 
 /// Moves the heartbeat forward as long as the tables can be trusted. Without it the programs pass every frame.
 ///
-/// Each beat feeds the supervisor's watchdog, and so does a beat that is withheld on purpose. If the tables are stale the
-/// watchdog is not fed, so that the supervisor restarts the process.
+/// Each beat feeds the supervisor's watchdog, and so does a beat that is withheld on purpose. If the tables are stale
+/// the watchdog is not fed, so that the supervisor restarts the process.
 pub async fn heartbeat(
     maps: &mut TableMaps,
     freshness: Freshness,

@@ -55,8 +55,8 @@ fn loader<'a>(policy: &'a Policy, log_level: &'a u8) -> EbpfLoader<'a> {
 
 /// Loads the maps for a trunk, and changes nothing that other processes see.
 ///
-/// If `COUNTERS` and `SETTINGS` are pinned and have the layout of this version, they are used again. The tables are always
-/// new; the caller fills them before it attaches the programs that read them.
+/// If `COUNTERS` and `SETTINGS` are pinned and have the layout of this version, they are used again. The tables are
+/// always new; the caller fills them before it attaches the programs that read them.
 pub fn adopt(
     pins: &Pins,
     capacity: Capacity,
@@ -125,8 +125,8 @@ pub fn tc<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedCla
     Ok(program)
 }
 
-/// The error for a program that the kernel rejects. It quotes the verifier, which says what the kernel lacks better than
-/// a version number does.
+/// The error for a program that the kernel rejects. It quotes the verifier, which says what the kernel lacks better
+/// than a version number does.
 fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     let ProgramError::LoadError {
         io_error,

@@ -1,5 +1,5 @@
-//! The maps that tell the programs which endpoints there are: `VLANS`, `ENDPOINTS`, `NEIGHBORS`, `ROUTES`, and what belongs
-//! to them. Only the attached process writes them; every process may read them.
+//! The maps that tell the programs which endpoints there are: `VLANS`, `ENDPOINTS`, `NEIGHBORS`, `ROUTES`, and what
+//! belongs to them. Only the attached process writes them; every process may read them.
 
 use std::{collections::BTreeMap, os::fd::AsFd, thread, time::Duration};
 
@@ -82,8 +82,8 @@ impl TableMaps {
         })
     }
 
-    /// Carries out a plan. Removals come first, to make room. An address is removed before its endpoint, so that it never
-    /// leads to an endpoint that does not exist.
+    /// Carries out a plan. Removals come first, to make room. An address is removed before its endpoint, so that it
+    /// never leads to an endpoint that does not exist.
     pub fn apply(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let written = self.write(plan);
         // This is done even if a part of the plan failed.
@@ -109,8 +109,8 @@ impl TableMaps {
         for &(vid, parent) in &plan.vlans.put {
             self.set_parent(vid, parent)?;
         }
-        // The kernel reuses the memory of a removed entry at once (`pcpu_freelist_pop`), and a running program could read
-        // the new entry in place of the old one.
+        // The kernel reuses the memory of a removed entry at once (`pcpu_freelist_pop`), and a running program could
+        // read the new entry in place of the old one.
         if plan.puts() && std::mem::take(&mut self.has_removed) {
             wait_for_running_programs();
         }

@@ -20,7 +20,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
             Some(pid) => pid.fmt(f),
-            None => f.pad("of another namespace"),
+            None => f.pad("in another PID namespace"),
         }
     }
 }

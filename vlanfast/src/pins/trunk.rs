@@ -45,8 +45,8 @@ pub struct Pins {
 pub type Lock = Flock<OwnedFd>;
 
 impl Pins {
-    /// The pins of the trunks that `is_wanted` selects, sorted by name. A directory that can't be trusted is an error only
-    /// if `is_meant` selects it.
+    /// The pins of the trunks that `is_wanted` selects, sorted by name. A directory that can't be trusted is an error
+    /// only if `is_meant` selects it.
     pub fn find(
         is_wanted: impl Fn(&Entry) -> bool,
         is_meant: impl Fn(&Entry) -> bool,

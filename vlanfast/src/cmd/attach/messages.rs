@@ -31,8 +31,8 @@ impl Messages {
             1 => LevelFilter::Debug,
             _ => LevelFilter::Trace,
         };
-        // Only messages of vlanfast and of its programs, whose targets start with this name. Libraries log a lot at these
-        // levels.
+        // Only messages of vlanfast and of its programs, whose targets start with this name. Libraries log a lot at
+        // these levels.
         env_logger::Builder::new()
             .filter_module("vlanfast", level)
             .format(|buffer, record| {

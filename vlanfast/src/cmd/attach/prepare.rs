@@ -93,10 +93,12 @@ fn request(args: &AttachArgs) -> choose::IngressRequest {
     }
 }
 
-/// Creates pins for a device that has none. Pins that a removed device with the same name has left are cleared up first.
+/// Creates pins for a device that has none. Pins that a removed device with the same name has left are cleared up
+/// first.
 async fn create(netlink: &Netlink, device: &locate::TrunkDevice) -> anyhow::Result<(Pins, Lock)> {
     for left in locate::left_behind(netlink, &device.name).await? {
-        // A failure is only noted, because these pins are in nobody's way. A process that holds them clears them up itself.
+        // A failure is only noted, because these pins are in nobody's way. A process that holds them clears them up
+        // itself.
         if let Ok(Ok(_lock)) = left.lock()
             && let Err(error) = clear_up(netlink, &left).await
         {
@@ -124,8 +126,6 @@ async fn clear_up(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
 fn taken(trunk: &str, holder: Holder) -> Error {
     Error::AlreadyAttached {
         trunk: trunk.to_owned(),
-        pid: holder
-            .pid
-            .map_or_else(|| "of another namespace".into(), |pid| pid.to_string()),
+        pid: holder.to_string(),
     }
 }

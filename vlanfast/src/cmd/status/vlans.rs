@@ -104,9 +104,9 @@ fn exempt(parent: Parent, policy: Policy) -> Option<String> {
     const LACKS: [(u32, &str); 2] = [
         (
             Parent::LEFT_OUT,
-            "endpoints left out because the map is full",
+            "endpoints that were left out",
         ),
-        (Parent::SHORT, "addresses left out because the map is full"),
+        (Parent::SHORT, "addresses that were left out"),
     ];
     let is_limited = policy.storm_limit != 0 || policy.group_limit != 0;
     let features = [
@@ -152,15 +152,15 @@ mod tests {
         for (flags, expected) in [
             (
                 Parent::LEFT_OUT,
-                "not shed: endpoints left out because the map is full",
+                "not shed: endpoints that were left out",
             ),
             (
                 Parent::SHORT,
-                "no storm limit: addresses left out because the map is full",
+                "no storm limit: addresses that were left out",
             ),
             (
                 Parent::UNSEEN | Parent::SHORT,
-                "no storm limit, not shed: a receiver that no network namespace shows, addresses left out because the map is full",
+                "no storm limit, not shed: a receiver that no network namespace shows, addresses that were left out",
             ),
             (Parent::SOURCE, "not shed: a macvlan in mode source"),
         ] {
