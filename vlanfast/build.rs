@@ -1,5 +1,5 @@
-//! Embeds the BPF object. It needs a toolchain of its own, which a build script is not the place to
-//! look for: so this only finds what `cargo xtask build-ebpf` made, or names the command.
+//! Embeds the BPF object, which `cargo xtask build-ebpf` has built with a toolchain of its own. If the object is missing or
+//! older than its source, the build fails and names the command to run.
 
 use std::{
     env, fs,
@@ -38,7 +38,7 @@ fn main() {
     }
 }
 
-/// When anything at or under `path` was last changed.
+/// The time at which `path` or anything below it was last changed.
 fn newest(path: &Path) -> Option<SystemTime> {
     let below = fs::read_dir(path)
         .into_iter()

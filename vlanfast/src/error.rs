@@ -1,4 +1,4 @@
-//! What can go wrong in a way that the user can mend: each says what, why and what to do about it.
+//! The errors that the user can fix. Each says in one line what is wrong, why, and what to do about it.
 
 use std::{io, process::ExitCode};
 
@@ -8,13 +8,17 @@ use crate::output;
 
 #[derive(Debug, Error)]
 pub enum Error {
-    #[error("vlanfast needs {missing}: run it as root, or with `setpriv` or systemd grant them")]
+    #[error(
+        "vlanfast lacks {missing}: run it as root, or grant it these capabilities by `setpriv` or systemd"
+    )]
     NotPermitted { missing: String },
 
-    #[error("no such device: {trunk}; `ip link` lists those there are")]
+    #[error("no such device: {trunk}; `ip link` lists the devices")]
     NoSuchDevice { trunk: String },
 
-    #[error("{trunk} can't be a trunk: it is {what}; name an Ethernet device that carries VLANs")]
+    #[error(
+        "{trunk} can't be a trunk, because it is {what}: name the Ethernet device that carries the VLANs"
+    )]
     NotATrunk { trunk: String, what: &'static str },
 
     #[error("{device} is VLAN {vlan} of {trunk}, not the trunk: run `vlanfast attach {trunk}`")]
@@ -34,27 +38,27 @@ pub enum Error {
     KeepsOffload { why: String },
 
     #[error(
-        "--shed would keep frames from receivers on {trunk} that vlanfast can't see ({listeners}): leave \
-         it out, or end what listens there"
+        "--shed would drop frames for receivers on {trunk} that vlanfast can't see ({listeners}): leave --shed out, \
+         or end these receivers"
     )]
     ListenedTo { trunk: String, listeners: String },
 
     #[error(
-        "--shed mac is refused: {trunk} is a {kind}, and takes frames for the MACs of its ports as well; \
-         use --shed vlan"
+        "--shed mac can't be used on {trunk}, because a {kind} also receives frames for the MACs of its ports: use \
+         --shed vlan"
     )]
     TakesForPorts { trunk: String, kind: String },
 
     #[error(
-        "the XDP hook of {trunk} belongs to {owner}: detach that first (`ip link set dev {trunk} \
-         xdp off` if it is nobody's any more), or use --ingress tc"
+        "the XDP hook of {trunk} is in use by {owner}: detach that program (`ip link set dev {trunk} xdp off` if \
+         nothing needs it), or use --ingress tc"
     )]
     HookTaken { trunk: String, owner: String },
 
     #[error(
-        "an ingress qdisc of someone else's is on {trunk}, and this kernel (without tcx, Linux 6.6) has no other \
-         place for TC: replace it by clsact, which takes the same filters (`tc qdisc del dev {trunk} ingress`, \
-         then `tc qdisc add dev {trunk} clsact`)"
+        "{trunk} has an ingress qdisc that vlanfast did not add, and this kernel (before Linux 6.6, without tcx) has \
+         no other place for TC programs: replace it by clsact, which holds the same filters (`tc qdisc del dev \
+         {trunk} ingress`, then `tc qdisc add dev {trunk} clsact`)"
     )]
     IngressQdisc { trunk: String },
 
@@ -62,18 +66,18 @@ pub enum Error {
     Kernel { what: String, remedy: &'static str },
 
     #[error(
-        "vlanfast is attached to {trunk} already, by process {pid}: stop that, or run \
-         `vlanfast detach {trunk}`"
+        "vlanfast is already attached to {trunk}, by process {pid}: stop that process, or run `vlanfast detach \
+         {trunk}`"
     )]
     AlreadyAttached { trunk: String, pid: String },
 
     #[error(
-        "vlanfast is attached to {trunk} ({programs}), by pins that are in another BPF file system, or of the \
-         network namespace that the device came from: run `vlanfast detach {trunk}` where it was attached"
+        "vlanfast is attached to {trunk} ({programs}), but its pins are in another BPF file system, or belong to \
+         the network namespace that the device came from: run `vlanfast detach {trunk}` where it was attached"
     )]
     PinnedElsewhere { trunk: String, programs: String },
 
-    #[error("{directory} can't be trusted: {why}; vlanfast touches nothing in it: {remedy}")]
+    #[error("{directory} can't be trusted, because {why}: {remedy}")]
     Untrusted {
         directory: String,
         why: String,
@@ -81,31 +85,31 @@ pub enum Error {
     },
 
     #[error(
-        "{holder} has locked the pins of {trunk}, and is no vlanfast that could be ended in order: end it, then \
-         try again"
+        "the pin directory of {trunk} is locked by {holder}, which is not vlanfast: end that process, then try again"
     )]
     Locked { trunk: String, holder: String },
 
     #[error(
-        "{trunk} is detached, but {files} is not vlanfast's, and stays: move it away, then remove the directory"
+        "{trunk} is detached, but its pin directory has files that are not vlanfast's ({files}): move them away, \
+         then remove the directory"
     )]
     NotOurs { trunk: String, files: String },
 
     #[error(
-        "{trunk} is gone: its device was removed, or moved to another namespace; run `vlanfast attach` \
-         when it is back"
+        "{trunk} is gone, because the device was removed or moved to another network namespace: run `vlanfast \
+         attach` when it is back"
     )]
     TrunkGone { trunk: String },
 
     #[error(
-        "failed to {asked}: netlink does not answer; try again, and if it stays silent, look in `dmesg` for \
-         a network driver that hangs"
+        "failed to {asked}: netlink does not answer; try again, and if that does not help, look in `dmesg` for a \
+         network driver that hangs"
     )]
     Silent { asked: String },
 
     #[error(
-        "somebody has removed the pins of {trunk} from the BPF file system, and its programs with them; run \
-         `vlanfast attach {trunk}` anew"
+        "the programs on {trunk} are gone, because somebody removed the pins from the BPF file system: run \
+         `vlanfast attach {trunk}` again"
     )]
     PinsGone { trunk: String },
 
@@ -137,9 +141,9 @@ impl Error {
     }
 }
 
-/// Prints a failure on one line and says with which code to exit.
+/// Prints an error on one line and returns the exit code.
 pub fn report(failure: &anyhow::Error) -> ExitCode {
-    // A reader that has seen enough (`vlanfast counters | head`) is no failure.
+    // A reader that closes the pipe early (`vlanfast counters | head`) is no failure.
     if let Some(error) = failure.downcast_ref::<io::Error>()
         && error.kind() == io::ErrorKind::BrokenPipe
     {

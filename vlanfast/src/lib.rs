@@ -1,4 +1,5 @@
-//! The loader of vlanfast: attaches the programs to a trunk, reads their maps, takes them off again.
+//! The loader of vlanfast: attaches the BPF programs to a trunk, keeps their maps in sync with the network, and detaches
+//! them again.
 
 pub mod cli;
 mod clock;

@@ -1,4 +1,4 @@
-//! `vlanfast`: the table of contents. Each verb is a file in `cmd`.
+//! The program `vlanfast`. Each verb of the command line is a file in `cmd`.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     }
 }
 
-// One thread: there is nothing to share, and locks on namespaces or files stay where they were taken.
+// One thread is enough, and what belongs to a thread (such as its network namespace) stays what it was.
 #[tokio::main(flavor = "current_thread")]
 async fn run(command: &Command) -> anyhow::Result<()> {
     match command {

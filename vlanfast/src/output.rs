@@ -1,6 +1,5 @@
-//! How things look: aligned, calm, and the same in `--json`; and what may reach a terminal at all. Names
-//! and words that others chose are shown, and never obeyed: nothing that is printed here has a control
-//! character but the ends of its lines.
+//! Prints tables, lists and JSON. Names and texts that others chose may contain control characters; they are escaped,
+//! so that a terminal shows them and never obeys them.
 
 mod background;
 
@@ -17,12 +16,12 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::state::name::escape;
 
-/// Prints lines of text. A closed pipe is an error that [`crate::error::report`] takes for success.
+/// Prints lines of text. A closed pipe is an error that [`crate::error::report`] treats as success.
 pub fn text(text: &str) -> anyhow::Result<()> {
     print(&lines(text))
 }
 
-/// The same on a screen that shows nothing else: home and clear, so that it stays in one place.
+/// Clears the screen and prints lines of text from its top.
 pub fn screen(text: &str) -> anyhow::Result<()> {
     print(&format!("\x1b[H\x1b[2J{}", lines(text)))
 }
@@ -32,10 +31,10 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&(printable_json(&serde_json::to_string(value)?) + "\n"))
 }
 
-/// Says something beside the output, on one line of stderr. Where nobody can read it any more (a closed pipe, a
-/// terminal that hung up), or nobody does within a moment, that ends nothing and keeps nobody waiting.
+/// Prints a message on one line of stderr. If it can't be written within a moment (a closed pipe, a terminal that hung
+/// up, a reader that does not read), it is dropped.
 pub fn note(text: &str) {
-    /// What a pipe has room for if it has any (`PIPE_BUF`).
+    /// The size that is written to a pipe at once (`PIPE_BUF`).
     const ROOM: usize = 4096;
     const MOMENT: u16 = 200;
     let mut bytes = line(text).into_bytes();
@@ -44,7 +43,7 @@ pub fn note(text: &str) {
     let stderr = io::stderr();
     let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     if poll(&mut ready, PollTimeout::from(MOMENT)).is_ok_and(|ready| ready > 0) {
-        // Past std's lock, which a thread that waits for its reader may hold.
+        // std's lock on stderr is bypassed, because a thread that waits for its reader may hold it.
         let _ = nix::unistd::write(stderr.as_fd(), &bytes);
     }
 }
@@ -55,20 +54,20 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// Text that is safe on a terminal, on one line.
+/// Joins the lines of a text and escapes control characters.
 pub fn line(text: &str) -> String {
     let joined: Vec<_> = text.lines().map(str::trim).collect();
     escape(joined.join(" ").trim())
 }
 
-/// Text that is safe on a terminal, line by line.
+/// Escapes control characters in each line of a text.
 fn lines(text: &str) -> String {
     let escaped: Vec<_> = text.split('\n').map(escape).collect();
     escaped.join("\n")
 }
 
-/// JSON may have any letter in its strings, and only there: those that can't be printed are escaped in
-/// JSON's own way.
+/// Escapes characters that can't be printed as `\uXXXX`. In JSON they occur in strings only, where that is the same
+/// value.
 fn printable_json(json: &str) -> Cow<'_, str> {
     if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return json.into();
@@ -77,7 +76,7 @@ fn printable_json(json: &str) -> Cow<'_, str> {
     for letter in json.chars() {
         match letter {
             ' '..='~' => shown.push(letter),
-            // One letter, unless it is escaped.
+            // A printable character stays as it is.
             _ if letter.escape_debug().count() == 1 => shown.push(letter),
             _ => {
                 let units = letter.encode_utf16(&mut [0; 2]).to_vec();
@@ -88,12 +87,12 @@ fn printable_json(json: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Numbers under their heads: every column to the right.
+/// A table with a head: every column is aligned to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
     columns(rows, |cell, space| space + cell)
 }
 
-/// Words beside words: every column to the left, indented.
+/// An indented list: every column is aligned to the left.
 pub fn list(rows: &[Vec<String>]) -> String {
     columns(rows, |cell, space| cell.to_owned() + &space)
         .lines()
@@ -101,7 +100,7 @@ pub fn list(rows: &[Vec<String>]) -> String {
         .collect()
 }
 
-/// A cell is one line, as wide as a terminal shows it.
+/// Aligns rows of cells. Each cell is one line, and its width is the one that a terminal shows.
 fn columns(rows: &[Vec<String>], align: impl Fn(&str, String) -> String) -> String {
     let rows: Vec<Vec<_>> = rows
         .iter()
@@ -136,7 +135,7 @@ mod tests {
         rows.map(|row| row.map(String::from).to_vec()).to_vec()
     }
 
-    /// What moves the cursor, colours, or changes the order of what is shown.
+    /// Whether a character moves the cursor, changes colours, or changes the order of the text.
     fn is_obeyed(letter: char) -> bool {
         letter.is_control()
             || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_no_line() {
+    fn a_line_break_in_a_cell_is_escaped() {
         let rows = rows([["a\nb", "1"], ["c", "2"]]);
         assert_eq!(table(&rows), "a\\nb  1\n   c  2\n");
     }
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_what_it_is() {
+    fn escaped_json_has_the_same_value() {
         for text in [
             "web",
             "\u{fc}\u{7f51}",
@@ -190,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_obeyed(cells in proptest::collection::vec(any::<String>(), 4), words: String) {
+        fn control_characters_are_escaped(cells in proptest::collection::vec(any::<String>(), 4), words: String) {
             let rows: Vec<_> = cells.chunks(2).map(<[String]>::to_vec).collect();
             for text in [table(&rows), list(&rows)] {
                 prop_assert_eq!(text.lines().count(), 2);

@@ -26,7 +26,7 @@ use crate::{
     error::Error,
     hooks,
     hooks::Watch,
-    maps::{heartbeat, heartbeat::Freshness, tables::Maps},
+    maps::{heartbeat, heartbeat::Freshness, tables::TableMaps},
     names::docker,
     netlink::{Inventory, Netlink},
     pins::Pins,
@@ -59,7 +59,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Reconciler {
     netlink: Inventory,
     docker: watch::Receiver<docker::State>,
-    maps: Maps,
+    maps: TableMaps,
     pins: Pins,
     trunk: Ifindex,
     wishes: VlanConfig,
@@ -102,7 +102,7 @@ impl Reconciler {
         trunk: Ifindex,
         wishes: VlanConfig,
         quotas: Quotas,
-        maps: Maps,
+        maps: TableMaps,
         docker: watch::Receiver<docker::State>,
     ) -> anyhow::Result<Self> {
         let mut reconciler = Self {
@@ -155,7 +155,7 @@ impl Reconciler {
     pub async fn publish(
         &mut self,
         kernel: &Netlink,
-        attached: [(Direction, hooks::Kind); 2],
+        attached: [(Direction, hooks::AttachKind); 2],
         parents: Option<hooks::Parents>,
     ) -> anyhow::Result<watch::Receiver<Option<Arc<Report>>>> {
         let watch = Watch::of(attached);
@@ -256,7 +256,7 @@ impl Reconciler {
         self.freshness.mark_stale();
         // Whoever is new must not lose what comes for it before it is in the tables.
         let changing = |settings: &mut Settings| settings.incomplete |= Settings::CHANGING;
-        if let Err(error) = self.maps.note(changing) {
+        if let Err(error) = self.maps.update_settings(changing) {
             log::warn!("{error:#}");
         }
         sleep(SETTLE).await;
@@ -279,7 +279,9 @@ impl Reconciler {
         let incomplete = self.incomplete | self.unread() | changing;
         // The programs of a process that was there before share the note, and have tables of their own.
         match self.attached {
-            true => self.maps.note(|settings| settings.incomplete = incomplete),
+            true => self
+                .maps
+                .update_settings(|settings| settings.incomplete = incomplete),
             false => Ok(()),
         }
     }
@@ -355,7 +357,8 @@ impl Reconciler {
         let for_now =
             incomplete | self.unread() | (shifts * (Settings::ENDPOINTS | Settings::NEIGHBORS));
         // Before the tables lack anything; and they lack it until the last of it is there.
-        self.maps.note(|settings| settings.incomplete |= for_now)?;
+        self.maps
+            .update_settings(|settings| settings.incomplete |= for_now)?;
         let applied = self.maps.apply(&plan);
         match applied {
             Ok(()) => plan.apply_to(&mut self.installed),

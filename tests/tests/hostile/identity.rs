@@ -106,7 +106,7 @@ fn every_name_of_a_device_means_the_same_trunk() {
         before.wait_until_as_before(host, trunk).unwrap();
         let again = vlanfast(host, &["detach", by]).unwrap();
         assert!(
-            again.stdout.contains(&format!("{trunk}: nothing attached")),
+            again.stdout.contains(&format!("{trunk}: not attached")),
             "{again:?}"
         );
     }
@@ -139,7 +139,7 @@ fn the_name_of_before_means_the_same_trunk() {
     let ended = vlanfast(host, &["status", old]).unwrap();
     assert_refused("status", &ended, 1, &["not attached", old]);
     let ended = vlanfast(host, &["detach", old]).unwrap();
-    assert!(ended.stdout.contains("nothing attached"), "{ended:?}");
+    assert!(ended.stdout.contains("not attached"), "{ended:?}");
     assert_eq!(named(old), 1);
     host.run(&format!("ip link del {old}")).unwrap();
     detach(host, old).unwrap();
@@ -223,7 +223,7 @@ fn namespaces_have_trunks_of_their_own() {
         .run(&format!("ip link add {trunk} type veth peer name other"))
         .unwrap();
     let ended = vlanfast(&third, &["detach", trunk]).unwrap();
-    assert!(ended.stdout.contains("nothing attached"), "{ended:?}");
+    assert!(ended.stdout.contains("not attached"), "{ended:?}");
 
     detach(&two.host, trunk).unwrap();
     assert_eq!(second.end().unwrap().code, Some(0), "in order");
@@ -297,7 +297,7 @@ fn pins_of_an_earlier_version_are_found_and_adopted() {
     by_name(trunk);
     assert_eq!(running.status().unwrap()["pid"], running.pid().as_raw());
     let ended = vlanfast(&two.host, &["detach", trunk]).unwrap();
-    assert!(ended.stdout.contains("nothing attached"), "{ended:?}");
+    assert!(ended.stdout.contains("not attached"), "{ended:?}");
     let other = Attached::start(&two.host, trunk, &["--metrics", "off"]).unwrap();
     other.stop().unwrap();
     assert_eq!(

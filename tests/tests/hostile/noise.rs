@@ -12,12 +12,11 @@ use std::{
 };
 
 use nix::unistd::{SysconfVar, sysconf};
-use vlanfast::pins::Pins;
-use vlanfast::pins::Root;
-use vlanfast::maps::tables::Heartbeat;
-use vlanfast::maps::tables::Maps;
-use vlanfast::maps::tables::now;
-use vlanfast::state::name::Name;
+use vlanfast::{
+    maps::tables::{Heartbeat, TableMaps, now},
+    pins::Pins,
+    state::name::Name,
+};
 use vlanfast_common::{Parent, Settings, Vid};
 use vlanfast_tests::{
     capture::{Packets, in_netns},
@@ -112,8 +111,7 @@ fn change(add: bool, index: u32) -> Vec<u8> {
 
 fn opened(trunk: &str) -> Pins {
     let name = Name::from(trunk);
-    let root = Root::open().unwrap().expect("something is pinned");
-    let pins = root.pins(|entry| entry.name == name, |_| true).unwrap();
+    let pins = Pins::find(|entry| entry.name == name, |_| true).unwrap();
     pins.into_iter().next().expect("the trunk has pins")
 }
 
@@ -127,7 +125,7 @@ struct Samples {
 }
 
 fn samples(trunk: &str) -> Going<Samples> {
-    let maps = Maps::open(&opened(trunk)).unwrap();
+    let maps = TableMaps::open(&opened(trunk)).unwrap();
     Going::start(move |on| {
         let mut samples = Samples::default();
         while on.load(Relaxed) {
@@ -282,7 +280,7 @@ fn storm(scene: &Scene, receiver: usize) -> u64 {
 
 /// What the trunk's own row of `VLANS` says that the tables lack.
 fn lacks(trunk: &str) -> u32 {
-    let tables = Maps::open(&opened(trunk)).unwrap().read().unwrap();
+    let tables = TableMaps::open(&opened(trunk)).unwrap().read().unwrap();
     let parent = tables.vlans.get(&Vid::UNTAGGED).copied();
     parent.unwrap_or_default().flags & (Parent::LEFT_OUT | Parent::SHORT)
 }

@@ -255,7 +255,7 @@ fn what_is_kept_is_nobodys_and_detach_takes_it_off() {
         );
         attached.stop_by(signal).unwrap();
         let status = vlanfast(host, &["status", trunk]).unwrap();
-        assert!(status.stdout.contains("by nobody"), "{status:?}");
+        assert!(status.stdout.contains("no daemon"), "{status:?}");
         assert_eq!(at_ingress(&wire), [tc()]);
     }
     detach(host, trunk);

@@ -29,7 +29,7 @@ fn where_it_can_not_be_the_kernel_delivers_and_says_why() {
     for ingress in ["xdp", "xdp-generic"] {
         let arguments = ["--deliver", "redirect", "--ingress", ingress];
         let attached = neighbours.attach(&arguments).unwrap();
-        let warning = "--deliver redirect has no effect where ingress is read by XDP";
+        let warning = "--deliver redirect has no effect because ingress is read by XDP";
         assert!(attached.said.contains(warning), "{}", attached.said);
         neighbours.talk(&attached, false).unwrap();
         let why = Some("ingress is read by XDP");

@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use vlanfast::maps::tables::Maps;
+use vlanfast::maps::tables::TableMaps;
 use vlanfast_common::{Parent, Vid};
 use vlanfast_tests::{
     program::vlanfast,
@@ -49,7 +49,10 @@ fn a_full_map_says_so_passes_the_rest_and_heals() {
         }
     };
     let lacks = || {
-        let tables = Maps::open(&opened(&wire.trunk)).unwrap().read().unwrap();
+        let tables = TableMaps::open(&opened(&wire.trunk))
+            .unwrap()
+            .read()
+            .unwrap();
         tables.vlans[&Vid::UNTAGGED].flags & Parent::LEFT_OUT
     };
     wait("two too many", (4, 4, 2));

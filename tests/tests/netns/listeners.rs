@@ -64,7 +64,7 @@ fn those_who_take_what_nobody_sees_are_shown() {
     // What the programs go by is noted before what `status` shows is.
     let note = || settings(&opened(trunk)).unwrap().incomplete;
     assert_eq!(note() & Settings::VLANS, Settings::VLANS);
-    assert!(warnings(&attached).contains("VLANs without a device here are not shed"));
+    assert!(warnings(&attached).contains("VLANs without a device on this host are not shed"));
     let text = vlanfast(host, &["status", trunk]).unwrap().stdout;
     let line = format!("{trunk}, 0 endpoints; not steered, no storm limit, not shed: a port of");
     assert!(text.contains(&line), "{text}");
@@ -91,7 +91,7 @@ fn a_capture_is_told_from_promiscuous_mode_by_hand_and_from_those_of_containers(
     };
     let on_the_trunk = capture(host, trunk);
     listeners(&attached, 0, &["promiscuous"]);
-    assert!(warnings(&attached).contains("does not see what is shed"));
+    assert!(warnings(&attached).contains("does not see the frames that are shed"));
     // Those of the container come and go under it, and explain none of it.
     let inside_too = capture(&inside, "mv0");
     thread::sleep(QUIET);
@@ -128,7 +128,7 @@ fn shedding_is_refused_where_the_trunk_has_receivers_that_nobody_sees() {
         let text = &ended.stderr;
         assert_eq!(ended.code, Some(4), "{text}");
         assert_eq!(text.trim_end().lines().count(), 1, "{text}");
-        for word in ["--shed", trunk, "a port of a bridge", "leave it out"] {
+        for word in ["--shed", trunk, "a port of a bridge", "leave --shed out"] {
             assert!(text.contains(word), "no '{word}' in: {text}");
         }
     }

@@ -16,21 +16,13 @@ mod sync;
 mod tables;
 
 use aya::Ebpf;
-use vlanfast::maps::load;
-use vlanfast::pins::Pins;
-use vlanfast::pins::Root;
-use vlanfast::state::name::Name;
+use vlanfast::{maps::load, pins::Pins, state::name::Name};
 
 /// The pins of a trunk, as the program itself opens them.
 fn opened(trunk: &str) -> Pins {
     let name = Name::from(trunk);
-    let root = Root::open().unwrap().expect("something is pinned");
-    let pins = root
-        .pins(|entry| entry.name == name, |_| true)
-        .unwrap()
-        .into_iter()
-        .next();
-    pins.expect("the trunk has pins")
+    let pins = Pins::find(|entry| entry.name == name, |_| true).unwrap();
+    pins.into_iter().next().expect("the trunk has pins")
 }
 
 /// Someone else's programs: the object's own, called `stranger_rx`, `stranger_tx` and `stranger_xdp`. Under the

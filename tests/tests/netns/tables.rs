@@ -2,19 +2,19 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use vlanfast::maps::load;
-use vlanfast::pins::Pins;
-use vlanfast::pins::TrunkId;
-use vlanfast::maps::tables::Heartbeat;
-use vlanfast::maps::tables::Maps;
-use vlanfast::maps::tables::now;
-use vlanfast::state::tables::Desired;
-use vlanfast::state::tables::DesiredTables;
-use vlanfast::state::name::Name;
-use vlanfast::state::plan::Capacity;
-use vlanfast::state::plan::Plan;
-use vlanfast::state::plan::plan;
-use vlanfast::state::quotas::Quotas;
+use vlanfast::{
+    maps::{
+        load,
+        tables::{Heartbeat, TableMaps, now},
+    },
+    pins::{Pins, TrunkId},
+    state::{
+        desired::{Desired, Tables},
+        name::Name,
+        plan::{Capacity, Plan, plan},
+        shares::Quotas,
+    },
+};
 use vlanfast_common::{
     Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Route, Source, SourceState,
     Status, Vid,
@@ -41,7 +41,7 @@ fn planned(installed: &DesiredTables, wanted: &DesiredTables, capacity: Capacity
 }
 
 /// Maps that nobody else sees.
-fn maps() -> Maps {
+fn maps() -> TableMaps {
     let nobody = TrunkId {
         netns: 0,
         ifindex: 0,
@@ -158,7 +158,7 @@ fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
 fn the_heartbeat_and_the_rest_of_settings_do_not_disturb_each_other() {
     require!("heartbeat", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
-    let heartbeat = |maps: &Maps, now: Duration| Heartbeat::of(&maps.settings().unwrap(), now);
+    let heartbeat = |maps: &TableMaps, now: Duration| Heartbeat::of(&maps.settings().unwrap(), now);
     let mut settings = maps.settings().unwrap();
     settings.ifindex = 5;
     maps.set_settings(&settings).unwrap();
@@ -183,7 +183,7 @@ fn the_heartbeat_and_the_rest_of_settings_do_not_disturb_each_other() {
 fn whoever_changes_the_tables_moves_the_heartbeat() {
     require!("renewal", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
-    let heartbeat = |maps: &Maps| maps.settings().unwrap().heartbeat;
+    let heartbeat = |maps: &TableMaps| maps.settings().unwrap().heartbeat;
     let one = tables(&[1]);
     maps.apply(&planned(&DesiredTables::default(), &one, CAPACITY))
         .unwrap();

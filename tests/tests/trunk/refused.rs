@@ -139,7 +139,7 @@ fn where_the_driver_keeps_its_offload_auto_takes_tc_and_says_why() {
     let wire = Wire::virtio().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
     let before = Residue::of(host, trunk).unwrap();
-    let words = [trunk, "refused to leave VLAN tags to XDP", "not supported"];
+    let words = [trunk, "refused to turn rx-vlan-offload off", "not supported"];
     let start = |ingress| {
         let mut command = host.command(&binary());
         command.args(["attach", trunk, "--manage-offloads"]).args([
@@ -162,7 +162,7 @@ fn where_the_driver_keeps_its_offload_auto_takes_tc_and_says_why() {
     fell_back(&ended.stderr, &words);
     let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
     let ingress = &status["ingress"];
-    let reason = "not XDP: the driver refused to leave VLAN tags to it (rx-vlan-offload stays on)";
+    let reason = "not XDP: the driver refused to turn rx-vlan-offload off";
     assert_eq!(ingress["chosen"], "tc");
     assert_eq!(ingress["reason"], reason);
     assert_eq!(ingress["managed_offload"], false);

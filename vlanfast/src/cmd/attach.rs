@@ -1,4 +1,5 @@
-//! `vlanfast attach`: check, fill the maps, attach or take over, stay in sync, detach or not.
+//! `vlanfast attach`: checks the trunk, fills the maps, attaches the programs or takes them over, keeps the maps in
+//! sync, and detaches at the end unless it is told to keep everything attached.
 
 mod messages;
 mod prepare;
@@ -7,24 +8,24 @@ use std::{convert::Infallible, net::TcpListener};
 
 use anyhow::Context;
 use aya::Ebpf;
-use vlanfast_common::{Parent, Policy, Shed};
+use vlanfast_common::{Parent, Policy, Shed, Shortcut};
 
 use self::{
     messages::Messages,
     prepare::{Prepared, prepare},
 };
-use super::status;
 use crate::{
-    cli::{AttachArgs, Metrics, OnExit, Shortcuts},
+    cli::{AttachArgs, Metrics, OnExit},
+    cmd::status,
     error::Error,
     hooks,
-    hooks::{Parents, check_kernel, choose, device::Trunk},
+    hooks::{Parents, check_requirements, choose, device::Trunk},
     maps::{
         counters::CounterMap,
         flows::PairMap,
         heartbeat::{Health, VALIDITY, heartbeat},
         load, tables,
-        tables::{Heartbeat, Maps},
+        tables::{Heartbeat, TableMaps},
     },
     metrics::{
         http,
@@ -42,14 +43,14 @@ use crate::{
 };
 
 pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
-    // From here on a signal ends us, at whatever point it comes.
+    // From here on a signal ends the process at any point.
     let mut stop = Stop::listen()?;
-    check_kernel()?;
+    check_requirements()?;
     let netlink = Netlink::connect()?;
     let prepared = tokio::select! {
         biased;
         () = stop.wait() => {
-            output::note("note: told to end before anything was attached");
+            output::note("note: ended by a signal before anything was attached");
             return Ok(());
         }
         prepared = prepare(&netlink, args) => prepared?,
@@ -78,23 +79,24 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
             let left = attached.leave(&netlink, args.on_exit, failure, &output);
             left.await
         }
-        // What was attached before goes on as it was, and whoever comes next takes it over or off.
+        // What was attached before stays as it was. The next `attach` or `detach` takes it over or removes it.
         None if adopted && (failure.is_err() || args.on_exit == OnExit::Keep) => failure,
-        // Where nothing was, nothing is left. The first failure is the one to mend.
+        // If nothing was attached before, nothing is left. The first error is the one to report.
         None => failure.and(hooks::remove(&netlink, &pins).await),
     };
     output.finish();
     left
 }
 
-/// The maps filled, the sources followed, the metrics' address taken: nothing that could be refused is
-/// left but to attach.
+/// Everything is ready to attach: the maps are filled, the sources are followed, and the metrics server has its
+/// address.
 struct Ready {
     policy: Policy,
-    /// The shortcut begins at the VLANs' own devices: not in a dry run, nor where every packet is to be shown.
+    /// Whether the shortcut begins at the VLANs' own devices. It does not in a dry run, nor with -v, which shows every
+    /// packet.
     from_parents: bool,
     ebpf: Ebpf,
-    maps: Maps,
+    maps: TableMaps,
     messages: Messages,
     reconciler: Reconciler,
     docker: docker::Task,
@@ -116,8 +118,8 @@ impl Ready {
         let policy = args.policy();
         let level = messages::level(args.verbose);
         let (mut ebpf, maps) = load::adopt(pins, capacity(args), &policy, level)?;
-        hooks::prepare(&mut ebpf, choice)?;
-        let from_parents = args.shortcut == Shortcuts::Allow
+        hooks::attach::prepare(&mut ebpf, choice)?;
+        let from_parents = args.shortcut == Shortcut::Allow
             && !args.dry_run
             && args.verbose == 0
             && Parents::prepare(&mut ebpf).unwrap_or_else(|error| {
@@ -129,11 +131,11 @@ impl Ready {
         let messages = Messages::open(&mut ebpf, args.verbose, output)?;
         let (docker, names) = docker::watch(args.docker.clone());
         let trunk = Ifindex(trunk.ifindex);
-        let tables = Maps::of(&ebpf)?;
+        let tables = TableMaps::of(&ebpf)?;
         let reconciler = Reconciler::fill(
             pins.clone(),
             trunk,
-            args.wishes(),
+            args.vlan_config(),
             args.quotas(),
             tables,
             names,
@@ -164,17 +166,18 @@ impl Ready {
         trunk: &Trunk,
         choice: choose::Choice,
         output: &Background,
-    ) -> anyhow::Result<Attached> {
+    ) -> anyhow::Result<Attachment> {
         self.reconciler.is_still_there()?;
         let pins = self.reconciler.pins();
         let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
-        let done = hooks::attach(netlink, trunk, choice, ebpf, maps, pins).await?;
+        let done = hooks::attach::attach(netlink, trunk, choice, ebpf, maps, pins).await?;
         for note in &done.notes {
             output.note(&format!("note: {note}"));
         }
-        self.maps.note(|settings| settings.policy = self.policy)?;
-        // What is attached is pinned: our handles on the programs end here, or they would keep them
-        // alive behind a detach's back.
+        self.maps
+            .update_settings(|settings| settings.policy = self.policy)?;
+        // The attached programs are pinned, and our own handles on them are closed here. Otherwise they would keep the
+        // programs alive after a detach by another process.
         let parents = match self.from_parents {
             true => Some(Parents::new(self.ebpf)?),
             false => None,
@@ -193,9 +196,9 @@ impl Ready {
                 pairs: pairs.read_all()?,
             })
         };
-        let kept = Maps::open(pins)?;
+        let maps = TableMaps::open(pins)?;
         let trust = move || {
-            let settings = kept.settings()?;
+            let settings = maps.settings()?;
             Ok(Trust {
                 alive: Heartbeat::of(&settings, tables::now()?) == Heartbeat::Alive,
                 incomplete: settings.incomplete,
@@ -203,7 +206,7 @@ impl Ready {
         };
         let start = |listener| http::Server::start(listener, published.clone(), read, trust);
         let server = self.listener.map(start).transpose()?;
-        Ok(Attached {
+        Ok(Attachment {
             maps: self.maps,
             messages: self.messages,
             reconciler: self.reconciler,
@@ -218,17 +221,17 @@ fn capacity(args: &AttachArgs) -> Capacity {
     Capacity {
         endpoints: args.max_endpoints,
         neighbors: 4 * args.max_endpoints,
-        // A hash has room for one at least.
+        // A hash map has room for one entry at least.
         routes: match args.shortcut {
-            Shortcuts::Off => 1,
-            Shortcuts::Allow | Shortcuts::Learned => 4 * args.max_endpoints,
+            Shortcut::Off => 1,
+            Shortcut::Allow | Shortcut::Learned => 4 * args.max_endpoints,
         },
     }
 }
 
-/// Attached, and in sync for as long as this runs.
-struct Attached {
-    maps: Maps,
+/// Programs that are attached, and maps that are kept in sync.
+struct Attachment {
+    maps: TableMaps,
     messages: Messages,
     reconciler: Reconciler,
     supervisor: Supervisor,
@@ -236,8 +239,8 @@ struct Attached {
     _server: Option<http::Server>,
 }
 
-impl Attached {
-    /// Shows what was done, and stays until something fails.
+impl Attachment {
+    /// Shows the status, and keeps the maps in sync until something fails.
     async fn stay(
         &mut self,
         netlink: &Netlink,
@@ -245,14 +248,14 @@ impl Attached {
         output: &Background,
     ) -> anyhow::Result<Infallible> {
         let then = match on_exit {
-            OnExit::Detach => "detaches".into(),
+            OnExit::Detach => "detaches vlanfast".into(),
             OnExit::Keep => format!(
-                "leaves it attached; `vlanfast detach {}` takes it off",
+                "leaves the programs attached; `vlanfast detach {}` removes them",
                 self.reconciler.pins().trunk
             ),
         };
         self.supervisor.ready(Health::InSync.words());
-        // Whether anybody reads it or not: what is attached has to be followed.
+        // An error here is ignored, because the maps have to be kept in sync whether the status can be shown or not.
         if let Ok(shown) = status::shown(netlink, self.reconciler.pins()).await {
             output.text(&shown);
         }
@@ -265,7 +268,7 @@ impl Attached {
         }
     }
 
-    /// Leaves the trunk as the user wants it: taken off, or attached and passing every frame.
+    /// Detaches, or with --on-exit keep leaves the programs attached, which then pass every frame.
     async fn leave(
         mut self,
         netlink: &Netlink,
@@ -281,7 +284,7 @@ impl Attached {
         }
         if on_exit == OnExit::Keep && !failure.as_ref().is_err_and(is_gone) {
             output.text(&format!(
-                "{}: stays attached, and passes every frame\n",
+                "{}: stays attached and passes every frame\n",
                 pins.trunk
             ));
             return failure.and(self.maps.stop());

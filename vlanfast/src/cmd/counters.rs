@@ -1,27 +1,29 @@
-//! `vlanfast counters`: packets and bytes of each VLAN.
+//! `vlanfast counters`: shows packets and bytes of each VLAN.
 
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use vlanfast_common::{Counters, Reason, Tally, Vid, Vlan};
 
-use super::attached;
 use crate::{
-    cli::CountersArgs, hooks::check_kernel, maps::counters::CounterMap, output, pins::Pins,
+    cli::CountersArgs, cmd::trunks::attached, hooks::check_requirements,
+    maps::counters::CounterMap, output, pins::Pins,
 };
 
 /// The shape of a row of `counters --json`.
 #[derive(Serialize)]
-struct Row {
+struct CounterRow {
     trunk: String,
-    /// The VID; null for frames that have none.
+    /// The VID; null for frames without one.
     vlan: Option<u16>,
     tag: &'static str,
     rx: Side,
     tx: Side,
     verdicts: Verdicts,
     drops: Named<{ Reason::ALL.len() }>,
-    /// Packets for an address that two receivers claim, passed to everyone.
+    /// Packets for an address that two endpoints claim. They are passed to everyone.
+    conflict: u64,
+    /// The earlier name of `conflict`.
     disputed: u64,
 }
 
@@ -37,7 +39,7 @@ struct Verdicts {
     tx: Named<3>,
 }
 
-/// Numbers by their names: an object in JSON.
+/// Named numbers: an object in JSON.
 struct Named<const N: usize>([(&'static str, u64); N]);
 
 impl<const N: usize> Serialize for Named<N> {
@@ -47,7 +49,7 @@ impl<const N: usize> Serialize for Named<N> {
 }
 
 pub async fn run(args: &CountersArgs) -> anyhow::Result<()> {
-    check_kernel()?;
+    check_requirements()?;
     loop {
         let mut rows = vec![];
         for pins in attached(args.trunk.as_ref()).await? {
@@ -65,23 +67,23 @@ pub async fn run(args: &CountersArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The VLANs that had traffic; or the one asked for, whether it had or not.
-fn read(pins: &Pins, vlan: Option<u16>) -> anyhow::Result<Vec<Row>> {
+/// The counters of all VLANs that had traffic, or of one VLAN, whether it had traffic or not.
+fn read(pins: &Pins, vlan: Option<u16>) -> anyhow::Result<Vec<CounterRow>> {
     let map = CounterMap::open(pins)?;
     let trunk = pins.trunk.to_string();
-    let asked = vlan.map(|vlan| Vlan::id(Vid::new(vlan)));
+    let only = vlan.map(|vlan| Vlan::id(Vid::new(vlan)));
     let mut rows = vec![];
-    for vlan in Vlan::all().filter(|vlan| asked.is_none_or(|asked| asked == *vlan)) {
+    for vlan in Vlan::all().filter(|vlan| only.is_none_or(|only| only == *vlan)) {
         let counters = map.read(vlan)?;
-        if asked.is_some() || counters != Counters::default() {
+        if only.is_some() || counters != Counters::default() {
             rows.push(row(&trunk, vlan, &counters));
         }
     }
     Ok(rows)
 }
 
-fn row(trunk: &str, vlan: Vlan, counters: &Counters) -> Row {
-    Row {
+fn row(trunk: &str, vlan: Vlan, counters: &Counters) -> CounterRow {
+    CounterRow {
         trunk: trunk.to_owned(),
         vlan: vlan.vid().map(Vid::get),
         tag: vlan.tag(),
@@ -92,6 +94,7 @@ fn row(trunk: &str, vlan: Vlan, counters: &Counters) -> Row {
             tx: Named(counters.tx_verdicts()),
         },
         drops: Named(counters.drops()),
+        conflict: counters.disputed,
         disputed: counters.disputed,
     }
 }
@@ -103,7 +106,7 @@ fn side(tally: &Tally) -> Side {
     }
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[CounterRow]) -> String {
     const HEAD: [&str; 15] = [
         "trunk",
         "vlan",
@@ -128,7 +131,7 @@ fn table(rows: &[Row]) -> String {
             Some(vlan) if vlan != 0 => vlan.to_string(),
             _ => row.tag.to_owned(),
         });
-        // The first of the verdicts is to pass.
+        // The first verdict is to pass, which is not shown.
         let Verdicts {
             rx: Named([_, rx @ ..]),
             tx: Named([_, tx @ ..]),
@@ -171,13 +174,13 @@ mod tests {
                 "verdicts": {"rx": {"pass": 2, "steer": 2, "deliver": 1, "drop": 1},
                              "tx": {"pass": 0, "reflect": 0, "shortcut": 0}},
                 "drops": {"storm": 1, "shed_vlan": 0, "shed_mac": 0, "returned": 0, "group": 0},
-                "disputed": 1,
+                "conflict": 1, "disputed": 1,
             })
         );
     }
 
     #[test]
-    fn frames_without_a_vid_are_never_billed_to_vlan_0() {
+    fn frames_without_a_vid_do_not_count_for_vlan_0() {
         for vlan in [Vlan::SERVICE, Vlan::TRUNCATED] {
             assert_eq!(row("eth0", vlan, &Counters::default()).vlan, None);
         }

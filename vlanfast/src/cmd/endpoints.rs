@@ -1,5 +1,4 @@
-//! `vlanfast endpoints`: who is behind the trunk, according to the maps; the names come from netlink
-//! and Docker.
+//! `vlanfast endpoints`: shows the endpoints on the trunk that are in the maps, with names from netlink and Docker.
 
 mod delivery;
 
@@ -12,12 +11,12 @@ use std::{
 use serde::Serialize;
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey};
 
-use self::delivery::Delivery;
-use super::attached;
+use self::delivery::DeliveryReport;
 use crate::{
     cli::EndpointsArgs,
-    hooks::check_kernel,
-    maps::tables::Maps,
+    cmd::trunks::attached,
+    hooks::check_requirements,
+    maps::tables::TableMaps,
     names::docker,
     netlink::{Inventory, Netlink},
     output,
@@ -32,22 +31,22 @@ use crate::{
     },
 };
 
-/// Without Docker's word, rows have no names, and an address that two claim is neither's: what it does not say in
-/// this time is left out.
+/// How long Docker may take to answer. Without its answer, rows have no container names, and an address that two
+/// endpoints claim belongs to neither.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The shape of a row of `endpoints --json`.
 #[derive(Debug, PartialEq, Serialize)]
-struct Row {
+struct EndpointRow {
     trunk: String,
     vlan: u16,
     mac: String,
     addresses: Vec<IpAddr>,
-    /// Its name in its namespace; null where that can't be asked any more.
+    /// The device's name in its network namespace; null if it can't be read any more.
     device: Option<String>,
-    /// In its namespace.
+    /// The device's index in its network namespace.
     ifindex: u32,
-    /// As `ip netns list-id` numbers it; null for the trunk's own.
+    /// The network namespace by its number in `ip netns list-id`; null for the trunk's own.
     nsid: Option<i32>,
     kind: &'static str,
     mode: Option<String>,
@@ -56,20 +55,22 @@ struct Row {
     network: Option<String>,
     project: Option<String>,
     service: Option<String>,
-    /// One that is down takes nothing, and is in conflict with nobody.
+    /// Whether the device is up. A device that is down receives nothing and is in conflict with no other.
     up: bool,
-    /// Another of the VLAN that is up has its MAC or one of its addresses.
+    /// Another device on the VLAN has its MAC or one of its addresses.
     conflict: bool,
-    /// The MAC of who says on the wire that he has one of its addresses; its own where he has that.
+    /// The MAC of the host on the wire that claims one of its addresses, or that uses its MAC.
     claimed_by_wire: Option<String>,
-    /// How unicast from the wire reaches it: `kernel` or `redirect`.
+    /// How unicast from the wire is delivered to it: `kernel` or `redirect`.
     deliver: &'static str,
-    /// Why it is not `redirect` where that is asked for.
+    /// Why frames are not redirected to it although `--deliver redirect` asks for that.
+    redirect_blocked_by: Option<String>,
+    /// The earlier name of `redirect_blocked_by`.
     detour: Option<String>,
 }
 
 pub async fn run(args: &EndpointsArgs) -> anyhow::Result<()> {
-    check_kernel()?;
+    check_requirements()?;
     let trunks = attached(args.trunk.as_ref()).await?;
     let kernel = Netlink::connect()?;
     let mut netlink = Inventory::open().await?;
@@ -90,11 +91,11 @@ async fn read(
     pins: &Pins,
     network: &Snapshot,
     docker: &Docker,
-) -> anyhow::Result<Vec<Row>> {
-    let maps = Maps::open(pins)?;
+) -> anyhow::Result<Vec<EndpointRow>> {
+    let maps = TableMaps::open(pins)?;
     let trunk = pins.trunk.to_string();
     let settings = maps.settings()?;
-    let delivery = Delivery::read(kernel, pins, &settings).await?;
+    let delivery = DeliveryReport::read(kernel, pins, &settings).await?;
     let desired = desired(network, Ifindex(settings.ifindex), &Given::by(docker));
     let names = names(&desired, docker);
     let tables = maps.read()?;
@@ -123,30 +124,30 @@ async fn read(
     Ok(rows.collect())
 }
 
-/// An endpoint: the device that has an entry, or another with the same MAC.
+/// An endpoint: the device with an entry in `ENDPOINTS`, or another one with the same MAC.
 struct Seen<'a> {
     key: EndpointKey,
     endpoint: Endpoint,
-    /// `None` where it can't be asked any more.
+    /// `None` if the device can't be read any more.
     device: Option<(DeviceId, &'a EndpointDevice)>,
 }
 
-/// What rows are made of.
+/// Everything that rows are made of.
 struct Context {
     trunk: String,
-    /// What is in the maps.
+    /// The entries of the maps.
     tables: DesiredTables,
-    /// What netlink shows now.
+    /// What netlink shows.
     desired: Desired,
     names: BTreeMap<(EndpointKey, DeviceId), Names>,
-    /// The MAC of who has an address of a receiver on the wire.
+    /// The MAC of the host on the wire that claims an address of an endpoint.
     claimed: BTreeMap<EndpointKey, String>,
-    /// Those that say they have an address which another keeps.
+    /// The endpoints that claim an address which belongs to another.
     rivals: BTreeSet<EndpointKey>,
 }
 
 impl Context {
-    /// Whoever has an entry in the map, and whoever shares his MAC.
+    /// The endpoints with an entry in the map, and other devices with the same MAC.
     fn seen(&self) -> Vec<Seen<'_>> {
         let mut seen = vec![];
         for (&key, &entry) in &self.tables.endpoints {
@@ -193,15 +194,19 @@ impl Context {
         }
     }
 
-    /// Whether somebody else claims an address, here or on the wire.
-    fn is_disputed(&self, key: EndpointKey, address: IpAddr) -> bool {
+    /// Whether another device, on this host or on the wire, claims an address as well.
+    fn is_claimed_twice(&self, key: EndpointKey, address: IpAddr) -> bool {
         let key = NeighborKey::new(key.vid(), address);
         let tables = [&self.tables, &self.desired.tables];
         let mut known = tables.iter().filter_map(|it| it.neighbors.get(&key));
         known.any(|it| it.has(Neighbor::CONFLICT | Neighbor::FOREIGN))
     }
 
-    fn row(&self, seen: Seen<'_>, (deliver, detour): (&'static str, Option<String>)) -> Row {
+    fn row(
+        &self,
+        seen: Seen<'_>,
+        (deliver, blocked): (&'static str, Option<String>),
+    ) -> EndpointRow {
         let addresses = self.addresses(&seen);
         let Seen {
             key,
@@ -210,13 +215,13 @@ impl Context {
         } = seen;
         let up = !endpoint.has(Endpoint::DOWN);
         let mut claims = addresses.iter();
-        let is_disputed = up && claims.any(|address| self.is_disputed(key, *address));
+        let is_claimed_twice = up && claims.any(|address| self.is_claimed_twice(key, *address));
         let names = device.and_then(|(place, _)| self.names.get(&(key, place)).cloned());
         let name = names.as_ref().map(|names| names.device.clone());
         let claimed_by_wire = self.claimed.get(&key).filter(|_| up).cloned();
         let is_rival = up && self.rivals.contains(&key);
         let names = names.unwrap_or_default();
-        Row {
+        EndpointRow {
             trunk: self.trunk.clone(),
             vlan: key.vid,
             mac: key.mac().to_string(),
@@ -235,18 +240,19 @@ impl Context {
             project: names.project,
             service: names.service,
             up,
-            conflict: is_disputed
+            conflict: is_claimed_twice
                 || is_rival
                 || claimed_by_wire.is_some()
                 || endpoint.has(Endpoint::CONFLICT),
             claimed_by_wire,
             deliver,
-            detour,
+            detour: blocked.clone(),
+            redirect_blocked_by: blocked,
         }
     }
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[EndpointRow]) -> String {
     if rows.is_empty() {
         return "no endpoints\n".into();
     }
@@ -260,11 +266,11 @@ fn table(rows: &[Row]) -> String {
         "device",
         "nsid",
     ];
-    // Where the kernel delivers all of it there is nothing to tell apart.
-    let tells = rows
+    // The column is left out if the kernel delivers to all endpoints.
+    let shows_delivery = rows
         .iter()
-        .any(|row| row.deliver != "kernel" || row.detour.is_some());
-    let rest = if tells {
+        .any(|row| row.deliver != "kernel" || row.redirect_blocked_by.is_some());
+    let rest = if shows_delivery {
         &["deliver", "mode"][..]
     } else {
         &["mode"]
@@ -278,11 +284,11 @@ fn table(rows: &[Row]) -> String {
             mode += "  down";
         }
         if row.claimed_by_wire.as_ref() == Some(&row.mac) {
-            mode += "  conflict: somebody on the wire has its MAC, too";
+            mode += "  conflict: a host on the wire has the same MAC";
         } else if let Some(by) = &row.claimed_by_wire {
-            mode += &format!("  conflict: {by} on the wire has an address of it, too");
+            mode += &format!("  conflict: {by} on the wire claims one of its addresses");
         } else if row.conflict {
-            mode += "  conflict: its MAC or an address is someone else's too";
+            mode += "  conflict: another device has the same MAC or one of its addresses";
         }
         let mut line = vec![
             row.trunk.clone(),
@@ -294,8 +300,8 @@ fn table(rows: &[Row]) -> String {
             or_dash(&row.device),
             row.nsid.map_or_else(|| "-".into(), |nsid| nsid.to_string()),
         ];
-        if tells {
-            line.push(match &row.detour {
+        if shows_delivery {
+            line.push(match &row.redirect_blocked_by {
                 None => row.deliver.to_owned(),
                 Some(why) => format!("{}: {why}", row.deliver),
             });
@@ -306,7 +312,8 @@ fn table(rows: &[Row]) -> String {
     output::list(&lines)
 }
 
-/// The first addresses, and how many more there are: nobody makes everybody's rows as wide as his own.
+/// The first addresses and the number of the others, so that one endpoint with many addresses does not make all rows
+/// wide.
 fn some(addresses: &[IpAddr]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<_> = addresses

@@ -1,14 +1,14 @@
-//! `vlanfast flows`: what `--shortcut learned` has learnt of the router.
+//! `vlanfast flows`: shows or forgets the flows that `--shortcut learned` has learnt.
 
 use std::{net::IpAddr, sync::atomic::Ordering::Relaxed};
 
 use serde::Serialize;
 use vlanfast_common::{Flow, FlowKey, Shortcut};
 
-use super::attached;
 use crate::{
     cli::{FlowsArgs, FlowsCommand},
-    hooks::check_kernel,
+    cmd::trunks::attached,
+    hooks::check_requirements,
     maps::{flows::FlowMap, tables},
     output,
     pins::Pins,
@@ -17,31 +17,34 @@ use crate::{
 
 /// The shape of a row of `flows --json`.
 #[derive(Debug, PartialEq, Serialize)]
-struct Row {
+struct FlowRow {
     trunk: String,
-    /// The VLANs of source and destination.
+    /// The VLAN of the source.
     from: u16,
+    /// The VLAN of the destination.
     to: u16,
     protocol: &'static str,
     source: IpAddr,
     destination: IpAddr,
-    /// Null for an echo.
+    /// Null for an ICMP echo.
     source_port: Option<u16>,
+    /// Null for an ICMP echo.
     destination_port: Option<u16>,
-    /// An echo's; null for others.
+    /// The identifier of an ICMP echo; null for other protocols.
     identifier: Option<u16>,
     state: &'static str,
-    /// That took the shortcut.
+    /// Packets that took the shortcut.
     packets: u64,
+    /// Bytes that took the shortcut.
     bytes: u64,
-    /// Since its last packet.
+    /// The time since the last packet.
     idle_seconds: u64,
-    /// Since the router last answered; null for never.
+    /// The time since the router last sent a probe on; null for never.
     answered_seconds: Option<u64>,
 }
 
 pub async fn run(args: &FlowsArgs) -> anyhow::Result<()> {
-    check_kernel()?;
+    check_requirements()?;
     if let Some(FlowsCommand::Flush { trunk }) = &args.command {
         return flush(trunk.as_ref()).await;
     }
@@ -53,13 +56,13 @@ pub async fn run(args: &FlowsArgs) -> anyhow::Result<()> {
     if args.json {
         return output::json(&rows);
     }
-    let notes: Vec<_> = trunks.iter().map(without).collect::<Result<_, _>>()?;
+    let notes: Vec<_> = trunks.iter().map(learns_none).collect::<Result<_, _>>()?;
     for note in notes.iter().flatten() {
         output::text(note)?;
     }
     match notes.contains(&None) {
         true => output::text(&table(&rows)),
-        // None that learns any.
+        // No trunk learns flows.
         false => Ok(()),
     }
 }
@@ -72,20 +75,20 @@ async fn flush(trunk: Option<&Name>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Why a trunk has none.
-fn without(pins: &Pins) -> anyhow::Result<Option<String>> {
+/// A note if a trunk learns no flows.
+fn learns_none(pins: &Pins) -> anyhow::Result<Option<String>> {
     let shortcut = Shortcut::from_number(tables::settings(pins)?.policy.shortcut);
     Ok((shortcut != Shortcut::Learned).then(|| {
         format!(
-            "{}: learns no flows, it was attached with --shortcut {}\n",
+            "{}: learns no flows, because it was attached with --shortcut {}\n",
             pins.trunk,
             shortcut.name()
         )
     }))
 }
 
-/// The busiest first.
-fn read(pins: &Pins) -> anyhow::Result<Vec<Row>> {
+/// The flows of a trunk, those with most packets first.
+fn read(pins: &Pins) -> anyhow::Result<Vec<FlowRow>> {
     let flows = FlowMap::open(pins)?.read_all()?;
     let now = tables::now()?.as_nanos() as u64;
     let trunk = pins.trunk.to_string();
@@ -97,7 +100,7 @@ fn read(pins: &Pins) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn row(trunk: &str, key: &FlowKey, flow: &Flow, now: u64) -> Option<Row> {
+fn row(trunk: &str, key: &FlowKey, flow: &Flow, now: u64) -> Option<FlowRow> {
     let state = flow.state(now)?;
     let [first, second] = key.ports;
     let (protocol, is_echo) = match key.protocol {
@@ -108,7 +111,7 @@ fn row(trunk: &str, key: &FlowKey, flow: &Flow, now: u64) -> Option<Row> {
     };
     let seconds = |then: u64| now.saturating_sub(then) / 1_000_000_000;
     let answered = flow.answered.load(Relaxed);
-    Some(Row {
+    Some(FlowRow {
         trunk: trunk.to_owned(),
         from: key.vid,
         to: flow.receiver_vid(),
@@ -126,7 +129,7 @@ fn row(trunk: &str, key: &FlowKey, flow: &Flow, now: u64) -> Option<Row> {
     })
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[FlowRow]) -> String {
     const HEAD: [&str; 10] = [
         "trunk",
         "vlans",
@@ -184,7 +187,7 @@ mod tests {
         key
     }
 
-    /// IngressMode, answered, moved and seen, in seconds, and nothing else.
+    /// A flow with the times asked, answered, moved and seen, in seconds.
     fn flow([asked, answered, moved, seen]: [u64; 4]) -> Flow {
         let times = [asked, answered, moved, seen].map(|time| time * SECOND);
         let [asked, answered, moved, seen] = times;
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_next_packet_would_begin_anew_is_not_shown() {
+    fn expired_flows_are_not_shown() {
         let shown = |times| row("eth0", &key(17, [1, 2]), &flow(times), 100 * SECOND).is_some();
         assert!(shown([96, 0, 0, 96]) && !shown([95, 0, 0, 95]));
         assert!(shown([50, 51, 0, 41]) && !shown([50, 51, 0, 40]));

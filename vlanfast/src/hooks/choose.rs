@@ -1,10 +1,11 @@
-//! Which hook reads what comes in. Pure: from what the trunk is and what the user asked for.
+//! Chooses the hook that reads incoming frames, from the properties of the trunk and the user's request. This module
+//! does no input or output.
 
 use vlanfast_common::IngressReason;
 
 use crate::{cli::IngressMode, error::Error, hooks::device::Trunk};
 
-/// A hook for ingress.
+/// A hook that can read ingress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ingress {
     XdpNative,
@@ -12,30 +13,30 @@ pub enum Ingress {
     Tc,
 }
 
-/// A hook, and why that one.
+/// The chosen hook and the reason for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub ingress: Ingress,
     pub reason: IngressReason,
-    /// `rx-vlan-offload` has to be off for it, and is ours to turn off.
+    /// Whether `rx-vlan-offload` has to be turned off for it; the user has allowed that.
     pub keep_tags: bool,
 }
 
-/// What the user asked for, as far as it decides.
+/// The part of the user's request that decides.
 #[derive(Clone, Copy, Debug)]
 pub struct IngressRequest {
     pub ingress: IngressMode,
-    /// `rx-vlan-offload` may be turned off.
+    /// Whether `rx-vlan-offload` may be turned off.
     pub manage_offloads: bool,
-    /// What nobody takes is dropped, which pays by XDP.
+    /// Whether frames are shed, which costs least in XDP.
     pub sheds: bool,
 }
 
-/// Chooses. `auto` always finds a way; what was asked for by name is taken, or refused with a reason.
-/// Offloads are in the way, unless they may be managed.
-pub fn choose(trunk: &Trunk, wish: IngressRequest) -> Result<Choice, Error> {
-    let ingress = match wish.ingress {
-        IngressMode::Auto => return Ok(auto(trunk, wish)),
+/// Chooses the hook. `auto` always finds one; a hook that was asked for by name is used or refused with a reason. VLAN
+/// offload rules XDP out unless it may be managed.
+pub fn choose(trunk: &Trunk, request: IngressRequest) -> Result<Choice, Error> {
+    let ingress = match request.ingress {
+        IngressMode::Auto => return Ok(auto(trunk, request)),
         IngressMode::Tc => Ingress::Tc,
         IngressMode::Xdp => Ingress::XdpNative,
         IngressMode::XdpGeneric => Ingress::XdpGeneric,
@@ -47,10 +48,10 @@ pub fn choose(trunk: &Trunk, wish: IngressRequest) -> Result<Choice, Error> {
                 owner: xdp.describe(),
             });
         }
-        if trunk.strips_tags && !wish.manage_offloads {
+        if trunk.strips_tags && !request.manage_offloads {
             return Err(Error::StripsTags {
                 trunk: trunk.name.to_string(),
-                // A veth hides the tags that its peer sends as metadata, whatever it is set to.
+                // The peer of a veth sends tags as metadata, which XDP does not see, whatever the veth's own setting.
                 peer: match trunk.kind.as_deref() {
                     Some("veth") => " (and txvlan off on its peer)",
                     _ => "",
@@ -65,16 +66,16 @@ pub fn choose(trunk: &Trunk, wish: IngressRequest) -> Result<Choice, Error> {
     })
 }
 
-/// XDP only where nothing is lost by it, so that nobody is worse off than by TC: what comes in packet by packet,
-/// where the NIC merged it, costs bulk TCP more than XDP saves. Shedding is worth that to whoever asks for it.
-fn auto(trunk: &Trunk, wish: IngressRequest) -> Choice {
+/// Chooses XDP only if nothing is lost by it. If XDP keeps the NIC from merging packets, that costs bulk TCP more than
+/// XDP saves, so TC is chosen; but a user who sheds frames gains more from XDP.
+fn auto(trunk: &Trunk, request: IngressRequest) -> Choice {
     let against = if trunk.xdp.is_some() {
         Some(IngressReason::ForeignXdp)
     } else if trunk.kind.is_some() {
         Some(IngressReason::SoftwareDevice)
-    } else if !trunk.merges.is_empty() && !wish.sheds {
+    } else if !trunk.merges.is_empty() && !request.sheds {
         Some(IngressReason::CostsOffloads)
-    } else if trunk.strips_tags && !wish.manage_offloads {
+    } else if trunk.strips_tags && !request.manage_offloads {
         Some(IngressReason::StripsTags)
     } else {
         None
@@ -85,7 +86,7 @@ fn auto(trunk: &Trunk, wish: IngressRequest) -> Choice {
             reason,
             keep_tags: false,
         },
-        // Whether the driver agrees shows when it is attached; see `hooks::attach`.
+        // Whether the driver accepts this shows when the program is attached; see `hooks::attach`.
         None => Choice {
             ingress: Ingress::XdpNative,
             reason: IngressReason::Suitable,
@@ -94,31 +95,31 @@ fn auto(trunk: &Trunk, wish: IngressRequest) -> Choice {
     }
 }
 
-/// The reason in words, as `status` gives it.
+/// The reason in words, for `status`.
 pub fn explain(reason: IngressReason, trunk: &Trunk) -> String {
     match reason {
-        IngressReason::Asked => "asked for with --ingress".into(),
-        IngressReason::Suitable => "native XDP, and the tags stay in the bytes".into(),
+        IngressReason::Asked => "requested by --ingress".into(),
+        IngressReason::Suitable => "native XDP, and the NIC leaves VLAN tags in the frame".into(),
         IngressReason::SoftwareDevice => format!(
             "{}: XDP on a software device costs more than it saves",
             trunk.kind.as_deref().unwrap_or("software device")
         ),
         IngressReason::StripsTags => {
-            "not XDP: the NIC strips VLAN tags before it (rx-vlan-offload is on; see --manage-offloads)"
+            "not XDP: the NIC strips VLAN tags before XDP (rx-vlan-offload is on; see --manage-offloads)"
                 .into()
         }
         IngressReason::NoNativeXdp => "not XDP: the driver has no native XDP, or refused it".into(),
-        IngressReason::ForeignXdp => "not XDP: that hook is someone else's".into(),
+        IngressReason::ForeignXdp => "not XDP: another program is on the XDP hook".into(),
         IngressReason::KeepsOffload => {
-            "not XDP: the driver refused to leave VLAN tags to it (rx-vlan-offload stays on)".into()
+            "not XDP: the driver refused to turn rx-vlan-offload off".into()
         }
         IngressReason::CostsOffloads => {
-            // Somebody may have turned them off since.
+            // The features may have been turned off since.
             let lost = match &*trunk.merges {
-                [] => "the NIC's merging of packets".into(),
+                [] => "packet merging by the NIC".into(),
                 features => features.join(" and "),
             };
-            format!("not XDP: it would cost {lost} (--ingress xdp takes it all the same)")
+            format!("not XDP: it would cost {lost} (--ingress xdp uses XDP all the same)")
         }
     }
 }
@@ -139,7 +140,7 @@ mod tests {
         }
     }
 
-    fn wish(ingress: IngressMode) -> IngressRequest {
+    fn request(ingress: IngressMode) -> IngressRequest {
         IngressRequest {
             ingress,
             manage_offloads: false,
@@ -150,12 +151,12 @@ mod tests {
     fn managing(ingress: IngressMode) -> IngressRequest {
         IngressRequest {
             manage_offloads: true,
-            ..wish(ingress)
+            ..request(ingress)
         }
     }
 
     fn auto_of(trunk: &Trunk) -> (Ingress, IngressReason) {
-        let choice = choose(trunk, wish(IngressMode::Auto)).unwrap();
+        let choice = choose(trunk, request(IngressMode::Auto)).unwrap();
         (choice.ingress, choice.reason)
     }
 
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_program_turns_auto_to_tc_and_xdp_to_an_error() {
+    fn another_xdp_program_makes_auto_choose_tc_and_xdp_an_error() {
         let xdp = Some(AttachedXdp {
             program_id: u32::MAX,
             generic: false,
@@ -205,26 +206,26 @@ mod tests {
             ..nic()
         };
         for asked in [IngressMode::Xdp, IngressMode::XdpGeneric] {
-            let error = choose(&stripping, wish(asked)).unwrap_err().to_string();
+            let error = choose(&stripping, request(asked)).unwrap_err().to_string();
             assert!(error.contains("ethtool -K eth0 rxvlan off"), "{error}");
             assert!(error.contains("--manage-offloads"), "{error}");
         }
     }
 
     #[test]
-    fn only_who_has_not_let_it_manage_offloads_is_told_of_that() {
+    fn manage_offloads_is_suggested_only_where_it_would_help() {
         let numbers: Vec<_> = (0..).map_while(IngressReason::from_number).collect();
         assert_eq!(numbers.len(), 8);
         for (number, reason) in (0..).zip(numbers) {
             assert_eq!(reason as u32, number);
-            let said = explain(reason, &nic());
-            let is_told = said.contains("--manage-offloads");
-            assert_eq!(is_told, reason == IngressReason::StripsTags, "{said}");
+            let text = explain(reason, &nic());
+            let suggests = text.contains("--manage-offloads");
+            assert_eq!(suggests, reason == IngressReason::StripsTags, "{text}");
         }
     }
 
     #[test]
-    fn xdp_that_costs_an_offload_is_for_those_who_shed_or_name_it() {
+    fn xdp_that_costs_an_offload_is_chosen_for_shedding_or_by_name() {
         for merges in [
             vec!["rx-gro-hw"],
             vec!["rx-lro"],
@@ -235,19 +236,19 @@ mod tests {
                 auto_of(&merging),
                 (Ingress::Tc, IngressReason::CostsOffloads)
             );
-            let said = explain(IngressReason::CostsOffloads, &merging);
-            assert!(said.contains(&merging.merges.join(" and ")), "{said}");
-            assert!(said.contains("--ingress xdp"), "{said}");
+            let text = explain(IngressReason::CostsOffloads, &merging);
+            assert!(text.contains(&merging.merges.join(" and ")), "{text}");
+            assert!(text.contains("--ingress xdp"), "{text}");
 
             let sheds = IngressRequest {
                 sheds: true,
-                ..wish(IngressMode::Auto)
+                ..request(IngressMode::Auto)
             };
-            for wish in [sheds, wish(IngressMode::Xdp)] {
-                let choice = choose(&merging, wish).unwrap();
-                assert_eq!(choice.ingress, Ingress::XdpNative, "{wish:?}");
+            for request in [sheds, request(IngressMode::Xdp)] {
+                let choice = choose(&merging, request).unwrap();
+                assert_eq!(choice.ingress, Ingress::XdpNative, "{request:?}");
             }
-            // It does not matter then whether tags could be left to XDP.
+            // Whether tags are stripped does not matter then.
             let stripping = Trunk {
                 strips_tags: true,
                 ..merging
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offload_that_may_be_managed_is_in_nobodys_way() {
+    fn vlan_offload_that_may_be_managed_does_not_rule_xdp_out() {
         let stripping = Trunk {
             strips_tags: true,
             ..nic()

@@ -1,10 +1,10 @@
-//! What the trunk is, as far as it decides what can be attached to it.
+//! Reads the properties of the trunk that decide what can be attached to it, from netlink and ethtool.
 
 use anyhow::Context;
 
 use crate::{
     error::Error,
-    hooks::{bpf, offloads},
+    hooks::{bpf_syscall, features, offloads},
     netlink::{Netlink, decode::LinkRecord},
     state::{
         name::Name,
@@ -15,19 +15,19 @@ use crate::{
 /// A device that can be a trunk.
 #[derive(Clone, Debug)]
 pub struct Trunk {
-    /// As the kernel has it, whatever name it was found by.
+    /// The name that the kernel uses, even if the device was looked up by an alternative name.
     pub name: Name,
     pub ifindex: u32,
     /// `IFLA_INFO_KIND` of a software device; `None` for hardware and virtio.
     pub kind: Option<String>,
-    /// `rx-vlan-offload`: XDP would not see tags.
+    /// Whether `rx-vlan-offload` is on: then XDP does not see VLAN tags.
     pub strips_tags: bool,
-    /// By which features it makes one buffer of many packets, which a driver can't do for XDP.
+    /// The features by which the NIC merges packets (`rx-gro-hw`, `rx-lro`). Drivers can't do that for XDP.
     pub merges: Vec<&'static str>,
     pub xdp: Option<AttachedXdp>,
 }
 
-/// An XDP program on a device, whoever's.
+/// An XDP program on a device, ours or another's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedXdp {
     pub program_id: u32,
@@ -35,13 +35,14 @@ pub struct AttachedXdp {
 }
 
 impl AttachedXdp {
+    /// The program in words.
     pub fn describe(&self) -> String {
-        bpf::describe("XDP program", self.program_id)
+        bpf_syscall::describe("XDP program", self.program_id)
     }
 }
 
 impl Trunk {
-    /// Looks a device up, by its name or an alternative one, and refuses those that can't be a trunk.
+    /// Looks a device up by its name or an alternative name. A device that can't be a trunk is an error.
     pub async fn find(netlink: &Netlink, name: &Name) -> anyhow::Result<Self> {
         match netlink.link(name).await? {
             Some(device) => Self::of(netlink, device).await,
@@ -52,7 +53,8 @@ impl Trunk {
         }
     }
 
-    /// The same by its index; `None` if the kernel says that there is no such device.
+    /// Looks a device up by its index; `None` if the kernel says that there is none. A device that can't be a trunk
+    /// is an error.
     pub async fn of_index(netlink: &Netlink, ifindex: u32) -> anyhow::Result<Option<Self>> {
         match netlink.link_of(Ifindex(ifindex)).await? {
             Some(device) => Self::of(netlink, device).await.map(Some),
@@ -74,10 +76,10 @@ impl Trunk {
         if device.driver.as_deref() == Some("vlan") {
             return Err(vlan_device(netlink, &device).await?.into());
         }
-        let failed = || format!("failed to ask {} for its offloads", device.name);
+        let failed = || format!("failed to read the offloads of {}", device.name);
         Ok(Self {
             strips_tags: offloads::strips_tags(&device.name).with_context(failed)?,
-            merges: offloads::merging(&device.name, device.xdp.is_some()).with_context(failed)?,
+            merges: features::merging(&device.name, device.xdp.is_some()).with_context(failed)?,
             ifindex: device.ifindex.0,
             kind: device.driver,
             xdp: device.xdp.map(|xdp| AttachedXdp {
@@ -89,7 +91,7 @@ impl Trunk {
     }
 }
 
-/// The error for a VLAN device in the trunk's place; names the trunk below, however many are stacked.
+/// The error for a VLAN device that was named as the trunk. It names the device below, if that can be known.
 async fn vlan_device(netlink: &Netlink, device: &LinkRecord) -> anyhow::Result<Error> {
     let trunk = match device.lower {
         Some((lower, None)) => netlink.link_of(lower).await?,
@@ -101,7 +103,7 @@ async fn vlan_device(netlink: &Netlink, device: &LinkRecord) -> anyhow::Result<E
             vlan: vid.get(),
             trunk: trunk.name.to_string(),
         },
-        // Its lower device is in another namespace, or it is an 802.1ad device.
+        // The device below is in another network namespace, or this is an 802.1ad device.
         _ => Error::NotATrunk {
             trunk: device.name.to_string(),
             what: "a VLAN device",

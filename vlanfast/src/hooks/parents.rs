@@ -1,7 +1,7 @@
-//! Programs on what leaves the VLANs' own devices: from there the shortcut is shorter than from the trunk,
-//! whose program takes every packet that comes so far, and is enough by itself.
+//! The programs on egress of the VLANs' own devices. A shortcut that begins there skips the 8021q driver and the trunk;
+//! without these programs it begins at the trunk, which is enough for it to work.
 //!
-//! Nothing of it is pinned: the links are this process's, and end with it however it ends.
+//! These links are not pinned. They belong to this process and end with it, even after a kill -9.
 
 use std::{
     collections::BTreeMap,
@@ -18,46 +18,47 @@ use aya::{
 use vlanfast_common::{Direction, Vid};
 
 use crate::{
-    hooks::{bpf, bpf::AttachPoint, kernel, repairs::Repairs},
+    hooks::{backoff::RepairBackoff, bpf_syscall, bpf_syscall::AttachPoint, requirements},
     maps::{entries, load},
     state::name::Name,
 };
 
 const DEVICES: &str = "DEVICES";
 
-/// The devices that have a program. Dropped, they have none.
+/// The VLAN devices with our program. Dropping this detaches it from all of them.
 pub struct Parents {
     program: ProgramFd,
-    /// The program's, as the kernel numbers them.
+    /// The kernel's id of the program.
     id: u32,
     devices: HashMap<MapData, u32, u32>,
     /// By ifindex.
-    attached: BTreeMap<u32, Attached>,
-    /// Of devices that somebody took it off, by ifindex.
-    repairs: BTreeMap<u32, Repairs>,
+    attached: BTreeMap<u32, ParentLink>,
+    /// The devices that somebody took the program off, by ifindex.
+    backoff: BTreeMap<u32, RepairBackoff>,
 }
 
-struct Attached {
+/// Our program on the device of a VLAN.
+struct ParentLink {
     vid: Vid,
-    /// Closed, it takes the program off.
+    /// Closing it detaches the program.
     _link: OwnedFd,
 }
 
 impl Parents {
-    /// Loads the program, before anything changes; whether this kernel can have it.
+    /// Loads the program, before anything is changed. Returns whether this kernel can use it.
     ///
-    /// Before tcx (Linux 6.6), a clsact qdisc on every device would drop what is sent while it is made. And a
-    /// realtime kernel may run one packet's program amid another's, which what is remembered is not made for.
+    /// Before tcx (Linux 6.6) each device would need a clsact qdisc, and adding one drops outgoing packets. A realtime
+    /// kernel may run the program for one packet in the middle of another's, which the cache of routes is not made for.
     pub fn prepare(ebpf: &mut Ebpf) -> anyhow::Result<bool> {
-        let can = bpf::has_tcx() && !kernel::is_realtime();
+        let can = bpf_syscall::has_tcx() && !requirements::is_realtime();
         if can {
             load::tc(ebpf, load::PARENT)?;
         }
         Ok(can)
     }
 
-    /// For an object that was prepared, and whose other programs are attached: what they are attached by is
-    /// pinned, and our handles on them end here.
+    /// Takes over an object that was prepared and whose other programs are attached and pinned. Our own handles on
+    /// those programs are closed here.
     pub fn new(mut ebpf: Ebpf) -> anyhow::Result<Self> {
         let program = load::tc(&mut ebpf, load::PARENT)?;
         let (program, id) = (program.fd()?.try_clone()?, program.info()?.id());
@@ -68,42 +69,44 @@ impl Parents {
             id,
             devices: devices.try_into()?,
             attached: BTreeMap::new(),
-            repairs: BTreeMap::new(),
+            backoff: BTreeMap::new(),
         })
     }
 
-    /// Whether a device has one.
+    /// Whether a device has our program.
     pub fn has(&self, device: u32) -> bool {
         self.attached.contains_key(&device)
     }
 
-    /// Lets go of those that somebody has taken off; whether there are any to put back, or to do without.
-    pub fn doubt(&mut self) -> bool {
+    /// Drops the links of devices that somebody took the program off. Returns whether the tables have to change: a
+    /// device has lost its program, or one is due to get it back.
+    pub fn drop_detached(&mut self) -> bool {
         let now = Instant::now();
         let devices = self.attached.keys().copied();
         let gone: Vec<_> = devices.filter(|device| !self.is_on(*device)).collect();
         for device in &gone {
             log::warn!(
-                "somebody took our program off egress of device {device}; the shortcut begins at the trunk there"
+                "somebody took our program off egress of device {device}; the shortcut begins at the trunk for that \
+                 VLAN"
             );
             self.take_off(*device);
-            self.repairs.entry(*device).or_default().tried(now);
+            self.backoff.entry(*device).or_default().record(now);
         }
-        let mut waiting = self.repairs.iter();
-        let are_due = waiting.any(|(device, repairs)| !self.has(*device) && repairs.are_due(now));
-        !gone.is_empty() || are_due
+        let mut waiting = self.backoff.iter();
+        let is_due = waiting.any(|(device, backoff)| !self.has(*device) && backoff.is_due(now));
+        !gone.is_empty() || is_due
     }
 
-    /// Whether a device may have one: it has never been taken off, or not for some time.
+    /// Whether a device may get the program: nobody has taken it off there, or the pause after that is over.
     fn may_have(&self, device: u32) -> bool {
-        let repairs = self.repairs.get(&device);
-        repairs.is_none_or(|repairs| repairs.are_due(Instant::now()))
+        let backoff = self.backoff.get(&device);
+        backoff.is_none_or(|backoff| backoff.is_due(Instant::now()))
     }
 
-    /// Has these devices, each by its name and the device of a VLAN, and no others with a program. Goes on where
-    /// one fails, and reports the first failure.
+    /// Attaches the program to these devices, given with their VLANs and names, and detaches it from all others. If one
+    /// device fails, it goes on with the rest and returns the first error.
     pub fn follow(&mut self, wanted: &BTreeMap<u32, (Vid, &Name)>) -> anyhow::Result<()> {
-        let is_wanted = |device: &u32, attached: &Attached| {
+        let is_wanted = |device: &u32, attached: &ParentLink| {
             let vid = wanted.get(device).map(|(vid, _)| *vid);
             vid == Some(attached.vid)
         };
@@ -111,7 +114,7 @@ impl Parents {
         let others = attached.filter(|(device, attached)| !is_wanted(device, attached));
         let others: Vec<_> = others.map(|(device, _)| *device).collect();
         others.iter().for_each(|device| self.take_off(*device));
-        self.repairs.retain(|device, _| wanted.contains_key(device));
+        self.backoff.retain(|device, _| wanted.contains_key(device));
         let mut first = Ok(());
         for (&device, &(vid, name)) in wanted {
             if !self.has(device) && self.may_have(device) {
@@ -130,17 +133,18 @@ impl Parents {
         self.devices
             .insert(device, number, 0)
             .with_context(|| format!("failed to write {DEVICES}"))?;
-        // Behind what others have there: it may be theirs to drop.
-        let place = AttachPoint::TcxLast(Direction::Tx);
-        let link = bpf::create_link(self.program.as_fd(), device, place)
+        // Programs of others run first: what they drop must not take the shortcut.
+        let point = AttachPoint::TcxLast(Direction::Tx);
+        let link = bpf_syscall::create_link(self.program.as_fd(), device, point)
             .with_context(|| format!("failed to attach to egress of {name}"))?;
-        self.attached.insert(device, Attached { vid, _link: link });
+        self.attached
+            .insert(device, ParentLink { vid, _link: link });
         Ok(())
     }
 
     fn is_on(&self, device: u32) -> bool {
-        let programs = bpf::tcx_programs(device, Direction::Tx);
-        // One that can't be asked is not one without.
+        let programs = bpf_syscall::tcx_programs(device, Direction::Tx);
+        // A device that can't be read counts as one that has the program.
         programs.map_or(true, |programs| programs.contains(&self.id))
     }
 

@@ -1,4 +1,5 @@
-//! Off the hooks. The same for Ctrl-C, for `detach`, and for an `attach` that finds what it can't use.
+//! Detaches the programs and removes the pins: after Ctrl-C, for `detach`, and for an `attach` that finds remains it
+//! can't use.
 
 use std::{fs, os::fd::AsFd};
 
@@ -6,55 +7,59 @@ use anyhow::Context;
 use vlanfast_common::{Direction, Settings};
 
 use crate::{
-    hooks::{bpf, device::Trunk, name, offloads, own_filter, trunks::owner},
+    hooks::{
+        bpf_syscall, device::Trunk, inspect::own_filter, kind::hook_name, locate::owner,
+        offloads::restore_offload,
+    },
     maps::{load, tables},
     netlink::{Netlink, tc::FilterSlot},
     pins::{Pins, SETTINGS},
-    state::{name::Name, snapshot::Ifindex},
+    state::snapshot::Ifindex,
 };
 
-/// Takes everything of ours off the trunk and removes the pins. Goes on where one step fails, so
-/// that as little as possible is left, and reports the first failure.
+/// Takes everything of ours off the trunk and removes the pins. If one step fails it goes on with the rest, so that as
+/// little as possible is left, and returns the first error.
 pub async fn remove(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
-    // A crash before the note was pinned left nothing attached. One that can't be read keeps everything: what was
-    // noted would be lost with it.
+    // A crash before `SETTINGS` was pinned has left nothing attached. If `SETTINGS` can't be read, everything stays:
+    // removing it would lose the record of what has to be undone.
     let settings = match pins.has(&pins.path(SETTINGS))? {
         true => tables::settings(pins)?,
         false => Settings::default(),
     };
-    // By its index: the trunk may have been renamed, and another device have its name.
+    // The index is used because the trunk may have been renamed, and another device may have its name.
     let ifindex = match settings.ifindex {
         0 => pins.id.map(|id| id.ifindex),
         ifindex => Some(ifindex),
     };
-    // IngressMode while both hooks show it: an index alone does not say that the device is this one.
+    // The owner is looked up while both hooks are attached: an index alone does not say that this is the same device.
     let keeps_tags = match settings.managed_offload {
         0 => Ok(None),
         _ => owner(netlink, pins).await,
     };
     let mut first = take_off(netlink, ifindex, pins, Direction::Rx).await;
-    // XDP would miss the tags; and should this be the last that we do, egress still shows whose it is.
-    first =
-        first.and(keeps_tags.and_then(|device| device.map_or(Ok(()), |it| strip_tags(&it.name))));
+    // Not before ingress is detached, because XDP would miss the tags; and not after egress, because after a crash at
+    // this point egress still shows which device it was.
+    first = first
+        .and(keeps_tags.and_then(|device| device.map_or(Ok(()), |it| restore_offload(&it.name))));
     first = first.and(take_off(netlink, ifindex, pins, Direction::Tx).await);
     if let Some(ifindex) = ifindex
         && settings.made_clsact != 0
     {
         first = first.and(remove_clsact(netlink, Ifindex(ifindex)).await);
     }
-    // What could not be taken off is known by its pins alone, and is for the next who tries.
+    // What could not be taken off is known by its pins alone. They stay, so that the next `detach` can try again.
     first?;
     pins.remove()
 }
 
-/// The same where somebody has removed the pins. Links have gone with them; filters go by the names that we gave
-/// them, and the rest by what was noted.
+/// Takes everything of ours off the trunk after somebody has removed the pins. Links went with their pins; filters are
+/// found by the names of their programs, and everything else by `SETTINGS`.
 pub async fn remove_unpinned(netlink: &Netlink, settings: &Settings) -> anyhow::Result<()> {
     let Some(trunk) = Trunk::of_index(netlink, settings.ifindex).await? else {
         return Ok(());
     };
     if settings.managed_offload != 0 {
-        strip_tags(&trunk.name)?;
+        restore_offload(&trunk.name)?;
     }
     let ifindex = Ifindex(trunk.ifindex);
     for (hook, name) in [(Direction::Rx, load::RX), (Direction::Tx, load::TX)] {
@@ -77,8 +82,8 @@ pub async fn remove_unpinned(netlink: &Netlink, settings: &Settings) -> anyhow::
     }
 }
 
-/// Removes the clsact qdisc that we added, unless it holds somebody's filter. A device that is gone took it along;
-/// and a crash may have come after the note, before the deed.
+/// Removes the clsact qdisc that we added, unless it holds a filter of somebody else. It may not exist: the device was
+/// removed, or a crash came after it was recorded and before it was added.
 async fn remove_clsact(netlink: &Netlink, ifindex: Ifindex) -> anyhow::Result<()> {
     match netlink.has_clsact(ifindex).await? {
         true => netlink.remove_clsact_if_empty(ifindex).await,
@@ -86,18 +91,7 @@ async fn remove_clsact(netlink: &Netlink, ifindex: Ifindex) -> anyhow::Result<()
     }
 }
 
-/// Turns `rx-vlan-offload` on again.
-pub fn strip_tags(device: &Name) -> anyhow::Result<()> {
-    offloads::set_strips_tags(device, true)
-        .map(drop)
-        .with_context(|| {
-            format!(
-                "failed to turn rx-vlan-offload of {device} on again; run `ethtool -K {device} rxvlan on`"
-            )
-        })
-}
-
-/// Takes what is ours off one hook, however it is attached.
+/// Takes our program off one hook, whether it is attached by a link or by a filter.
 pub async fn take_off(
     netlink: &Netlink,
     ifindex: Option<u32>,
@@ -116,10 +110,10 @@ fn remove_link(pins: &Pins, hook: Direction) -> anyhow::Result<()> {
     if !pins.has(&path)? {
         return Ok(());
     }
-    let what = || format!("failed to detach the link at {}", name(hook));
-    let detached = bpf::open(&path).and_then(|link| bpf::detach_link(link.as_fd()));
+    let what = || format!("failed to detach the link at {}", hook_name(hook));
+    let detached = bpf_syscall::open(&path).and_then(|link| bpf_syscall::detach_link(link.as_fd()));
     match detached {
-        // The device is gone, and the link with it.
+        // The device was removed, and the link with it.
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
         result => result.with_context(what),
     }
@@ -138,5 +132,5 @@ async fn remove_filter(
     netlink
         .remove_filter(filter.place)
         .await
-        .with_context(|| format!("failed to remove the filter at {}", name(hook)))
+        .with_context(|| format!("failed to remove the filter at {}", hook_name(hook)))
 }

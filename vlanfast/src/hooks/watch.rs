@@ -1,20 +1,29 @@
-//! The hooks, looked at again and again: others use them as well, and may take our program off or put
-//! theirs before it. What is ours to repair is repaired; the rest is said.
+//! Looks at the hooks again and again, because others use them as well and may take our program off or put theirs
+//! before it. A program of ours that is missing is put back; everything else is reported.
 
-use std::time::Instant;
+use std::{os::fd::AsFd, time::Instant};
 
+use anyhow::Context;
 use vlanfast_common::{Direction, IngressReason};
 
 use crate::{
     error::Error,
-    hooks::{Kind, Seen, attach::repair, device::Trunk, look, name, repairs::Repairs},
-    maps::tables::Maps,
+    hooks::{
+        backoff::RepairBackoff,
+        bpf_syscall,
+        clsact::{add_clsact, lacks_clsact},
+        device::Trunk,
+        inspect::{Observed, inspect},
+        kind::{AttachKind, hook_name},
+        place::Placement,
+    },
+    maps::tables::TableMaps,
     netlink::Netlink,
     pins::{Pins, SETTINGS},
     state::report::HookState,
 };
 
-/// Both hooks of a trunk, as they were seen last.
+/// Both hooks of a trunk, as they were when we looked last.
 #[derive(Debug)]
 pub struct Watch {
     hooks: Vec<Watched>,
@@ -24,21 +33,21 @@ pub struct Watch {
 struct Watched {
     hook: Direction,
     /// How our program was attached.
-    mode: Kind,
-    repairs: Repairs,
-    seen: Seen,
+    mode: AttachKind,
+    backoff: RepairBackoff,
+    observed: Observed,
 }
 
 impl Watch {
-    /// For hooks that were attached so; the first look shows whether they still are.
-    pub fn of(hooks: [(Direction, Kind); 2]) -> Self {
+    /// Watches hooks that were attached in these ways. The first look shows whether they still are.
+    pub fn of(hooks: [(Direction, AttachKind); 2]) -> Self {
         let watched = |(hook, mode)| Watched {
             hook,
             mode,
-            repairs: Repairs::default(),
-            seen: Seen {
+            backoff: RepairBackoff::default(),
+            observed: Observed {
                 kind: Some(mode),
-                before: vec![],
+                preceded_by: vec![],
             },
         };
         Self {
@@ -46,12 +55,12 @@ impl Watch {
         }
     }
 
-    /// Looks again, and repairs what it is time to repair; whether anything is other than it was.
+    /// Looks at both hooks and makes the repairs that are due. Returns whether anything has changed.
     pub async fn look(
         &mut self,
         netlink: &Netlink,
         pins: &Pins,
-        maps: &mut Maps,
+        maps: &mut TableMaps,
         ifindex: u32,
     ) -> anyhow::Result<bool> {
         let trunk = find(netlink, pins, ifindex).await?;
@@ -61,9 +70,14 @@ impl Watch {
             }
             .into());
         }
+        let placement = Placement {
+            netlink,
+            trunk: &trunk,
+            pins,
+        };
         let mut differs = false;
         for watched in &mut self.hooks {
-            differs |= watched.look(netlink, &trunk, pins, maps).await?;
+            differs |= watched.look(placement, maps).await?;
         }
         Ok(differs)
     }
@@ -73,18 +87,18 @@ impl Watch {
         self.hooks.iter().any(|watched| watched.mode.is_xdp())
     }
 
-    /// For metrics; the reason is that of ingress.
+    /// The hooks for metrics. `reason` is the [`IngressReason`] of `SETTINGS`.
     pub fn published(&self, reason: u32) -> Vec<HookState> {
         let reason = IngressReason::from_number(reason).map_or("unknown", IngressReason::name);
         let hook = |watched: &Watched| HookState {
-            hook: name(watched.hook),
-            mode: watched.seen.kind.unwrap_or(watched.mode).as_str(),
+            hook: hook_name(watched.hook),
+            mode: watched.observed.kind.unwrap_or(watched.mode).as_str(),
             reason: match watched.hook {
                 Direction::Rx => reason,
                 Direction::Tx => "",
             },
-            attached: watched.seen.kind.is_some(),
-            preceded_by: watched.seen.before.clone(),
+            attached: watched.observed.kind.is_some(),
+            preceded_by: watched.observed.preceded_by.clone(),
         };
         self.hooks.iter().map(hook).collect()
     }
@@ -101,58 +115,76 @@ async fn find(netlink: &Netlink, pins: &Pins, ifindex: u32) -> anyhow::Result<Tr
 impl Watched {
     async fn look(
         &mut self,
-        netlink: &Netlink,
-        trunk: &Trunk,
-        pins: &Pins,
-        maps: &mut Maps,
+        placement: Placement<'_>,
+        maps: &mut TableMaps,
     ) -> anyhow::Result<bool> {
-        let mut seen = look(netlink, trunk, pins, self.hook).await?;
+        let Placement {
+            netlink,
+            trunk,
+            pins,
+        } = placement;
+        let mut observed = inspect(netlink, trunk, pins, self.hook).await?;
         let now = Instant::now();
-        match seen.kind {
-            Some(_) => self.repairs.is_fine(now),
-            None if self.repairs.are_due(now) => {
-                self.repairs.tried(now);
-                let wanted = (self.hook, self.mode);
-                let repaired = repair(netlink, trunk, pins, maps, wanted).await;
-                self.say_repaired(trunk, &repaired);
-                seen = look(netlink, trunk, pins, self.hook).await?;
+        match observed.kind {
+            Some(_) => self.backoff.record_attached(now),
+            None if self.backoff.is_due(now) => {
+                self.backoff.record(now);
+                let repaired = self.repair(placement, maps).await;
+                self.log_repair(trunk, &repaired);
+                observed = inspect(netlink, trunk, pins, self.hook).await?;
             }
             None => {}
         }
-        let old = std::mem::replace(&mut self.seen, seen);
-        self.say(trunk, &old);
-        Ok(self.seen != old)
+        let old = std::mem::replace(&mut self.observed, observed);
+        self.log_preceding(trunk, &old);
+        Ok(self.observed != old)
     }
 
-    fn say_repaired(&self, trunk: &Trunk, repaired: &anyhow::Result<()>) {
-        let (trunk, hook) = (&trunk.name, name(self.hook));
-        let are_given_up = self.repairs.are_given_up();
+    /// Attaches the program that is pinned for the hook again.
+    async fn repair(&self, placement: Placement<'_>, maps: &mut TableMaps) -> anyhow::Result<()> {
+        let Placement {
+            netlink,
+            trunk,
+            pins,
+        } = placement;
+        let program = bpf_syscall::open(&pins.program(self.hook)).with_context(|| {
+            let hook = hook_name(self.hook);
+            format!("failed to open the program pinned for {hook}")
+        })?;
+        if self.mode == AttachKind::Clsact && lacks_clsact(netlink, trunk).await? {
+            maps.update_settings(|settings| settings.made_clsact = 1)?;
+            add_clsact(netlink, trunk).await?;
+        }
+        placement.put(self.hook, self.mode, program.as_fd()).await
+    }
+
+    fn log_repair(&self, trunk: &Trunk, repaired: &anyhow::Result<()>) {
+        let (trunk, hook) = (&trunk.name, hook_name(self.hook));
         match repaired {
             Ok(()) => log::warn!(
-                "{trunk}: somebody took our program off {hook}; it was put back, and what passed meanwhile \
-                 was not counted"
+                "{trunk}: somebody took our program off {hook}; it was put back, and packets in between were not \
+                 counted"
             ),
             Err(error) => log::warn!(
                 "{trunk}: somebody took our program off {hook}, and it can't be put back: {error:#}"
             ),
         }
-        if are_given_up {
+        if self.backoff.has_given_up() {
             log::warn!(
-                "{trunk}: that was the last try at {hook}, because it goes on and on; end what takes \
-                 our program off, then run `vlanfast detach {trunk}` and attach it anew if it is missing"
+                "{trunk}: our program was taken off {hook} too often, and vlanfast will not put it back again: end \
+                 what takes it off, then run `vlanfast detach {trunk}` and attach again"
             );
         }
     }
 
-    fn say(&self, trunk: &Trunk, old: &Seen) {
-        let before = &self.seen.before;
-        if *before != old.before && !before.is_empty() {
+    fn log_preceding(&self, trunk: &Trunk, old: &Observed) {
+        let preceding = &self.observed.preceded_by;
+        if *preceding != old.preceded_by && !preceding.is_empty() {
             log::warn!(
-                "{}: {} runs before our program at {}: what it keeps to itself is neither counted nor \
-                 decided about",
+                "{}: {} runs before our program at {}: packets that it drops or redirects are not counted",
                 trunk.name,
-                before.join(", "),
-                name(self.hook)
+                preceding.join(", "),
+                hook_name(self.hook)
             );
         }
     }

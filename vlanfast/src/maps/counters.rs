@@ -1,4 +1,4 @@
-//! Reads the counters of every CPU.
+//! Reads the per-CPU map `COUNTERS`.
 
 use anyhow::Context;
 use aya::maps::{Map, MapData, PerCpuArray};
@@ -6,10 +6,11 @@ use vlanfast_common::{Counters, Vlan};
 
 use crate::pins::{COUNTERS, Pins};
 
-/// The pinned `COUNTERS`, readable while another process is attached.
+/// The pinned map `COUNTERS`. It can be read while another process is attached.
 pub struct CounterMap(PerCpuArray<MapData, Counters>);
 
 impl CounterMap {
+    /// Opens the pinned map.
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         let what = || format!("failed to open the counters of {}", pins.trunk);
         let map = MapData::from_pin(pins.path(COUNTERS)).with_context(what)?;
@@ -17,14 +18,14 @@ impl CounterMap {
         Ok(Self(map))
     }
 
-    /// Every VLAN, in the order of the keys.
+    /// The counters of every VLAN, in the order of the keys.
     pub fn read_all(&self) -> anyhow::Result<Vec<(Vlan, Counters)>> {
         Vlan::all()
             .map(|vlan| Ok((vlan, self.read(vlan)?)))
             .collect()
     }
 
-    /// What all CPUs counted of a VLAN.
+    /// The counters of a VLAN, summed over all CPUs.
     pub fn read(&self, vlan: Vlan) -> anyhow::Result<Counters> {
         let parts = self
             .0

@@ -1,4 +1,4 @@
-//! Entries of any map, with the map's name in every error.
+//! Reads and writes the entries of any hash map, and names the map in every error.
 
 use anyhow::Context;
 use aya::{
@@ -6,7 +6,7 @@ use aya::{
     maps::{HashMap, IterableMap, Map, MapData, MapError},
 };
 
-/// Opens a map as one of a type.
+/// Opens a map with the type that this version uses.
 pub fn typed<T: TryFrom<Map, Error = MapError>>(
     open: impl Fn(&str) -> anyhow::Result<MapData>,
     name: &str,
@@ -14,10 +14,10 @@ pub fn typed<T: TryFrom<Map, Error = MapError>>(
     let map = open(name).with_context(|| format!("failed to open {name}"))?;
     Map::from_map_data(map)
         .and_then(T::try_from)
-        .with_context(|| format!("{name} is not as this version has it"))
+        .with_context(|| format!("{name} was made by another version of vlanfast"))
 }
 
-/// Removes entries of a hash, those that are there.
+/// Removes entries of a hash map. An entry that does not exist is skipped.
 pub fn remove<K: Pod, V: Pod>(
     map: &mut HashMap<MapData, K, V>,
     name: &str,
@@ -25,7 +25,6 @@ pub fn remove<K: Pod, V: Pod>(
 ) -> anyhow::Result<()> {
     for key in keys {
         match map.remove(key) {
-            // That is what was wanted.
             Err(MapError::SyscallError(error))
                 if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
             result => result.with_context(|| format!("failed to remove an entry of {name}"))?,
@@ -34,7 +33,7 @@ pub fn remove<K: Pod, V: Pod>(
     Ok(())
 }
 
-/// Writes entries of a hash.
+/// Writes entries of a hash map.
 pub fn put<K: Pod, V: Pod>(
     map: &mut HashMap<MapData, K, V>,
     name: &str,
@@ -46,7 +45,7 @@ pub fn put<K: Pod, V: Pod>(
     })
 }
 
-/// All entries of a hash.
+/// All entries of a hash map.
 pub fn read<K: Pod, V: Pod, T: FromIterator<(K, V)>>(
     map: &HashMap<MapData, K, V>,
     name: &str,
@@ -56,10 +55,10 @@ pub fn read<K: Pod, V: Pod, T: FromIterator<(K, V)>>(
         .with_context(|| format!("failed to read {name}"))
 }
 
-/// How many entries a hash was made for.
+/// The number of entries that a hash map has room for.
 pub fn capacity<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &str) -> anyhow::Result<u32> {
     let info = map.map().info();
     Ok(info
-        .with_context(|| format!("failed to ask for the size of {name}"))?
+        .with_context(|| format!("failed to read the size of {name}"))?
         .max_entries())
 }

@@ -1,4 +1,4 @@
-//! What the programs have learnt of the router: the maps `FLOWS` and `PAIRS`, which they keep themselves.
+//! Reads the maps `FLOWS` and `PAIRS`, in which the programs keep what they have learnt from the router's answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,27 +14,29 @@ use crate::{
     pins::{FLOWS, PAIRS, Pins},
 };
 
-/// A map of numbers that the programs write one by one, read as such.
+/// A map whose values are words. The programs write each word atomically, so they are read as words, too.
 type Words<K, const N: usize> = HashMap<MapData, K, [u64; N]>;
 
-/// The flows.
+/// The map `FLOWS`.
 pub struct FlowMap(Words<FlowKey, 12>);
 
 impl FlowMap {
-    /// The pinned one, while another process is attached or nobody is.
+    /// Opens the pinned map. It can be read while another process is attached.
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         open(pins, FLOWS).map(Self)
     }
 
+    /// Uses a map that is open already.
     pub const fn of(map: Words<FlowKey, 12>) -> Self {
         Self(map)
     }
 
+    /// All learnt flows.
     pub fn read_all(&self) -> anyhow::Result<BTreeMap<FlowKey, Flow>> {
         read(&self.0, FLOWS)
     }
 
-    /// Forgets those from or to one of these addresses.
+    /// Forgets the flows from or to one of these addresses.
     pub fn forget(&mut self, addresses: &[NeighborKey]) -> anyhow::Result<()> {
         let addresses: BTreeSet<_> = addresses.iter().map(NeighborKey::address).collect();
         if addresses.is_empty() {
@@ -46,13 +48,13 @@ impl FlowMap {
         .map(drop)
     }
 
-    /// Forgets all; how many there were.
+    /// Forgets all flows. Returns how many there were.
     pub fn flush(&mut self) -> anyhow::Result<usize> {
         self.forget_where(|_| true)
     }
 
     fn forget_where(&mut self, is_one: impl Fn(&FlowKey) -> bool) -> anyhow::Result<usize> {
-        // Where the programs remove one meanwhile, the walk begins anew.
+        // The keys are collected in a set, because the walk starts again if a program removes an entry meanwhile.
         let keys: Result<BTreeSet<_>, _> = self.0.keys().collect();
         let keys = keys.with_context(|| format!("failed to read {FLOWS}"))?;
         let keys: Vec<_> = keys.into_iter().filter(is_one).collect();
@@ -61,16 +63,16 @@ impl FlowMap {
     }
 }
 
-/// What became of flows, by their VLANs.
+/// The map `PAIRS`: counters of flows by their two VLANs.
 pub struct PairMap(Words<VlanPair, 6>);
 
 impl PairMap {
-    /// The pinned one.
+    /// Opens the pinned map.
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         open(pins, PAIRS).map(Self)
     }
 
-    /// Those that were seen, in their order.
+    /// The counters of every pair of VLANs that had flows.
     pub fn read_all(&self) -> anyhow::Result<BTreeMap<VlanPair, VlanPairCounters>> {
         read(&self.0, PAIRS)
     }
@@ -80,7 +82,7 @@ fn open<K: Pod, const N: usize>(pins: &Pins, name: &str) -> anyhow::Result<Words
     typed(|name| Ok(MapData::from_pin(pins.path(name))?), name)
 }
 
-/// Entries may come and go meanwhile.
+/// All entries of a map. Entries may appear and vanish while it is read.
 fn read<K: Pod + Ord, const N: usize, T: From<[u64; N]>>(
     map: &Words<K, N>,
     name: &str,

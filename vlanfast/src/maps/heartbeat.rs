@@ -1,55 +1,56 @@
-//! The heartbeat: for as long as it is ahead of the clock, the programs trust the tables. And the
-//! supervisor's watchdog, which is fed by it.
+//! The heartbeat: a deadline in `SETTINGS` that is moved forward every second. The programs trust the tables until it
+//! has passed. Each beat also feeds the supervisor's watchdog.
 
 use std::{cell::Cell, convert::Infallible, rc::Rc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use crate::{maps::tables::Maps, notify::Supervisor};
+use crate::{maps::tables::TableMaps, notify::Supervisor};
 
-/// Between two beats, and how long one is good for: past it, the programs stop trusting the tables.
+/// The time between two beats.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long a beat is valid. After that the programs stop trusting the tables.
 pub const VALIDITY: Duration = Duration::from_secs(3);
-/// However little patience the supervisor has.
+/// The shortest time between two beats, whatever the supervisor's watchdog asks for.
 const SHORTEST: Duration = Duration::from_millis(20);
 
-/// How fresh the tables are, as the reconciler knows it. Clones share what they know.
+/// Whether the tables are up to date, as far as the reconciler knows. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Freshness(Rc<Cell<State>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// Since when they may be behind what is so; `None` where they are not, as far as is known.
+    /// Since when the tables may be out of date; `None` if they are up to date as far as is known.
     stale_since: Option<Instant>,
-    /// They are fresh or not, but mean nothing: the programs can't see which VLAN a frame is on.
+    /// The tables must not be used, fresh or not: the programs can't see which VLAN a frame is on.
     is_withheld: bool,
 }
 
-/// What the heartbeat makes of it.
+/// Whether the heartbeat beats, and why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// The tables are to be trusted.
+    /// The tables can be trusted.
     InSync,
-    /// They are not to be trusted, and the process is in order: a restart would mend nothing.
+    /// The tables must not be used, but the process is healthy: a restart would not help.
     Withheld,
-    /// Nobody knows what they should be: the sources do not answer.
+    /// The tables are out of date, because the sources do not answer.
     Stale,
 }
 
 impl Freshness {
-    /// Something has changed, or may have: from now on the tables may be behind.
+    /// From now on the tables may be out of date: something has changed, or may have changed.
     pub fn mark_stale(&self) {
         self.change(|state| {
             state.stale_since.get_or_insert_with(Instant::now);
         });
     }
 
-    /// The tables are as the sources have shown them.
+    /// The tables are up to date with the sources.
     pub fn mark_fresh(&self) {
         self.change(|state| state.stale_since = None);
     }
 
-    /// Keeps the programs from trusting the tables, however fresh they are, or no longer.
+    /// Keeps the programs from using the tables, however fresh these are, or lets them use the tables again.
     pub fn withhold(&self, is_withheld: bool) {
         self.change(|state| state.is_withheld = is_withheld);
     }
@@ -72,7 +73,7 @@ impl Freshness {
 }
 
 impl Health {
-    /// For the supervisor, who shows it.
+    /// The status line for the supervisor.
     pub const fn words(self) -> &'static str {
         match self {
             Self::InSync => "attached, tables in sync",
@@ -82,12 +83,12 @@ impl Health {
     }
 }
 
-/// Moves the heartbeat for as long as the tables are to be trusted; past it, the programs pass every frame.
+/// Moves the heartbeat forward as long as the tables can be trusted. Without it the programs pass every frame.
 ///
-/// The supervisor's watchdog is fed by each beat, and also where beats are withheld on purpose. Where the
-/// tables are stale it is not: to start anew is all that is left then.
+/// Each beat feeds the supervisor's watchdog, and so does a beat that is withheld on purpose. If the tables are stale
+/// the watchdog is not fed, so that the supervisor restarts the process.
 pub async fn heartbeat(
-    maps: &mut Maps,
+    maps: &mut TableMaps,
     freshness: Freshness,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Infallible> {
@@ -98,7 +99,7 @@ pub async fn heartbeat(
         let now = Instant::now();
         let rested = now.saturating_duration_since(last) < VALIDITY;
         last = now;
-        // After a pause of the whole process nobody knows yet what has changed meanwhile.
+        // The whole process was stopped for a while, and it is not known yet what has changed in that time.
         if !rested {
             continue;
         }
@@ -116,7 +117,7 @@ pub async fn heartbeat(
     }
 }
 
-/// A supervisor is to be told twice in the time that it waits (sd_watchdog_enabled(3)).
+/// The time between two beats. sd_watchdog_enabled(3) asks for a notification every half of the watchdog's time.
 fn period(watchdog: Option<Duration>) -> Duration {
     let half = watchdog.map_or(BEAT, |patience| patience / 2);
     half.clamp(SHORTEST, BEAT)
@@ -126,13 +127,13 @@ fn period(watchdog: Option<Duration>) -> Duration {
 mod tests {
     use super::*;
 
-    /// What is known now, some time from now.
+    /// The health at a later time, if nothing changes until then.
     fn later(freshness: &Freshness, millis: u64) -> Health {
         freshness.health(Instant::now() + Duration::from_millis(millis))
     }
 
     #[test]
-    fn tables_are_trusted_until_a_doubt_is_as_old_as_a_beat_is_good_for() {
+    fn tables_are_trusted_until_they_were_stale_for_as_long_as_a_beat_is_valid() {
         let freshness = Freshness::default();
         assert_eq!(later(&freshness, 1_000_000), Health::InSync);
         freshness.mark_stale();
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_doubt_does_not_renew_the_first() {
+    fn marking_stale_twice_keeps_the_first_time() {
         let freshness = Freshness::default();
         freshness.mark_stale();
         let since = freshness.0.get().stale_since;
@@ -153,11 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_withheld_is_never_trusted_and_is_no_illness_by_itself() {
+    fn withheld_tables_are_never_trusted_and_need_no_restart() {
         let (freshness, other) = (Freshness::default(), Freshness::default());
         freshness.withhold(true);
         assert_eq!(later(&freshness, 1_000_000), Health::Withheld);
-        // A change on its way does not have the programs trust them for a moment.
+        // A change does not make the programs trust the tables for a moment.
         freshness.clone().mark_stale();
         assert_eq!(later(&freshness, 0), Health::Withheld);
         assert_eq!(later(&freshness, 3_001), Health::Stale);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn it_beats_every_second_or_twice_in_the_supervisors_patience() {
+    fn it_beats_every_second_or_twice_in_the_watchdogs_time() {
         let seconds = Duration::from_secs;
         assert_eq!(period(None), seconds(1));
         assert_eq!(period(Some(seconds(10))), seconds(1));

@@ -1,5 +1,5 @@
-//! The maps that tell the datapath who is behind the trunk. One process writes them, the one that is
-//! attached; everybody may read them.
+//! The maps that tell the programs which endpoints there are: `VLANS`, `ENDPOINTS`, `NEIGHBORS`, `ROUTES`, and what
+//! belongs to them. Only the attached process writes them; every process may read them.
 
 use std::{collections::BTreeMap, os::fd::AsFd, thread, time::Duration};
 
@@ -28,8 +28,8 @@ use crate::{
     stop,
 };
 
-/// Handles of our own on all maps but `COUNTERS`.
-pub struct Maps {
+/// Handles on these maps.
+pub struct TableMaps {
     vlans: Array<MapData, Parent>,
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     neighbors: HashMap<MapData, NeighborKey, Neighbor>,
@@ -38,15 +38,15 @@ pub struct Maps {
     flows: FlowMap,
     settings: Array<MapData, Settings>,
     status: Array<MapData, Status>,
-    /// Something was removed, and a program may still look at it.
-    is_watched: bool,
+    /// An entry was removed, and a program that is running may still read it.
+    has_removed: bool,
 }
 
-/// Longer than a program runs: no process takes the CPU from one.
+/// Longer than any program runs, because a running program is not preempted.
 const LONGER_THAN_A_PROGRAM: Duration = Duration::from_millis(50);
 
-impl Maps {
-    /// The maps of an object that was just loaded, pinned or not.
+impl TableMaps {
+    /// The maps of an object that was just loaded.
     pub fn of(ebpf: &Ebpf) -> anyhow::Result<Self> {
         Self::with(|name| {
             let map = match ebpf.map(name) {
@@ -57,13 +57,13 @@ impl Maps {
         })
     }
 
-    /// The maps that are pinned, while another process is attached or nobody is.
+    /// Opens the pinned maps. Another process may be attached.
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         let trunk = &pins.trunk;
         Self::with(|name| Ok(MapData::from_pin(pins.path(name))?)).with_context(|| {
             format!(
-                "failed to read the tables of {trunk}; if another version of vlanfast is attached \
-                 to it, ask that one, or run `vlanfast attach {trunk}` with this one"
+                "failed to read the tables of {trunk}; if another version of vlanfast is attached to it, use that version, \
+                 or run `vlanfast attach {trunk}` with this one"
             )
         })
     }
@@ -78,39 +78,41 @@ impl Maps {
             flows: FlowMap::of(typed(&open, FLOWS)?),
             settings: typed(&open, SETTINGS)?,
             status: typed(&open, STATUS)?,
-            is_watched: false,
+            has_removed: false,
         })
     }
 
-    /// Carries out a plan. Removals first, so that there is room for what comes, and a key before
-    /// what it leads to: an address never leads to an endpoint that is gone.
+    /// Carries out a plan. Removals come first, to make room. An address is removed before its endpoint, so that it
+    /// never leads to an endpoint that does not exist.
     pub fn apply(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let written = self.write(plan);
-        // Also where some of it failed.
+        // This is done even if a part of the plan failed.
         let renewed = match plan.is_empty() {
             true => Ok(()),
             false => self.renew(),
         };
-        // Should an address come back, nobody knows whose it is. Last, because nothing waits for it.
+        // Learnt flows of a removed address are forgotten, because the address may come back with another owner. This
+        // is not urgent, so it comes last.
         written.and(renewed)?;
         self.flows.forget(&plan.routes.remove)
     }
 
     fn write(&mut self, plan: &Plan) -> anyhow::Result<()> {
-        self.is_watched |= plan.removes();
+        self.has_removed |= plan.removes();
         remove(&mut self.routes, ROUTES, &plan.routes.remove)?;
         remove(&mut self.neighbors, NEIGHBORS, &plan.neighbors.remove)?;
         remove(&mut self.endpoints, ENDPOINTS, &plan.endpoints.remove)?;
         for &vid in &plan.vlans.remove {
-            // An array has no holes: one that is all zero stands for none.
+            // An array always has all entries; one that is all zero stands for no entry.
             self.set_parent(vid, Parent::default())?;
         }
         for &(vid, parent) in &plan.vlans.put {
             self.set_parent(vid, parent)?;
         }
-        // The kernel puts what comes where what was removed has been (`pcpu_freelist_pop`), at once.
-        if plan.puts() && std::mem::take(&mut self.is_watched) {
-            let_programs_end();
+        // The kernel reuses the memory of a removed entry at once (`pcpu_freelist_pop`), and a running program could
+        // read the new entry in place of the old one.
+        if plan.puts() && std::mem::take(&mut self.has_removed) {
+            wait_for_running_programs();
         }
         put(&mut self.endpoints, ENDPOINTS, &plan.endpoints.put)?;
         put(&mut self.neighbors, NEIGHBORS, &plan.neighbors.put)?;
@@ -123,7 +125,7 @@ impl Maps {
             .with_context(|| format!("failed to write {VLANS}"))
     }
 
-    /// What the kernel holds now.
+    /// Reads all tables.
     pub fn read(&self) -> anyhow::Result<DesiredTables> {
         Ok(DesiredTables {
             vlans: self.parents()?.collect(),
@@ -145,20 +147,22 @@ impl Maps {
             .filter(|(_, parent)| *parent != Parent::default()))
     }
 
-    /// Who on the wire has said that he has an address of ours.
+    /// The claims of hosts on the wire to addresses of our endpoints.
     pub fn claims(&self) -> anyhow::Result<BTreeMap<NeighborKey, Claim>> {
         entries::read(&self.claims, CLAIMS)
     }
 
+    /// Writes a claim.
     pub fn set_claim(&mut self, key: NeighborKey, claim: Claim) -> anyhow::Result<()> {
         put(&mut self.claims, CLAIMS, &[(key, claim)])
     }
 
+    /// Removes claims.
     pub fn forget_claims(&mut self, keys: &[NeighborKey]) -> anyhow::Result<()> {
         remove(&mut self.claims, CLAIMS, keys)
     }
 
-    /// How many entries the hashes were made for.
+    /// The number of entries that the hash maps have room for.
     pub fn capacity(&self) -> anyhow::Result<Capacity> {
         Ok(Capacity {
             endpoints: entries::capacity(&self.endpoints, ENDPOINTS)?,
@@ -167,8 +171,8 @@ impl Maps {
         })
     }
 
-    /// How full each table is that holds this.
-    pub fn fills(&self, tables: &DesiredTables) -> anyhow::Result<[MapFill; 4]> {
+    /// How full each table is, given its entries. `ROUTES` is in use only with `--shortcut`.
+    pub fn fills(&self, tables: &DesiredTables, uses_routes: bool) -> anyhow::Result<Vec<MapFill>> {
         let capacity = self.capacity()?;
         let status = self.status()?;
         let fill = |map, entries: usize, capacity, left_out| MapFill {
@@ -177,7 +181,7 @@ impl Maps {
             capacity,
             left_out,
         };
-        Ok([
+        let mut fills = vec![
             fill(VLANS, tables.vlans.len(), Parent::COUNT, 0),
             fill(
                 ENDPOINTS,
@@ -191,44 +195,44 @@ impl Maps {
                 capacity.neighbors,
                 status.neighbors_left_out,
             ),
-            fill(
-                ROUTES,
-                tables.routes.len(),
-                capacity.routes,
-                status.routes_left_out,
-            ),
-        ])
+        ];
+        if uses_routes {
+            let (entries, left_out) = (tables.routes.len(), status.routes_left_out);
+            fills.push(fill(ROUTES, entries, capacity.routes, left_out));
+        }
+        Ok(fills)
     }
 
-    /// Says that the tables are true, and will be for this long without another word.
+    /// Lets the programs trust the tables for this long from now.
     ///
-    /// Only once the programs that read these tables are attached: those of a process that was there
-    /// before share `SETTINGS`, and would believe their own old tables.
+    /// This may be called only once the programs that read these tables are attached: programs of an earlier process
+    /// share `SETTINGS`, and would trust their own old tables.
     pub fn beat(&mut self, validity: Duration) -> anyhow::Result<()> {
         let until = now()? + validity;
         self.set_heartbeat(until.as_nanos() as u64)
     }
 
-    /// Has the programs look anew for what they remember under this heartbeat: to them, another nanosecond is another.
+    /// Makes the programs drop what they have cached under the current heartbeat. They compare it exactly, so a
+    /// nanosecond more is enough.
     fn renew(&mut self) -> anyhow::Result<()> {
-        self.note(|settings| {
+        self.update_settings(|settings| {
             if settings.heartbeat != 0 {
                 settings.heartbeat += 1;
             }
         })
     }
 
-    /// Says that nobody keeps the tables true any more: from now on every frame is passed.
+    /// Withdraws the heartbeat: from now on the programs pass every frame.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         self.set_heartbeat(0)
     }
 
     fn set_heartbeat(&mut self, heartbeat: u64) -> anyhow::Result<()> {
-        self.note(|settings| settings.heartbeat = heartbeat)
+        self.update_settings(|settings| settings.heartbeat = heartbeat)
     }
 
-    /// Changes what is noted, and leaves the rest of it as it is.
-    pub fn note(&mut self, change: impl FnOnce(&mut Settings)) -> anyhow::Result<()> {
+    /// Changes fields of `SETTINGS` and leaves the others as they are.
+    pub fn update_settings(&mut self, change: impl FnOnce(&mut Settings)) -> anyhow::Result<()> {
         let old = self.settings()?;
         let mut settings = old;
         change(&mut settings);
@@ -263,19 +267,19 @@ impl Maps {
     }
 }
 
-/// Waits until every program that runs by now has ended, so that none has an entry in its hands that was removed.
-fn let_programs_end() {
-    // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu` (Linux 4.3, commit 5b25b13ab08f).
+/// Waits until every program that is running now has ended, so that none still reads an entry that was removed.
+fn wait_for_running_programs() {
+    // `MEMBARRIER_CMD_GLOBAL` calls `synchronize_rcu` (Linux 4.3, commit 5b25b13ab08f).
     const GLOBAL: libc::c_int = 1;
-    // SAFETY: takes numbers alone, and touches no memory of ours.
+    // SAFETY: the call takes numbers only and touches none of our memory.
     let waited = stop::in_kernel(|| unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) });
-    // A kernel with `nohz_full` refuses it, and so does one that was built without.
+    // Kernels with `nohz_full`, and those built without membarrier(2), refuse the command.
     if waited != 0 {
         thread::sleep(LONGER_THAN_A_PROGRAM);
     }
 }
 
-/// The loader's note. `SETTINGS` has its first fields in the same place in every version.
+/// Reads the pinned `SETTINGS`. Its first fields have the same place in every version.
 pub fn settings(pins: &Pins) -> anyhow::Result<Settings> {
     let settings: Array<_, Settings> =
         typed(|name| Ok(MapData::from_pin(pins.path(name))?), SETTINGS)?;
@@ -284,18 +288,18 @@ pub fn settings(pins: &Pins) -> anyhow::Result<Settings> {
         .with_context(|| format!("failed to read {SETTINGS}"))
 }
 
-/// Whether somebody keeps the tables true.
+/// Whether an attached process keeps the tables up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heartbeat {
     Alive,
-    /// Whoever did was killed, or hangs: verdicts are `Pass`.
+    /// The process was killed or hangs. The programs pass every frame.
     Expired,
-    /// Whoever did has ended in order, or has not begun: verdicts are `Pass`.
+    /// The process has ended regularly, or is still starting. The programs pass every frame.
     Stopped,
 }
 
 impl Heartbeat {
-    /// By the clock of the datapath; see [`now`].
+    /// Compares the deadline in `SETTINGS` with the time from [`now`].
     pub fn of(settings: &Settings, now: Duration) -> Self {
         match u128::from(settings.heartbeat) {
             0 => Self::Stopped,
@@ -304,7 +308,7 @@ impl Heartbeat {
         }
     }
 
-    /// The word in `status`.
+    /// The word in `status` and in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Alive => "alive",
@@ -314,7 +318,7 @@ impl Heartbeat {
     }
 }
 
-/// The time by CLOCK_MONOTONIC, which is what `bpf_ktime_get_ns` reads.
+/// The time of CLOCK_MONOTONIC, which `bpf_ktime_get_ns` reads as well.
 pub fn now() -> anyhow::Result<Duration> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("failed to read the clock")?;
     Ok(now.into())
@@ -325,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_heartbeat_is_good_until_its_deadline() {
+    fn a_heartbeat_is_valid_until_its_deadline() {
         let at = |heartbeat, now| {
             let settings = Settings {
                 heartbeat,
@@ -340,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn no_heartbeat_is_an_end_in_order() {
+    fn no_heartbeat_means_that_the_process_ended_regularly() {
         assert_eq!(
             Heartbeat::of(&Settings::default(), Duration::ZERO),
             Heartbeat::Stopped

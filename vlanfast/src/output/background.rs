@@ -1,4 +1,4 @@
-//! Words of a process that has other things to do than to wait for its reader.
+//! Output from a thread of its own, so that an attached process never waits for its reader.
 
 use std::{
     io::{self, Write},
@@ -9,13 +9,12 @@ use std::{
 
 use super::{line, lines};
 
-/// How many words may wait. What finds no room is lost: nobody reads it anyway.
+/// How many messages may wait. If the queue is full, new ones are dropped.
 const ROOM: usize = 1024;
-/// How long the last words may take.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long the process waits at its end for messages to be written.
+const FINISH_TIME: Duration = Duration::from_millis(200);
 
-/// Writes from a thread of its own, so that a terminal that was stopped, or a pipe that nobody reads, keeps the
-/// heartbeat from nothing.
+/// A handle on the thread that writes. A stopped terminal, or a pipe that nobody reads, does not hold the heartbeat up.
 #[derive(Clone, Debug)]
 pub struct Background(SyncSender<Words>);
 
@@ -27,6 +26,7 @@ enum Words {
 }
 
 impl Background {
+    /// Starts the thread.
     pub fn start() -> io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel(ROOM);
         let thread = thread::Builder::new().name("output".into());
@@ -34,28 +34,28 @@ impl Background {
         Ok(Self(sender))
     }
 
-    /// Lines for stdout.
+    /// Prints lines on stdout.
     pub fn text(&self, text: &str) {
         let _ = self.0.try_send(Words::Output(lines(text)));
     }
 
-    /// Something beside the output, on one line of stderr.
+    /// Prints a message on one line of stderr.
     pub fn note(&self, text: &str) {
         let _ = self
             .0
             .try_send(Words::Log((line(text) + "\n").into_bytes()));
     }
 
-    /// Waits until everything was written, but not for long.
+    /// Waits until everything is written, but no longer than a moment.
     pub fn finish(&self) {
         let (done, written) = mpsc::channel();
         if self.0.try_send(Words::Last(done)).is_ok() {
-            let _ = written.recv_timeout(LAST_WORDS);
+            let _ = written.recv_timeout(FINISH_TIME);
         }
     }
 }
 
-/// Of a log, for stderr: a whole record at a time, as its writer hands them over.
+/// The log writes to stderr, one record per call.
 impl Write for Background {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = self.0.try_send(Words::Log(bytes.to_vec()));
@@ -67,7 +67,7 @@ impl Write for Background {
     }
 }
 
-/// That nobody reads it any more (`vlanfast attach eth0 | head`) ends nothing.
+/// Writes all messages. A closed pipe (`vlanfast attach eth0 | head`) is ignored.
 fn write_all(receiver: &Receiver<Words>) {
     for words in receiver {
         let _ = match words {

@@ -1,5 +1,5 @@
-//! A directory that only root, or we, can have made and can write to. It is held open, and everything in it
-//! is done by its descriptor: whoever swaps a name on the way has nothing of it.
+//! A directory that only root, or our own user, owns and can write to. It is kept open and used by its descriptor, so
+//! renaming or replacing a directory on the path has no effect.
 
 use std::{
     ffi::OsStr,
@@ -19,7 +19,7 @@ use nix::{
 
 use crate::{error::Error, state::name::Name};
 
-/// Opens a directory and nothing else, and no link to one.
+/// Opens directories only, and follows no symbolic link.
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
@@ -27,12 +27,12 @@ const DIRECTORY: OFlag = OFlag::O_DIRECTORY
 #[derive(Clone, Debug)]
 pub struct Dir {
     fd: Arc<OwnedFd>,
-    /// Its path, for people.
+    /// The path for messages.
     shown: String,
 }
 
 impl Dir {
-    /// Begins at a path, which must not be anybody's choice.
+    /// Opens the directory at a path. The path must be a constant, because it is not checked.
     pub fn at(path: &str) -> Result<Self, Errno> {
         let fd = open(path, DIRECTORY, Mode::empty())?;
         Ok(Self {
@@ -41,13 +41,13 @@ impl Dir {
         })
     }
 
-    /// The directory of that name in this one; `None` where there is nothing.
+    /// Opens a directory in this one; `None` if there is none. A directory that others can write to is an error.
     pub fn open(&self, name: &[u8]) -> anyhow::Result<Option<Self>> {
         let shown = self.shown(name);
         let fd = match openat(&*self.fd, name, DIRECTORY, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::ENOENT) => return Ok(None),
-            // A link is ENOTDIR with O_DIRECTORY, and ELOOP for some file systems.
+            // With O_DIRECTORY a symbolic link gives ENOTDIR, on some file systems ELOOP.
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 let remedy = format!("run `rm {shown}`");
                 let why = "it is a link or a file, not a directory".into();
@@ -69,7 +69,7 @@ impl Dir {
             Some(why) => {
                 let directory = dir.shown;
                 let remedy = format!(
-                    "look at what is in it, then remove it, or run `chown root {directory} && chmod 700 {directory}`"
+                    "check what is in it, then remove it, or run `chown root {directory} && chmod 700 {directory}`"
                 );
                 Err(Error::Untrusted {
                     directory,
@@ -81,7 +81,7 @@ impl Dir {
         }
     }
 
-    /// Makes a directory for us alone, unless something of that name is there.
+    /// Makes a directory with mode 0700, unless something with that name exists.
     pub fn make(&self, name: &[u8]) -> Result<(), Errno> {
         match mkdirat(&*self.fd, name, Mode::S_IRWXU) {
             Err(Errno::EEXIST) => Ok(()),
@@ -89,13 +89,13 @@ impl Dir {
         }
     }
 
-    /// The same directory once more, with locks of its own.
+    /// Opens the directory again. The new descriptor has locks of its own.
     pub fn again(&self) -> anyhow::Result<OwnedFd> {
         openat(&*self.fd, c".", DIRECTORY, Mode::empty())
             .with_context(|| format!("failed to open {}", self.shown))
     }
 
-    /// The names of what is in it.
+    /// The names of all files in the directory.
     pub fn names(&self) -> anyhow::Result<Vec<Vec<u8>>> {
         let read = || -> Result<Vec<Vec<u8>>, Errno> {
             let mut dir = dir::Dir::openat(&*self.fd, c".", DIRECTORY, Mode::empty())?;
@@ -109,11 +109,12 @@ impl Dir {
         Ok(names)
     }
 
+    /// The attributes of the directory.
     pub fn stat(&self) -> anyhow::Result<FileStat> {
         fstat(&*self.fd).with_context(|| format!("failed to look at {}", self.shown))
     }
 
-    /// Whether something of that name is in it. Only the kernel's word means that nothing is.
+    /// Whether a file with that name exists. Any error but ENOENT is an error.
     pub fn has(&self, name: &OsStr) -> anyhow::Result<bool> {
         match fstatat(&*self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
@@ -124,7 +125,7 @@ impl Dir {
         }
     }
 
-    /// Whether it has that name in another directory.
+    /// Whether this directory has that name in another one.
     pub fn is_called(&self, name: &[u8], parent: &Self) -> anyhow::Result<bool> {
         let own = self.stat()?;
         Ok(
@@ -139,17 +140,18 @@ impl Dir {
         )
     }
 
-    /// A path that leads to this very directory, wherever it is by now, for calls that take no descriptor. Good
-    /// for as long as it is held open.
+    /// A path to a file in this very directory, for calls that take no descriptor. It stays valid when the directory is
+    /// renamed, as long as this value exists.
     pub fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd())).join(name)
     }
 
+    /// Renames a file in the directory.
     pub fn rename(&self, old: &[u8], new: &[u8]) -> Result<(), Errno> {
         renameat(&*self.fd, old, &*self.fd, new)
     }
 
-    /// Removes what has that name, not what it leads to.
+    /// Removes a file or a symbolic link.
     pub fn unlink(&self, name: &[u8]) -> Result<(), Errno> {
         unlinkat(&*self.fd, name, UnlinkatFlags::NoRemoveDir)
     }
@@ -159,7 +161,7 @@ impl Dir {
         unlinkat(&*self.fd, name, UnlinkatFlags::RemoveDir)
     }
 
-    /// The path of something in it, for people.
+    /// The path of a file in the directory, for messages.
     pub fn shown(&self, name: &[u8]) -> String {
         format!("{}/{}", self.shown, Name::new(name))
     }
@@ -169,7 +171,7 @@ impl Dir {
     }
 }
 
-/// Why a directory is not for us alone.
+/// The reason why a directory can't be trusted, if there is one.
 fn distrust(dir: &FileStat, parent: &FileStat) -> Option<String> {
     let owner = dir.st_uid;
     if owner != 0 && owner != geteuid().as_raw() {
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_directory_of_our_own_is_opened() {
+    fn a_directory_that_others_can_write_to_is_refused() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path();
         let parent = Dir::at(path.to_str().unwrap()).unwrap();
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_is_done_to_the_directory_that_was_opened() {
+    fn the_opened_directory_is_used_even_if_it_is_renamed() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path();
         let parent = Dir::at(path.to_str().unwrap()).unwrap();

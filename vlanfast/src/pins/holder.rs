@@ -1,4 +1,4 @@
-//! Whose the pins are at the moment, and how it is ended without ever meeting another.
+//! The process that holds the lock on pins, and how it is ended without ever signalling another process.
 
 use std::{
     fmt, fs, io,
@@ -9,10 +9,10 @@ use anyhow::Context;
 use nix::sys::stat::{FileStat, major, minor};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// The process that holds the lock, as `/proc/locks` has it. Its number may be another's by now.
+/// The process that holds the lock, according to `/proc/locks`. Its pid may be in use by another process already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// `None` where the kernel doesn't say: it is in another PID namespace.
+    /// `None` if the process is in another PID namespace, for which the kernel gives no pid.
     pub pid: Option<i32>,
 }
 
@@ -20,7 +20,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
             Some(pid) => pid.fmt(f),
-            None => f.pad("of another namespace"),
+            None => f.pad("in another PID namespace"),
         }
     }
 }
@@ -34,13 +34,13 @@ impl Holder {
     }
 }
 
-/// A file as `/proc` has it in lists of locks.
+/// A file in the form that `/proc` uses in lists of locks.
 fn number(file: &FileStat) -> String {
     let (major, minor) = (major(file.st_dev), minor(file.st_dev));
     format!("{major:02x}:{minor:02x}:{}", file.st_ino)
 }
 
-/// Who has locked a file exclusively, by `/proc/locks` (proc_locks(5)):
+/// The pid of the process that has locked a file exclusively, from `/proc/locks` (proc_locks(5)):
 /// `1: FLOCK ADVISORY WRITE pid major:minor:inode start end`.
 fn writer(locks: &str, file: &str) -> Option<i32> {
     let pid = locks.lines().find_map(|line| {
@@ -50,12 +50,11 @@ fn writer(locks: &str, file: &str) -> Option<i32> {
             _ => None,
         }
     });
-    // 0, or -1, for one of another PID namespace.
+    // The kernel shows 0 or -1 for a process of another PID namespace.
     pid.filter(|&pid| pid > 0)
 }
 
-/// A process that is known by a descriptor: what is sent to it reaches no other, even if its number is used
-/// again.
+/// A process with a pidfd. A signal reaches only this process, even if its pid is used again.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
@@ -63,7 +62,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// `None` if there is none of that number, in our PID namespace as in that of `/proc`.
+    /// Opens a process; `None` if our PID namespace and that of `/proc` have no such process.
     pub fn open(pid: i32) -> anyhow::Result<Option<Self>> {
         let what = || format!("failed to open process {pid}");
         let number = Pid::from_raw(pid).with_context(what)?;
@@ -79,23 +78,24 @@ impl Process {
         Ok(is_same.then_some(Self { pid, fd }))
     }
 
-    /// Whether it is this very process that has locked a file exclusively, by the descriptor that it has open.
+    /// Whether this very process has a descriptor with an exclusive lock on a file.
     pub fn has_locked(&self, file: &FileStat) -> anyhow::Result<bool> {
         has_locked(self.pid, &number(file)).with_context(|| {
             format!(
-                "failed to look at process {}: run this as root, with all capabilities",
+                "failed to read the locks of process {}: run this as root, with all capabilities",
                 self.pid
             )
         })
     }
 
+    /// Whether the process runs a program whose name begins with `vlanfast`.
     pub fn is_vlanfast(&self) -> bool {
         let program = fs::read_link(format!("/proc/{}/exe", self.pid)).unwrap_or_default();
         let name = program.file_name().unwrap_or_default();
         name.as_encoded_bytes().starts_with(b"vlanfast")
     }
 
-    /// Ends it in order, or else at once. That it has ended already is fine.
+    /// Sends SIGTERM, or SIGKILL to end the process at once. It is no error if the process has ended already.
     pub fn end(&self, at_once: bool) -> anyhow::Result<()> {
         let signal = if at_once { Signal::KILL } else { Signal::TERM };
         match pidfd_send_signal(&self.fd, signal) {
@@ -113,7 +113,7 @@ impl fmt::Display for Process {
     }
 }
 
-/// By `lock:` lines of `/proc/PID/fdinfo` (proc_pid_fdinfo(5)), which show a lock to whoever has its descriptor.
+/// Reads the `lock:` lines of `/proc/PID/fdinfo` (proc_pid_fdinfo(5)), which show the locks of each descriptor.
 fn has_locked(pid: i32, file: &str) -> io::Result<bool> {
     let gone = |error: &io::Error| {
         let code = error.raw_os_error();
@@ -127,7 +127,7 @@ fn has_locked(pid: i32, file: &str) -> io::Result<bool> {
         let said = entry.and_then(|entry| fs::read_to_string(entry.path()));
         match said {
             Ok(said) if shows_lock(&said, file) => return Ok(true),
-            // Closed since, or ended.
+            // Any error but that the descriptor was closed or the process has ended.
             Err(error) if !gone(&error) => return Err(error),
             _ => {}
         }
@@ -144,7 +144,7 @@ fn shows_lock(said: &str, file: &str) -> bool {
         })
 }
 
-/// Everybody who has a file locked exclusively, by a descriptor that may be inherited, in words.
+/// All processes with an exclusive lock on a file, in words. Several may share one by an inherited descriptor.
 pub fn holders(file: &FileStat) -> String {
     let file = number(file);
     let mut found = vec![];
@@ -163,7 +163,7 @@ pub fn holders(file: &FileStat) -> String {
         }
     }
     match found.is_empty() {
-        true => "a process that can't be seen from here".into(),
+        true => "a process that /proc does not show".into(),
         false => found.join(", "),
     }
 }
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_holds_this_very_file_exclusively_is_its_holder() {
+    fn the_holder_has_an_exclusive_lock_on_this_very_file() {
         let locks = "\
 1: POSIX  ADVISORY  WRITE 11 00:20:77 0 EOF
 2: FLOCK  ADVISORY  WRITE 12 08:01:77 0 EOF
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_is_none() {
+    fn a_process_that_has_ended_can_not_be_opened() {
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()

@@ -1,4 +1,4 @@
-//! Which trunk it is, whatever it is called: a device of a network namespace.
+//! The identity of a trunk: a network namespace and the index of a device in it. Names may change.
 
 use anyhow::Context;
 use nix::{
@@ -9,11 +9,11 @@ use nix::{
 use crate::state::name::Name;
 
 sockopt_impl!(
-    /// The number of the socket's network namespace (Linux 5.14): no other has it while the machine runs.
+    /// The cookie of the socket's network namespace (Linux 5.14). It is unique until the next boot.
     NetnsCookie, GetOnly, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64
 );
 
-/// A device, whatever it is called.
+/// A device of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrunkId {
     /// The cookie of its network namespace.
@@ -30,19 +30,20 @@ pub fn netns() -> anyhow::Result<u64> {
             NetnsCookie,
         )
     };
-    ask().context("failed to ask for the number of our network namespace")
+    ask().context("failed to read the cookie of our network namespace")
 }
 
-/// What a directory of pins is called: the trunk, and for people the name that its device had last.
+/// The name of a pin directory: the identity of the trunk and, for human readers, the name that its device had last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// `None` of a version that knew trunks by their names.
+    /// `None` for pins of an early version, which knew trunks by their names.
     pub id: Option<TrunkId>,
     pub name: Name,
 }
 
 impl Entry {
-    /// bpffs reserves names with a dot; a colon is in no device's name.
+    /// The name of the directory. Dots become colons, because bpffs reserves names with a dot, and no device name has a
+    /// colon.
     pub fn file_name(&self) -> Vec<u8> {
         let id = self
             .id
@@ -52,6 +53,7 @@ impl Entry {
         bytes
     }
 
+    /// Reads the name of a directory.
     pub fn parse(bytes: &[u8]) -> Self {
         let mut parts = bytes.splitn(3, |byte| *byte == b':');
         let [netns, ifindex] = [parts.next(), parts.next()].map(Option::unwrap_or_default);
@@ -85,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_says_which_trunk_and_what_it_is_called() {
+    fn a_directory_name_gives_the_trunk_and_its_device_name() {
         for (file_name, id, name) in [
             (&b"4096:2:eth0"[..], Some((4096, 2)), &b"eth0"[..]),
             (b"1:7:br-lan:10", Some((1, 7)), b"br-lan.10"),
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_has_one_number() {
+    fn a_namespace_has_one_cookie() {
         assert_eq!(netns().unwrap(), netns().unwrap());
     }
 }

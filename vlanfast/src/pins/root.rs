@@ -1,4 +1,4 @@
-//! Where all pins are: `vlanfast/` in the BPF file system.
+//! The directory of all pins: `vlanfast/` in the BPF file system.
 
 use std::fs;
 
@@ -14,11 +14,11 @@ use nix::{
 
 use crate::{
     error::Error,
-    pins::{Pins, dir::Dir, id::Entry},
+    pins::{dir::Dir, id::Entry},
 };
 
-/// Where the BPF file system is mounted; and where every other shell sees it, when this one has a `/sys` of its
-/// own, as `ip netns exec` gives it.
+/// The usual mount point of the BPF file system, and the same mount as process 1 sees it. `ip netns exec` hides the
+/// first one, because it mounts a new `/sys`.
 const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_OF_INIT: &str = "/proc/1/root/sys/fs/bpf";
 
@@ -32,7 +32,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// `None` where nothing is pinned.
+    /// Opens the directory; `None` if nothing is pinned.
     pub fn open() -> anyhow::Result<Option<Self>> {
         Self::open_in(bpffs()?)
     }
@@ -42,6 +42,7 @@ impl Root {
         Ok(dir.map(|dir| Self { above, dir }))
     }
 
+    /// Opens the directory, and makes it if it does not exist.
     pub fn make() -> anyhow::Result<Self> {
         Self::make_in(bpffs()?)
     }
@@ -51,53 +52,48 @@ impl Root {
             above
                 .make(NAME)
                 .with_context(|| format!("failed to make {}", above.shown(NAME)))?;
-            // Who removed the last pins in it may just have removed it.
+            // Another process may have just removed the directory with the last pins in it.
             if let Some(root) = Self::open_in(above.clone())? {
                 return Ok(root);
             }
         }
     }
 
-    /// The pins of those trunks, in the order of their names. What stands in the way of a trunk that is meant is an
-    /// error; something else that is no directory of ours is in nobody's way.
-    pub fn pins(
+    /// The directories of the trunks that `is_wanted` selects, with what their names say. A directory that can't be
+    /// trusted is an error only if `is_meant` selects it; others are skipped.
+    pub fn entries(
         &self,
-        which: impl Fn(&Entry) -> bool,
+        is_wanted: impl Fn(&Entry) -> bool,
         is_meant: impl Fn(&Entry) -> bool,
-    ) -> anyhow::Result<Vec<Pins>> {
+    ) -> anyhow::Result<Vec<(Entry, Dir)>> {
         let mut found = vec![];
         for file_name in self.dir.names()? {
             let entry = Entry::parse(&file_name);
-            if !which(&entry) {
+            if !is_wanted(&entry) {
                 continue;
             }
             match self.dir.open(&file_name) {
-                Ok(Some(dir)) => found.push(Pins {
-                    trunk: entry.name,
-                    id: entry.id,
-                    dir,
-                    root: self.clone(),
-                }),
+                Ok(Some(dir)) => found.push((entry, dir)),
                 Ok(None) => {}
                 Err(error) if is_meant(&entry) => return Err(error),
                 Err(error) => log::debug!("{error:#}"),
             }
         }
-        found.sort_by(|one, other| one.trunk.cmp(&other.trunk));
+        found.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
         Ok(found)
     }
 
-    /// Removes the directory if nothing is in it.
+    /// Removes the directory if it is empty.
     pub(super) fn remove(&self) -> Result<(), Errno> {
         match self.above.remove(NAME) {
-            // Another trunk is attached, or somebody was faster.
+            // Another trunk is attached, or another process has removed the directory.
             Err(Errno::ENOTEMPTY | Errno::ENOENT) => Ok(()),
             removed => removed,
         }
     }
 }
 
-/// The BPF file system, or what to do for one.
+/// Opens the BPF file system. If there is none, the error says how to mount it.
 pub fn bpffs() -> anyhow::Result<Dir> {
     match mounted(BPFFS) {
         Ok(Some(dir)) => return Ok(dir),
@@ -112,7 +108,7 @@ pub fn bpffs() -> anyhow::Result<Dir> {
         }
         Err(error) => return Err(error).with_context(|| format!("failed to open {BPFFS}")),
     }
-    // It takes more rights to look there than we need otherwise.
+    // This needs more rights than vlanfast needs otherwise, so failing is no error.
     if let Ok(Some(dir)) = mounted(BPFFS_OF_INIT) {
         return Ok(dir);
     }
@@ -121,23 +117,23 @@ pub fn bpffs() -> anyhow::Result<Dir> {
         remedy: match has_other_mounts() {
             false => "run `mount -t bpf -o mode=700 bpf /sys/fs/bpf`",
             true => {
-                "run `mount -t bpf -o mode=700 bpf /sys/fs/bpf` outside, in the mount namespace of process 1, and \
-                 enter the network namespace by `nsenter --net=/run/netns/NAME` instead of `ip netns exec NAME`, \
-                 which hides it"
+                "run `mount -t bpf -o mode=700 bpf /sys/fs/bpf` in the mount namespace of process 1, and enter the \
+                 network namespace by `nsenter --net=/run/netns/NAME` instead of `ip netns exec NAME`, which hides \
+                 that mount"
             }
         },
     }
     .into())
 }
 
-/// The BPF file system at a path; `None` where there is something else, or nothing.
+/// The BPF file system at a path; `None` if there is something else or nothing.
 fn mounted(path: &str) -> Result<Option<Dir>, Errno> {
     let dir = match Dir::at(path) {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
         dir => dir?,
     };
     let is_bpf = fstatfs(dir.fd())?.filesystem_type() == BPF_FS_MAGIC;
-    // Another owner could move away what we make in it.
+    // Any other owner could rename or remove what we make in it.
     let owner = fstat(dir.fd())?.st_uid;
     let is_ours = owner == 0 || owner == geteuid().as_raw();
     match (is_bpf, is_ours) {
@@ -147,7 +143,7 @@ fn mounted(path: &str) -> Result<Option<Dir>, Errno> {
     }
 }
 
-/// Whether this process sees other mounts than process 1.
+/// Whether this process is in another mount namespace than process 1.
 fn has_other_mounts() -> bool {
     let mounts = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
     mounts("1").is_some_and(|of_init| Some(of_init) != mounts("self"))

@@ -35,7 +35,10 @@ impl Reconciler {
     /// Looks at the hooks, and repairs what is ours to repair; whether anything is other than it was.
     pub(super) async fn look_at_hooks(&mut self, kernel: &Netlink) -> anyhow::Result<bool> {
         // Those of VLAN devices are put back with the round that follows.
-        let taken = self.parents.as_mut().is_some_and(hooks::Parents::doubt);
+        let taken = self
+            .parents
+            .as_mut()
+            .is_some_and(hooks::Parents::drop_detached);
         self.behind |= taken;
         let Some(watch) = &mut self.watch else {
             return Ok(taken);

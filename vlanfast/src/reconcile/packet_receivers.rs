@@ -10,7 +10,7 @@ use vlanfast_common::Direction;
 
 use crate::{
     hooks,
-    hooks::bpf,
+    hooks::bpf_syscall,
     netlink::{
         HookEvents, Netlink,
         packet_receivers::{List, Sockets, groups, sockets},
@@ -52,7 +52,7 @@ impl PacketReceivers {
     pub fn open() -> anyhow::Result<Self> {
         Ok(Self {
             kernel: Netlink::connect()?,
-            has_tcx: bpf::has_tcx(),
+            has_tcx: bpf_syscall::has_tcx(),
             found: BTreeMap::new(),
             sockets: Sockets::default(),
             doubtful: BTreeSet::new(),
@@ -137,7 +137,7 @@ impl PacketReceivers {
         if devices.peek().is_none() {
             return Ok(());
         }
-        let ours = hooks::programs(pins)?;
+        let ours = hooks::program_ids(pins)?;
         let joined = groups()?;
         for ifindex in devices {
             // It is gone, as netlink will say.
@@ -177,7 +177,7 @@ impl PacketReceivers {
             return Ok(true);
         }
         if self.has_tcx {
-            let programs = match bpf::tcx_programs(ifindex.0, Direction::Rx) {
+            let programs = match bpf_syscall::tcx_programs(ifindex.0, Direction::Rx) {
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => vec![],
                 programs => programs.with_context(|| {
                     format!("failed to list the tcx programs of device {}", ifindex.0)

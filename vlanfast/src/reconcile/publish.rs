@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use vlanfast_common::{EndpointKey, Source, SourceStatus, Status, Vid};
 
 use crate::{
-    pins::ROUTES,
     reconcile::Reconciler,
     state::{
         config::Routes,
@@ -80,10 +79,8 @@ impl Reconciler {
         let endpoints = names.into_iter();
         let endpoints = endpoints.filter(|((key, place), _)| is_installed(key, *place));
         let endpoints = endpoints.map(|((key, _), names)| (key, names)).collect();
-        let mut maps = self.maps.fills(&self.installed)?.to_vec();
-        if self.wishes.routes == Routes::None {
-            maps.retain(|fill| fill.map != ROUTES);
-        }
+        let uses_routes = self.wishes.routes != Routes::None;
+        let maps = self.maps.fills(&self.installed, uses_routes)?;
         let published = Report {
             trunk: self.pins.trunk.to_string(),
             parents: Arc::new(desired.parents),

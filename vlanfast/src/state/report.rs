@@ -75,7 +75,7 @@ pub struct HookState {
 }
 
 /// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MapFill {
     pub map: &'static str,
     pub entries: u32,

@@ -152,7 +152,7 @@ fn a_process_that_hangs_is_ended() {
     let ended = vlanfast(&wire.host, &["detach", &wire.trunk]).unwrap();
     let took = start.elapsed();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let killed = format!("process {} does not end, and is killed", attached.pid());
+    let killed = format!("process {} does not end and is killed", attached.pid());
     assert!(ended.stderr.contains(&killed), "{ended:?}");
     // Three seconds in order, and what a slow machine takes for the rest.
     assert!(

@@ -1,4 +1,4 @@
-//! What is said while attached: our own warnings always, the programs' messages with `-v`.
+//! The log of an attached process: its own warnings always, and the messages of the BPF programs with `-v`.
 
 use std::io::Write;
 
@@ -11,10 +11,10 @@ use tokio::io::unix::AsyncFd;
 
 use crate::{output, output::Background};
 
-/// The programs' messages, if they are wanted.
+/// The messages of the BPF programs, if `-v` asked for them.
 pub struct Messages(Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>);
 
-/// aya-log's level in the programs: 0 keeps the verifier from leaving any of it in.
+/// The log level of the programs in aya-log's numbers. At 0 the verifier removes all logging code.
 pub const fn level(verbose: u8) -> u8 {
     match verbose {
         0 => 0,
@@ -24,18 +24,19 @@ pub const fn level(verbose: u8) -> u8 {
 }
 
 impl Messages {
+    /// Starts our own log, and opens that of the programs.
     pub fn open(ebpf: &mut Ebpf, verbose: u8, to: &Background) -> anyhow::Result<Self> {
         let level = match verbose {
             0 => LevelFilter::Warn,
             1 => LevelFilter::Debug,
             _ => LevelFilter::Trace,
         };
-        // Ours alone, and our programs', whose names start with ours: the libraries have their own to
-        // say at these levels.
+        // Only messages of vlanfast and of its programs, whose targets start with this name. Libraries log a lot at
+        // these levels.
         env_logger::Builder::new()
             .filter_module("vlanfast", level)
             .format(|buffer, record| {
-                // They quote names, and Docker's and the kernel's words.
+                // Messages quote names and texts from Docker and the kernel, which may contain control characters.
                 let text = output::line(&record.args().to_string());
                 writeln!(buffer, "[{:<5} {}] {text}", record.level(), record.target())
             })
@@ -44,15 +45,16 @@ impl Messages {
         if verbose == 0 {
             return Ok(Self(None));
         }
-        let logger = EbpfLogger::init(ebpf).context("failed to open the programs' messages")?;
+        let logger =
+            EbpfLogger::init(ebpf).context("failed to open the log of the BPF programs")?;
         // SAFETY: the logger owns its descriptor and keeps it open until it is dropped.
         let logger = unsafe { AsyncFd::register(logger) };
-        Ok(Self(Some(
-            logger.context("failed to wait for the programs' messages")?,
-        )))
+        Ok(Self(Some(logger.context(
+            "failed to wait for messages of the BPF programs",
+        )?)))
     }
 
-    /// Shows them as they come.
+    /// Writes the messages as they arrive.
     pub async fn show(&mut self) -> anyhow::Result<std::convert::Infallible> {
         let Some(logger) = &mut self.0 else {
             return std::future::pending().await;
@@ -61,7 +63,7 @@ impl Messages {
             let mut ready = logger
                 .readable_mut()
                 .await
-                .context("failed to wait for messages")?;
+                .context("failed to wait for messages of the BPF programs")?;
             ready.get_inner_mut().flush();
             ready.clear_ready();
         }

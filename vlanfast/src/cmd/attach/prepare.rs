@@ -1,62 +1,64 @@
-//! What is asked, and may be refused, before anything is attached.
+//! The checks that come before anything is attached, and the pins of the trunk.
+
+use vlanfast_common::Shed;
 
 use crate::{
-    cli::{AttachArgs, Shedding},
+    cli::AttachArgs,
     error::Error,
     hooks,
-    hooks::{choose, device::Trunk, trunks},
+    hooks::{choose, device::Trunk, inspect::without_ours, locate},
     netlink::Netlink,
     output,
     pins::{Holder, Lock, Pins},
 };
 
-/// What is needed to attach.
+/// What attaching needs.
 pub struct Prepared {
     pub pins: Pins,
     pub trunk: Trunk,
     pub choice: choose::Choice,
-    /// Something of ours is attached already.
+    /// Whether an earlier process has left programs attached, which are taken over.
     pub adopted: bool,
     pub _lock: Lock,
 }
 
-/// Everything that can be refused without having changed anything.
+/// Makes all the checks that can fail before anything is changed, then locks the pins of the trunk.
 pub async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Prepared> {
-    let Some(device) = trunks::device(netlink, &args.trunk).await? else {
+    let Some(device) = locate::device(netlink, &args.trunk).await? else {
         let trunk = args.trunk.to_string();
         return Err(Error::NoSuchDevice { trunk }.into());
     };
     let name = device.name.to_string();
     let mut trunk = find(netlink, &device).await?;
-    has_one_mac(&trunk, args)?;
+    ensure_one_mac(&trunk, args)?;
     let mut ours = None;
-    if let Some(mut found) = trunks::of(netlink, &device).await? {
-        // Its process was killed, or told to keep it: it is ours now.
+    if let Some(mut found) = locate::pins_of(netlink, &device).await? {
+        // If nobody holds the lock, the process was killed or ended with --on-exit keep. We take over.
         let lock = found.lock()?.map_err(|holder| taken(&name, holder))?;
-        let owner = trunks::owner(netlink, &found).await?;
+        let owner = locate::owner(netlink, &found).await?;
         if owner.is_some_and(|owner| owner.ifindex == device.id.ifindex) {
             found.adopt(device.id, &device.name)?;
             ours = Some((found, lock));
         } else {
-            // Nothing is attached by it: its device is gone, or it never came so far.
+            // Nothing is attached by these pins: their device was removed, or a crash came before attaching.
             clear_up(netlink, &found).await?;
             trunk = find(netlink, &device).await?;
         }
     }
     let pins = ours.as_ref().map(|(pins, _)| pins);
-    let unpinned = hooks::unpinned(netlink, &trunk, pins).await?;
-    if !unpinned.is_empty() {
+    let elsewhere = hooks::pinned_elsewhere(netlink, &trunk, pins).await?;
+    if !elsewhere.is_empty() {
         return Err(Error::PinnedElsewhere {
             trunk: name,
-            programs: unpinned.join("; "),
+            programs: elsewhere.join("; "),
         }
         .into());
     }
     let without = match pins {
-        Some(pins) => hooks::without_ours(&trunk, pins)?,
+        Some(pins) => without_ours(&trunk, pins)?,
         None => trunk.clone(),
     };
-    let choice = choose::choose(&without, wish(args))?;
+    let choice = choose::choose(&without, request(args))?;
     let adopted = ours.is_some();
     let (pins, lock) = match ours {
         Some(ours) => ours,
@@ -71,10 +73,10 @@ pub async fn prepare(netlink: &Netlink, args: &AttachArgs) -> anyhow::Result<Pre
     })
 }
 
-/// Refuses to shed by MAC what a trunk may take by the MACs of its ports.
-fn has_one_mac(trunk: &Trunk, args: &AttachArgs) -> Result<(), Error> {
+/// Refuses `--shed mac` on a bond or team, which may receive frames for the MACs of its ports.
+fn ensure_one_mac(trunk: &Trunk, args: &AttachArgs) -> Result<(), Error> {
     match trunk.kind.as_deref() {
-        Some(kind @ ("bond" | "team")) if args.shed == Shedding::Mac => Err(Error::TakesForPorts {
+        Some(kind @ ("bond" | "team")) if args.shed == Shed::Mac => Err(Error::TakesForPorts {
             trunk: trunk.name.to_string(),
             kind: kind.to_owned(),
         }),
@@ -82,19 +84,21 @@ fn has_one_mac(trunk: &Trunk, args: &AttachArgs) -> Result<(), Error> {
     }
 }
 
-/// What decides about the hook for ingress.
-fn wish(args: &AttachArgs) -> choose::IngressRequest {
+/// The options that decide about the hook for ingress.
+fn request(args: &AttachArgs) -> choose::IngressRequest {
     choose::IngressRequest {
         ingress: args.ingress,
         manage_offloads: args.manage_offloads,
-        sheds: args.shed != Shedding::Off && !args.dry_run,
+        sheds: args.shed != Shed::Off && !args.dry_run,
     }
 }
 
-/// Pins for a device that has none, once those are gone that others have left by its name.
-async fn create(netlink: &Netlink, device: &trunks::Device) -> anyhow::Result<(Pins, Lock)> {
-    for left in trunks::left(netlink, &device.name).await? {
-        // It is in nobody's way; and whoever has it clears up after himself.
+/// Creates pins for a device that has none. Pins that a removed device with the same name has left are cleared up
+/// first.
+async fn create(netlink: &Netlink, device: &locate::TrunkDevice) -> anyhow::Result<(Pins, Lock)> {
+    for left in locate::left_behind(netlink, &device.name).await? {
+        // A failure is only noted, because these pins are in nobody's way. A process that holds them clears them up
+        // itself.
         if let Ok(Ok(_lock)) = left.lock()
             && let Err(error) = clear_up(netlink, &left).await
         {
@@ -105,13 +109,13 @@ async fn create(netlink: &Netlink, device: &trunks::Device) -> anyhow::Result<(P
     Ok(created.map_err(|holder| taken(&device.name.to_string(), holder))?)
 }
 
-async fn find(netlink: &Netlink, device: &trunks::Device) -> anyhow::Result<Trunk> {
+async fn find(netlink: &Netlink, device: &locate::TrunkDevice) -> anyhow::Result<Trunk> {
     let found = Trunk::of_index(netlink, device.id.ifindex).await?;
     let trunk = || device.name.to_string();
     found.ok_or_else(|| Error::NoSuchDevice { trunk: trunk() }.into())
 }
 
-/// Removes what has no use any more. What is not ours in it may stay.
+/// Removes pins that are of no use any more. Files of others among them may stay.
 async fn clear_up(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
     match hooks::remove(netlink, pins).await {
         Err(error) if matches!(error.downcast_ref(), Some(Error::NotOurs { .. })) => Ok(()),
@@ -122,8 +126,6 @@ async fn clear_up(netlink: &Netlink, pins: &Pins) -> anyhow::Result<()> {
 fn taken(trunk: &str, holder: Holder) -> Error {
     Error::AlreadyAttached {
         trunk: trunk.to_owned(),
-        pid: holder
-            .pid
-            .map_or_else(|| "of another namespace".into(), |pid| pid.to_string()),
+        pid: holder.to_string(),
     }
 }

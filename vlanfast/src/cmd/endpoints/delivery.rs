@@ -1,39 +1,41 @@
-//! Whether `--deliver redirect` applies to an endpoint, and why not.
+//! Whether frames for an endpoint are redirected by `--deliver redirect`, and what blocks it.
 
 use vlanfast_common::{
     Direction, Endpoint, Parent, RedirectBlocked, Settings, redirect_blocked_by,
 };
 
 use crate::{
-    hooks,
-    hooks::{Kind, device::Trunk},
+    hooks::{AttachKind, device::Trunk, inspect::attach_kind},
     maps::{tables, tables::Heartbeat},
     netlink::Netlink,
     pins::Pins,
     state::listeners::words,
 };
 
-/// What the trunk does with unicast for endpoints.
-pub enum Delivery {
-    /// Nothing.
+/// How the trunk delivers unicast to endpoints.
+pub enum DeliveryReport {
+    /// The kernel delivers it.
     Kernel,
-    /// It is redirected, unless there is a reason against it that is the same for all.
-    Redirect { not: Option<&'static str> },
+    /// It is redirected, unless something blocks that for all endpoints.
+    Redirect { blocked_by: Option<&'static str> },
 }
 
-impl Delivery {
+impl DeliveryReport {
     pub async fn read(kernel: &Netlink, pins: &Pins, settings: &Settings) -> anyhow::Result<Self> {
         if settings.policy.deliver == 0 {
             return Ok(Self::Kernel);
         }
-        // A trunk that has gone has none.
+        // A trunk that was removed has no hooks.
         let ingress = match Trunk::of_index(kernel, settings.ifindex).await? {
-            Some(trunk) => hooks::kind(kernel, &trunk, pins, Direction::Rx).await?,
+            Some(trunk) => attach_kind(kernel, &trunk, pins, Direction::Rx).await?,
             None => None,
         };
         let reasons = [
             (ingress.is_none(), "nothing is attached"),
-            (ingress.is_some_and(Kind::is_xdp), "ingress is read by XDP"),
+            (
+                ingress.is_some_and(AttachKind::is_xdp),
+                "ingress is read by XDP",
+            ),
             (settings.policy.dry_run != 0, "dry run"),
             (
                 Heartbeat::of(settings, tables::now()?) != Heartbeat::Alive,
@@ -41,22 +43,23 @@ impl Delivery {
             ),
             (
                 settings.incomplete & Settings::ENDPOINTS != 0,
-                "the map ENDPOINTS lacks somebody",
+                "the map ENDPOINTS is incomplete",
             ),
         ];
         let first = reasons.into_iter().find(|(holds, _)| *holds);
         Ok(Self::Redirect {
-            not: first.map(|(_, reason)| reason),
+            blocked_by: first.map(|(_, reason)| reason),
         })
     }
 
-    /// The word for an endpoint on a VLAN, and why it is not `redirect` where that is asked for.
+    /// How frames are delivered to an endpoint on a VLAN (`kernel` or `redirect`), and what blocks a redirect that was
+    /// asked for.
     pub fn to(
         &self,
         parent: Option<&Parent>,
         endpoint: &Endpoint,
     ) -> (&'static str, Option<String>) {
-        let Self::Redirect { not } = self else {
+        let Self::Redirect { blocked_by } = self else {
             return ("kernel", None);
         };
         let parent = parent.copied().unwrap_or_default();
@@ -64,11 +67,13 @@ impl Delivery {
             Some(RedirectBlocked::Elsewhere) => Some("in another namespace".into()),
             Some(RedirectBlocked::Conflict) => Some("another device has its MAC".into()),
             Some(RedirectBlocked::Listeners) => Some(format!(
-                "others would miss it ({})",
+                "other listeners need the frame too ({})",
                 words(parent, Parent::NO_STEER)
             )),
-            Some(RedirectBlocked::Down) => Some("its VLAN's device is down or elsewhere".into()),
-            None => not.map(str::to_owned),
+            Some(RedirectBlocked::Down) => {
+                Some("its VLAN's device is down or in another namespace".into())
+            }
+            None => blocked_by.map(str::to_owned),
         };
         (if why.is_none() { "redirect" } else { "kernel" }, why)
     }
@@ -79,8 +84,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_next_to_an_open_trunk_is_redirected_to() {
-        let receiver = Endpoint {
+    fn frames_are_redirected_to_an_endpoint_unless_something_blocks_it() {
+        let endpoint = Endpoint {
             nsid: Endpoint::OWN_NAMESPACE,
             ..Endpoint::default()
         };
@@ -89,49 +94,52 @@ mod tests {
             flags,
             ..Parent::default()
         };
-        let open = Delivery::Redirect { not: None };
+        let open = DeliveryReport::Redirect { blocked_by: None };
         let up = parent(Parent::UP);
-        assert_eq!(open.to(Some(&up), &receiver), ("redirect", None));
-        assert_eq!(Delivery::Kernel.to(Some(&up), &receiver), ("kernel", None));
+        assert_eq!(open.to(Some(&up), &endpoint), ("redirect", None));
+        assert_eq!(
+            DeliveryReport::Kernel.to(Some(&up), &endpoint),
+            ("kernel", None)
+        );
         let container = Endpoint {
             nsid: 3,
-            ..receiver
+            ..endpoint
         };
         let twice = Endpoint {
             flags: Endpoint::CONFLICT,
-            ..receiver
+            ..endpoint
         };
         let read = parent(Parent::UP | Parent::PROMISCUOUS | Parent::GUESTS);
         let down = parent(0);
-        let shut = Delivery::Redirect {
-            not: Some("dry run"),
+        let shut = DeliveryReport::Redirect {
+            blocked_by: Some("dry run"),
         };
-        for (delivery, parent, receiver, why) in [
+        for (delivery, parent, endpoint, why) in [
             (&open, Some(&up), container, "in another namespace"),
             (&shut, Some(&up), container, "in another namespace"),
             (&open, Some(&up), twice, "another device has its MAC"),
             (
                 &open,
                 Some(&read),
-                receiver,
-                "others would miss it (read in promiscuous mode)",
+                endpoint,
+                "other listeners need the frame too (read in promiscuous mode)",
             ),
             (
                 &open,
                 Some(&down),
-                receiver,
-                "its VLAN's device is down or elsewhere",
+                endpoint,
+                "its VLAN's device is down or in another namespace",
             ),
             (
                 &open,
                 None,
-                receiver,
-                "its VLAN's device is down or elsewhere",
+                endpoint,
+                "its VLAN's device is down or in another namespace",
             ),
-            (&shut, Some(&up), receiver, "dry run"),
+            (&shut, Some(&up), endpoint, "dry run"),
         ] {
             assert_eq!(
-                delivery.to(parent, &receiver),
+                delivery.to(parent, &endpoint),
                 ("kernel", Some(why.to_owned()))
             );
         }

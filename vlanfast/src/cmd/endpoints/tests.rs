@@ -15,7 +15,7 @@ fn device(endpoint: Endpoint, addresses: &[&str]) -> EndpointDevice {
     }
 }
 
-/// Of what netlink shows; the maps are empty.
+/// A context with devices that netlink shows, and with empty maps.
 fn context(devices: &[(EndpointKey, EndpointDevice)]) -> Context {
     let mut desired = Desired::default();
     for (key, device) in devices {
@@ -55,7 +55,7 @@ fn two_devices_with_one_mac_or_address_are_two_rows_and_both_in_conflict() {
         (key(3), at(3, 0)),
         (key(4), at(4, 0)),
         (key(5), at(5, 0)),
-        // It was there when the map was written.
+        // This device existed when the map was written.
         (key(6), at(9, 0)),
     ];
     context.tables.endpoints.extend(installed);
@@ -132,7 +132,8 @@ fn json_keeps_its_shape() {
             "device": "eth0", "ifindex": 7, "nsid": 3, "kind": "macvlan", "mode": "bridge",
             "parent": "eth0.10", "container": "container0", "network": "macvlan10",
             "project": null, "service": null, "up": true, "conflict": false, "claimed_by_wire": null,
-            "deliver": "kernel", "detour": "in another namespace",
+            "deliver": "kernel", "redirect_blocked_by": "in another namespace",
+            "detour": "in another namespace",
         })
     );
 }

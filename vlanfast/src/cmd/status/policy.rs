@@ -1,19 +1,21 @@
-//! What is switched on, as `status` shows it.
+//! The policy in `status`.
 
 use serde::Serialize;
 use vlanfast_common::{Policy, Shed, Shortcut};
 
-/// What the programs do, as long as the heartbeat is alive.
+/// What the programs do as long as the heartbeat is alive.
 #[derive(Serialize)]
 pub struct PolicyRow {
     pub steer: bool,
+    /// Frames per second per VLAN; 0 is no limit.
     pub storm_limit: u32,
+    /// Frames per second per VLAN; 0 is no limit.
     pub group_limit: u32,
     pub shed: &'static str,
     pub dry_run: bool,
     pub host_access: bool,
     pub shortcut: &'static str,
-    /// In seconds, 0 for never; null where nothing is learnt.
+    /// After how many seconds the router is probed again, 0 for never; null unless flows are learnt.
     pub shortcut_refresh: Option<u32>,
     pub deliver: &'static str,
 }

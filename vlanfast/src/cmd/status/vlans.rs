@@ -1,4 +1,4 @@
-//! The VLANs of a trunk, as `status` shows them.
+//! The VLANs of a trunk in `status`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,26 +13,25 @@ use crate::state::{
 };
 
 #[derive(Serialize)]
-pub struct Vlan {
+pub struct VlanReport {
     pub vlan: u16,
-    /// `None` where the host has no device, but somebody listens.
+    /// The VLAN's device on this host; null if there is none, but a receiver without one.
     pub parent: Option<String>,
     pub endpoints: usize,
     pub listeners: Vec<&'static str>,
-    /// The host and its containers on it reach each other.
+    /// Whether the host and its containers on this VLAN reach each other.
     pub host_access: bool,
-    /// The VLANs with which packets may be exchanged without the router, by the administrator's word, and there
-    /// are containers on both.
+    /// The VLANs to and from which `--shortcut allow` takes packets past the router; both VLANs have containers.
     pub shortcut_to: Vec<u16>,
-    /// The device at which such packets do without it: the VLAN's own, or the trunk.
+    /// The device at which the shortcut begins: the VLAN's own, or the trunk.
     pub shortcut_from: Option<String>,
-    /// What of the policy does not concern it, and why.
+    /// The parts of the policy from which the VLAN is exempt, and why.
     #[serde(skip)]
-    pub without: Option<String>,
+    pub exempt: Option<String>,
 }
 
-/// Those that have a device or a listener; the trunk itself if it has one, or endpoints.
-pub fn vlans(tables: &DesiredTables, policy: Policy, names: &BTreeMap<Ifindex, Name>) -> Vec<Vlan> {
+/// The VLANs that have a device or a listener. VID 0, untagged traffic, is included only with endpoints or listeners.
+pub fn vlans(tables: &DesiredTables, policy: Policy, names: &BTreeMap<Ifindex, Name>) -> Vec<VlanReport> {
     let mut endpoints = BTreeMap::<u16, usize>::new();
     for (key, _) in tables
         .endpoints
@@ -57,7 +56,7 @@ pub fn vlans(tables: &DesiredTables, policy: Policy, names: &BTreeMap<Ifindex, N
             true => parent,
             false => trunk,
         };
-        Vlan {
+        VlanReport {
             vlan: vid.get(),
             parent: (parent.ifindex != 0).then(|| name(parent.ifindex)),
             endpoints: endpoints.get(&vid.get()).copied().unwrap_or(0),
@@ -65,7 +64,7 @@ pub fn vlans(tables: &DesiredTables, policy: Policy, names: &BTreeMap<Ifindex, N
             host_access: parent.has(Parent::HOST_ACCESS),
             shortcut_from: (!shortcut_to.is_empty()).then(|| name(from.ifindex)),
             shortcut_to,
-            without: without(parent, policy),
+            exempt: exempt(parent, policy),
         }
     };
     let rows = tables.vlans.iter().map(row);
@@ -73,7 +72,7 @@ pub fn vlans(tables: &DesiredTables, policy: Policy, names: &BTreeMap<Ifindex, N
         .collect()
 }
 
-/// From which VLANs to which there is a way without the router.
+/// The pairs of VLANs, from and to, between which there are routes past the router.
 fn shortcuts(tables: &DesiredTables, policy: Policy) -> BTreeSet<(u16, u16)> {
     match Shortcut::from_number(policy.shortcut) {
         Shortcut::Allow => {
@@ -82,15 +81,15 @@ fn shortcuts(tables: &DesiredTables, policy: Policy) -> BTreeSet<(u16, u16)> {
                 parent.is_some_and(|parent| parent.ifindex != 0 && parent.has(Parent::UP))
             };
             let routes = tables.routes.iter();
-            let ways = routes.map(|(key, route)| (key.vid, route.vid));
-            ways.filter(|&(_, to)| is_up(to)).collect()
+            let pairs = routes.map(|(key, route)| (key.vid, route.vid));
+            pairs.filter(|&(_, to)| is_up(to)).collect()
         }
-        // What is learnt is a matter of flows.
+        // Learnt shortcuts belong to flows, which `vlanfast flows` shows.
         Shortcut::Off | Shortcut::Learned => BTreeSet::new(),
     }
 }
 
-/// The other ends of those that lead there and back: the datapath takes no other.
+/// The VLANs with routes in both directions. The programs use no others.
 fn others(vid: u16, shortcuts: &BTreeSet<(u16, u16)>) -> Vec<u16> {
     let from_here = shortcuts.range((vid, 0)..=(vid, u16::MAX));
     let others = from_here.map(|&(_, to)| to);
@@ -99,12 +98,15 @@ fn others(vid: u16, shortcuts: &BTreeSet<(u16, u16)>) -> Vec<u16> {
         .collect()
 }
 
-/// What of the policy does not concern a VLAN, and why.
-fn without(parent: Parent, policy: Policy) -> Option<String> {
-    /// What the tables lack, which is no listener.
+/// The parts of the policy from which a VLAN is exempt, and why.
+fn exempt(parent: Parent, policy: Policy) -> Option<String> {
+    /// What the tables lack. These flags are no listeners.
     const LACKS: [(u32, &str); 2] = [
-        (Parent::LEFT_OUT, "endpoints that find no room"),
-        (Parent::SHORT, "addresses that find no room"),
+        (
+            Parent::LEFT_OUT,
+            "endpoints that were left out",
+        ),
+        (Parent::SHORT, "addresses that were left out"),
     ];
     let is_limited = policy.storm_limit != 0 || policy.group_limit != 0;
     let features = [
@@ -133,37 +135,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_concern_a_vlan_has_a_reason() {
+    fn an_exemption_has_a_reason() {
         let policy = Policy {
             steer: 1,
             group_limit: 1,
             shed: Shed::Mac as u32,
             ..Policy::default()
         };
-        let said = |flags, policy| {
+        let shown = |flags, policy| {
             let parent = Parent {
                 flags,
                 ..Parent::default()
             };
-            without(parent, policy)
+            exempt(parent, policy)
         };
         for (flags, expected) in [
-            (Parent::LEFT_OUT, "not shed: endpoints that find no room"),
-            (Parent::SHORT, "no storm limit: addresses that find no room"),
+            (
+                Parent::LEFT_OUT,
+                "not shed: endpoints that were left out",
+            ),
+            (
+                Parent::SHORT,
+                "no storm limit: addresses that were left out",
+            ),
             (
                 Parent::UNSEEN | Parent::SHORT,
-                "no storm limit, not shed: a receiver that no network namespace shows, addresses that find no room",
+                "no storm limit, not shed: a receiver that no network namespace shows, addresses that were left out",
             ),
             (Parent::SOURCE, "not shed: a macvlan in mode source"),
         ] {
-            assert_eq!(said(flags, policy).as_deref(), Some(expected));
-            assert_eq!(said(flags, Policy::default()), None);
+            assert_eq!(shown(flags, policy).as_deref(), Some(expected));
+            assert_eq!(shown(flags, Policy::default()), None);
         }
-        assert_eq!(said(Parent::UP, policy), None);
+        assert_eq!(shown(Parent::UP, policy), None);
     }
 
     #[test]
-    fn a_shortcut_is_shown_where_it_leads_there_and_back() {
+    fn a_shortcut_is_shown_if_there_are_routes_in_both_directions() {
         let mut tables = DesiredTables::default();
         for (from, to) in [
             (10, 20),
@@ -205,7 +213,7 @@ mod tests {
                 .map(|row| (row.shortcut_to, row.shortcut_from));
             shown.collect::<Vec<_>>()
         };
-        // Devices without a name show their index, which is their VID here.
+        // A device without a name shows its index, which is its VID here.
         let at = |from: u16| Some(from.to_string());
         assert_eq!(
             shown(Shortcut::Allow),

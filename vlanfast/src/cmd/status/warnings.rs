@@ -1,19 +1,19 @@
-//! What somebody may not expect of a trunk that is attached, in words.
+//! The warnings in `status`: what works otherwise than one would expect of an attached trunk.
 
 use std::collections::BTreeMap;
 
 use vlanfast_common::{Parent, Policy, Settings, Shed, Status, Vid};
 
-use super::Hook;
 use crate::{
+    cmd::status::report::HookReport,
     hooks::device::Trunk,
     state::{claims::Conflict, listeners::words},
 };
 
-/// Of its hooks, its VLANs, and what is switched on. How ingress is read decides about the last.
+/// The warnings about the hooks, the VLANs and the policy. `chosen` is the hook that reads ingress.
 pub fn all(
     trunk: &Trunk,
-    (attached, missing): (&[Hook], &[&str]),
+    (attached, missing): (&[HookReport], &[&str]),
     settings: &Settings,
     (vlans, chosen): (&BTreeMap<Vid, Parent>, &str),
 ) -> Vec<String> {
@@ -22,14 +22,14 @@ pub fn all(
     let mut warnings = of_hooks(&name, attached, missing);
     if chosen == "xdp" && trunk.strips_tags {
         warnings.push(format!(
-            "{name} strips VLAN tags before XDP sees them (rx-vlan-offload is on), so that every frame is passed: run \
+            "{name} strips VLAN tags before XDP sees them (rx-vlan-offload is on), so every frame is passed: run \
              `ethtool -K {name} rxvlan off`"
         ));
     }
     if chosen == "xdp" && !trunk.merges.is_empty() {
         warnings.push(format!(
-            "XDP costs {name} {}, so that TCP in bulk comes in packet by packet: --ingress tc leaves it on",
-            trunk.merges.join(" and ")
+            "XDP keeps {name} from merging packets ({}), which slows bulk TCP down: --ingress tc leaves it on",
+            trunk.merges.join(", ")
         ));
     }
     warnings.extend(of_tables(settings.incomplete));
@@ -38,17 +38,17 @@ pub fn all(
     warnings
 }
 
-/// What the tables lack: nobody counts as absent meanwhile.
+/// The tables are incomplete, so no endpoint counts as absent.
 fn of_tables(incomplete: u32) -> Option<String> {
     let whole = Settings::ENDPOINTS | Settings::NEIGHBORS | Settings::VLANS;
     (incomplete & whole == whole).then(|| {
-        "netlink can't be read as a whole, so that nothing is dropped or limited for want of a receiver; the log of \
+        "netlink can't be read completely, so no frame is dropped or limited for lack of a receiver; the log of \
          `vlanfast attach` says why"
             .into()
     })
 }
 
-/// The addresses that somebody on the wire has as well, the first few by name.
+/// The addresses that a host on the wire claims as well. The first few are named.
 pub fn of_conflicts(conflicts: impl Iterator<Item = Conflict>) -> Option<String> {
     const NAMED: usize = 3;
     let all: Vec<_> = conflicts.collect();
@@ -59,14 +59,14 @@ pub fn of_conflicts(conflicts: impl Iterator<Item = Conflict>) -> Option<String>
     };
     (!all.is_empty()).then(|| {
         format!(
-            "conflict: {}{more}. Nothing is taken past the wire for an address unless Docker gave it: take it from one \
-             of them",
+            "address conflict: {}{more}. Frames for such an address take the wire unless Docker assigned the address: \
+             remove it from one of the hosts",
             named.join("; ")
         )
     })
 }
 
-/// Whom the kernel knows, and nobody else.
+/// Receivers that only the kernel knows.
 fn of_unseen(vlans: &BTreeMap<Vid, Parent>) -> Option<String> {
     let unseen = vlans
         .iter()
@@ -74,38 +74,38 @@ fn of_unseen(vlans: &BTreeMap<Vid, Parent>) -> Option<String> {
     let unseen: Vec<_> = unseen.map(|(vid, _)| vid.to_string()).collect();
     (!unseen.is_empty()).then(|| {
         format!(
-            "there is a receiver that no network namespace shows, so that nothing is shed or limited on VLAN {}: \
-             `bridge fdb show` has its MAC or group; `ip netns attach NAME PID` shows its namespace",
+            "VLAN {} has a receiver in a network namespace that vlanfast can't see, so nothing is shed or limited there: \
+             `bridge fdb show` lists its MAC or group, and `ip netns attach NAME PID` makes the namespace visible",
             unseen.join(", ")
         )
     })
 }
 
-/// Who has more than his share.
+/// Containers that have more endpoints or addresses than allowed.
 pub fn of_quotas(status: &Status) -> Option<String> {
     let (endpoints, addresses) = (status.endpoints_over, status.addresses_over);
     (endpoints + addresses > 0).then(|| {
         format!(
-            "{endpoints} endpoints and {addresses} addresses are left out because their containers have more than \
-             their share, most of them in network namespace {}: the log of `vlanfast attach` and the metric \
-             vlanfast_left_out name each",
+            "{endpoints} endpoints and {addresses} addresses are left out because their containers exceed their quotas, \
+             most of them in network namespace {}: the log of `vlanfast attach` and the metric vlanfast_left_out name \
+             each container",
             status.most_over
         )
     })
 }
 
-/// What others have made of the hooks.
-fn of_hooks(trunk: &str, attached: &[Hook], missing: &[&str]) -> Vec<String> {
+/// What other tools have done to the hooks.
+fn of_hooks(trunk: &str, attached: &[HookReport], missing: &[&str]) -> Vec<String> {
     let taken = missing.iter().map(|hook| {
         format!(
-            "{hook}: somebody took our program off, so that nothing is counted or decided there: end what does \
-             that, then run `vlanfast detach {trunk}` and attach it anew"
+            "{hook}: somebody took our program off, so no frame is counted or changed there: end what does that, then \
+             run `vlanfast detach {trunk}` and attach again"
         )
     });
     let preceded = attached.iter().filter(|hook| !hook.preceded_by.is_empty());
     let preceded = preceded.map(|hook| {
         format!(
-            "{}: {} runs before our program: what it keeps to itself is neither counted nor decided about",
+            "{}: {} runs before our program: packets that it drops or redirects are not counted",
             hook.hook,
             hook.preceded_by.join(", ")
         )
@@ -113,13 +113,13 @@ fn of_hooks(trunk: &str, attached: &[Hook], missing: &[&str]) -> Vec<String> {
     taken.chain(preceded).collect()
 }
 
-/// What who switched something on may not expect.
+/// Options that do not work as the user may expect.
 fn of_policy(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec<String> {
     let mut warnings = vec![];
     if policy.deliver != 0 && chosen == "xdp" {
         warnings.push(
-            "--deliver redirect has no effect where ingress is read by XDP: every frame takes the kernel's \
-             own path (--ingress tc redirects)"
+            "--deliver redirect has no effect because ingress is read by XDP: every frame takes the kernel's own path \
+             (use --ingress tc)"
                 .into(),
         );
     }
@@ -128,13 +128,12 @@ fn of_policy(trunk: &str, policy: Policy, untagged: Parent, chosen: &str) -> Vec
     }
     if untagged.has(Parent::TAGGED) {
         warnings.push(format!(
-            "VLANs without a device here are not shed: there are receivers on {trunk} that vlanfast can't see \
-             ({})",
+            "VLANs without a device on this host are not shed: {trunk} has receivers that vlanfast can't see ({})",
             words(untagged, Parent::TAGGED)
         ));
     } else if untagged.has(Parent::PROMISCUOUS) && chosen == "xdp" && policy.dry_run == 0 {
         warnings.push(format!(
-            "whoever reads {trunk} in promiscuous mode, a packet capture say, does not see what is shed"
+            "a packet capture on {trunk}, or anything else in promiscuous mode, does not see the frames that are shed"
         ));
     }
     warnings

@@ -1,4 +1,4 @@
-//! What is remembered of a driver.
+//! A driver that refused XDP is not asked again at a restart.
 
 use crate::hooks::attach::*;
 

@@ -1,4 +1,4 @@
-//! Programs of vlanfast's on the trunk that nobody here has pinned: somebody is attached whose pins are in
+//! Finds programs of vlanfast on the trunk that are not pinned here: another process has attached them, with pins in
 //! another BPF file system.
 
 use anyhow::Context;
@@ -6,7 +6,12 @@ use aya::programs::loaded_programs;
 use vlanfast_common::Direction;
 
 use crate::{
-    hooks::{HOOKS, bpf, device::Trunk, link, name, program_id},
+    hooks::{
+        bpf_syscall,
+        device::Trunk,
+        inspect::{link, program_id},
+        kind::{HOOKS, hook_name},
+    },
     maps::load,
     netlink::Netlink,
     pins,
@@ -14,13 +19,13 @@ use crate::{
     state::snapshot::Ifindex,
 };
 
-/// What each is called, and where it is. To read names takes CAP_SYS_ADMIN; without it, none is known.
-pub async fn unpinned(
+/// The name and the hook of each such program. Reading names needs CAP_SYS_ADMIN; without it the list is empty.
+pub async fn pinned_elsewhere(
     netlink: &Netlink,
     trunk: &Trunk,
     pins: Option<&Pins>,
 ) -> anyhow::Result<Vec<String>> {
-    let ours = pins.map(programs).transpose()?.unwrap_or_default();
+    let ours = pins.map(program_ids).transpose()?.unwrap_or_default();
     let mut others = vec![];
     for hook in HOOKS {
         let there = on(netlink, trunk, hook).await?.into_iter();
@@ -36,14 +41,14 @@ pub async fn unpinned(
             && let Some(called) = program.name_as_str()
             && [load::RX, load::TX, load::XDP].contains(&called)
         {
-            found.push(format!("'{called}', id {id}, at {}", name(*hook)));
+            found.push(format!("'{called}', id {id}, at {}", hook_name(*hook)));
         }
     }
     Ok(found)
 }
 
-/// The ids of our programs, those of a replacement that did not come to its end among them.
-pub fn programs(pins: &Pins) -> anyhow::Result<Vec<u32>> {
+/// The ids of our pinned programs, including those of a replacement that a crash interrupted.
+pub fn program_ids(pins: &Pins) -> anyhow::Result<Vec<u32>> {
     let mut ids = vec![];
     for hook in HOOKS {
         let path = pins.program(hook);
@@ -54,13 +59,13 @@ pub fn programs(pins: &Pins) -> anyhow::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// The ids of all programs at a hook, whoever's.
+/// The ids of all programs at a hook, ours and others'.
 async fn on(netlink: &Netlink, trunk: &Trunk, hook: Direction) -> anyhow::Result<Vec<u32>> {
     let filters = netlink.filters(Ifindex(trunk.ifindex), hook).await?.list;
     let programs = filters.iter().filter_map(|filter| filter.program.as_ref());
     let mut ids: Vec<_> = programs.map(|program| program.id).collect();
-    if bpf::has_tcx() {
-        let tcx = bpf::tcx_programs(trunk.ifindex, hook);
+    if bpf_syscall::has_tcx() {
+        let tcx = bpf_syscall::tcx_programs(trunk.ifindex, hook);
         ids.extend(
             tcx.with_context(|| format!("failed to list the tcx programs of {}", trunk.name))?,
         );

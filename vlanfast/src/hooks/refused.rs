@@ -1,4 +1,4 @@
-//! Where ingress can't be read as it was chosen: why, in numbers and in words.
+//! What the kernel or the driver refused when ingress was attached, and the messages about it.
 
 use std::io;
 
@@ -7,20 +7,21 @@ use vlanfast_common::IngressReason;
 
 use crate::error::Error;
 
-/// What ingress was refused as it was chosen.
+/// What was refused.
 pub enum Refused {
-    /// To have `rx-vlan-offload` off.
+    /// The driver did not turn `rx-vlan-offload` off.
     Offload(io::Error),
+    /// The program could not be attached.
     Program(anyhow::Error),
 }
 
-/// The context of a [`Refused::Program`] for which TC is the remedy.
+/// The context of an error for which TC is the remedy: the driver refused native XDP.
 #[derive(Debug, thiserror::Error)]
 #[error("the driver of {0} refused native XDP")]
 pub struct NoNativeXdp(pub String);
 
 impl Refused {
-    /// Whether TC is the remedy.
+    /// Whether the driver refused, so that TC is the remedy.
     pub fn is_the_drivers(&self) -> bool {
         match self {
             Self::Offload(_) => true,
@@ -28,6 +29,7 @@ impl Refused {
         }
     }
 
+    /// The reason for TC that goes into `SETTINGS`.
     pub const fn reason(&self) -> IngressReason {
         match self {
             Self::Offload(_) => IngressReason::KeepsOffload,
@@ -35,7 +37,7 @@ impl Refused {
         }
     }
 
-    /// For who left the choice to us, which is made.
+    /// The note for a user who left the choice to vlanfast: TC is used instead.
     pub fn note(&self, trunk: &str) -> String {
         match self {
             Self::Offload(why) => format!("{}; using TC instead", offload(trunk, why)),
@@ -43,7 +45,7 @@ impl Refused {
         }
     }
 
-    /// For who asked for it by name.
+    /// The error for a user who asked for XDP by name.
     pub fn error(self, trunk: &str) -> anyhow::Error {
         match self {
             Self::Offload(why) => Error::KeepsOffload {
@@ -58,7 +60,7 @@ impl Refused {
 
 fn offload(trunk: &str, why: &io::Error) -> String {
     format!(
-        "the driver of {trunk} refused to leave VLAN tags to XDP (rx-vlan-offload stays on: {why})"
+        "the driver of {trunk} refused to turn rx-vlan-offload off, so XDP would not see VLAN tags ({why})"
     )
 }
 
@@ -69,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_refused_is_told_what_to_use_and_auto_what_it_uses() {
+    fn an_error_names_tc_as_the_remedy_and_a_note_says_that_tc_is_used() {
         let offload = || Refused::Offload(io::Error::other("it can't"));
         let driver = || {
             let cause = Err::<(), _>(io::Error::other("it can't"));
@@ -92,7 +94,7 @@ mod tests {
             );
             assert!(error.ends_with("use --ingress tc"), "{error}");
         }
-        // Its code is another than that of a failure.
+        // This error has an exit code of its own.
         assert!(offload().error("eth0").is::<Error>());
         let other = Refused::Program(anyhow!("failed to pin the link"));
         assert!(!other.is_the_drivers());

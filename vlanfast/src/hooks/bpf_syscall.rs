@@ -1,4 +1,4 @@
-//! What of bpf(2) aya lacks, or does by the name of a device only: a device is known by its index.
+//! The commands of bpf(2) that aya lacks, or offers only by the name of a device. Here a device is given by its index.
 
 use std::{
     ffi::CString,
@@ -25,7 +25,7 @@ const BPF_XDP: u32 = 37;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 
-/// Before and after all that are there (`include/uapi/linux/bpf.h`).
+/// First or last of the programs at a hook (`include/uapi/linux/bpf.h`).
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_AFTER: u32 = 1 << 4;
 /// `include/uapi/linux/if_link.h`.
@@ -38,15 +38,15 @@ const LOOPBACK: u32 = 1;
 /// Where a link attaches a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachPoint {
-    /// First of the tcx programs of a direction.
+    /// As the first of the tcx programs at a hook.
     TcxFirst(Direction),
-    /// Last of them.
+    /// As the last of the tcx programs at a hook.
     TcxLast(Direction),
     XdpNative,
     XdpGeneric,
 }
 
-/// What BPF_LINK_CREATE has of `union bpf_attr`; the rest is zero, and may be left out.
+/// The part of `union bpf_attr` that BPF_LINK_CREATE reads. The rest is zero and may be left out.
 #[repr(C)]
 struct LinkCreate {
     program: u32,
@@ -59,9 +59,9 @@ struct LinkCreate {
 pub fn create_link(
     program: BorrowedFd<'_>,
     ifindex: u32,
-    place: AttachPoint,
+    point: AttachPoint,
 ) -> io::Result<OwnedFd> {
-    let (attach_type, flags) = match place {
+    let (attach_type, flags) = match point {
         AttachPoint::TcxFirst(hook) => (tcx_type(hook), BPF_F_BEFORE),
         AttachPoint::TcxLast(hook) => (tcx_type(hook), BPF_F_AFTER),
         AttachPoint::XdpNative => (BPF_XDP, XDP_FLAGS_DRV_MODE),
@@ -74,32 +74,32 @@ pub fn create_link(
         flags,
     };
     let fd = bpf(BPF_LINK_CREATE, &mut attributes)?;
-    // SAFETY: BPF_LINK_CREATE returned it, and nobody else has it.
+    // SAFETY: BPF_LINK_CREATE returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Puts another program in the place of the one that a link attaches.
+/// Replaces the program that a link attaches.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let fds = [link, program].map(|fd| fd.as_raw_fd() as u32);
-    // The rest is flags and the old program, which is not checked.
+    // The third and fourth words are the flags and the old program, which is not checked.
     bpf(BPF_LINK_UPDATE, &mut [fds[0], fds[1], 0, 0]).map(drop)
 }
 
-/// Takes a link off its hook, now. To close or unpin it would leave that to a grace period.
+/// Detaches a link at once. Closing or unpinning it would detach it only after an RCU grace period.
 pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut [link.as_raw_fd() as u64, 0]).map(drop)
 }
 
-/// Opens what is pinned.
+/// Opens a pinned object.
 pub fn open(pin: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_encoded_bytes())?;
     let fd = bpf(BPF_OBJ_GET, &mut [path.as_ptr() as u64, 0])?;
-    // SAFETY: BPF_OBJ_GET returned it, and nobody else has it.
+    // SAFETY: BPF_OBJ_GET returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The device that a pinned link is on, by its index in that device's namespace: 0 if it is gone, `None` if the
-/// kernel does not say.
+/// The index of the device that a pinned link is attached to, in that device's network namespace. 0 means that the
+/// device was removed, `None` that the kernel does not say.
 pub fn link_device(pin: &Path) -> io::Result<Option<u32>> {
     let link = open(pin)?;
     let said = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
@@ -114,7 +114,7 @@ pub fn pin(object: &impl AsFd, pin: &Path) -> io::Result<()> {
     bpf(BPF_OBJ_PIN, &mut [path.as_ptr() as u64, fd]).map(drop)
 }
 
-/// What BPF_PROG_QUERY has of `union bpf_attr`.
+/// The part of `union bpf_attr` that BPF_PROG_QUERY uses.
 #[repr(C)]
 #[derive(Default)]
 struct Query {
@@ -123,22 +123,22 @@ struct Query {
     flags: [u32; 2],
     program_ids: u64,
     count: u32,
-    /// Of no use here, but the kernel writes there.
+    /// Unused here, but the kernel writes to it.
     rest: [u32; 9],
 }
 
 const _: () = assert!(size_of::<Query>() == 64);
 
-/// Whether TC programs attach as tcx links (Linux 6.6, commit e420bed02507): whether the kernel knows the
-/// attach type, whatever it calls its version.
+/// Whether TC programs attach as tcx links (Linux 6.6, commit e420bed02507). The kernel is asked for the attach type,
+/// because distributions bring features to kernels with older version numbers.
 pub fn has_tcx() -> bool {
     let asked = tcx_programs(LOOPBACK, Direction::Rx);
-    // Any other error is no word about that.
+    // Any other error says nothing about the attach type.
     !asked.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
-/// The ids of the tcx programs at a hook, in the order in which they run. aya opens each of them as well,
-/// and to open a program by its id takes CAP_SYS_ADMIN.
+/// The ids of the tcx programs at a hook, in the order in which they run. aya would also open each program, and
+/// opening a program by its id needs CAP_SYS_ADMIN.
 pub fn tcx_programs(ifindex: u32, hook: Direction) -> io::Result<Vec<u32>> {
     let mut ids = vec![0u32; 16];
     loop {
@@ -156,9 +156,9 @@ pub fn tcx_programs(ifindex: u32, hook: Direction) -> io::Result<Vec<u32>> {
                 ids.truncate(count);
                 return Ok(ids);
             }
-            // Still more may have come when it is asked again.
+            // By the next query there may be even more.
             Err((Some(libc::ENOSPC), _)) => ids.resize(2 * count, 0),
-            // So say the first kernels with tcx of a hook without any.
+            // The first kernels with tcx return this for a hook without programs.
             Err((Some(libc::ENOENT), _)) => return Ok(vec![]),
             Err((_, error)) => return Err(error),
         }
@@ -172,8 +172,8 @@ const fn tcx_type(hook: Direction) -> u32 {
     }
 }
 
-/// A program as `bpftool` would name it: `tcx program 'name' (id 7)`; by its number alone without
-/// CAP_SYS_ADMIN, which it takes to open a program by that.
+/// A program in words: `tcx program 'name' (id 7)`. Without CAP_SYS_ADMIN, which opening a program by its id needs,
+/// only the id is known.
 pub fn describe(what: &str, id: u32) -> String {
     match program_name(id) {
         Some(name) => format!("{what} '{name}' (id {id})"),
@@ -181,7 +181,7 @@ pub fn describe(what: &str, id: u32) -> String {
     }
 }
 
-/// The name of a loaded program, where we may know it and it has one.
+/// The name of a loaded program; `None` if it has none or we may not read it.
 pub fn program_name(id: u32) -> Option<String> {
     let mut programs = loaded_programs().flatten();
     let program = programs.find(|program| program.id() == id)?;
@@ -189,16 +189,16 @@ pub fn program_name(id: u32) -> Option<String> {
     name.map(str::to_owned)
 }
 
-/// Whether this kernel has bpf(2), and we may call it.
+/// Whether this kernel has bpf(2) and we may call it.
 pub fn exists() -> bool {
-    // No such command: EINVAL or EPERM from a kernel that has the call, ENOSYS from one that hasn't.
+    // The command does not exist: a kernel with bpf(2) returns EINVAL or EPERM, one without it ENOSYS.
     let error = bpf(-1, &mut [0u64; 2]).err();
     error.and_then(|error| error.raw_os_error()) != Some(libc::ENOSYS)
 }
 
-/// bpf(2), with what the command has of `union bpf_attr`.
+/// Calls bpf(2) with the part of `union bpf_attr` that the command uses.
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: the kernel reads and writes no more than the size that is given.
+    // SAFETY: the kernel reads and writes no more bytes than the size it is given.
     let result = stop::in_kernel(|| unsafe {
         libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>())
     });

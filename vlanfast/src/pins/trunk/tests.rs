@@ -1,6 +1,8 @@
-//! Who holds pins, how they follow their trunk, and what is removed with them.
+//! Tests of the lock on pins, of renaming them after their trunk, and of removing them.
 
-use crate::pins::*;
+use std::fs;
+
+use crate::pins::trunk::*;
 
 const ETH0: TrunkId = TrunkId {
     netns: 1,
@@ -23,7 +25,7 @@ fn names(above: &tempfile::TempDir) -> Vec<String> {
 }
 
 #[test]
-fn who_looks_disturbs_nobody() {
+fn readers_do_not_exclude_each_other() {
     let above = tempfile::tempdir().unwrap();
     let (pins, lock) = create(&above, ETH0, "eth0").unwrap();
     assert!(pins.holder().is_some() && pins.holder().is_some());
@@ -33,7 +35,7 @@ fn who_looks_disturbs_nobody() {
         pins.holder().unwrap()
     );
     drop(lock);
-    // Someone who looks at this very moment.
+    // Another process reads at this moment.
     let looking = pins.try_lock(FlockArg::LockSharedNonblock);
     let looking = looking.unwrap().unwrap().unwrap();
     assert_eq!(pins.holder(), None);
@@ -46,7 +48,7 @@ fn who_looks_disturbs_nobody() {
 }
 
 #[test]
-fn trunks_may_have_each_others_names() {
+fn trunks_may_swap_their_names() {
     let above = tempfile::tempdir().unwrap();
     let eth1 = TrunkId { ifindex: 3, ..ETH0 };
     let (mut one, lock) = create(&above, ETH0, "eth0").unwrap();
@@ -56,7 +58,7 @@ fn trunks_may_have_each_others_names() {
     other.rename(&Name::from("eth0.7")).unwrap();
     assert_eq!(names(&above), ["1:2:eth1", "1:3:eth0:7"]);
     assert!(one.exist() && one.holder().is_some());
-    // Whoever comes next finds it by what it is.
+    // The next process finds the directory by the trunk's id.
     drop(lock);
     let (again, _lock) = create(&above, ETH0, "eth9").unwrap();
     assert_eq!(
@@ -69,11 +71,12 @@ fn trunks_may_have_each_others_names() {
 }
 
 #[test]
-fn pins_that_went_by_a_name_are_adopted() {
+fn pins_of_a_version_that_knew_trunks_by_name_are_adopted() {
     let above = tempfile::tempdir().unwrap();
     let root = Root::make_in(Dir::at(above.path().to_str().unwrap()).unwrap()).unwrap();
     root.dir.make(b"br-lan:10").unwrap();
-    let [mut old] = <[Pins; 1]>::try_from(root.pins(|_| true, |_| true).unwrap()).unwrap();
+    let [mut old] =
+        <[Pins; 1]>::try_from(Pins::find_in(&root, |_| true, |_| true).unwrap()).unwrap();
     assert_eq!((old.id, old.trunk.to_string()), (None, "br-lan.10".into()));
     let lock = old.lock().unwrap().unwrap();
     old.adopt(ETH0, &Name::from("br-lan.10")).unwrap();
@@ -84,7 +87,7 @@ fn pins_that_went_by_a_name_are_adopted() {
 }
 
 #[test]
-fn the_lock_of_a_directory_that_is_gone_is_none() {
+fn a_removed_directory_can_not_be_locked() {
     let above = tempfile::tempdir().unwrap();
     let (pins, _lock) = create(&above, ETH0, "eth0").unwrap();
     pins.remove().unwrap();
@@ -94,7 +97,7 @@ fn the_lock_of_a_directory_that_is_gone_is_none() {
 }
 
 #[test]
-fn what_is_not_ours_stays() {
+fn files_of_others_stay() {
     let above = tempfile::tempdir().unwrap();
     let (pins, _lock) = create(&above, ETH0, "eth0").unwrap();
     let dir = above.path().join("vlanfast/1:2:eth0");

@@ -1,16 +1,6 @@
-//! What outlives the process: `/sys/fs/bpf/vlanfast/<namespace>:<ifindex>:<name>/`, and whose it is at the
-//! moment.
-//!
-//! A process that is attached holds a lock on the directory, so it is known to be alive without any
-//! file of its own, and a `kill -9` leaves no wrong trace.
-
-mod dir;
-mod holder;
-mod id;
-mod root;
+//! The pins of one trunk, and the lock on their directory.
 
 use std::{
-    fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     thread,
@@ -24,58 +14,65 @@ use nix::{
 };
 use vlanfast_common::Direction;
 
-pub use crate::pins::{
-    holder::{Holder, Process},
-    id::{Entry, TrunkId, netns},
-    root::{Root, bpffs},
+use crate::{
+    error::Error,
+    pins::{
+        dir::Dir,
+        holder,
+        holder::{Holder, Process},
+        id::{Entry, TrunkId},
+        layout::{SETTINGS, is_ours},
+        root::Root,
+    },
+    state::name::Name,
 };
-use crate::{error::Error, pins::dir::Dir, state::name::Name};
 
-pub const COUNTERS: &str = "COUNTERS";
-pub const SETTINGS: &str = "SETTINGS";
-pub const STATUS: &str = "STATUS";
-pub const VLANS: &str = "VLANS";
-pub const ENDPOINTS: &str = "ENDPOINTS";
-pub const NEIGHBORS: &str = "NEIGHBORS";
-pub const ROUTES: &str = "ROUTES";
-pub const FLOWS: &str = "FLOWS";
-pub const PAIRS: &str = "PAIRS";
-pub const CLAIMS: &str = "CLAIMS";
-
-/// The maps that are pinned, in that order: who finds others without `SETTINGS` could not undo them.
-pub const MAPS: [&str; 10] = [
-    SETTINGS, COUNTERS, STATUS, VLANS, ENDPOINTS, NEIGHBORS, ROUTES, FLOWS, PAIRS, CLAIMS,
-];
-
-/// What else is pinned.
-const HOOKS: [&str; 4] = [
-    "ingress_link",
-    "egress_link",
-    "ingress_program",
-    "egress_program",
-];
-/// Before the name of a pin that is to take another's place.
-const NEXT: &str = "next_";
-
-/// How long a lock is tried for: those who only look hold a shared one for a moment.
+/// How long a lock is tried for. Processes that only read hold a shared lock for a moment.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The pins of one trunk: a directory that is held open.
+/// The pins of one trunk: a directory that is kept open.
 #[derive(Clone, Debug)]
 pub struct Pins {
-    /// As it was called when somebody looked last.
+    /// The name that the device had when it was looked up last.
     pub trunk: Name,
-    /// `None` of a version that knew trunks by their names.
+    /// `None` for pins of an early version, which knew trunks by their names.
     pub id: Option<TrunkId>,
     dir: Dir,
     root: Root,
 }
 
-/// Held for as long as a process is attached, or detaches.
+/// The lock that a process holds while it is attached or detaches.
 pub type Lock = Flock<OwnedFd>;
 
 impl Pins {
-    /// Makes the directory of a trunk, or finds it, and takes it; or says who has it.
+    /// The pins of the trunks that `is_wanted` selects, sorted by name. A directory that can't be trusted is an error
+    /// only if `is_meant` selects it.
+    pub fn find(
+        is_wanted: impl Fn(&Entry) -> bool,
+        is_meant: impl Fn(&Entry) -> bool,
+    ) -> anyhow::Result<Vec<Self>> {
+        match Root::open()? {
+            Some(root) => Self::find_in(&root, is_wanted, is_meant),
+            None => Ok(vec![]),
+        }
+    }
+
+    fn find_in(
+        root: &Root,
+        is_wanted: impl Fn(&Entry) -> bool,
+        is_meant: impl Fn(&Entry) -> bool,
+    ) -> anyhow::Result<Vec<Self>> {
+        let entries = root.entries(is_wanted, is_meant)?.into_iter();
+        let pins = entries.map(|(entry, dir)| Self {
+            trunk: entry.name,
+            id: entry.id,
+            dir,
+            root: root.clone(),
+        });
+        Ok(pins.collect())
+    }
+
+    /// Finds or makes the directory of a trunk and locks it. If another process has the lock, that process is returned.
     pub fn create(id: TrunkId, trunk: &Name) -> anyhow::Result<Result<(Self, Lock), Holder>> {
         Self::create_in(Root::make, id, trunk)
     }
@@ -91,14 +88,13 @@ impl Pins {
                 id: Some(id),
                 name: trunk.clone(),
             };
-            let found = root
-                .pins(|entry| entry.id == Some(id), |_| true)?
+            let found = Self::find_in(&root, |entry| entry.id == Some(id), |_| true)?
                 .into_iter()
                 .next();
             let Some(mut pins) = found else {
                 let name = entry.file_name();
                 match root.dir.make(&name) {
-                    // Whoever detached last may just have removed what it was to be made in.
+                    // Another process that detached may have just removed the parent directory.
                     Ok(()) | Err(Errno::ENOENT) => continue,
                     Err(error) => {
                         let what = || format!("failed to make {}", root.dir.shown(&name));
@@ -106,7 +102,7 @@ impl Pins {
                     }
                 }
             };
-            match pins.try_for_a_moment()? {
+            match pins.lock_with_patience()? {
                 None => {}
                 Some(Err(holder)) => return Ok(Err(holder)),
                 Some(Ok(lock)) => {
@@ -117,13 +113,13 @@ impl Pins {
         }
     }
 
-    /// Has the directory say which trunk it is of. A lock stays: it is the directory's, not the name's.
+    /// Gives the directory the id and the name of a trunk. A lock on the directory remains valid.
     pub fn adopt(&mut self, id: TrunkId, trunk: &Name) -> anyhow::Result<()> {
         self.id = Some(id);
         self.rename(trunk)
     }
 
-    /// Follows a trunk that was renamed. Nobody else's pins can be in the way.
+    /// Renames the directory after its trunk was renamed. The name contains the id, so it can't collide with another's.
     pub fn rename(&mut self, trunk: &Name) -> anyhow::Result<()> {
         let entry = Entry {
             id: self.id,
@@ -144,7 +140,7 @@ impl Pins {
         Ok(())
     }
 
-    /// What the directory is called by now.
+    /// The current name of the directory.
     fn file_name(&self) -> anyhow::Result<Vec<u8>> {
         let root = &self.root.dir;
         for name in root.names()? {
@@ -152,25 +148,25 @@ impl Pins {
                 return Ok(name);
             }
         }
-        Err(anyhow::anyhow!("the pins of {} are gone", self.trunk))
+        Err(anyhow::anyhow!("the pins of {} were removed", self.trunk))
     }
 
-    /// Whether the directory is still there, under whatever name.
+    /// Whether the directory still exists, under any name.
     pub fn exist(&self) -> bool {
         self.dir.stat().is_ok_and(|stat| stat.st_nlink > 0)
     }
 
-    /// A path of something in this very directory, good for as long as these are held.
+    /// A path into this very directory. It is valid while this value exists.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path(name)
     }
 
-    /// Whether anything is pinned at one of our paths.
+    /// Whether anything is pinned at a path of [`path`](Self::path).
     pub fn has(&self, path: &Path) -> anyhow::Result<bool> {
         self.dir.has(path.file_name().unwrap_or_default())
     }
 
-    /// Where the link of a hook is pinned.
+    /// The path at which the link of a hook is pinned.
     pub fn link(&self, hook: Direction) -> PathBuf {
         self.path(match hook {
             Direction::Rx => "ingress_link",
@@ -178,7 +174,7 @@ impl Pins {
         })
     }
 
-    /// Where the program of a hook is pinned.
+    /// The path at which the program of a hook is pinned.
     pub fn program(&self, hook: Direction) -> PathBuf {
         self.path(match hook {
             Direction::Rx => "ingress_program",
@@ -186,25 +182,25 @@ impl Pins {
         })
     }
 
-    /// Takes the directory, or says who has it.
+    /// Locks the directory. If another process has the lock, that process is returned.
     pub fn lock(&self) -> anyhow::Result<Result<Lock, Holder>> {
-        self.try_for_a_moment()?.with_context(|| {
+        self.lock_with_patience()?.with_context(|| {
             format!(
-                "failed to lock the pins of {}: they were removed at this moment; try again",
+                "failed to lock the pins of {}: another process has just removed them; try again",
                 self.trunk
             )
         })
     }
 
-    /// The process that is attached, if one is.
+    /// The process that is attached, if there is one.
     pub fn holder(&self) -> Option<Holder> {
-        // Shared, so that those who look are not in each other's way.
+        // The lock is shared, so that readers do not exclude each other.
         let taken = self.try_lock(FlockArg::LockSharedNonblock);
         taken.ok()??.err()
     }
 
-    /// The process that is attached, by a descriptor: it is vlanfast's, and has the lock by itself. Anybody else
-    /// who has it is an error that names him.
+    /// The process that is attached, as a pidfd. It runs vlanfast and holds the lock itself; any other holder is an
+    /// error that names it.
     pub fn process(&self) -> anyhow::Result<Option<Process>> {
         const TRIES: u32 = 5;
         let dir = self.dir.stat()?;
@@ -214,7 +210,7 @@ impl Pins {
             };
             let pid = holder.pid.with_context(|| {
                 format!(
-                    "the process attached to {} is in another PID namespace: stop it there",
+                    "the process that is attached to {} is in another PID namespace: stop it there",
                     self.trunk
                 )
             })?;
@@ -225,7 +221,7 @@ impl Pins {
                     }
                     break;
                 }
-                // It has ended since, and the number may be another's.
+                // The process has ended since, and its pid may be in use again.
                 _ => thread::sleep(PATIENCE / TRIES),
             }
         }
@@ -236,7 +232,8 @@ impl Pins {
         .into())
     }
 
-    fn try_for_a_moment(&self) -> anyhow::Result<Option<Result<Lock, Holder>>> {
+    /// Tries to lock for [`PATIENCE`]; `None` if the directory was removed.
+    fn lock_with_patience(&self) -> anyhow::Result<Option<Result<Lock, Holder>>> {
         let begin = Instant::now();
         loop {
             match self.try_lock(FlockArg::LockExclusiveNonblock)? {
@@ -248,7 +245,7 @@ impl Pins {
         }
     }
 
-    /// `None` where the directory was removed.
+    /// Tries to lock once; `None` if the directory was removed.
     fn try_lock(&self, how: FlockArg) -> anyhow::Result<Option<Result<Lock, Holder>>> {
         if !self.exist() {
             return Ok(None);
@@ -262,7 +259,7 @@ impl Pins {
         }
     }
 
-    /// Waits until the directory is free or gone; whether it is.
+    /// Waits until nobody holds the lock or the directory is gone. Returns `false` after `at_most`.
     pub async fn wait_until_free(&self, at_most: Duration) -> bool {
         let freed = async {
             while self.exist() && self.holder().is_some() {
@@ -272,8 +269,8 @@ impl Pins {
         tokio::time::timeout(at_most, freed).await.is_ok()
     }
 
-    /// Removes every pin of ours, and the directory unless something else is in it. What is attached by a link
-    /// goes with it, if nothing else holds it.
+    /// Removes all our pins, and the directory unless it holds something else. Removing the last reference to a link
+    /// detaches its program.
     pub fn remove(&self) -> anyhow::Result<()> {
         let file_name = self.file_name()?;
         let shown =
@@ -303,39 +300,6 @@ impl Pins {
         };
         remove().with_context(|| format!("failed to remove {}", self.root.dir.shown(&file_name)))
     }
-}
-
-/// Whether a pin of that name is one of those that we make.
-fn is_ours(name: &[u8]) -> bool {
-    let name = name.strip_prefix(NEXT.as_bytes()).unwrap_or(name);
-    let ours = MAPS.iter().chain(&HOOKS);
-    ours.into_iter().any(|known| known.as_bytes() == name)
-}
-
-/// Where a pin stands until it takes the place of the one at `path`; or where a crash has left it.
-pub fn next(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{NEXT}{name}"))
-}
-
-/// Pins beside what is pinned at `path`, for [`commit`] to put it there.
-pub fn stage<E>(path: &Path, pin: impl FnOnce(&Path) -> Result<(), E>) -> anyhow::Result<()>
-where
-    Result<(), E>: Context<(), E>,
-{
-    let next = next(path);
-    let what = || format!("failed to pin {}", next.display());
-    match fs::remove_file(&next) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        result => result.with_context(what)?,
-    }
-    pin(&next).with_context(what)
-}
-
-/// Replaces what is pinned at `path`, if anything is, with what was staged: there is no moment in
-/// which nothing is there.
-pub fn commit(path: &Path) -> anyhow::Result<()> {
-    fs::rename(next(path), path).with_context(|| format!("failed to replace {}", path.display()))
 }
 
 #[cfg(test)]
