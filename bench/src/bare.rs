@@ -6,7 +6,7 @@ use aya::{
     maps::HashMap,
     programs::{SchedClassifier, TcAttachType},
 };
-use vlanfast_tests::topology::{Netns, Wire};
+use vlanfast_tests::net::{namespace::Netns, topology::Wire};
 
 use crate::{
     generator,
@@ -28,7 +28,9 @@ impl Bare {
     pub fn new(wire: &Wire, devices: Devices, ends: [(u16, &Netns); 2]) -> Result<Self> {
         let mut ebpf = generator::load()?;
         let parent = |vid: u16| format!("{}.{vid}", wire.trunk);
-        let map = ebpf.map_mut("SHORTCUT_CACHE").context("no map SHORTCUT_CACHE")?;
+        let map = ebpf
+            .map_mut("SHORTCUT_CACHE")
+            .context("no map SHORTCUT_CACHE")?;
         let mut ways = HashMap::<_, u32, [u8; 16]>::try_from(map)?;
         let [near, far] = ends;
         for ((from, _), (to, receiver)) in [(near, far), (far, near)] {

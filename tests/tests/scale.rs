@@ -15,11 +15,16 @@ use std::{
 
 use aya::maps::MapData;
 use vlanfast_tests::{
-    program::{Attached, detach, pins},
+    net::{
+        namespace::{ManyNamespaces, Netns, run},
+        topology::Wire,
+    },
     require,
-    require::in_the_lab,
-    sync::Receiver,
-    topology::{Crowd, Netns, Wire, run},
+    run::{
+        pinned_tables::PinnedTables,
+        program::{Attached, detach, pins},
+        require::in_the_lab,
+    },
 };
 
 const VLANS: u16 = 4094;
@@ -35,7 +40,7 @@ fn attach(wire: &Wire) -> Attached {
 
 /// How long it takes from an address that is added in a namespace to its entry, the median of many.
 fn one_change(wire: &Wire, inside: &Netns, mac: [u8; 6]) -> Duration {
-    let map = Receiver::open(&wire.trunk).unwrap();
+    let map = PinnedTables::open(&wire.trunk).unwrap();
     let mut took = vec![];
     for number in 0..11 {
         let address = format!("198.51.100.{}", number + 1);
@@ -122,11 +127,11 @@ fn a_large_host_is_followed() {
         .map(|vid| format!("link add link {trunk} name v{vid} type vlan id {vid}\n"))
         .collect();
     batch(host, &vlans);
-    let crowd = Crowd::new(NAMESPACES).unwrap();
+    let namespaces = ManyNamespaces::new(NAMESPACES).unwrap();
     let macvlans: String = (0..MACVLANS)
         .map(|number| {
             let vid = number % usize::from(VLANS) + 1;
-            let netns = crowd.name(number % NAMESPACES);
+            let netns = namespaces.name(number % NAMESPACES);
             format!("link add link v{vid} name m{number} netns {netns} type macvlan mode bridge\n")
         })
         .collect();
@@ -208,7 +213,7 @@ fn a_large_host_is_followed() {
         MACVLANS + 1
     );
 
-    drop(crowd);
+    drop(namespaces);
     let start = Instant::now();
     while attached.endpoints().unwrap().len() > 1 {
         assert!(

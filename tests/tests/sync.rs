@@ -7,12 +7,17 @@ use std::{
 
 use serde_json::Value;
 use vlanfast_tests::{
-    capture::Packets,
-    docker::Docker,
     in_the_lab,
-    program::{Attached, vlanfast},
-    sync::{endpoint, eventually, listeners},
-    topology::{Netns, Wire, run, unique},
+    net::{
+        capture::Packets,
+        namespace::{Netns, run, unique},
+        topology::Wire,
+    },
+    run::{
+        docker::Docker,
+        observe::{endpoint, eventually, listeners},
+        program::{Attached, vlanfast},
+    },
 };
 
 fn attach(host: &Netns, trunk: &str) -> Attached {

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use aya::{maps::MapInfo, programs::ProgramInfo};
 use vlanfast_tests::{
-    program::{Attached, pins},
-    topology::Wire,
+    net::topology::Wire,
+    run::program::{Attached, pins},
 };
 
 use crate::{Bench, contender::Contender, report};

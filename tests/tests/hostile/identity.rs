@@ -13,11 +13,16 @@ use std::{
 use aya::maps::MapInfo;
 use serde_json::Value;
 use vlanfast_tests::{
-    program::{Attached, PINS, binary, detach, is_pinned, pins, vlanfast},
+    net::{
+        namespace::Netns,
+        topology::{WIRE, Wire},
+    },
     require,
-    require::kernel_at_least,
-    residue::Residue,
-    topology::{Netns, WIRE, Wire},
+    run::{
+        program::{Attached, PINS, binary, detach, is_pinned, pins, vlanfast},
+        require::kernel_at_least,
+        residue::Residue,
+    },
 };
 
 use super::strangers::{aside, assert_refused};

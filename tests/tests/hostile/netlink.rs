@@ -15,18 +15,24 @@ use nix::{
 };
 use serde_json::Value;
 use tokio::runtime::Builder;
-use vlanfast::maps::load;
-use vlanfast::netlink::Netlink;
-use vlanfast::netlink::tc::Filters;
-use vlanfast::netlink::tc::NoClsact;
-use vlanfast::state::name::Name;
-use vlanfast::state::snapshot::Ifindex;
+use vlanfast::{
+    maps::load,
+    netlink::{
+        Netlink,
+        tc::{Filters, NoClsact},
+    },
+    state::{name::Name, snapshot::Ifindex},
+};
 use vlanfast_common::{Direction, Policy};
 use vlanfast_tests::{
-    program::{detach, is_pinned, vlanfast},
+    fixtures::macvlans::{attach, container},
+    net::{namespace::Netns, topology::Wire},
     require,
-    sync::{Receiver, attach, container, endpoint, eventually},
-    topology::{Netns, Wire},
+    run::{
+        observe::{endpoint, eventually},
+        pinned_tables::PinnedTables,
+        program::{detach, is_pinned, vlanfast},
+    },
 };
 
 /// `Büro` in ISO 8859-1, which is no UTF-8.
@@ -43,7 +49,7 @@ fn set_alias(netns: &Netns, device: &str) {
 }
 
 /// What `status` shows, less what goes on by itself.
-fn status(attached: &vlanfast_tests::program::Attached) -> Value {
+fn status(attached: &vlanfast_tests::run::program::Attached) -> Value {
     let mut status = attached.status().unwrap();
     status.as_object_mut().unwrap().remove("sources");
     status
@@ -141,7 +147,7 @@ fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
         endpoint(endpoints, "mv0").is_some_and(|row| has(row, "fd00::10"))
     });
     let mac = inside.mac("mv0").unwrap();
-    let tables = Receiver::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     let mut device = "mv0".to_owned();
     for (name, shown) in NAMES {
         // Before Linux 6.2 a device has to be down for it, and loses its IPv6 addresses.

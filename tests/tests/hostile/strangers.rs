@@ -21,10 +21,12 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use vlanfast_tests::{
-    program::{Attached, Ended, PINS, binary, detach, end, is_pinned, pins},
+    net::{namespace::Netns, topology::Wire},
     require,
-    residue::Residue,
-    topology::{Netns, Wire},
+    run::{
+        program::{Attached, Ended, PINS, binary, detach, end, is_pinned, pins},
+        residue::Residue,
+    },
 };
 
 /// Somebody who is not root.

@@ -16,10 +16,11 @@ mod sync;
 mod tables;
 
 use aya::Ebpf;
-use vlanfast::maps::load;
-use vlanfast::pins::Pins;
-use vlanfast::pins::Root;
-use vlanfast::state::name::Name;
+use vlanfast::{
+    maps::load,
+    pins::{Pins, Root},
+    state::name::Name,
+};
 
 /// The pins of a trunk, as the program itself opens them.
 fn opened(trunk: &str) -> Pins {

@@ -8,11 +8,16 @@ use std::{
 use aya::programs::{Xdp, XdpMode};
 use nix::fcntl::{Flock, FlockArg};
 use vlanfast_tests::{
-    program::{Attached, Ended, binary, detach, end, next_binary, pins, vlanfast},
+    net::{
+        namespace::{Netns, run, unique},
+        topology::Wire,
+    },
     require,
-    require::kernel_at_least,
-    residue::Residue,
-    topology::{Netns, Wire, run, unique},
+    run::{
+        program::{Attached, Ended, binary, detach, end, next_binary, pins, vlanfast},
+        require::kernel_at_least,
+        residue::Residue,
+    },
 };
 
 /// One line on stderr, the code, and each of the words.
@@ -194,7 +199,7 @@ fn an_xdp_program_of_someone_else_is_named_and_left_alone() {
     // Any program will do, as long as it is not pinned as ours: the object's own, from here.
     let path = host.path();
     let name = trunk.clone();
-    let _foreign = vlanfast_tests::capture::in_netns(&path, move || {
+    let _foreign = vlanfast_tests::net::namespace::in_netns(&path, move || {
         let mut ebpf = super::strangers();
         let program: &mut Xdp = ebpf.program_mut("stranger_xdp").unwrap().try_into()?;
         program.load()?;

@@ -7,12 +7,16 @@ use serde_json::json;
 use vlanfast::maps::load;
 use vlanfast_common::Policy;
 use vlanfast_tests::{
-    capture::in_netns,
-    program::{Attached, binary, end, is_pinned},
+    net::{
+        namespace::{Netns, in_netns},
+        topology::Wire,
+    },
     require,
-    require::kernel_at_least,
-    sync::eventually,
-    topology::{Netns, Wire},
+    run::{
+        observe::eventually,
+        program::{Attached, binary, end, is_pinned},
+        require::kernel_at_least,
+    },
 };
 
 const UNIT: &str = include_str!("../../../deploy/systemd/vlanfast@.service");

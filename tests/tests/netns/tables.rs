@@ -2,24 +2,24 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use vlanfast::maps::load;
-use vlanfast::pins::Pins;
-use vlanfast::pins::TrunkId;
-use vlanfast::maps::tables::Heartbeat;
-use vlanfast::maps::tables::Maps;
-use vlanfast::maps::tables::now;
-use vlanfast::state::desired::Desired;
-use vlanfast::state::desired::Tables;
-use vlanfast::state::name::Name;
-use vlanfast::state::plan::Capacity;
-use vlanfast::state::plan::Plan;
-use vlanfast::state::plan::plan;
-use vlanfast::state::shares::Quotas;
+use vlanfast::{
+    maps::{
+        load,
+        tables::{Heartbeat, Maps, now},
+    },
+    pins::{Pins, TrunkId},
+    state::{
+        desired::{Desired, Tables},
+        name::Name,
+        plan::{Capacity, Plan, plan},
+        shares::Quotas,
+    },
+};
 use vlanfast_common::{
     Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Route, Source, SourceState,
     Status, Vid,
 };
-use vlanfast_tests::{require, topology::unique};
+use vlanfast_tests::{net::namespace::unique, require};
 
 const CAPACITY: Capacity = Capacity {
     endpoints: 4,

@@ -13,9 +13,11 @@ use anyhow::{Context, Result, ensure};
 use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
 use vlanfast_tests::{
-    capture::in_netns,
-    program::{Attached, Ended, end},
-    topology::{Netns, WIRE, Wire},
+    net::{
+        namespace::{Netns, in_netns},
+        topology::{WIRE, Wire},
+    },
+    run::program::{Attached, Ended, end},
 };
 
 /// Who is on the LAN.

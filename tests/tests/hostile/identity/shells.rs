@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use vlanfast_tests::{
-    program::{Ended, PINS, binary, end},
+    net::topology::Wire,
     require,
-    topology::Wire,
+    run::program::{Ended, PINS, binary, end},
 };
 
 use crate::strangers::assert_refused;

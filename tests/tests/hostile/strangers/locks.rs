@@ -20,10 +20,12 @@ use nix::{
     unistd::Pid,
 };
 use vlanfast_tests::{
-    program::{Attached, detach, is_pinned, pins, vlanfast},
+    net::topology::Wire,
     require,
-    residue::Residue,
-    topology::Wire,
+    run::{
+        program::{Attached, detach, is_pinned, pins, vlanfast},
+        residue::Residue,
+    },
 };
 
 use super::assert_refused;
