@@ -7,6 +7,7 @@ pub mod foreign_program;
 pub mod netlink_stall;
 pub mod observe;
 pub mod pinned_tables;
+pub mod pins;
 pub mod program;
 pub mod prometheus;
 pub mod require;

@@ -22,7 +22,8 @@ use vlanfast_tests::{
     require,
     run::{
         pinned_tables::PinnedTables,
-        program::{Attached, detach, pins},
+        pins::pins,
+        program::{Attached, detach},
         require::in_the_lab,
     },
 };

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use aya::{maps::MapInfo, programs::ProgramInfo};
 use vlanfast_tests::{
     net::topology::Wire,
-    run::program::{Attached, pins},
+    run::{pins::pins, program::Attached},
 };
 
 use crate::{Bench, contender::Contender, report};

@@ -12,6 +12,7 @@ use crate::{
 };
 
 /// By `--deliver redirect`.
+#[rustfmt::skip]
 pub fn delivering() -> Vec<FrameCase> {
     use Verdict::{Deliver, Pass};
     let macvlan = Deliver { ifindex: 7 };
@@ -31,14 +32,9 @@ pub fn delivering() -> Vec<FrameCase> {
         raw("untagged", SHIM, &[&ip], macvlan),
         raw("priority-tagged", SHIM, &[&tag(5, 0), &ip], macvlan),
         raw("with a priority", SHIM, &[&tag(5, 10), &ip], macvlan),
-        raw(
-            "behind two tags of which one counts",
-            SHIM,
-            &[&tag(5, 0), &tag(3, 10), &ip],
-            macvlan,
-        ),
+        raw("behind two tags of which one counts", SHIM, &[&tag(5, 0), &tag(3, 10), &ip], macvlan),
         named("IPv6", SHIM, 10, &[0x86, 0xdd, 0x60], macvlan),
-        named("an ARP reply", SHIM, 10, &arp(2, SENDER, RECEIVER), macvlan),
+        named("an ARP reply", SHIM, 10, &arp(2, SENDER, ENDPOINT), macvlan),
         named("LLC", SHIM, 10, &[0, 3, 0x42, 0x42, 3], macvlan),
         named("in another namespace", CONTAINER, 10, &ip, Pass),
         named("a MAC that two have", TWICE, 10, &ip, Pass),
@@ -49,14 +45,10 @@ pub fn delivering() -> Vec<FrameCase> {
         named("on a bridge's VLAN", SHIM, PORT, &ip, Pass),
         named("on a VLAN inside a container", SHIM, NESTED, &ip, Pass),
         named("on a VLAN that is down", SHIM, DOWN, &ip, Pass),
-        named("broadcast", BROADCAST, 10, &arp(2, SENDER, RECEIVER), Pass),
+        named("broadcast", BROADCAST, 10, &arp(2, SENDER, ENDPOINT), Pass),
         named("to a group", MULTICAST, 10, &ip, Pass),
         raw("two VLANs", SHIM, &[&tag(0, 10), &tag(0, 10), &ip], Pass),
         raw("802.1ad", SHIM, &[&[0x88, 0xa8, 0, 10], &ip], Pass),
-        FrameCase {
-            name: "ends early",
-            bytes: short,
-            verdict: Pass,
-        },
+        FrameCase { name: "ends early", bytes: short, verdict: Pass, },
     ]
 }

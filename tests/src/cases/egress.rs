@@ -20,52 +20,17 @@ pub fn reflecting() -> Vec<FrameCase> {
 }
 
 /// To one receiver, and nothing that says who has which address.
+#[rustfmt::skip]
 fn packets() -> Vec<FrameCase> {
     use Verdict::Pass;
     let ip = IP;
     vec![
-        sent(
-            "host to container",
-            PARENT,
-            CONTAINER,
-            &ip,
-            reflected(CONTAINER),
-        ),
-        sent(
-            "container to host",
-            CONTAINER,
-            PARENT,
-            &ip,
-            reflected(PARENT),
-        ),
-        sent(
-            "container to the trunk's MAC",
-            CONTAINER,
-            TRUNK,
-            &ip,
-            reflected(PARENT),
-        ),
-        sent(
-            "container to a macvlan of the host",
-            CONTAINER,
-            SHIM,
-            &ip,
-            reflected(SHIM),
-        ),
-        sent(
-            "a macvlan of the host to a container",
-            SHIM,
-            CONTAINER,
-            &ip,
-            reflected(CONTAINER),
-        ),
-        sent(
-            "container to host over IPv6",
-            CONTAINER,
-            PARENT,
-            &mdns6(),
-            reflected(PARENT),
-        ),
+        sent("host to container", PARENT, CONTAINER, &ip, reflected(CONTAINER)),
+        sent("container to host", CONTAINER, PARENT, &ip, reflected(PARENT)),
+        sent("container to the trunk's MAC", CONTAINER, TRUNK, &ip, reflected(PARENT)),
+        sent("container to a macvlan of the host", CONTAINER, SHIM, &ip, reflected(SHIM)),
+        sent("a macvlan of the host to a container", SHIM, CONTAINER, &ip, reflected(CONTAINER)),
+        sent("container to host over IPv6", CONTAINER, PARENT, &mdns6(), reflected(PARENT)),
         sent("host to its own macvlan", PARENT, SHIM, &ip, Pass),
         sent("host to a MAC that stands by", PARENT, STANDBY, &ip, Pass),
         sent("container to the wire", CONTAINER, NOBODY, &ip, Pass),
@@ -73,21 +38,16 @@ fn packets() -> Vec<FrameCase> {
         sent("container to container", CONTAINER, SIBLING, &ip, Pass),
         sent("host to a MAC that two have", PARENT, TWICE, &ip, Pass),
         sent("a stranger to a container", NOBODY, CONTAINER, &ip, Pass),
-        sent(
-            "container to host with a tag within",
-            CONTAINER,
-            PARENT,
-            &[0x81, 0, 0, 20, 8, 0],
-            Pass,
-        ),
+        sent("container to host with a tag within", CONTAINER, PARENT, &[0x81, 0, 0, 20, 8, 0], Pass),
         named("another VLAN", CONTAINER, GUESTS, &ip, Pass),
     ]
 }
 
 /// Requests go to the other side and to the wire, from those who have the address that they ask from.
+#[rustfmt::skip]
 fn requests() -> Vec<FrameCase> {
     use Verdict::Pass;
-    let (_, receiver_group) = group(TAKER6);
+    let (_, receiver_group) = group(ENDPOINT6);
     let (_, host_group) = group(HOST6);
     let host_asks =
         |name, target, verdict| sent(name, PARENT, BROADCAST, &arp(1, SENDER, target), verdict);
@@ -104,121 +64,32 @@ fn requests() -> Vec<FrameCase> {
         )
     };
     vec![
-        host_asks("host asks for a container", RECEIVER, copied(CONTAINER)),
+        host_asks("host asks for a container", ENDPOINT, cloned(CONTAINER)),
         host_asks("host asks for an address that is down", IS_DOWN, Pass),
         host_asks("host asks for a disputed address", DISPUTED, Pass),
         host_asks("host asks for an address of the wire's", FOREIGN, Pass),
         host_asks("host asks for an address that is not sure", UNSURE, Pass),
-        host_asks(
-            "host asks for an address that Docker gave",
-            ASSIGNED,
-            copied(CONTAINER),
-        ),
-        host_asks(
-            "host asks for an address that the wire claims",
-            CLAIMED,
-            Pass,
-        ),
-        host_asks(
-            "host asks for an address that one of ours claims",
-            MOVED,
-            copied(CONTAINER),
-        ),
+        host_asks("host asks for an address that Docker gave", ASSIGNED, cloned(CONTAINER)),
+        host_asks("host asks for an address that the wire claims", CLAIMED, Pass),
+        host_asks("host asks for an address that one of ours claims", MOVED, cloned(CONTAINER)),
         host_asks("host asks the wire", ABSENT, Pass),
-        sent(
-            "host solicits a container",
-            PARENT,
-            receiver_group,
-            &solicitation(SENDER6, TAKER6),
-            copied(CONTAINER),
-        ),
-        asks(
-            "container asks for the host",
-            RECEIVER,
-            HOST,
-            copied(PARENT),
-        ),
-        asks(
-            "container asks for the host by Docker's address",
-            ASSIGNED,
-            HOST,
-            copied(PARENT),
-        ),
-        asks(
-            "container probes for the host's address",
-            [0; 4],
-            HOST,
-            copied(PARENT),
-        ),
-        asks(
-            "container asks for the host by another's address",
-            PEERS,
-            HOST,
-            Pass,
-        ),
-        asks(
-            "container asks for the host by the host's address",
-            HOST,
-            RECEIVER,
-            Pass,
-        ),
-        asks(
-            "container asks for the host by nobody's address",
-            SENDER,
-            HOST,
-            Pass,
-        ),
-        asks(
-            "container asks for the host by an address that is not sure",
-            UNSURE,
-            HOST,
-            Pass,
-        ),
-        asks(
-            "container asks for the host by an address of the wire's",
-            FOREIGN,
-            HOST,
-            Pass,
-        ),
-        asks(
-            "container asks for the host by a claimed address",
-            CLAIMED,
-            HOST,
-            Pass,
-        ),
-        asks("container asks for a container", RECEIVER, PEERS, Pass),
-        asks("container probes its own address", [0; 4], RECEIVER, Pass),
-        solicits("container solicits the host", TAKER6, copied(PARENT)),
-        solicits(
-            "container looks for the host's duplicate",
-            [0; 16],
-            copied(PARENT),
-        ),
-        solicits(
-            "container solicits the host by nobody's address",
-            SENDER6,
-            Pass,
-        ),
-        sent(
-            "container's own address detection",
-            CONTAINER,
-            receiver_group,
-            &solicitation([0; 16], TAKER6),
-            Pass,
-        ),
-        sent(
-            "host's DHCP reply",
-            PARENT,
-            BROADCAST,
-            &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER)),
-            Pass,
-        ),
-        sent(
-            "host's mDNS",
-            PARENT,
-            [1, 0, 0x5e, 0, 0, 0xfb],
-            &udp(0x45, 0, [224, 0, 0, 251], MDNS, &[0; 40]),
-            Pass,
-        ),
+        sent("host solicits a container", PARENT, receiver_group, &solicitation(SENDER6, ENDPOINT6), cloned(CONTAINER)),
+        asks("container asks for the host", ENDPOINT, HOST, cloned(PARENT)),
+        asks("container asks for the host by Docker's address", ASSIGNED, HOST, cloned(PARENT)),
+        asks("container probes for the host's address", [0; 4], HOST, cloned(PARENT)),
+        asks("container asks for the host by another's address", PEERS, HOST, Pass),
+        asks("container asks for the host by the host's address", HOST, ENDPOINT, Pass),
+        asks("container asks for the host by nobody's address", SENDER, HOST, Pass),
+        asks("container asks for the host by an address that is not sure", UNSURE, HOST, Pass),
+        asks("container asks for the host by an address of the wire's", FOREIGN, HOST, Pass),
+        asks("container asks for the host by a claimed address", CLAIMED, HOST, Pass),
+        asks("container asks for a container", ENDPOINT, PEERS, Pass),
+        asks("container probes its own address", [0; 4], ENDPOINT, Pass),
+        solicits("container solicits the host", ENDPOINT6, cloned(PARENT)),
+        solicits("container looks for the host's duplicate", [0; 16], cloned(PARENT)),
+        solicits("container solicits the host by nobody's address", SENDER6, Pass),
+        sent("container's own address detection", CONTAINER, receiver_group, &solicitation([0; 16], ENDPOINT6), Pass),
+        sent("host's DHCP reply", PARENT, BROADCAST, &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER)), Pass),
+        sent("host's mDNS", PARENT, [1, 0, 0x5e, 0, 0, 0xfb], &udp(0x45, 0, [224, 0, 0, 251], MDNS, &[0; 40]), Pass),
     ]
 }

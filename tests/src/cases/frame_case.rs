@@ -39,7 +39,7 @@ pub const fn reflected(mac: [u8; 6]) -> Verdict {
     Verdict::Reflect { mac: Mac(mac) }
 }
 
-pub const fn copied(mac: [u8; 6]) -> Verdict {
+pub const fn cloned(mac: [u8; 6]) -> Verdict {
     Verdict::CloneToLocal { mac: Mac(mac) }
 }
 
@@ -65,4 +65,3 @@ pub const PEERS: [u8; 4] = [10, 0, 10, 3];
 pub const DISPUTED: [u8; 4] = [10, 0, 10, 66];
 pub const ELSEWHERE: [u8; 4] = [10, 0, 10, 77];
 pub const IS_DOWN: [u8; 4] = [10, 0, 10, 78];
-pub const GROUP: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];

@@ -12,6 +12,7 @@ use crate::{
 };
 
 /// Over the storm limit; the first frame of each name was the last within it.
+#[rustfmt::skip]
 pub fn over_the_limit() -> Vec<FrameCase> {
     use Verdict::{Drop, Pass};
     let request = arp(1, SENDER, ABSENT);
@@ -19,71 +20,26 @@ pub fn over_the_limit() -> Vec<FrameCase> {
     let (_, group) = group(ABSENT6);
     let sent = |name, rest: &[u8], verdict| named(name, BROADCAST, 10, rest, verdict);
     vec![
-        sent(
-            "ARP request for an absent host",
-            &request,
-            Drop(Reason::Storm),
-        ),
-        sent(
-            "ARP probe for an absent host",
-            &arp(1, [0; 4], ABSENT),
-            Drop(Reason::Storm),
-        ),
-        named(
-            "solicitation for an absent host",
-            group,
-            10,
-            &solicitation,
-            Drop(Reason::Storm),
-        ),
-        sent(
-            "ARP request for a container",
-            &arp(1, SENDER, RECEIVER),
-            STEERED,
-        ),
-        sent(
-            "for an address on another device",
-            &arp(1, SENDER, [10, 0, 10, 77]),
-            Pass,
-        ),
-        sent(
-            "for an address whose device is down",
-            &arp(1, SENDER, [10, 0, 10, 78]),
-            Pass,
-        ),
-        sent(
-            "for a disputed address",
-            &arp(1, SENDER, [10, 0, 10, 66]),
-            Verdict::Conflict,
-        ),
+        sent("ARP request for an absent host", &request, Drop(Reason::Storm)),
+        sent("ARP probe for an absent host", &arp(1, [0; 4], ABSENT), Drop(Reason::Storm)),
+        named("solicitation for an absent host", group, 10, &solicitation, Drop(Reason::Storm)),
+        sent("ARP request for a container", &arp(1, SENDER, ENDPOINT), STEERED),
+        sent("for an address on another device", &arp(1, SENDER, [10, 0, 10, 77]), Pass),
+        sent("for an address whose device is down", &arp(1, SENDER, [10, 0, 10, 78]), Pass),
+        sent("for a disputed address", &arp(1, SENDER, [10, 0, 10, 66]), Verdict::Conflict),
         sent("gratuitous ARP", &arp(1, ABSENT, ABSENT), Pass),
         sent("ARP reply", &arp(2, SENDER, ABSENT), Pass),
-        sent(
-            "DHCP request",
-            &udp(0x45, 0, ALL, [0, 68, 0, 67], &dhcp(1, NOBODY)),
-            Pass,
-        ),
+        sent("DHCP request", &udp(0x45, 0, ALL, [0, 68, 0, 67], &dhcp(1, NOBODY)), Pass),
         named("ARP request by unicast", TRUNK, 10, &request, Pass),
-        named(
-            "router advertisement",
-            [0x33, 0x33, 0, 0, 0, 1],
-            10,
-            &advertisement(),
-            Pass,
-        ),
-        named(
-            "neighbour advertisement",
-            [0x33, 0x33, 0, 0, 0, 1],
-            10,
-            &icmpv6(32, 255, ABSENT6, ALL_NODES, &neighbour(136, ABSENT6)),
-            Pass,
-        ),
+        named("router advertisement", ALL_NODES_MAC, 10, &advertisement(), Pass),
+        named("neighbour advertisement", ALL_NODES_MAC, 10, &icmpv6(32, 255, ABSENT6, ALL_NODES, &neighbour(136, ABSENT6)), Pass),
         named("on a VLAN with guests", BROADCAST, GUESTS, &request, Pass),
         named("on a bridge's VLAN", BROADCAST, PORT, &request, Pass),
     ]
 }
 
 /// Over the limit for somebody here who can't have it alone; the first frame was the last within it.
+#[rustfmt::skip]
 pub fn over_the_limit_for_some() -> Vec<FrameCase> {
     let storm = Verdict::Drop(Reason::Storm);
     let sent = |name, rest: &[u8], verdict| named(name, BROADCAST, 10, rest, verdict);
@@ -92,62 +48,26 @@ pub fn over_the_limit_for_some() -> Vec<FrameCase> {
         own.bytes[6..12].copy_from_slice(&from);
         own
     };
-    let (_, receiver_group) = group(TAKER6);
+    let (_, receiver_group) = group(ENDPOINT6);
     vec![
-        sent(
-            "for a disputed address",
-            &arp(1, SENDER, [10, 0, 10, 66]),
-            storm,
-        ),
-        sent(
-            "for an address that is down",
-            &arp(1, SENDER, [10, 0, 10, 78]),
-            storm,
-        ),
-        sent(
-            "for an address elsewhere",
-            &arp(1, SENDER, [10, 0, 10, 77]),
-            storm,
-        ),
-        sent(
-            "for an address of the wire's",
-            &arp(1, SENDER, FOREIGN),
-            storm,
-        ),
-        sent(
-            "from an address of another here",
-            &arp(1, [10, 0, 10, 3], RECEIVER),
-            storm,
-        ),
-        named(
-            "solicitation from an address of one here",
-            receiver_group,
-            10,
-            &solicitation(TAKER6, TAKER6),
-            storm,
-        ),
-        own("a container's own", SIBLING, RECEIVER, storm),
-        own("the host's own", PARENT, RECEIVER, storm),
+        sent("for a disputed address", &arp(1, SENDER, [10, 0, 10, 66]), storm),
+        sent("for an address that is down", &arp(1, SENDER, [10, 0, 10, 78]), storm),
+        sent("for an address elsewhere", &arp(1, SENDER, [10, 0, 10, 77]), storm),
+        sent("for an address of the wire's", &arp(1, SENDER, FOREIGN), storm),
+        sent("from an address of another here", &arp(1, [10, 0, 10, 3], ENDPOINT), storm),
+        named("solicitation from an address of one here", receiver_group, 10, &solicitation(ENDPOINT6, ENDPOINT6), storm),
+        own("a container's own", SIBLING, ENDPOINT, storm),
+        own("the host's own", PARENT, ENDPOINT, storm),
         // Each kind has a share of its own.
-        own(
-            "the host's own, for an absent host",
-            PARENT,
-            ABSENT,
-            Verdict::Pass,
-        ),
+        own("the host's own, for an absent host", PARENT, ABSENT, Verdict::Pass),
         sent("for an absent host", &arp(1, SENDER, ABSENT), Verdict::Pass),
-        sent("for a container", &arp(1, SENDER, RECEIVER), STEERED),
-        named(
-            "on a VLAN with guests",
-            BROADCAST,
-            GUESTS,
-            &arp(1, RECEIVER, RECEIVER),
-            Verdict::Pass,
-        ),
+        sent("for a container", &arp(1, SENDER, ENDPOINT), STEERED),
+        named("on a VLAN with guests", BROADCAST, GUESTS, &arp(1, ENDPOINT, ENDPOINT), Verdict::Pass),
     ]
 }
 
 /// Over the limit for whatever else is sent to a group; the first frame was the last within it.
+#[rustfmt::skip]
 pub fn over_the_groups_limit() -> Vec<FrameCase> {
     let group_storm = Verdict::Drop(Reason::Group);
     let mut others = steering();
@@ -168,25 +88,11 @@ pub fn over_the_groups_limit() -> Vec<FrameCase> {
         .for_each(|frame| frame.verdict = group_storm);
     let sent = |name, rest: &[u8], verdict| named(name, BROADCAST, 10, rest, verdict);
     let unlimited = [
-        sent("for a container", &arp(1, SENDER, RECEIVER), STEERED),
+        sent("for a container", &arp(1, SENDER, ENDPOINT), STEERED),
         sent("for an absent host", &arp(1, SENDER, ABSENT), Verdict::Pass),
-        sent(
-            "a DHCP reply to one here",
-            &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER)),
-            STEERED,
-        ),
-        sent(
-            "a DHCP reply to two",
-            &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, TWICE)),
-            group_storm,
-        ),
-        named(
-            "gratuitous ARP on a bridge's VLAN",
-            BROADCAST,
-            PORT,
-            &arp(1, RECEIVER, RECEIVER),
-            Verdict::Pass,
-        ),
+        sent("a DHCP reply to one here", &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER)), STEERED),
+        sent("a DHCP reply to two", &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, TWICE)), group_storm),
+        named("gratuitous ARP on a bridge's VLAN", BROADCAST, PORT, &arp(1, ENDPOINT, ENDPOINT), Verdict::Pass),
         named("unicast", CONTAINER, 10, &[8, 0, 0x45], Verdict::Pass),
     ];
     [others, unlimited.into()].concat()

@@ -1,6 +1,6 @@
 //! Packets from the near container to the far one, each with its type first, and what becomes of them on the way.
 
-use crate::net::messages::{RECEIVER, TAKER6, ipv4_checksum};
+use crate::net::messages::{ENDPOINT, ENDPOINT6, ipv4_checksum};
 
 /// The far container's addresses.
 pub const FAR: [u8; 4] = [10, 0, 30, 2];
@@ -25,7 +25,7 @@ pub fn ipv4(protocol: u8, identification: u16, payload: &[u8]) -> Vec<u8> {
     let mut ip = vec![0x45, 0, 0, 20 + payload.len() as u8];
     ip.extend(identification.to_be_bytes());
     ip.extend([0x40, 0, 64, protocol, 0, 0]);
-    ip.extend([RECEIVER, FAR].concat());
+    ip.extend([ENDPOINT, FAR].concat());
     let checksum = ipv4_checksum(&ip);
     ip[10..12].copy_from_slice(&checksum);
     [&[8, 0][..], &ip, payload].concat()
@@ -33,7 +33,7 @@ pub fn ipv4(protocol: u8, identification: u16, payload: &[u8]) -> Vec<u8> {
 
 pub fn ipv6(protocol: u8, payload: &[u8]) -> Vec<u8> {
     let header = [0x60, 0, 0, 0, 0, payload.len() as u8, protocol, 64];
-    [&[0x86, 0xdd][..], &header, &TAKER6, &FAR6, payload].concat()
+    [&[0x86, 0xdd][..], &header, &ENDPOINT6, &FAR6, payload].concat()
 }
 
 pub fn udp(word: u32) -> Vec<u8> {

@@ -3,18 +3,19 @@
 use vlanfast_common::{Mac, Verdict, Vid};
 
 use crate::{
-    cases::frame_case::{FrameCase, named},
+    cases::{
+        frame_case::{FrameCase, named},
+        packets::{FAR, FAR6},
+    },
     fixtures::tables::{CONTAINER, GUESTS, PARENT, PORT, SIBLING},
     net::{messages::*, packet::MULTICAST},
 };
 
-/// A container's address on the VLAN [`GUESTS`], in both protocols.
-const FAR: [u8; 4] = [10, 0, 30, 2];
-const FAR6: [u8; 16] = [0xfd, 0, 0, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 /// Nobody here has it.
 const ROUTER: [u8; 6] = NOBODY;
 
 /// By the shortcut, where the frames leave from VLAN 10.
+#[rustfmt::skip]
 pub fn shortcutting() -> Vec<FrameCase> {
     use Verdict::Pass;
     let taken = Verdict::Shortcut {
@@ -60,24 +61,16 @@ pub fn shortcutting() -> Vec<FrameCase> {
         sent("for somewhere else", &ipv4(|ip| ip[18] = 31), Pass),
         sent("for a VLAN that has gone", &ipv4(|ip| ip[18] = 40), Pass),
         sent("IPv4 that ends early", &plain[..12], Pass),
-        sent("ARP to the router", &arp(1, RECEIVER, FAR), Pass),
+        sent("ARP to the router", &arp(1, ENDPOINT, FAR), Pass),
         sent("hop limit 1", &ipv6(|ip| ip[7] = 1), Pass),
         sent("hop-by-hop options", &ipv6(|ip| ip[6] = 0), Pass),
         sent("a fragment of IPv6", &ipv6(|ip| ip[6] = 44), Pass),
-        sent(
-            "from a link-local IPv6 address",
-            &ipv6(|ip| ip[8..10].copy_from_slice(&[0xfe, 0x80])),
-            Pass,
-        ),
+        sent("from a link-local IPv6 address", &ipv6(|ip| ip[8..10].copy_from_slice(&[0xfe, 0x80])), Pass),
         sent("IPv6 for somewhere else", &ipv6(|ip| ip[39] = 3), Pass),
         to("to a container's MAC", SIBLING, &plain, Pass),
         to("to a group", MULTICAST, &plain, Pass),
         from(CONTAINER, named("another VLAN", ROUTER, PORT, &plain, Pass)),
-        sent(
-            "behind two tags",
-            &[&[0x81, 0, 0, 30][..], &plain].concat(),
-            Pass,
-        ),
+        sent("behind two tags", &[&[0x81, 0, 0, 30][..], &plain].concat(), Pass),
     ]
 }
 
@@ -85,7 +78,7 @@ pub fn shortcutting() -> Vec<FrameCase> {
 fn ipv4(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut frame = udp(0x45, 0, FAR, [0x30, 0, 0x30, 1], &[0; 12]);
     let packet = &mut frame[2..];
-    packet[12..16].copy_from_slice(&RECEIVER);
+    packet[12..16].copy_from_slice(&ENDPOINT);
     change(packet);
     let checksum = ipv4_checksum(packet);
     packet[10..12].copy_from_slice(&checksum);
@@ -119,7 +112,7 @@ fn link_local(packet: &mut [u8]) {
 /// The same in IPv6.
 fn ipv6(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let start = [0x60, 0, 0, 0, 0, 20, 17, 64];
-    let mut packet = [&start[..], &TAKER6, &FAR6, &[0; 20]].concat();
+    let mut packet = [&start[..], &ENDPOINT6, &FAR6, &[0; 20]].concat();
     change(&mut packet);
     [&[0x86, 0xdd][..], &packet].concat()
 }

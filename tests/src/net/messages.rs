@@ -2,16 +2,17 @@
 
 use crate::net::packet::ROUTER_MAC;
 
-pub const RECEIVER: [u8; 4] = [10, 0, 10, 2];
+pub const ENDPOINT: [u8; 4] = [10, 0, 10, 2];
 pub const ABSENT: [u8; 4] = [10, 0, 10, 99];
 pub const SENDER: [u8; 4] = [10, 0, 10, 1];
 /// fd00::1:2, the container's, and fd00::1:99.
-pub const TAKER6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2];
+pub const ENDPOINT6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2];
 pub const ABSENT6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0x99];
 pub const SENDER6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 pub const NOBODY: [u8; 6] = [0x02, 0, 0, 0, 9, 9];
-/// ff02::1.
+/// ff02::1 and its MAC.
 pub const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+pub const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
 /// ARP over Ethernet and IPv4 with an operation.
 pub fn arp(operation: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
@@ -104,7 +105,7 @@ pub fn mld() -> Vec<u8> {
         &to,
         &alert,
         &report,
-        &group(TAKER6).0,
+        &group(ENDPOINT6).0,
     ]
     .concat()
 }

@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::run::syscall::Call;
+use crate::run::{residue, syscall::Call};
 
 /// Starts a command and kills it right after the n-th call, from 1, by which it changed what others
 /// can see; says which call that was. `None` where it printed something first: by then it is attached.
@@ -33,6 +33,7 @@ pub fn killed_after(command: &mut Command, step: usize) -> Result<Option<&'stati
     let pid = Pid::from_raw(child.id() as i32);
     let stdout = child.stdout.take().context("stdout is piped")?;
     let found = follow(pid, step, &stdout);
+    residue::remember(child.id());
     let _ = child.kill();
     child.wait()?;
     found

@@ -6,7 +6,7 @@ use anyhow::Result;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
 
-use crate::run::program::pins;
+use crate::run::pins::pins;
 
 /// The pinned maps of a trunk, looked up directly.
 pub struct PinnedTables {

@@ -2,9 +2,8 @@
 
 use std::{
     env,
-    fs::{self, File},
+    fs::File,
     io::{BufRead, BufReader, Read, Seek},
-    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
@@ -18,9 +17,12 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::net::{
-    namespace::{Netns, enter},
-    tally::{CounterKey, Sum, Sums},
+use crate::{
+    net::{
+        namespace::{Netns, enter},
+        tally::{CounterKey, Sum, Sums},
+    },
+    run::residue,
 };
 
 /// Longer than anything takes under emulation; a hang still ends.
@@ -127,6 +129,7 @@ impl Attached {
             said.starts_with(&format!("{trunk}: attached")),
             "it said {said:?}"
         );
+        residue::remember(child.id());
         let netns = netns.name.clone();
         Ok(Self {
             child,
@@ -220,6 +223,7 @@ impl Attached {
 
     /// Sends a signal and waits for an end in order.
     pub fn stop_by(mut self, signal: Signal) -> Result<()> {
+        residue::remember(self.child.id());
         kill(self.pid(), signal)?;
         let status = self.wait()?;
         ensure!(status.success(), "vlanfast attach ended with {status}");
@@ -243,6 +247,7 @@ impl Attached {
 
     /// Gives it no chance.
     pub fn kill(mut self) -> Result<()> {
+        residue::remember(self.child.id());
         kill(self.pid(), Signal::SIGKILL)?;
         self.wait().map(drop)
     }
@@ -280,21 +285,4 @@ pub fn written(mut file: &File) -> Result<String> {
     let mut text = vec![];
     file.read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// Where the pins of all trunks are.
-pub const PINS: &str = "/sys/fs/bpf/vlanfast";
-
-/// The directory of a trunk's pins, which ends with its name; or one that is not there.
-pub fn pins(trunk: &str) -> PathBuf {
-    let name = format!(":{}", trunk.replace('.', ":"));
-    let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
-    let mut found = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(&name));
-    let none = PathBuf::from(PINS).join(trunk);
-    found.next().map_or(none, |entry| entry.path())
-}
-
-/// Whether a trunk has pins.
-pub fn is_pinned(trunk: &str) -> bool {
-    fs::exists(pins(trunk)).unwrap_or(false)
 }

@@ -1,62 +1,84 @@
-//! What a machine must look like after as before: everything of vlanfast's that no other process on it has, and the
-//! trunk's qdiscs.
+//! What a trunk must look like after vlanfast as before it. Only what the tests made is judged: another vlanfast may
+//! run on the same machine, and start or end meanwhile.
+//!
+//! A BPF program outlives its process only by a pin or at a hook. Both are looked for where this test could have left
+//! them: among the pins of the trunk and of its namespace, and on the trunk and the devices above it. Besides, the ids
+//! of all programs and maps that the test's processes held must be gone.
 
 use std::{
-    collections::BTreeSet,
-    fs, thread,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::UdpSocket,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use aya::{
     maps::loaded_maps,
-    programs::{ProgramInfo, loaded_programs},
+    programs::{SchedClassifier, TcAttachType, loaded_programs},
+};
+use serde_json::Value;
+
+use crate::{
+    net::namespace::{Netns, in_netns},
+    run::pins::{PINS, is_pinned},
 };
 
-use crate::{net::namespace::Netns, run::program::is_pinned};
+/// The number of a network namespace: the inode of its file.
+type NetnsInode = u64;
 
-/// A description of everything that vlanfast could have left.
+/// Ids of programs and of maps.
+#[derive(Clone, Debug, Default)]
+struct Ids {
+    programs: BTreeSet<u32>,
+    maps: BTreeSet<u32>,
+}
+
+/// The ids that this test's processes held, by namespace. The kernel gives no id twice before all others were used.
+static HELD: Mutex<BTreeMap<NetnsInode, Ids>> = Mutex::new(BTreeMap::new());
+
+/// Remembers which programs and maps a process holds, so that a [`Residue`] of its namespace finds them afterwards.
+/// Does nothing where the process has ended.
+pub fn remember(pid: u32) {
+    let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net")) else {
+        return;
+    };
+    let mut ids = Ids::default();
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+    for entry in entries.into_iter().flatten().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        for line in text.lines() {
+            let number = |name| line.strip_prefix(name)?.trim().parse::<u32>().ok();
+            ids.programs.extend(number("prog_id:"));
+            ids.maps.extend(number("map_id:"));
+        }
+    }
+    for program in loaded_programs().flatten() {
+        if ids.programs.contains(&program.id()) {
+            let maps = program.map_ids().ok().flatten();
+            ids.maps.extend(maps.unwrap_or_default());
+        }
+    }
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = held.entry(namespace.ino()).or_default();
+    known.programs.append(&mut ids.programs);
+    known.maps.append(&mut ids.maps);
+}
+
+/// A description of everything that vlanfast could have left of a trunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Residue(BTreeSet<String>);
 
-const MAPS: [&str; 11] = [
-    "COUNTERS",
-    "SETTINGS",
-    "STATUS",
-    "VLANS",
-    "ENDPOINTS",
-    "NEIGHBORS",
-    "ROUTES",
-    "BUCKETS",
-    "DEVICES",
-    "SHORTCUT_CACHE",
-    "AYA_LOGS",
-];
-
 impl Residue {
-    /// Takes it down: programs, maps, links by their programs, pins, qdiscs, filters and XDP.
+    /// Takes it down: programs, maps, pins, qdiscs, filters, tcx, XDP and offloads.
     pub fn of(host: &Netns, trunk: &str) -> Result<Self> {
         let mut found = BTreeSet::new();
-        let others = Others::now();
-        for program in loaded_programs().flatten() {
-            if let Some(name) = program
-                .name_as_str()
-                .filter(|name| name.starts_with("vlanfast"))
-                && !others.have_program(&program)
-            {
-                found.insert(format!("program {name} {}", program.id()));
-            }
-        }
-        for map in loaded_maps().flatten() {
-            if let Some(name) = map.name_as_str().filter(|name| MAPS.contains(name))
-                && !others.0.contains(&map.id())
-            {
-                found.insert(format!("map {name} {}", map.id()));
-            }
-        }
-        if is_pinned(trunk) {
-            found.insert(format!("pins of {trunk}"));
-        }
+        found.extend(still_loaded(fs::metadata(host.path())?.ino()));
+        found.extend(pins_of(host, trunk)?);
+        found.extend(tcx(host, trunk)?);
         for line in [
             format!("tc qdisc show dev {trunk}"),
             format!("tc filter show dev {trunk} ingress 2>&1 || true"),
@@ -74,83 +96,111 @@ impl Residue {
         let start = Instant::now();
         loop {
             let now = Self::of(host, trunk)?;
-            let more: Vec<_> = now.0.difference(&self.0).collect();
-            // Programs and maps of a test before this one may still have been there.
-            let is_kept =
-                |what: &&String| !what.starts_with("map ") && !what.starts_with("program ");
-            let less: Vec<_> = self.0.difference(&now.0).filter(is_kept).collect();
+            let (more, less) = (now.beyond(self), self.beyond(&now));
+            // Programs and maps that were there before are on their way out.
+            let is_kept = |what: &&str| !what.starts_with("map ") && !what.starts_with("program ");
+            let less: Vec<_> = less.into_iter().filter(is_kept).collect();
             if more.is_empty() && less.is_empty() {
                 return Ok(());
             }
             if start.elapsed() > Duration::from_secs(10) {
                 bail!("left behind: {more:?}; gone: {less:?}");
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What is here and not in the other.
+    pub fn beyond(&self, other: &Self) -> Vec<&str> {
+        let missing = self.0.iter().filter(|what| !other.0.contains(*what));
+        missing.map(String::as_str).collect()
     }
 }
 
-/// The maps of every vlanfast that runs on this machine and that no test of ours started.
-struct Others(BTreeSet<u32>);
-
-impl Others {
-    fn now() -> Self {
-        let mut others = Self(BTreeSet::new());
-        for pid in processes() {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            if name.starts_with("vlanfast") && !descends_from_us(pid) {
-                others.0.extend(held(pid));
-            }
-        }
-        if !others.0.is_empty() {
-            // What its programs have beside what it holds itself.
-            let programs: Vec<_> = loaded_programs().flatten().collect();
-            for program in programs {
-                if others.have_program(&program) {
-                    others.0.extend(maps_of(&program));
-                }
-            }
-        }
-        others
+/// The programs and maps of a namespace's processes that the kernel still has.
+fn still_loaded(namespace: NetnsInode) -> Vec<String> {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let held = held.get(&namespace).cloned().unwrap_or_default();
+    let mut found = vec![];
+    if !held.programs.is_empty() {
+        let programs = loaded_programs().flatten();
+        let ours = programs.filter(|program| held.programs.contains(&program.id()));
+        found.extend(ours.map(|program| {
+            let name = program.name_as_str().unwrap_or_default();
+            format!("program {name} {}", program.id())
+        }));
     }
-
-    fn have_program(&self, program: &ProgramInfo) -> bool {
-        !self.0.is_empty() && maps_of(program).iter().any(|map| self.0.contains(map))
+    if !held.maps.is_empty() {
+        let ours = loaded_maps()
+            .flatten()
+            .filter(|map| held.maps.contains(&map.id()));
+        found.extend(ours.map(|map| {
+            let name = map.name_as_str().unwrap_or_default();
+            format!("map {name} {}", map.id())
+        }));
     }
+    found
 }
 
-fn maps_of(program: &ProgramInfo) -> Vec<u32> {
-    program.map_ids().ok().flatten().unwrap_or_default()
+/// The pins of a trunk by its name, and all of a namespace that is the test's own.
+fn pins_of(host: &Netns, trunk: &str) -> Result<Vec<String>> {
+    let mut found = vec![];
+    if is_pinned(trunk) {
+        found.push(format!("pins of {trunk}"));
+    }
+    if fs::metadata(host.path())?.ino() == fs::metadata("/proc/self/ns/net")?.ino() {
+        return Ok(found);
+    }
+    let prefix = format!("{}:", cookie(host)?);
+    let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    found.extend(names.filter(|name| name.starts_with(&prefix)));
+    Ok(found)
 }
 
-fn processes() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
-    entries.filter_map(number).collect()
+/// By which the names of a namespace's pins begin (`SO_NETNS_COOKIE`, Linux 5.14).
+fn cookie(netns: &Netns) -> Result<u64> {
+    in_netns(&netns.path(), || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let mut cookie = 0u64;
+        let mut length = size_of_val(&cookie) as u32;
+        // SAFETY: a buffer and its size.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        let error = io::Error::last_os_error();
+        ensure!(result == 0, "failed to read SO_NETNS_COOKIE: {error}");
+        Ok(cookie)
+    })
 }
 
-fn descends_from_us(mut pid: u32) -> bool {
-    while pid > 1 {
-        if pid == std::process::id() {
-            return true;
+/// The tcx programs of a trunk and of the devices on top of it. There are none before Linux 6.6.
+fn tcx(host: &Netns, trunk: &str) -> Result<Vec<String>> {
+    let links: Value = serde_json::from_str(&host.run("ip -j link show")?)?;
+    let links = links.as_array().cloned().unwrap_or_default();
+    let is_ours = |link: &&Value| link["ifname"] == trunk || link["link"] == trunk;
+    let names = links.iter().filter(is_ours);
+    let names = names.filter_map(|link| Some(link["ifname"].as_str()?.to_owned()));
+    let names: Vec<_> = names.collect();
+    in_netns(&host.path(), move || {
+        let mut found = vec![];
+        for (name, side) in names
+            .iter()
+            .flat_map(|name| [(name, TcAttachType::Ingress), (name, TcAttachType::Egress)])
+        {
+            let programs = SchedClassifier::query_tcx(name, side);
+            let (_, programs) = programs.unwrap_or_default();
+            found.extend(programs.iter().map(|program| {
+                let program = program.name_as_str().unwrap_or_default();
+                format!("tcx {program} on {name}, {side:?}")
+            }));
         }
-        // The parent comes second behind the name, which may have anything in it.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let behind = stat.rsplit_once(')').map(|(_, rest)| rest);
-        let parent = behind.and_then(|rest| rest.split_whitespace().nth(1));
-        pid = parent.and_then(|parent| parent.parse().ok()).unwrap_or(0);
-    }
-    false
-}
-
-/// The ids of the maps that a process holds.
-fn held(pid: u32) -> Vec<u32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"));
-    let entries = entries.into_iter().flatten().flatten();
-    let id = |entry: fs::DirEntry| {
-        let text = fs::read_to_string(entry.path()).ok()?;
-        let id = text.lines().find_map(|line| line.strip_prefix("map_id:"))?;
-        id.trim().parse().ok()
-    };
-    entries.filter_map(id).collect()
+        Ok(found)
+    })
 }

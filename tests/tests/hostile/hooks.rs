@@ -15,7 +15,8 @@ use vlanfast_tests::{
     require,
     run::{
         foreign_program::{BPF_F_AFTER, BPF_F_BEFORE, ForeignProgram, detach_link},
-        program::{Attached, pins, vlanfast},
+        pins::pins,
+        program::{Attached, vlanfast},
         prometheus::{get_in, metric},
         require::kernel_at_least,
         residue::Residue,

@@ -19,7 +19,8 @@ use vlanfast_tests::{
     },
     require,
     run::{
-        program::{Attached, PINS, binary, detach, is_pinned, pins, vlanfast},
+        pins::{PINS, is_pinned, pins},
+        program::{Attached, binary, detach, vlanfast},
         require::kernel_at_least,
         residue::Residue,
     },

@@ -31,7 +31,8 @@ use vlanfast_tests::{
     run::{
         observe::{endpoint, eventually},
         pinned_tables::PinnedTables,
-        program::{detach, is_pinned, vlanfast},
+        pins::is_pinned,
+        program::{detach, vlanfast},
     },
 };
 

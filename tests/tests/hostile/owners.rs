@@ -20,7 +20,8 @@ use vlanfast_tests::{
     run::{
         observe::{endpoint, eventually},
         pinned_tables::PinnedTables,
-        program::{Attached, pins},
+        pins::pins,
+        program::Attached,
     },
 };
 

@@ -21,10 +21,7 @@ use vlanfast_tests::{
         topology::{WIRE, Wire},
     },
     require,
-    run::{
-        observe::eventually,
-        program::{Attached, pins},
-    },
+    run::{observe::eventually, pins::pins, program::Attached},
 };
 
 const LIMIT: u64 = 20;

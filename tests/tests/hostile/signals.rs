@@ -24,7 +24,8 @@ use vlanfast_tests::{
     run::{
         foreign_program::detach_link,
         netlink_stall::NetlinkStall,
-        program::{Attached, binary, detach, pins, vlanfast, written},
+        pins::pins,
+        program::{Attached, binary, detach, vlanfast, written},
         require::{in_the_lab, kernel_at_least},
         residue::Residue,
     },

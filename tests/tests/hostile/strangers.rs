@@ -24,7 +24,8 @@ use vlanfast_tests::{
     net::{namespace::Netns, topology::Wire},
     require,
     run::{
-        program::{Attached, Ended, PINS, binary, detach, end, is_pinned, pins},
+        pins::{PINS, is_pinned, pins},
+        program::{Attached, Ended, binary, detach, end},
         residue::Residue,
     },
 };

@@ -28,7 +28,8 @@ use vlanfast_tests::{
     },
     require,
     run::{
-        program::{Attached, binary, is_pinned, next_binary, pins, vlanfast},
+        pins::{is_pinned, pins},
+        program::{Attached, binary, next_binary, vlanfast},
         require::kernel_at_least,
         residue::Residue,
     },

@@ -24,7 +24,8 @@ use vlanfast_tests::{
     },
     require,
     run::{
-        program::{Attached, is_pinned, vlanfast},
+        pins::is_pinned,
+        program::{Attached, vlanfast},
         require::{in_the_lab, kernel_at_least},
         residue::Residue,
     },

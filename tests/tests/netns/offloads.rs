@@ -11,7 +11,8 @@ use vlanfast_tests::{
     require,
     run::{
         crash::killed_after,
-        program::{Attached, binary, detach, is_pinned, vlanfast},
+        pins::is_pinned,
+        program::{Attached, binary, detach, vlanfast},
         require::in_the_lab,
         residue::Residue,
     },

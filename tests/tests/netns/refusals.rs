@@ -14,7 +14,8 @@ use vlanfast_tests::{
     },
     require,
     run::{
-        program::{Attached, Ended, binary, detach, end, next_binary, pins, vlanfast},
+        pins::pins,
+        program::{Attached, Ended, binary, detach, end, next_binary, vlanfast},
         require::kernel_at_least,
         residue::Residue,
     },

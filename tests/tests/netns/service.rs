@@ -14,7 +14,8 @@ use vlanfast_tests::{
     require,
     run::{
         observe::eventually,
-        program::{Attached, binary, end, is_pinned},
+        pins::is_pinned,
+        program::{Attached, binary, end},
         require::kernel_at_least,
     },
 };

@@ -220,7 +220,7 @@ fn a_trunk_that_is_gone_ends_the_process_and_leaves_no_pin() {
     let ended = attached.end().unwrap();
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
     assert!(ended.stderr.contains("is gone"), "{}", ended.stderr);
-    assert!(!vlanfast_tests::run::program::is_pinned(&wire.trunk));
+    assert!(!vlanfast_tests::run::pins::is_pinned(&wire.trunk));
 }
 
 /// Nobody reads what it says, and Ctrl-C takes everything off all the same.
@@ -245,7 +245,7 @@ fn a_closed_pipe_keeps_nothing_from_being_taken_off() {
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).unwrap();
     shell.wait().unwrap();
     let start = Instant::now();
-    while vlanfast_tests::run::program::is_pinned(trunk) {
+    while vlanfast_tests::run::pins::is_pinned(trunk) {
         assert!(start.elapsed() < Duration::from_secs(10), "pins are left");
         thread::sleep(Duration::from_millis(50));
     }

@@ -11,7 +11,8 @@ use vlanfast_tests::{
     },
     require,
     run::{
-        program::{Attached, is_pinned, pins, vlanfast},
+        pins::{is_pinned, pins},
+        program::{Attached, vlanfast},
         require::kernel_at_least,
         residue::Residue,
     },

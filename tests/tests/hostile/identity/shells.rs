@@ -5,7 +5,10 @@ use std::process::Command;
 use vlanfast_tests::{
     net::topology::Wire,
     require,
-    run::program::{Ended, PINS, binary, end},
+    run::{
+        pins::PINS,
+        program::{Ended, binary, end},
+    },
 };
 
 use crate::strangers::assert_refused;

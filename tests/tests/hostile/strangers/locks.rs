@@ -23,7 +23,8 @@ use vlanfast_tests::{
     net::topology::Wire,
     require,
     run::{
-        program::{Attached, detach, is_pinned, pins, vlanfast},
+        pins::{is_pinned, pins},
+        program::{Attached, detach, vlanfast},
         residue::Residue,
     },
 };

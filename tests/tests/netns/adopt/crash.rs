@@ -11,7 +11,8 @@ use vlanfast_tests::{
     require,
     run::{
         crash::killed_after,
-        program::{binary, is_pinned, pins},
+        pins::{is_pinned, pins},
+        program::binary,
         require::in_the_lab,
         residue::Residue,
     },

@@ -11,7 +11,8 @@ use vlanfast_tests::{
     },
     require,
     run::{
-        program::{Attached, is_pinned, pins},
+        pins::{is_pinned, pins},
+        program::Attached,
         require::kernel_at_least,
         residue::Residue,
     },
