@@ -1,4 +1,4 @@
-//! Who says that he has which address, to one receiver and to all.
+//! Frames by which a sender claims an address, to one MAC and to all.
 
 use vlanfast_common::Verdict;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// What is said to one receiver of who has an address.
+/// Claims that are sent to one MAC: ARP replies and neighbour advertisements.
 #[rustfmt::skip]
 pub fn claims() -> Vec<FrameCase> {
     use Verdict::Pass;
@@ -72,7 +72,7 @@ pub fn claims() -> Vec<FrameCase> {
     ]
 }
 
-/// Announcements, from whoever they come.
+/// Claims that are sent to all: gratuitous ARP and unsolicited neighbour advertisements.
 #[rustfmt::skip]
 pub fn announcements() -> Vec<FrameCase> {
     use Verdict::Pass;

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// By `--deliver redirect`.
+/// Frames that come in, with their verdicts under `--deliver redirect`.
 #[rustfmt::skip]
 pub fn delivering() -> Vec<FrameCase> {
     use Verdict::{Deliver, Pass};

@@ -1,4 +1,4 @@
-//! What leaves the trunk.
+//! Frames that leave the trunk, with `--host-access`.
 
 use vlanfast_common::Verdict;
 
@@ -14,12 +14,12 @@ use crate::{
     net::{messages::*, packet::BROADCAST},
 };
 
-/// By host access, where the frames leave.
+/// All frames that leave, with their verdicts under `--host-access`.
 pub fn reflecting() -> Vec<FrameCase> {
     [packets(), requests(), claims(), announcements()].concat()
 }
 
-/// To one receiver, and nothing that says who has which address.
+/// Frames for one MAC that say nothing about who has which address.
 #[rustfmt::skip]
 fn packets() -> Vec<FrameCase> {
     use Verdict::Pass;
@@ -43,7 +43,7 @@ fn packets() -> Vec<FrameCase> {
     ]
 }
 
-/// Requests go to the other side and to the wire, from those who have the address that they ask from.
+/// Requests reach the other side as well as the wire, if the sender has the address that it asks from.
 #[rustfmt::skip]
 fn requests() -> Vec<FrameCase> {
     use Verdict::Pass;

@@ -7,7 +7,7 @@ use crate::{
     net::packet::{frame, tag},
 };
 
-/// A frame and what becomes of it.
+/// A frame with the verdict that is expected for it.
 #[derive(Clone, Debug)]
 pub struct FrameCase {
     pub name: &'static str,
@@ -15,10 +15,12 @@ pub struct FrameCase {
     pub verdict: Verdict,
 }
 
+/// The frame is steered to the container [`CONTAINER`].
 pub const STEERED: Verdict = Verdict::Steer {
     mac: Mac(CONTAINER),
 };
 
+/// A frame on a VLAN, from the tag's TPID on.
 pub fn named(
     name: &'static str,
     to: [u8; 6],
@@ -35,15 +37,17 @@ pub fn named(
     }
 }
 
+/// The frame goes to a MAC on this host instead of the wire.
 pub const fn reflected(mac: [u8; 6]) -> Verdict {
     Verdict::Reflect { mac: Mac(mac) }
 }
 
+/// The frame goes to the wire, and a clone of it to a MAC on this host.
 pub const fn cloned(mac: [u8; 6]) -> Verdict {
     Verdict::CloneToLocal { mac: Mac(mac) }
 }
 
-/// A frame on VLAN 10, whose sender says his own MAC in ARP as well.
+/// A frame on VLAN 10 from a MAC, which in ARP is the sender's hardware address as well.
 pub fn sent(
     name: &'static str,
     from: [u8; 6],

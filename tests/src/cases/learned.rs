@@ -1,4 +1,4 @@
-//! What is learnt from packets that leave for a router and come back from it.
+//! Conversations from which `--shortcut learned` learns flows: packets that leave for a router and come back from it.
 
 use std::time::Duration;
 
@@ -22,20 +22,20 @@ use crate::{
 const ROUTER: [u8; 6] = NOBODY;
 const OTHER_ROUTER: [u8; 6] = [0x02, 0, 0, 0, 9, 8];
 
-/// Frames one after the other, in a world that they change.
+/// Frames that are run one after the other over the same tables.
 pub struct Conversation {
     pub name: &'static str,
-    /// Every so many seconds the router is asked again.
+    /// The interval of probes in seconds; 0 for none.
     pub refresh: u32,
     pub frames: Vec<Step>,
 }
 
-/// One of them, and what becomes of it.
+/// A frame of a conversation, with the verdict that is expected for it.
 pub struct Step {
     pub direction: Direction,
     pub bytes: Vec<u8>,
     pub verdict: Verdict,
-    /// Since the one before.
+    /// How long after the frame before.
     pub after: Duration,
 }
 
@@ -48,12 +48,12 @@ impl Step {
     }
 }
 
-/// The near container's for the router on VLAN 10, with 64 hops to live.
+/// A packet of the near container to the router on VLAN 10.
 fn leaves(packet: &[u8], verdict: Verdict) -> Step {
     step(Tx, (ROUTER, CONTAINER, 10), packet, verdict)
 }
 
-/// The far container's, which acknowledges the near one's bytes up to here.
+/// A TCP segment of the far container that acknowledges the near one's bytes up to a number.
 fn acknowledges(number: u32) -> Step {
     // Swapped addresses leave the checksum as it is.
     let mut packet = ipv4(6, 1, &tcp(5_000, ACK));
@@ -67,7 +67,7 @@ fn acknowledges6(number: u32) -> Step {
     acknowledging_back(&packet, 2 + 40, number)
 }
 
-/// A packet from the far container, with the ports the other way round and a number that it acknowledges.
+/// A packet from the far container, with the ports swapped and a number that it acknowledges.
 fn acknowledging_back(packet: &[u8], transport: usize, number: u32) -> Step {
     let mut packet = packet.to_vec();
     packet[transport..transport + 4].copy_from_slice(&[0x30, 1, 0x30, 0]);
@@ -75,18 +75,18 @@ fn acknowledging_back(packet: &[u8], transport: usize, number: u32) -> Step {
     step(Tx, (ROUTER, CONTAINER, GUESTS), &packet, Pass)
 }
 
-/// The same packet, from the router to the far container.
+/// A packet that the router has forwarded to the far container.
 fn returns(packet: &[u8]) -> Step {
     comes(&hop(packet, 1))
 }
 
-/// Any packet from there.
+/// A packet from the router to the far container, as it is.
 fn comes(packet: &[u8]) -> Step {
     let between = (CONTAINER, ROUTER, GUESTS);
     step(Rx, between, packet, Pass)
 }
 
-/// The same, where its receiver has it already.
+/// A forwarded packet that is dropped, because the shortcut has delivered it already.
 fn is_dropped(packet: &[u8]) -> Step {
     Step {
         verdict: Verdict::Drop(Reason::Returned),

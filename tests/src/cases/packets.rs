@@ -1,11 +1,12 @@
-//! Packets from the near container to the far one, each with its type first, and what becomes of them on the way.
+//! Packets from the near container to the far one, from the EtherType on, and what routers make of them.
 
 use crate::net::messages::{ENDPOINT, ENDPOINT6, ipv4_checksum};
 
 /// The far container's addresses.
 pub const FAR: [u8; 4] = [10, 0, 30, 2];
 pub const FAR6: [u8; 16] = [0xfd, 0, 0, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
-/// A packet as so many hops leave it, the type first.
+
+/// A packet after some hops, from the EtherType on.
 pub fn hop(packet: &[u8], hops: u8) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let ip = &mut packet[2..];
@@ -20,7 +21,7 @@ pub fn hop(packet: &[u8], hops: u8) -> Vec<u8> {
     packet
 }
 
-/// From the near container to the far one, the type first.
+/// An IPv4 packet from the near container to the far one, from the EtherType on.
 pub fn ipv4(protocol: u8, identification: u16, payload: &[u8]) -> Vec<u8> {
     let mut ip = vec![0x45, 0, 0, 20 + payload.len() as u8];
     ip.extend(identification.to_be_bytes());
@@ -83,7 +84,7 @@ pub fn fragment(packet: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// With more behind it than the other VLAN's MTU has room for.
+/// A packet made larger than the other VLAN's MTU.
 pub fn large(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet.resize(2 + 1401, 0x55);

@@ -1,4 +1,4 @@
-//! What leaves for a router.
+//! Packets that leave for a router, with `--shortcut allow`.
 
 use vlanfast_common::{Mac, Verdict, Vid};
 
@@ -14,7 +14,7 @@ use crate::{
 /// Nobody here has it.
 const ROUTER: [u8; 6] = NOBODY;
 
-/// By the shortcut, where the frames leave from VLAN 10.
+/// Packets that leave from VLAN 10, with their verdicts.
 #[rustfmt::skip]
 pub fn shortcutting() -> Vec<FrameCase> {
     use Verdict::Pass;
@@ -109,7 +109,7 @@ fn link_local(packet: &mut [u8]) {
     packet[12..14].copy_from_slice(&[169, 254]);
 }
 
-/// The same in IPv6.
+/// An IPv6 UDP packet for the far container, from the EtherType on, once its header was changed.
 fn ipv6(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let start = [0x60, 0, 0, 0, 0, 20, 17, 64];
     let mut packet = [&start[..], &ENDPOINT6, &FAR6, &[0; 20]].concat();

@@ -1,5 +1,5 @@
-//! Frames that a decision is made over, by name, with that decision in [`TableFixture`](crate::fixtures::tables::TableFixture): those
-//! that seek one receiver, and those that look as if they did.
+//! Frames that steering and `--shed` decide about, with the verdict that each gets in a
+//! [`TableFixture`](crate::fixtures::tables::TableFixture): frames for one endpoint, and frames that only look like one.
 
 use vlanfast_common::{
     Mac, Reason,

@@ -25,7 +25,7 @@ fn to(mac: [u8; 6], receiver: &Addresses) -> Vec<u8> {
     frame(mac, &arp(1, SENDER, receiver.address), 60)
 }
 
-/// What has to arrive, arrives: the receivers answer.
+/// Frames for an endpoint still arrive: the endpoints answer.
 fn receivers_answer(vlan: &OneVlan) -> Result<u64> {
     let mut ears = vlan.listen()?;
     let receivers = vlan.endpoints.iter().chain([&vlan.host]);

@@ -69,7 +69,7 @@ fn everyone(of: &OneVlan, heard: Received) -> Vec<Received> {
     vec![heard; of.endpoints.len()]
 }
 
-/// Sends both ways to ask for a receiver, `times` times each, and waits until they were heard and answered.
+/// Sends both ways to ask for an endpoint, `times` times each, and waits until they were heard and answered.
 fn asked(vlan: &OneVlan, receiver: &Addresses, times: u64, expected: &[Received]) -> Result<()> {
     let mut ears = vlan.listen()?;
     for frame in [request(receiver.address), solicit(receiver.address6)] {

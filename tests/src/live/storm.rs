@@ -110,7 +110,7 @@ pub fn a_storm_is_cut_off_and_everyone_here_answers_all_the_same(
     storms(&vlan, Ok)
 }
 
-/// The same over all queues of a trunk, by all CPUs.
+/// One storm by ARP and one by neighbour solicitations, over all queues of a trunk and by all CPUs.
 pub fn a_storm_that_comes_in_by_several_queues_is_cut_off_as_one(
     wire: Wire,
     vid: u16,

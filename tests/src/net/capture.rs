@@ -110,7 +110,7 @@ impl Packets {
         self.send_in_times(frame).map(drop)
     }
 
-    /// The same, and gives how many times it took: egress hooks come before the queue, and see each.
+    /// Sends one frame and gives how many attempts it took: egress hooks come before the queue, and see each attempt.
     fn send_in_times(&self, frame: &[u8]) -> Result<u64> {
         for times in 1.. {
             // SAFETY: a buffer and its size.
@@ -166,7 +166,7 @@ impl Packets {
         self.received(|frame| frame.bytes[..frame.captured].to_vec())
     }
 
-    /// The same with an outer tag in its place: what was on the wire.
+    /// What came in by now, up to 256 bytes of each frame, with an outer tag in its place, as on the wire.
     pub fn incoming_with_tags(&self) -> Result<Vec<Vec<u8>>> {
         self.received(|frame| {
             let (addresses, rest) = frame.bytes[..frame.captured].split_at(12);

@@ -57,7 +57,7 @@ impl Netns {
         Ok(Self { name })
     }
 
-    /// The same namespace under a further name.
+    /// Gives this namespace one more name.
     pub fn again(&self) -> Result<Self> {
         let name = unique();
         self.run(&format!("ip netns attach {name} $$"))?;

@@ -1,4 +1,4 @@
-//! Namespaces and devices that belong to one test.
+//! A trunk and the wire behind it, which belong to one test.
 
 use anyhow::{Context, Result};
 
@@ -22,12 +22,12 @@ impl Wire {
         Self::veth_in(Netns::new()?, 1)
     }
 
-    /// The same with a number of queues each way.
+    /// A veth pair with a number of queues each way.
     pub fn veth_with_queues(queues: u32) -> Result<Self> {
         Self::veth_in(Netns::new()?, queues)
     }
 
-    /// The same with the trunk in the namespace where the test began: Docker works there.
+    /// A veth pair whose trunk is in the namespace where the test began, because Docker works there.
     pub fn here() -> Result<Self> {
         Self::veth_in(Netns::here()?, 1)
     }
@@ -116,7 +116,7 @@ impl Wire {
         Ok(())
     }
 
-    /// The same wire, with that done.
+    /// This wire, once both ends keep VLAN tags in the bytes.
     pub fn keeping_tags(self) -> Result<Self> {
         self.keep_tags()?;
         Ok(self)

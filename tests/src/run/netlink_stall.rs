@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A process under ptrace, which otherwise goes on as it was. Dropped, it lets go of it.
 ///
 /// The tracer is a process of its own, because a thread of this one would share its children: whoever
-/// waits for the traced one's end would take its stops away from the tracer, and the other way round.
+/// waits for the traced one's end would take its stops away from the tracer, and the tracer would take the end away.
 pub struct NetlinkStall {
     tracer: Pid,
     shared: &'static Shared,
@@ -93,7 +93,7 @@ impl NetlinkStall {
         self.stall_after(0);
     }
 
-    /// The same once so many more have arrived.
+    /// Stalls netlink once so many more messages have arrived.
     pub fn stall_after(&self, messages: u64) {
         self.shared.spared.store(messages, SeqCst);
         self.shared.phase.store(STALLING, SeqCst);

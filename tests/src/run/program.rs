@@ -33,7 +33,7 @@ pub fn binary() -> String {
     env::var("VLANFAST_BIN").expect("VLANFAST_BIN names the binary: run `cargo xtask test`")
 }
 
-/// The same program, but with maps of another layout, as a later version may have them.
+/// The program with maps of another layout, as a later version may have them.
 pub fn next_binary() -> String {
     env::var("VLANFAST_NEXT_BIN").expect("VLANFAST_NEXT_BIN names it: run `cargo xtask test`")
 }
@@ -95,7 +95,7 @@ impl Attached {
         Self::start_by(binary(), netns, trunk, arguments)
     }
 
-    /// The same with another binary.
+    /// Attaches with another binary, and waits until it says so.
     pub fn start_by(
         binary: String,
         netns: &Netns,

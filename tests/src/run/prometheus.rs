@@ -143,7 +143,7 @@ pub fn get(port: u16, target: &str) -> Result<(u16, String)> {
     ))
 }
 
-/// The same from a namespace's own loopback device.
+/// A GET on the loopback device of a namespace.
 pub fn get_in(netns: &Netns, port: u16, target: &'static str) -> Result<(u16, String)> {
     in_netns(&netns.path(), move || get(port, target))
 }

@@ -22,7 +22,7 @@ const MARK: usize = 8;
 /// What comes back where the call fails.
 const NOT_CALLED: u32 = 99;
 
-/// See the module.
+/// A program that puts a tag into a frame's metadata and calls the program under test.
 #[derive(Debug)]
 pub struct TaggedRun {
     program: OwnedFd,

@@ -205,6 +205,25 @@ fn programs(filters: &Filters) -> Vec<u32> {
     programs.map(|program| program.unwrap().id).collect()
 }
 
+/// The index of the device that has a name, and an alternative one; other names and indices have no device.
+async fn found_by_every_name(netlink: &Netlink, trunk: &str) -> Ifindex {
+    let alternative = Name::from(format!("{trunk}-an-alternative-name").as_str());
+    let by = async |name: &Name| netlink.link(name).await.unwrap();
+    let device = by(&alternative).await.unwrap();
+    assert_eq!(device.name, Name::from(trunk));
+    assert_eq!(by(&trunk.into()).await, Some(device.clone()));
+    for none in ["nobody", "nobody-by-a-longer-name", ""] {
+        assert_eq!(by(&none.into()).await, None, "{none}");
+    }
+    assert_eq!(by(&Name::new(&[b'a'; 200])).await, None);
+    assert_eq!(netlink.link_of(Ifindex(0)).await.unwrap(), None);
+    assert_eq!(
+        netlink.link_of(Ifindex(i32::MAX as u32)).await.unwrap(),
+        None
+    );
+    device.ifindex
+}
+
 #[test]
 fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
     require!("filter", nix::unistd::geteuid().is_root(), "needs root");
@@ -218,21 +237,7 @@ fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
         .unwrap();
     inside(&wire.host, async || {
         let netlink = Netlink::connect().unwrap();
-        let alternative = Name::from(format!("{trunk}-an-alternative-name").as_str());
-        let by = async |name: &Name| netlink.link(name).await.unwrap();
-        let device = by(&alternative).await.unwrap();
-        assert_eq!(device.name, Name::from(trunk));
-        assert_eq!(by(&trunk.into()).await, Some(device.clone()));
-        for none in ["nobody", "nobody-by-a-longer-name", ""] {
-            assert_eq!(by(&none.into()).await, None, "{none}");
-        }
-        assert_eq!(by(&Name::new(&[b'a'; 200])).await, None);
-        assert_eq!(netlink.link_of(Ifindex(0)).await.unwrap(), None);
-        assert_eq!(
-            netlink.link_of(Ifindex(i32::MAX as u32)).await.unwrap(),
-            None
-        );
-
+        let index = found_by_every_name(&netlink, trunk).await;
         let mut ebpf = load::load(&Policy::default(), 0).unwrap();
         let mut program = |name| {
             let program = load::tc(&mut ebpf, name).unwrap();
@@ -243,7 +248,7 @@ fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
             )
         };
         let ((rx, rx_id), (tx, tx_id)) = (program(load::RX), program(load::TX));
-        let (index, hook) = (device.ifindex, Direction::Rx);
+        let hook = Direction::Rx;
         assert!(!netlink.has_clsact(index).await.unwrap());
         assert!(netlink.filters(index, hook).await.unwrap().are_none());
         netlink.add_clsact(index).await.unwrap();

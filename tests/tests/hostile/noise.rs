@@ -99,7 +99,7 @@ fn noise(netns: &Netns, device: &str, rate: u64) -> Going<u64> {
     })
 }
 
-/// `RTM_NEWADDR` or `RTM_DELADDR` of 198.51.100.1/24, which nobody acknowledges.
+/// `RTM_NEWADDR` or `RTM_DELADDR` of 198.51.100.1/24, as `IFA_LOCAL`, which nobody acknowledges.
 fn change(add: bool, index: u32) -> Vec<u8> {
     let (kind, flags) = match add {
         true => (libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL),
@@ -109,10 +109,8 @@ fn change(add: bool, index: u32) -> Vec<u8> {
     let mut bytes = 32u32.to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([libc::AF_INET as u8, 24, 0, 0]);
+    bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, libc::AF_INET as u8, 24, 0, 0]);
     bytes.extend(index.to_ne_bytes());
-    // IFA_LOCAL.
     bytes.extend([8u16.to_ne_bytes(), 2u16.to_ne_bytes()].concat());
     bytes.extend([198, 51, 100, 1]);
     bytes
@@ -155,8 +153,8 @@ fn samples(trunk: &str) -> Going<Samples> {
 /// How long a process has had a CPU.
 fn cpu(attached: &Attached) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", attached.pid())).unwrap();
-    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split(' ').collect();
-    let ticks: u64 = fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split(' ').skip(12).take(2);
+    let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
     let second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as u64;
     Duration::from_millis(ticks * 1000 / second)
 }
@@ -387,7 +385,6 @@ fn the_heart_beats_however_much_one_container_has() {
     let attached = vlan.attach(&["--storm-limit", "100"]).unwrap();
     let samples = samples(&vlan.wire.trunk);
     devices(&vlan, 140, (140, 160));
-    // And more to come.
     let rate = if in_the_lab() { 200 } else { 2_000 };
     let noise = noise(vlan.container(0), "n7", rate);
     thread::sleep(Duration::from_secs(8));

@@ -1,5 +1,4 @@
-//! Frames that a decision is made over, in a fixture that decides them: the host, the kernel and the expectation
-//! must agree.
+//! The tables of cases: for each frame the host, the kernel and the expected verdict must agree.
 
 use vlanfast::maps::load;
 use vlanfast_common::{Bytes, Direction, Policy, Reason, Settings, Verdict};
@@ -44,7 +43,7 @@ fn decides(frames: &[FrameCase], before: Option<&FrameCase>, fixture: impl Fn() 
     }
 }
 
-/// The same for one program.
+/// Runs frames through one program, each in a fixture of its own, in which `before` goes first.
 fn decides_at(
     (program, direction): (&'static str, Direction),
     frames: &[FrameCase],
@@ -63,14 +62,14 @@ fn decides_at(
     loaded.counted_nothing_else();
 }
 
-/// The same for what leaves.
+/// Runs frames through the egress program.
 fn decides_on_egress(frames: &[FrameCase], policy: Policy) {
     decides_at((load::TX, Direction::Tx), frames, None, || {
         TableFixture::new(policy).unwrap()
     });
 }
 
-/// It is passed without the policy, and without a heartbeat.
+/// Frames are passed on egress without the policy, and without a heartbeat.
 fn passes_on_egress(frames: Vec<FrameCase>, policy: Policy) {
     let frames = passed(frames);
     decides_on_egress(&frames, ALL);
@@ -91,7 +90,7 @@ pub fn passed(frames: Vec<FrameCase>) -> Vec<FrameCase> {
     frames.into_iter().map(passed).collect()
 }
 
-/// Those of VLAN 10 with one tag, without it.
+/// The frames that have one tag, of VLAN 10, without it.
 pub fn untagged(frames: Vec<FrameCase>) -> Vec<FrameCase> {
     let untagged = |mut frame: FrameCase| {
         let tag: Vec<_> = frame.bytes.drain(12..16).collect();
@@ -103,7 +102,7 @@ pub fn untagged(frames: Vec<FrameCase>) -> Vec<FrameCase> {
     frames.into_iter().filter_map(untagged).collect()
 }
 
-/// The same frames where nothing may be decided.
+/// The frames are passed where nothing may be decided.
 fn passes(frames: Vec<FrameCase>, before: Option<&FrameCase>, fixture: impl Fn() -> TableFixture) {
     let frames = passed(frames);
     decides(&frames, before, fixture);
@@ -285,7 +284,7 @@ fn unicast_for_a_receiver_here_goes_straight_to_it() {
     }
 }
 
-/// Those that are delivered.
+/// The frames that are delivered.
 fn taken() -> Vec<FrameCase> {
     let mut frames = delivering();
     frames.retain(|frame| frame.verdict != Verdict::Pass);

@@ -66,7 +66,7 @@ fn expected(frame: &CorpusFrame, direction: Direction) -> Counted {
     BTreeMap::from([(key(frame.row), counters)])
 }
 
-/// The same by the host's run of the packet logic.
+/// What the packet logic decides and counts when it runs on the host.
 fn by_host(fixture: &TableFixture, bytes: Bytes<'_>, direction: Direction) -> (Verdict, Counted) {
     let headers = parse(&bytes);
     let verdict = classify(&bytes, &headers, direction, fixture);
@@ -135,7 +135,7 @@ impl Loaded {
         self.meets_as(at, frame, direction, verdict, fixture)
     }
 
-    /// The same, with the tag where it is.
+    /// Does what [`Self::meets`] does, and leaves a tag where it is.
     fn meets_as(
         &mut self,
         at: &str,

@@ -186,7 +186,7 @@ impl Lan {
         self.netns(station).run(&line)
     }
 
-    /// The same for what may fail.
+    /// Runs a shell's line that may fail.
     pub fn end(&self, station: Station, line: &str) -> Result<Ended> {
         let line = format!("DEV={}; {line}", self.device(station));
         end(self.netns(station).command("sh").args(["-c", &line]))
