@@ -235,6 +235,18 @@ fn eventually(vlans: &TwoVlans, vid: u16, count: usize) {
     }
 }
 
+/// A device that is made anew has another index, and its container another MAC.
+fn make_vlan_20_anew(vlans: &mut TwoVlans) {
+    let (host, trunk) = (&vlans.wire.host, &vlans.wire.trunk);
+    host.run(&format!(
+        "ip link del {trunk}.20 && ip link add link {trunk} name {trunk}.20 type vlan id 20 && \
+         ip link set {trunk}.20 up"
+    ))
+    .unwrap();
+    vlans.far = vlans.wire.container(20, FAR[0]).unwrap();
+    vlans.far.run("ip route add default via 10.0.20.1").unwrap();
+}
+
 #[test]
 fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
     in_the_lab!("shortcut, from VLAN devices");
@@ -263,15 +275,7 @@ fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
         left => assert!(left >= 200, "{left} left by the device"),
     }
 
-    // A device that is made anew has another index, and its container another MAC.
-    let (host, trunk) = (&vlans.wire.host, vlans.wire.trunk.clone());
-    host.run(&format!(
-        "ip link del {trunk}.20 && ip link add link {trunk} name {trunk}.20 type vlan id 20 && \
-         ip link set {trunk}.20 up"
-    ))
-    .unwrap();
-    vlans.far = vlans.wire.container(20, FAR[0]).unwrap();
-    vlans.far.run("ip route add default via 10.0.20.1").unwrap();
+    make_vlan_20_anew(&mut vlans);
     if has_tcx {
         eventually(&vlans, 20, one);
     }

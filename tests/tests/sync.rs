@@ -62,20 +62,16 @@ fn the_vlan_is_read_from_the_device_and_followed() {
             .run(&format!("ip addr add 10.0.0.7/24 dev {device}"))
             .unwrap();
     }
-    eventually(
-        "three endpoints, none in conflict",
-        &attached,
-        |endpoints| {
-            endpoints.len() == 3
-                && is_on(endpoints, "a10", 10)
-                && is_on(endpoints, "a20", 20)
-                && is_on(endpoints, "b10", 10)
-                && endpoints.iter().all(|row| row["conflict"] == false)
-                && ["a20", "b10"]
-                    .iter()
-                    .all(|name| endpoint(endpoints, name).unwrap()["addresses"][0] == "10.0.0.7")
-        },
-    );
+    eventually("three, none in conflict", &attached, |endpoints| {
+        endpoints.len() == 3
+            && is_on(endpoints, "a10", 10)
+            && is_on(endpoints, "a20", 20)
+            && is_on(endpoints, "b10", 10)
+            && endpoints.iter().all(|row| row["conflict"] == false)
+            && ["a20", "b10"]
+                .iter()
+                .all(|name| endpoint(endpoints, name).unwrap()["addresses"][0] == "10.0.0.7")
+    });
     let status = attached.status().unwrap();
     assert_eq!(status["ignored"]["service_parents"], 1, "{status}");
     assert_eq!(status["ignored"]["stacked"], 1, "{status}");

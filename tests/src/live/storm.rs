@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     fixtures::{
-        one_vlan::{OneVlan, request, solicit},
+        one_vlan::{Ears, OneVlan, request, solicit},
         vlan_counts::VlanCounts,
     },
     net::{capture::Packets, cpu::pin, messages::ABSENT6, topology::Wire},
@@ -140,6 +140,26 @@ pub fn a_storm_that_comes_in_by_several_queues_is_cut_off_as_one(
     Ok(())
 }
 
+/// Every container has heard what passed the limit, and alone what was for it.
+fn containers_heard(
+    ears: &mut Ears,
+    name: &str,
+    kind: [u8; 2],
+    passed: u64,
+    wants: &[u64],
+) -> Result<()> {
+    let heard = ears.heard(|rest| rest.starts_with(&kind))?;
+    for (heard, &wants) in heard.iter().zip(wants) {
+        // macvlan queues up to a thousand broadcasts, and may drop those beyond.
+        let at_least = passed.min(1000);
+        ensure!(
+            heard.steered == wants && (at_least..=passed).contains(&heard.as_sent),
+            "{name}: {heard:?} where {passed} passed and {wants} were for it"
+        );
+    }
+    Ok(())
+}
+
 fn storms(vlan: &OneVlan, prepared: fn(Packets) -> Result<Packets>) -> Result<()> {
     let storm = Storm::new(2);
     let attached = vlan.attach(&["--storm-limit", &storm.limit.to_string()])?;
@@ -190,15 +210,7 @@ fn storms(vlan: &OneVlan, prepared: fn(Packets) -> Result<Packets>) -> Result<()
             "{name}: {passed} passed the limit where {admitted} should"
         );
         ensure!(expected.storm > 0, "{name}: that was no storm");
-        let heard = ears.heard(|rest| rest.starts_with(&kind))?;
-        for (heard, wants) in heard.iter().zip(wants) {
-            // macvlan queues up to a thousand broadcasts, and may drop those beyond.
-            let at_least = passed.min(1000);
-            ensure!(
-                heard.steered == wants && (at_least..=passed).contains(&heard.as_sent),
-                "{name}: {heard:?} where {passed} passed and {wants} were for it"
-            );
-        }
+        containers_heard(&mut ears, name, kind, passed, &wants)?;
     }
     attached.stop()
 }

@@ -70,6 +70,26 @@ fn devices_that_can_not_be_a_trunk_are_refused() {
     );
 }
 
+/// What `status` says of each trunk, and a key that is in its JSON. Both end with an error, in one line.
+fn is_shown(host: &Netns, rows: &[(&String, &str, &str)]) {
+    let text = vlanfast(host, &["status"]).unwrap();
+    let json = vlanfast(host, &["status", "--json"]).unwrap();
+    for (trunk, word, key) in rows {
+        let line = format!("{trunk}: {word}");
+        assert!(text.stdout.contains(&line), "no '{line}' in {text:?}");
+        let mut objects = json.stdout.lines().map(|line| {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            object
+        });
+        let object = objects.find(|object| object["trunk"] == **trunk).unwrap();
+        assert!(!object[*key].is_null(), "{object}");
+    }
+    for ended in [text, json] {
+        assert!(!matches!(ended.code, None | Some(0)), "{ended:?}");
+        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
+    }
+}
+
 #[test]
 fn one_trunk_that_can_not_be_shown_hides_no_other() {
     require!("hidden", nix::unistd::geteuid().is_root(), "needs root");
@@ -110,27 +130,15 @@ fn one_trunk_that_can_not_be_shown_hides_no_other() {
     let lock = File::open(&directory).unwrap();
     let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
 
-    let text = vlanfast(host, &["status"]).unwrap();
-    let json = vlanfast(host, &["status", "--json"]).unwrap();
-    for (trunk, word, key) in [
-        (&gone.trunk, "can't be shown", "error"),
-        (&other.trunk, "can't be shown", "error"),
-        (&starting, "starting, by process", "pid"),
-        (&fine.trunk, "attached, by process", "hooks"),
-    ] {
-        let line = format!("{trunk}: {word}");
-        assert!(text.stdout.contains(&line), "no '{line}' in {text:?}");
-        let mut objects = json.stdout.lines().map(|line| {
-            let object: serde_json::Value = serde_json::from_str(line).unwrap();
-            object
-        });
-        let object = objects.find(|object| object["trunk"] == *trunk).unwrap();
-        assert!(!object[key].is_null(), "{object}");
-    }
-    for ended in [text, json] {
-        assert!(!matches!(ended.code, None | Some(0)), "{ended:?}");
-        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
-    }
+    is_shown(
+        host,
+        &[
+            (&gone.trunk, "can't be shown", "error"),
+            (&other.trunk, "can't be shown", "error"),
+            (&starting, "starting, by process", "pid"),
+            (&fine.trunk, "attached, by process", "hooks"),
+        ],
+    );
     refused(
         &vlanfast(host, &["status", &gone.trunk]).unwrap(),
         4,
