@@ -6,7 +6,7 @@ use aya::{
     maps::HashMap,
     programs::{SchedClassifier, TcAttachType},
 };
-use vlanfast_tests::topology::{Netns, Wire};
+use vlanfast_tests::net::{namespace::Netns, topology::Wire};
 
 use crate::{
     generator,

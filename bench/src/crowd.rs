@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use vlanfast_tests::topology;
+use vlanfast_tests::net::namespace;
 
 use crate::{
     frame::{ROUTER_IPV6, VID},
@@ -17,7 +17,7 @@ use crate::{
 /// The containers beside the site's own, which is number 0.
 pub struct Crowd {
     pub size: usize,
-    namespaces: topology::Crowd,
+    namespaces: namespace::ManyNamespaces,
 }
 
 impl Crowd {
@@ -48,7 +48,7 @@ impl Crowd {
 
     /// Devices in namespaces, not up yet.
     fn gather(site: &Site, size: usize) -> Result<Self> {
-        let namespaces = topology::Crowd::new(size - 1)?;
+        let namespaces = namespace::ManyNamespaces::new(size - 1)?;
         let crowd = Self { size, namespaces };
         let parent = site.parent();
         let links = (1..size).map(|number| {

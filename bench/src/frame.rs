@@ -1,6 +1,6 @@
 //! The frames that are injected.
 
-use vlanfast_tests::packet;
+use vlanfast_tests::net::packet;
 
 use crate::site::ROUTER_MAC;
 

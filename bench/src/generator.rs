@@ -10,7 +10,10 @@ use aya::{
     maps::Array,
     programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
 };
-use vlanfast_tests::topology::{Netns, WIRE, Wire};
+use vlanfast_tests::net::{
+    namespace::Netns,
+    topology::{WIRE, Wire},
+};
 
 use crate::{
     frame::{self, Fate},

@@ -7,7 +7,7 @@ use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns},
 };
-use vlanfast_tests::topology::Netns;
+use vlanfast_tests::net::namespace::Netns;
 
 /// This thread is in a namespace until this is dropped.
 pub struct Inside(File);

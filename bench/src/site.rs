@@ -11,8 +11,11 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, Xdp, XdpMode},
 };
 use vlanfast_tests::{
-    program::Attached,
-    topology::{Netns, WIRE, Wire},
+    net::{
+        namespace::Netns,
+        topology::{WIRE, Wire},
+    },
+    run::program::Attached,
 };
 
 use crate::{

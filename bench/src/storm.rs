@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use vlanfast_tests::{
+use vlanfast_tests::net::{
     capture::Packets,
     topology::{WIRE, Wire},
 };

@@ -9,15 +9,20 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 use vlanfast_tests::{
-    docker::Docker,
-    program::{Attached, binary, detach, next_binary},
+    live::trunk::{HOST_ADDRESS, ROUTER_ADDRESS},
+    net::{
+        echo::EchoConnection,
+        namespace::{Netns, run},
+        topology::{WIRE, Wire},
+        traffic::Traffic,
+    },
     require,
-    require::{in_the_lab, kernel_at_least},
-    scenario::{HOST_ADDRESS, ROUTER_ADDRESS},
-    sync::eventually,
-    talk::Talk,
-    topology::{Netns, WIRE, Wire, run},
-    traffic::Traffic,
+    run::{
+        docker::Docker,
+        observe::eventually,
+        program::{Attached, binary, detach, next_binary},
+        require::{in_the_lab, kernel_at_least},
+    },
 };
 
 const RATE: u64 = 10_000;
@@ -62,13 +67,14 @@ impl Site {
 
     /// Disturbs while there is traffic both ways, and loses nothing.
     fn lose_nothing(&self, what: &str, disturb: impl FnOnce()) {
-        let talk = Talk::start(&self.wire.router, &self.container, self.address).unwrap();
+        let connection =
+            EchoConnection::start(&self.wire.router, &self.container, self.address).unwrap();
         let traffic = Traffic::start(&self.wire, RATE).unwrap();
         thread::sleep(Duration::from_millis(500));
         disturb();
         thread::sleep(Duration::from_millis(500));
         let (inwards, outwards) = traffic.stop().unwrap();
-        let heard = talk
+        let heard = connection
             .stop()
             .unwrap_or_else(|error| panic!("{what}: {error:#}"));
         println!(
@@ -165,7 +171,8 @@ fn a_trunk_that_was_down_works_as_before() {
     let site = Site::new();
     let trunk = &site.wire.trunk;
     let attached = site.attach();
-    let talk = Talk::start(&site.wire.router, &site.container, HOST_ADDRESS).unwrap();
+    let connection =
+        EchoConnection::start(&site.wire.router, &site.container, HOST_ADDRESS).unwrap();
     let host = &site.wire.host;
     host.run(&format!(
         "ip link set {trunk} down && sleep 1 && ip link set {trunk} up"
@@ -173,7 +180,7 @@ fn a_trunk_that_was_down_works_as_before() {
     .unwrap();
     // Its VLAN device went down with it, and comes up with it (VLAN_FLAG_LOOSE_BINDING is not set).
     site.lose_nothing("trunk down and up: afterwards", || {});
-    let heard = talk.stop().unwrap();
+    let heard = connection.stop().unwrap();
     println!(
         "figure: trunk down for 1 s: TCP: {} answers, longest silence {:.1} s",
         heard.answers,

@@ -8,12 +8,14 @@ use std::{
 
 use serde_json::Value;
 use vlanfast_tests::{
-    docker::Tutorial,
-    program::Attached,
-    prometheus::{Prometheus, get, promtool},
+    fixtures::tutorial::Tutorial,
+    net::namespace::run,
     require,
-    require::in_the_lab,
-    topology::run,
+    run::{
+        program::Attached,
+        prometheus::{Prometheus, get, promtool},
+        require::in_the_lab,
+    },
 };
 
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yml");

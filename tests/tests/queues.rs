@@ -2,13 +2,16 @@
 //! has packets merged before it.
 
 use vlanfast_tests::{
-    bulk::{Connection, MEGABYTE},
+    fixtures::{one_vlan::OneVlan, vlan_counts::VlanCounts},
     in_the_lab,
-    messages::{NOBODY, udp},
-    packet::frame,
-    program::Attached,
-    scene::{Decisions, Scene},
-    topology::{Netns, WIRE, Wire},
+    net::{
+        bulk::{BulkConnection, MEGABYTE},
+        messages::{NOBODY, udp},
+        namespace::Netns,
+        packet::frame,
+        topology::{WIRE, Wire},
+    },
+    run::program::Attached,
 };
 
 /// Of a kind; each from another port, by which they are spread.
@@ -41,23 +44,23 @@ fn what_comes_in_by_any_queue_is_decided_and_counted() {
     }
     let before = seen_by_xdp(&wire);
     assert_eq!(before.len(), 2);
-    let scene = Scene::new(wire, 10, "auto", 2).unwrap();
-    let attached = scene.attach(&["--shed", "mac"]).unwrap();
-    let receiver = scene.receivers[0];
+    let vlan = OneVlan::new(wire, 10, "auto", 2).unwrap();
+    let attached = vlan.attach(&["--shed", "mac"]).unwrap();
+    let receiver = vlan.endpoints[0];
     for mac in [receiver.mac, NOBODY] {
         for port in 0..FRAMES {
             let [high, low] = (1024 + port).to_be_bytes();
             let rest = udp(0x45, 0, receiver.address, [high, low, 0, 9], &[]);
-            scene.send(&frame(mac, &rest, 60), 1).unwrap();
+            vlan.send(&frame(mac, &rest, 60), 1).unwrap();
         }
     }
-    let expected = Decisions {
+    let expected = VlanCounts {
         pass: FRAMES.into(),
         shed_mac: FRAMES.into(),
-        ..Decisions::default()
+        ..VlanCounts::default()
     };
-    scene.counted(expected).unwrap();
-    let seen = seen_by_xdp(&scene.wire).into_iter().zip(before);
+    vlan.counted(expected).unwrap();
+    let seen = seen_by_xdp(&vlan.wire).into_iter().zip(before);
     let seen: Vec<_> = seen.map(|(now, before)| now - before).collect();
     println!("figure: by queue: {seen:?}");
     assert!(seen.iter().all(|&frames| frames > u64::from(FRAMES) / 4));
@@ -84,7 +87,7 @@ impl Bulk {
     fn buffers(&self) -> u64 {
         const ALL: usize = 20;
         let (wire, address) = (&self.wire, [10, 0, 10, 2].into());
-        let connection = Connection::open(&wire.router, &self.container, address).unwrap();
+        let connection = BulkConnection::open(&wire.router, &self.container, address).unwrap();
         // Until its window has opened.
         connection.transfer(5 * MEGABYTE).unwrap();
         let received = || Wire::statistic(&wire.host, &wire.trunk, "rx_packets").unwrap();

@@ -15,11 +15,17 @@ use std::{
 
 use aya::maps::MapData;
 use vlanfast_tests::{
-    program::{Attached, detach, pins},
+    net::{
+        namespace::{ManyNamespaces, Netns, run},
+        topology::Wire,
+    },
     require,
-    require::in_the_lab,
-    sync::Receiver,
-    topology::{Crowd, Netns, Wire, run},
+    run::{
+        pinned_tables::PinnedTables,
+        pins::pins,
+        program::{Attached, detach},
+        require::in_the_lab,
+    },
 };
 
 const VLANS: u16 = 4094;
@@ -35,7 +41,7 @@ fn attach(wire: &Wire) -> Attached {
 
 /// How long it takes from an address that is added in a namespace to its entry, the median of many.
 fn one_change(wire: &Wire, inside: &Netns, mac: [u8; 6]) -> Duration {
-    let map = Receiver::open(&wire.trunk).unwrap();
+    let map = PinnedTables::open(&wire.trunk).unwrap();
     let mut took = vec![];
     for number in 0..11 {
         let address = format!("198.51.100.{}", number + 1);
@@ -117,16 +123,51 @@ fn a_large_host_is_followed() {
     let alone = one_change(&wire, &probe, mac);
     attached.stop().unwrap();
 
+    let namespaces = make_a_large_host(&wire);
+    let started = Instant::now();
+    let attached = attach(&wire);
+    println!(
+        "figure: first sync of it: {:.2} s until attached, {:.2} s of CPU",
+        started.elapsed().as_secs_f64(),
+        cpu_time(&attached).as_secs_f64()
+    );
+    has_all_endpoints(&attached);
+    println!(
+        "figure: one change, from its command's end to the entry, median: {:.1} ms with 1 endpoint, \
+         {:.1} ms with {}",
+        alone.as_secs_f64() * 1e3,
+        one_change(&wire, &probe, mac).as_secs_f64() * 1e3,
+        MACVLANS + 1
+    );
+    say_how_much_memory_it_takes(&attached, trunk);
+    is_scraped(&wire, &probe, mac);
+
+    drop(namespaces);
+    let start = Instant::now();
+    while attached.endpoints().unwrap().len() > 1 {
+        assert!(
+            start.elapsed() < Duration::from_secs(120),
+            "endpoints stay though their namespaces are gone"
+        );
+        thread::sleep(Duration::from_millis(500));
+    }
+    attached.stop().unwrap();
+    detach(host, trunk).unwrap();
+}
+
+/// Makes the VLAN devices and, in many namespaces, the macvlans on them.
+fn make_a_large_host(wire: &Wire) -> ManyNamespaces {
+    let (host, trunk) = (&wire.host, &wire.trunk);
     let made = Instant::now();
     let vlans: String = (1..=VLANS)
         .map(|vid| format!("link add link {trunk} name v{vid} type vlan id {vid}\n"))
         .collect();
     batch(host, &vlans);
-    let crowd = Crowd::new(NAMESPACES).unwrap();
+    let namespaces = ManyNamespaces::new(NAMESPACES).unwrap();
     let macvlans: String = (0..MACVLANS)
         .map(|number| {
             let vid = number % usize::from(VLANS) + 1;
-            let netns = crowd.name(number % NAMESPACES);
+            let netns = namespaces.name(number % NAMESPACES);
             format!("link add link v{vid} name m{number} netns {netns} type macvlan mode bridge\n")
         })
         .collect();
@@ -135,14 +176,11 @@ fn a_large_host_is_followed() {
         "figure: making {VLANS} VLAN devices and {MACVLANS} macvlans in {NAMESPACES} namespaces took {:.0} s",
         made.elapsed().as_secs_f64()
     );
+    namespaces
+}
 
-    let started = Instant::now();
-    let attached = attach(&wire);
-    println!(
-        "figure: first sync of it: {:.2} s until attached, {:.2} s of CPU",
-        started.elapsed().as_secs_f64(),
-        cpu_time(&attached).as_secs_f64()
-    );
+/// The tables have every macvlan, and the one that was there before.
+fn has_all_endpoints(attached: &Attached) {
     let status = attached.status().unwrap();
     let count: u64 = status["vlans"]
         .as_array()
@@ -155,17 +193,13 @@ fn a_large_host_is_followed() {
         status["vlans"].as_array().unwrap().len(),
         usize::from(VLANS) + 1
     );
-    println!(
-        "figure: one change, from its command's end to the entry, median: {:.1} ms with 1 endpoint, \
-         {:.1} ms with {}",
-        alone.as_secs_f64() * 1e3,
-        one_change(&wire, &probe, mac).as_secs_f64() * 1e3,
-        MACVLANS + 1
-    );
+}
+
+fn say_how_much_memory_it_takes(attached: &Attached, trunk: &str) {
     println!(
         "figure: memory of the process: {:.1} MB, {:.1} MB at most",
-        memory(&attached, "VmRSS"),
-        memory(&attached, "VmHWM")
+        memory(attached, "VmRSS"),
+        memory(attached, "VmHWM")
     );
     let maps: Vec<_> = [
         "COUNTERS",
@@ -178,6 +212,10 @@ fn a_large_host_is_followed() {
     .map(|name| format!("{name} {:.0} kB", map_memory(trunk, name) as f64 / 1024.0))
     .into();
     println!("figure: kernel memory of the maps: {}", maps.join(", "));
+}
+
+/// How long scrapes take, and a change while one scrape follows the other.
+fn is_scraped(wire: &Wire, probe: &Netns, mac: [u8; 6]) {
     let mut scrapes: Vec<_> = (0..11).map(|_| scrape()).collect();
     scrapes.sort_by_key(|(took, _)| *took);
     let (took, text) = &scrapes[scrapes.len() / 2];
@@ -199,7 +237,7 @@ fn a_large_host_is_followed() {
     });
     println!(
         "figure: one change while a scrape follows the other: {:.1} ms",
-        one_change(&wire, &probe, mac).as_secs_f64() * 1e3
+        one_change(wire, probe, mac).as_secs_f64() * 1e3
     );
     scraping.store(false, Ordering::Relaxed);
     scraper.join().unwrap();
@@ -207,18 +245,6 @@ fn a_large_host_is_followed() {
         text.matches("\nvlanfast_endpoint_info{").count(),
         MACVLANS + 1
     );
-
-    drop(crowd);
-    let start = Instant::now();
-    while attached.endpoints().unwrap().len() > 1 {
-        assert!(
-            start.elapsed() < Duration::from_secs(120),
-            "endpoints stay though their namespaces are gone"
-        );
-        thread::sleep(Duration::from_millis(500));
-    }
-    attached.stop().unwrap();
-    detach(host, trunk).unwrap();
 }
 
 /// Runs a batch of `ip` in a namespace.

@@ -8,20 +8,25 @@ use std::{
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
 use vlanfast_tests::{
-    access::PACKET,
-    capture::{Sniffer, in_netns},
-    house::{FAR, House, NEAR, TC, XDP, counter, is_whole, ping, shortcuts, without_offloads},
+    fixtures::{
+        host_and_containers::PACKET,
+        two_vlans::{FAR, NEAR, TC, TwoVlans, XDP, shortcuts, without_offloads},
+    },
     in_the_lab,
-    program::Attached,
-    require::kernel_at_least,
-    scenario::transfer,
-    topology::{Netns, WIRE, Wire},
+    net::{
+        capture::Sniffer,
+        namespace::{Netns, in_netns},
+        ping::{counter, is_whole, ping},
+        topology::{WIRE, Wire},
+        transfer::transfer,
+    },
+    run::{program::Attached, require::kernel_at_least},
 };
 
 const ALLOWED: &[&str] = &["--shortcut", "allow", "--shortcut-allow", "10:20"];
 
-fn allowed(house: &House) -> Attached {
-    house.attach(ALLOWED).unwrap()
+fn allowed(vlans: &TwoVlans) -> Attached {
+    vlans.attach(ALLOWED).unwrap()
 }
 
 /// Bulk from one container to another. Gives the mean length of the buffers in which it arrives.
@@ -36,19 +41,19 @@ fn bulk(from: &Netns, to: &Netns, address: &'static str) -> u64 {
 
 /// On a wire where ingress is read by one of these. Gives how long the buffers of bulk are at least.
 fn allow(wire: Wire, ingress: &[&str]) -> u64 {
-    let house = House::on(wire).unwrap();
-    let attached = house.attach_by(ingress, &[]).unwrap();
-    let before = house.routed().unwrap();
-    house.pings(50, 63).unwrap();
-    assert!(house.routed().unwrap() - before >= 400, "by the router");
+    let vlans = TwoVlans::on(wire).unwrap();
+    let attached = vlans.attach_by(ingress, &[]).unwrap();
+    let before = vlans.routed().unwrap();
+    vlans.pings(50, 63).unwrap();
+    assert!(vlans.routed().unwrap() - before >= 400, "by the router");
     attached.stop().unwrap();
 
-    let attached = house.attach_by(ingress, ALLOWED).unwrap();
+    let attached = vlans.attach_by(ingress, ALLOWED).unwrap();
     let status = attached.status().unwrap();
     for (vlan, other) in status["vlans"].as_array().unwrap().iter().zip([20, 10]) {
         let from = match kernel_at_least(6, 6) {
             true => &vlan["parent"],
-            false => &Value::from(house.wire.trunk.as_str()),
+            false => &Value::from(vlans.wire.trunk.as_str()),
         };
         assert_eq!(&vlan["shortcut_from"], from, "{status:#}");
         assert_eq!(
@@ -57,19 +62,19 @@ fn allow(wire: Wire, ingress: &[&str]) -> u64 {
             "{status:#}"
         );
     }
-    let before = house.routed().unwrap();
-    house.pings(50, 63).unwrap();
-    let there = bulk(&house.near, &house.far, FAR[0]);
-    let back = bulk(&house.far, &house.near, NEAR[1]);
+    let before = vlans.routed().unwrap();
+    vlans.pings(50, 63).unwrap();
+    let there = bulk(&vlans.near, &vlans.far, FAR[0]);
+    let back = bulk(&vlans.far, &vlans.near, NEAR[1]);
     // Checksums are looked at where no device of the way vouches for them.
-    let behind = without_offloads(&house.near).unwrap();
-    let single = bulk(&behind, &house.far, FAR[0]);
+    let behind = without_offloads(&vlans.near).unwrap();
+    let single = bulk(&behind, &vlans.far, FAR[0]);
     assert!(single < PACKET, "{single}");
-    for end in [&behind, &house.far] {
+    for end in [&behind, &vlans.far] {
         assert_eq!(counter(end, "InCsumErrors").unwrap(), 0);
     }
     assert_eq!(
-        house.routed().unwrap() - before,
+        vlans.routed().unwrap() - before,
         0,
         "nothing is for the router"
     );
@@ -79,9 +84,9 @@ fn allow(wire: Wire, ingress: &[&str]) -> u64 {
     let unicast = counters["rx"]["packets"]["unicast"].as_u64().unwrap();
     assert!(unicast < 20, "{counters:#}");
     // What is larger than fits is split by the sender, and fragments are the router's.
-    let said = ping(&house.near, FAR[0], 3, "-s 4000").unwrap();
+    let said = ping(&vlans.near, FAR[0], 3, "-s 4000").unwrap();
     assert!(
-        is_whole(&said) && house.routed().unwrap() > before,
+        is_whole(&said) && vlans.routed().unwrap() > before,
         "{said}"
     );
     attached.stop().unwrap();
@@ -105,17 +110,17 @@ fn what_is_allowed_behind_virtio_does_without_the_router() {
 #[test]
 fn a_route_is_traced_through_the_router_all_the_same() {
     in_the_lab!("shortcut, traceroute");
-    let house = House::new().unwrap();
+    let vlans = TwoVlans::new().unwrap();
     for arguments in [
         &[][..],
         &["--shortcut", "allow", "--shortcut-allow", "20:10,30:40"],
     ] {
-        let attached = house.attach(arguments).unwrap();
+        let attached = vlans.attach(arguments).unwrap();
         for (address, router) in FAR.into_iter().zip(["10.0.10.1", "fd00:10::1"]) {
-            let said = ping(&house.near, address, 1, "-t 1").unwrap();
+            let said = ping(&vlans.near, address, 1, "-t 1").unwrap();
             let expired = said.contains("Time to live exceeded") || said.contains("Hop limit");
             assert!(expired && said.contains(router), "{said}");
-            let said = ping(&house.near, address, 1, "-t 2").unwrap();
+            let said = ping(&vlans.near, address, 1, "-t 2").unwrap();
             assert!(is_whole(&said), "{said}");
         }
         attached.stop().unwrap();
@@ -125,33 +130,33 @@ fn a_route_is_traced_through_the_router_all_the_same() {
 #[test]
 fn what_is_not_allowed_or_does_not_fit_is_the_routers() {
     in_the_lab!("shortcut, not taken");
-    let house = House::new().unwrap();
-    let attached = house
+    let vlans = TwoVlans::new().unwrap();
+    let attached = vlans
         .attach(&["--shortcut", "allow", "--shortcut-allow", "10:30"])
         .unwrap();
-    let before = house.routed().unwrap();
-    house.pings(50, 63).unwrap();
-    assert!(house.routed().unwrap() - before >= 400);
+    let before = vlans.routed().unwrap();
+    vlans.pings(50, 63).unwrap();
+    assert!(vlans.routed().unwrap() - before >= 400);
     assert_eq!(shortcuts(&attached, 10).unwrap(), 0);
     attached.stop().unwrap();
 
-    let attached = allowed(&house);
-    let trunk = &house.wire.trunk;
-    house
+    let attached = allowed(&vlans);
+    let trunk = &vlans.wire.trunk;
+    vlans
         .wire
         .host
         .run(&format!("ip link set {trunk}.20 mtu 1400"))
         .unwrap();
     let line = format!("ip link set {WIRE}.20 mtu 1400");
-    house.wire.router.run(&line).unwrap();
+    vlans.wire.router.run(&line).unwrap();
     thread::sleep(Duration::from_millis(300));
-    let said = ping(&house.near, FAR[0], 1, "-M do -s 1400").unwrap();
+    let said = ping(&vlans.near, FAR[0], 1, "-M do -s 1400").unwrap();
     assert!(
         said.contains("Frag needed and DF set (mtu = 1400)"),
         "{said}"
     );
     let before = shortcuts(&attached, 10).unwrap();
-    let said = ping(&house.near, FAR[0], 10, "-M do -s 1372").unwrap();
+    let said = ping(&vlans.near, FAR[0], 10, "-M do -s 1372").unwrap();
     assert!(is_whole(&said), "{said}");
     assert!(shortcuts(&attached, 10).unwrap() >= before + 10);
     attached.stop().unwrap();
@@ -160,20 +165,20 @@ fn what_is_not_allowed_or_does_not_fit_is_the_routers() {
 #[test]
 fn a_container_that_goes_takes_its_routes_with_it() {
     in_the_lab!("shortcut, sync");
-    let house = House::new().unwrap();
-    let attached = allowed(&house);
-    assert!(is_whole(&ping(&house.near, FAR[0], 3, "").unwrap()));
-    house
+    let vlans = TwoVlans::new().unwrap();
+    let attached = allowed(&vlans);
+    assert!(is_whole(&ping(&vlans.near, FAR[0], 3, "").unwrap()));
+    vlans
         .far
         .run("ip addr del 10.0.20.2/24 dev eth0 && ip addr add 10.0.20.3/24 dev eth0")
         .unwrap();
-    house.far.run("ip route add default via 10.0.20.1").unwrap();
+    vlans.far.run("ip route add default via 10.0.20.1").unwrap();
     thread::sleep(Duration::from_millis(300));
     let taken = shortcuts(&attached, 10).unwrap();
-    let said = ping(&house.near, FAR[0], 2, "").unwrap();
+    let said = ping(&vlans.near, FAR[0], 2, "").unwrap();
     assert!(said.contains("100% packet loss"), "{said}");
     assert_eq!(shortcuts(&attached, 10).unwrap(), taken);
-    assert!(is_whole(&ping(&house.near, "10.0.20.3", 3, "").unwrap()));
+    assert!(is_whole(&ping(&vlans.near, "10.0.20.3", 3, "").unwrap()));
     assert!(shortcuts(&attached, 10).unwrap() > taken);
     attached.stop().unwrap();
 }
@@ -181,53 +186,65 @@ fn a_container_that_goes_takes_its_routes_with_it() {
 #[test]
 fn without_a_heartbeat_the_router_has_it_all() {
     in_the_lab!("shortcut, no heartbeat");
-    let house = House::new().unwrap();
-    let attached = allowed(&house);
-    let before = house.routed().unwrap();
+    let vlans = TwoVlans::new().unwrap();
+    let attached = allowed(&vlans);
+    let before = vlans.routed().unwrap();
     thread::scope(|scope| {
-        let talking = scope.spawn(|| ping(&house.near, FAR[0], 800, "").unwrap());
+        let talking = scope.spawn(|| ping(&vlans.near, FAR[0], 800, "").unwrap());
         thread::sleep(Duration::from_secs(2));
-        assert_eq!(house.routed().unwrap() - before, 0);
+        assert_eq!(vlans.routed().unwrap() - before, 0);
         attached.kill().unwrap();
         let said = talking.join().unwrap();
         assert!(is_whole(&said), "{said}");
     });
-    assert!(house.routed().unwrap() > before);
-    let attached = allowed(&house);
-    let before = house.routed().unwrap();
-    assert!(is_whole(&ping(&house.near, FAR[0], 10, "").unwrap()));
-    assert_eq!(house.routed().unwrap() - before, 0);
+    assert!(vlans.routed().unwrap() > before);
+    let attached = allowed(&vlans);
+    let before = vlans.routed().unwrap();
+    assert!(is_whole(&ping(&vlans.near, FAR[0], 10, "").unwrap()));
+    assert_eq!(vlans.routed().unwrap() - before, 0);
     attached.stop().unwrap();
 }
 
 /// The device of a VLAN, as `ip` has it.
-fn device(house: &House, vid: u16) -> Value {
-    let (host, trunk) = (&house.wire.host, &house.wire.trunk);
+fn device(vlans: &TwoVlans, vid: u16) -> Value {
+    let (host, trunk) = (&vlans.wire.host, &vlans.wire.trunk);
     let said = host.run(&format!("ip -s -j link show dev {trunk}.{vid}"));
     let devices: Value = serde_json::from_str(&said.unwrap()).unwrap();
     devices[0].clone()
 }
 
 /// How many programs are on what leaves these VLANs' devices.
-fn programs(house: &House, vids: &[u16]) -> Vec<usize> {
+fn programs(vlans: &TwoVlans, vids: &[u16]) -> Vec<usize> {
     let count = |vid: &u16| {
-        let device = format!("{}.{vid}", house.wire.trunk);
+        let device = format!("{}.{vid}", vlans.wire.trunk);
         let query = move || {
             let (_, programs) = SchedClassifier::query_tcx(&device, TcAttachType::Egress)?;
             Ok(programs.len())
         };
-        in_netns(&house.wire.host.path(), query).unwrap()
+        in_netns(&vlans.wire.host.path(), query).unwrap()
     };
     vids.iter().map(count).collect()
 }
 
 /// Waits for a device that was just made to have its program.
-fn eventually(house: &House, vid: u16, count: usize) {
+fn eventually(vlans: &TwoVlans, vid: u16, count: usize) {
     let begin = Instant::now();
-    while programs(house, &[vid]) != [count] {
+    while programs(vlans, &[vid]) != [count] {
         assert!(begin.elapsed() < Duration::from_secs(10), "VLAN {vid}");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A device that is made anew has another index, and its container another MAC.
+fn make_vlan_20_anew(vlans: &mut TwoVlans) {
+    let (host, trunk) = (&vlans.wire.host, &vlans.wire.trunk);
+    host.run(&format!(
+        "ip link del {trunk}.20 && ip link add link {trunk} name {trunk}.20 type vlan id 20 && \
+         ip link set {trunk}.20 up"
+    ))
+    .unwrap();
+    vlans.far = vlans.wire.container(20, FAR[0]).unwrap();
+    vlans.far.run("ip route add default via 10.0.20.1").unwrap();
 }
 
 #[test]
@@ -235,62 +252,54 @@ fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
     in_the_lab!("shortcut, from VLAN devices");
     let has_tcx = kernel_at_least(6, 6);
     let one = if has_tcx { 1 } else { 0 };
-    let count = |house: &House, vids: &[u16]| match has_tcx {
-        true => programs(house, vids),
+    let count = |vlans: &TwoVlans, vids: &[u16]| match has_tcx {
+        true => programs(vlans, vids),
         // Nobody can ask there, and there is nothing to be found.
         false => vids.iter().map(|_| 0).collect(),
     };
-    let mut house = House::new().unwrap();
-    house.wire.vlan(30).unwrap();
-    let attached = allowed(&house);
-    assert_eq!(count(&house, &[10, 20, 30]), [one, one, 0]);
-    let sent = |house: &House| {
-        device(house, 10)["stats64"]["tx"]["packets"]
+    let mut vlans = TwoVlans::new().unwrap();
+    vlans.wire.vlan(30).unwrap();
+    let attached = allowed(&vlans);
+    assert_eq!(count(&vlans, &[10, 20, 30]), [one, one, 0]);
+    let sent = |vlans: &TwoVlans| {
+        device(vlans, 10)["stats64"]["tx"]["packets"]
             .as_u64()
             .unwrap()
     };
-    let (before, routed) = (sent(&house), house.routed().unwrap());
-    house.pings(50, 63).unwrap();
-    assert_eq!(house.routed().unwrap() - routed, 0);
+    let (before, routed) = (sent(&vlans), vlans.routed().unwrap());
+    vlans.pings(50, 63).unwrap();
+    assert_eq!(vlans.routed().unwrap() - routed, 0);
     // What comes so far goes on to the trunk.
-    match sent(&house) - before {
+    match sent(&vlans) - before {
         left if has_tcx => assert!(left < 20, "{left} left by the device"),
         left => assert!(left >= 200, "{left} left by the device"),
     }
 
-    // A device that is made anew has another index, and its container another MAC.
-    let (host, trunk) = (&house.wire.host, house.wire.trunk.clone());
-    host.run(&format!(
-        "ip link del {trunk}.20 && ip link add link {trunk} name {trunk}.20 type vlan id 20 && \
-         ip link set {trunk}.20 up"
-    ))
-    .unwrap();
-    house.far = house.wire.container(20, FAR[0]).unwrap();
-    house.far.run("ip route add default via 10.0.20.1").unwrap();
+    make_vlan_20_anew(&mut vlans);
     if has_tcx {
-        eventually(&house, 20, one);
+        eventually(&vlans, 20, one);
     }
     thread::sleep(Duration::from_millis(300));
-    let routed = house.routed().unwrap();
-    let said = ping(&house.near, FAR[0], 20, "").unwrap();
+    let routed = vlans.routed().unwrap();
+    let said = ping(&vlans.near, FAR[0], 20, "").unwrap();
     assert!(is_whole(&said), "{said}");
-    assert_eq!(house.routed().unwrap() - routed, 0);
+    assert_eq!(vlans.routed().unwrap() - routed, 0);
 
     // Nothing of it is pinned.
     attached.kill().unwrap();
-    assert_eq!(count(&house, &[10, 20, 30]), [0, 0, 0]);
-    assert!(is_whole(&ping(&house.near, FAR[0], 20, "").unwrap()));
-    let attached = allowed(&house);
-    assert_eq!(count(&house, &[10, 20, 30]), [one, one, 0]);
+    assert_eq!(count(&vlans, &[10, 20, 30]), [0, 0, 0]);
+    assert!(is_whole(&ping(&vlans.near, FAR[0], 20, "").unwrap()));
+    let attached = allowed(&vlans);
+    assert_eq!(count(&vlans, &[10, 20, 30]), [one, one, 0]);
     attached.stop().unwrap();
-    assert_eq!(count(&house, &[10, 20, 30]), [0, 0, 0]);
+    assert_eq!(count(&vlans, &[10, 20, 30]), [0, 0, 0]);
 
     // Where every packet is shown, the trunk has it all.
     let arguments = ["-v", "--shortcut", "allow", "--shortcut-allow", "10:20"];
-    let attached = house.attach(&arguments).unwrap();
-    assert_eq!(count(&house, &[10, 20, 30]), [0, 0, 0]);
+    let attached = vlans.attach(&arguments).unwrap();
+    assert_eq!(count(&vlans, &[10, 20, 30]), [0, 0, 0]);
     let before = shortcuts(&attached, 10).unwrap();
-    assert!(is_whole(&ping(&house.near, FAR[0], 20, "").unwrap()));
+    assert!(is_whole(&ping(&vlans.near, FAR[0], 20, "").unwrap()));
     assert!(shortcuts(&attached, 10).unwrap() >= before + 20);
     attached.stop().unwrap();
 }

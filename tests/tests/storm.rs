@@ -1,7 +1,7 @@
 //! Level `vm`: steering, the storm limit and shedding on a VLAN with a device of its own, whose tags TC finds
 //! in metadata, and XDP in the bytes.
 
-use vlanfast_tests::{live_tests, require::in_the_lab, topology::Wire};
+use vlanfast_tests::{live_tests, net::topology::Wire, run::require::in_the_lab};
 
 fn veth() -> anyhow::Result<Wire> {
     Wire::veth()?.keeping_tags()

@@ -7,12 +7,17 @@ use std::{
 
 use serde_json::Value;
 use vlanfast_tests::{
-    capture::Packets,
-    docker::Docker,
     in_the_lab,
-    program::{Attached, vlanfast},
-    sync::{endpoint, eventually, listeners},
-    topology::{Netns, Wire, run, unique},
+    net::{
+        capture::Packets,
+        namespace::{Netns, run, unique},
+        topology::Wire,
+    },
+    run::{
+        docker::Docker,
+        observe::{endpoint, eventually, listeners},
+        program::{Attached, vlanfast},
+    },
 };
 
 fn attach(host: &Netns, trunk: &str) -> Attached {
@@ -57,20 +62,16 @@ fn the_vlan_is_read_from_the_device_and_followed() {
             .run(&format!("ip addr add 10.0.0.7/24 dev {device}"))
             .unwrap();
     }
-    eventually(
-        "three endpoints, none in conflict",
-        &attached,
-        |endpoints| {
-            endpoints.len() == 3
-                && is_on(endpoints, "a10", 10)
-                && is_on(endpoints, "a20", 20)
-                && is_on(endpoints, "b10", 10)
-                && endpoints.iter().all(|row| row["conflict"] == false)
-                && ["a20", "b10"]
-                    .iter()
-                    .all(|name| endpoint(endpoints, name).unwrap()["addresses"][0] == "10.0.0.7")
-        },
-    );
+    eventually("three, none in conflict", &attached, |endpoints| {
+        endpoints.len() == 3
+            && is_on(endpoints, "a10", 10)
+            && is_on(endpoints, "a20", 20)
+            && is_on(endpoints, "b10", 10)
+            && endpoints.iter().all(|row| row["conflict"] == false)
+            && ["a20", "b10"]
+                .iter()
+                .all(|name| endpoint(endpoints, name).unwrap()["addresses"][0] == "10.0.0.7")
+    });
     let status = attached.status().unwrap();
     assert_eq!(status["ignored"]["service_parents"], 1, "{status}");
     assert_eq!(status["ignored"]["stacked"], 1, "{status}");
@@ -254,11 +255,6 @@ fn docker_gives_the_names_and_may_come_and_go() {
     run("docker run -d --name c0 --net net10 --ip 10.0.10.2 --label com.docker.compose.project=shop \
          --label com.docker.compose.service=web --cap-add NET_ADMIN phusion/baseimage:latest")
     .unwrap();
-    let is = |rows: &[Value], vlan: u16, container: &str, network: &str| {
-        rows.iter().any(|row| {
-            row["vlan"] == vlan && row["container"] == container && row["network"] == network
-        })
-    };
     eventually_named("c0 by name", host, trunk, |rows| {
         rows.len() == 1
             && is(rows, 10, "c0", "net10")
@@ -266,7 +262,40 @@ fn docker_gives_the_names_and_may_come_and_go() {
             && rows[0]["service"] == "web"
             && rows[0]["addresses"][0] == "10.0.10.2"
     });
+    names_follow_what_docker_does(host, trunk);
 
+    docker.kill().unwrap();
+    wait_for_docker(&attached, "unreachable");
+    assert_eq!(
+        attached.endpoints().unwrap().len(),
+        1,
+        "names go, endpoints stay"
+    );
+    docker.restart().unwrap();
+    wait_for_docker(&attached, "ok");
+    run("docker rm -f c0").unwrap();
+    eventually_named("none", host, trunk, <[Value]>::is_empty);
+    run("docker network rm net10 net20").unwrap();
+    let start = Instant::now();
+    while attached.status().unwrap()["vlans"] != serde_json::json!([]) {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "the VLANs stay though their devices are gone"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+    attached.stop().unwrap();
+}
+
+/// Whether a container has an endpoint on a VLAN, by the names that Docker gave.
+fn is(rows: &[Value], vlan: u16, container: &str, network: &str) -> bool {
+    rows.iter().any(|row| {
+        row["vlan"] == vlan && row["container"] == container && row["network"] == network
+    })
+}
+
+/// The container is connected, disconnected, paused, given another MAC and made anew.
+fn names_follow_what_docker_does(host: &Netns, trunk: &str) {
     run("docker network connect --ip 10.0.20.2 net20 c0").unwrap();
     eventually_named("c0 in both VLANs", host, trunk, |rows| {
         rows.len() == 2 && is(rows, 10, "c0", "net10") && is(rows, 20, "c0", "net20")
@@ -296,26 +325,4 @@ fn docker_gives_the_names_and_may_come_and_go() {
     eventually_named("c0 made anew", host, trunk, |rows| {
         rows.len() == 1 && rows[0]["mac"] == "02:00:00:00:0a:0a" && is(rows, 10, "c0", "net10")
     });
-
-    docker.kill().unwrap();
-    wait_for_docker(&attached, "unreachable");
-    assert_eq!(
-        attached.endpoints().unwrap().len(),
-        1,
-        "names go, endpoints stay"
-    );
-    docker.restart().unwrap();
-    wait_for_docker(&attached, "ok");
-    run("docker rm -f c0").unwrap();
-    eventually_named("none", host, trunk, <[Value]>::is_empty);
-    run("docker network rm net10 net20").unwrap();
-    let start = Instant::now();
-    while attached.status().unwrap()["vlans"] != serde_json::json!([]) {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "the VLANs stay though their devices are gone"
-        );
-        thread::sleep(Duration::from_millis(50));
-    }
-    attached.stop().unwrap();
 }

@@ -5,14 +5,19 @@
 use std::{thread, time::Duration};
 
 use vlanfast_tests::{
-    capture::Sniffer,
-    docker::Tutorial,
-    packet::{Row, Sum, Sums},
-    program::Attached,
+    fixtures::tutorial::Tutorial,
+    live::trunk::settle,
+    net::{
+        capture::Sniffer,
+        namespace::{Netns, run},
+        tally::{CounterKey, Sum, Sums},
+        topology::WIRE,
+    },
     require,
-    require::{in_the_lab, kernel_at_least},
-    scenario::settle,
-    topology::{Netns, WIRE, run},
+    run::{
+        program::Attached,
+        require::{in_the_lab, kernel_at_least},
+    },
 };
 
 /// What the tutorial looks at, and words that it shows.
@@ -171,7 +176,7 @@ fn attached(host: &Netns, router: &Netns, options: &[&str], kind: &str) -> u64 {
     thread::sleep(Duration::from_secs(9));
     let (mut at_router, mut from_router) = sniffer.stop().unwrap();
     for vid in [10, 20] {
-        let sum = &from_router[&Row::Vlan(vid)];
+        let sum = &from_router[&CounterKey::Vlan(vid)];
         assert!(sum.packets[0] > 20, "VLAN {vid} had traffic: {sum:?}");
         println!(
             "figure: tutorial by {kind}: VLAN {vid}: the router sent {:?} frames, {} bytes",

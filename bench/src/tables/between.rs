@@ -7,10 +7,13 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use vlanfast_tests::{
-    capture::in_netns,
-    house::{self, is_whole, median_time},
-    program::Attached,
-    topology::{Netns, WIRE, Wire},
+    net::{
+        namespace::{Netns, in_netns},
+        ping,
+        ping::{is_whole, median_time},
+        topology::{WIRE, Wire},
+    },
+    run::program::Attached,
 };
 
 use crate::{
@@ -165,7 +168,7 @@ pub fn ping(bench: &mut Bench) -> Result<()> {
         }
         report::step(&format!("{table}: {row}"));
         let _attached = house.attach(on)?;
-        let said = house::ping(&house.a, address, 101, "")?;
+        let said = ping::ping(&house.a, address, 101, "")?;
         ensure!(is_whole(&said), "{said}");
         report::figure(table, row, "µs for a round trip", 1e3 * median_time(&said)?);
     }

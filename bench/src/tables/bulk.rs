@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use vlanfast_tests::{
-    bulk::{Connection, MEGABYTE},
-    topology::{Netns, WIRE},
+use vlanfast_tests::net::{
+    bulk::{BulkConnection, MEGABYTE},
+    namespace::Netns,
+    topology::WIRE,
 };
 
 use crate::{
@@ -63,10 +64,10 @@ pub fn median(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Re
 /// Instructions per megabyte of one. Sender and receiver take turns on one thread, so that what runs when does
 /// not depend on a scheduler.
 fn transfer(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<f64> {
-    let Connection {
+    let BulkConnection {
         mut sender,
         mut receiver,
-    } = Connection::open(from, to, address)?;
+    } = BulkConnection::open(from, to, address)?;
     sender.set_nonblocking(true)?;
     receiver.set_nonblocking(true)?;
     let data = vec![0x55; 64 << 10];

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use aya::{maps::MapInfo, programs::ProgramInfo};
 use vlanfast_tests::{
-    program::{Attached, pins},
-    topology::Wire,
+    net::topology::Wire,
+    run::{pins::pins, program::Attached},
 };
 
 use crate::{Bench, contender::Contender, report};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use vlanfast_tests::{capture::in_netns, topology::Netns};
+use vlanfast_tests::net::namespace::{Netns, in_netns};
 
 use crate::{
     Bench,

@@ -5,9 +5,12 @@ use std::{fs, time::Instant};
 
 use anyhow::{Context, Result};
 use vlanfast_tests::{
-    bulk::{Connection, MEGABYTE},
-    program::Attached,
-    topology::{Netns, WIRE, Wire},
+    net::{
+        bulk::{BulkConnection, MEGABYTE},
+        namespace::Netns,
+        topology::{WIRE, Wire},
+    },
+    run::program::Attached,
 };
 
 use crate::{Bench, Rows, report};
@@ -64,7 +67,7 @@ fn with(wire: &Wire, container: &Netns, ingress: Option<&str>) -> Result<[f64; 2
         Attached::start(&wire.host, &wire.trunk, &arguments)
     };
     let attached = ingress.map(attach).transpose()?;
-    let connection = Connection::open(&wire.router, container, [10, 0, VID as u8, 2].into())?;
+    let connection = BulkConnection::open(&wire.router, container, [10, 0, VID as u8, 2].into())?;
     // Until its window has opened, and pools are filled.
     connection.transfer(10 * MEGABYTE)?;
     let received = || Wire::statistic(&wire.host, &wire.trunk, "rx_packets");

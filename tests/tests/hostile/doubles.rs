@@ -1,12 +1,15 @@
 //! A container takes the MAC of somebody on the wire: what the host sends him goes there all the same.
 
 use vlanfast_tests::{
+    fixtures::macvlans::{attach, container},
+    net::{
+        namespace::Netns,
+        topology::{WIRE, Wire},
+    },
     require,
-    sync::{attach, container},
-    topology::{Netns, WIRE, Wire},
 };
 
-use crate::owners::{CONTAINER, GATEWAY, VIRTUAL, add, found, row, scene};
+use crate::owners::{CONTAINER, GATEWAY, VIRTUAL, add, found, host_gateway_and_container, row};
 
 /// By this, an answer is the gateway's.
 const HOPS: u8 = 77;
@@ -38,7 +41,7 @@ fn reaches(wire: &Wire, addresses: [&str; 2], when: &str) {
 fn a_container_with_the_gateways_mac_gets_nothing_of_the_gateways() {
     require!("double", nix::unistd::geteuid().is_root(), "needs root");
     for (mode, with_addresses) in [("bridge", false), ("bridge", true), ("vepa", false)] {
-        let (wire, inside) = scene();
+        let (wire, inside) = host_gateway_and_container();
         marked(&wire.router);
         inside
             .run(&format!("ip link set mv0 type macvlan mode {mode}"))
@@ -81,7 +84,7 @@ fn whom_the_host_knows_on_the_wire_has_his_mac() {
         nix::unistd::geteuid().is_root(),
         "needs root"
     );
-    let (wire, inside) = scene();
+    let (wire, inside) = host_gateway_and_container();
     marked(&wire.router);
     let gateway = vlanfast_common::Mac(wire.router.mac(WIRE).unwrap());
     for address in GATEWAY {
@@ -109,7 +112,7 @@ fn whom_the_host_knows_on_the_wire_has_his_mac() {
 fn a_backup_with_the_masters_mac_takes_over_at_once() {
     const MAC: &str = "00:00:5e:00:01:07";
     require!("backup", nix::unistd::geteuid().is_root(), "needs root");
-    let wire = scene().0;
+    let wire = host_gateway_and_container().0;
     marked(&wire.router);
     let line = format!(
         "ip link add link {WIRE} name vrrp address {MAC} type macvlan mode private && ip link set vrrp up"

@@ -3,15 +3,16 @@
 use std::{thread, time::Duration};
 
 use vlanfast_tests::{
-    bare::{BPF_F_AFTER, Bare},
-    capture::Packets,
+    fixtures::macvlans::{attach, container},
     in_the_lab,
-    packet::frame,
-    program::vlanfast,
+    net::{capture::Packets, packet::frame, topology::Wire},
     require,
-    require::kernel_at_least,
-    sync::{attach, container, listeners},
-    topology::Wire,
+    run::{
+        foreign_program::{BPF_F_AFTER, ForeignProgram},
+        observe::listeners,
+        program::vlanfast,
+        require::kernel_at_least,
+    },
 };
 
 use crate::receivers::{QUIET, is_root, wire};
@@ -55,7 +56,7 @@ fn filters_and_programs_of_others_are_receivers() {
     thread::sleep(QUIET);
     listeners(&attached, 0, &[]);
     if kernel_at_least(6, 6) {
-        let mut program = Bare::tc("neighbour").unwrap();
+        let mut program = ForeignProgram::tc("neighbour").unwrap();
         program.attach_tcx(host, trunk, true, BPF_F_AFTER).unwrap();
         listeners(&attached, 0, &["filters"]);
         drop(program);

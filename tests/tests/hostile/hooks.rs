@@ -7,15 +7,20 @@ use std::{
 
 use serde_json::Value;
 use vlanfast_tests::{
-    bare::{BPF_F_AFTER, BPF_F_BEFORE, Bare, detach_link},
-    capture::Packets,
-    packet::{HOST, frame, tag},
-    program::{Attached, pins, vlanfast},
-    prometheus::{get_in, metric},
+    net::{
+        capture::Packets,
+        packet::{TRUNK_MAC, frame, tag},
+        topology::{WIRE, Wire},
+    },
     require,
-    require::kernel_at_least,
-    residue::Residue,
-    topology::{WIRE, Wire},
+    run::{
+        foreign_program::{BPF_F_AFTER, BPF_F_BEFORE, ForeignProgram, detach_link},
+        pins::pins,
+        program::{Attached, vlanfast},
+        prometheus::{get_in, metric},
+        require::kernel_at_least,
+        residue::Residue,
+    },
 };
 
 /// Longer than a repair or a report takes under emulation.
@@ -54,7 +59,7 @@ fn counted_of_ten(wire: &Wire, attached: &Attached) -> u64 {
     let before = received(attached);
     let socket = Packets::open(&wire.router.path(), WIRE, false).unwrap();
     for kind in [[0x08, 0x00], [0x86, 0xdd]] {
-        let bytes = frame(HOST, &[&tag(0, 10)[..], &kind].concat(), 64);
+        let bytes = frame(TRUNK_MAC, &[&tag(0, 10)[..], &kind].concat(), 64);
         (0..5).for_each(|_| socket.send(&bytes).unwrap());
     }
     // What a veth was given has been received when the next thing happens to it, but not quite on two CPUs.
@@ -78,7 +83,7 @@ fn attached_hooks(attached: &Attached) -> usize {
 
 /// Somebody else's program in front of ours, as the running kernel has it; gone with the result.
 fn in_front(wire: &Wire, ingress: bool) -> Box<dyn std::any::Any> {
-    let mut program = Bare::tc("in_front").unwrap();
+    let mut program = ForeignProgram::tc("in_front").unwrap();
     if kernel_at_least(6, 6) {
         let trunk = &wire.trunk;
         let attached = program.attach_tcx(&wire.host, trunk, ingress, BPF_F_BEFORE);
@@ -161,7 +166,7 @@ fn a_program_behind_ours_is_nobodys_business() {
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
     if kernel_at_least(6, 6) {
-        let mut program = Bare::tc("behind").unwrap();
+        let mut program = ForeignProgram::tc("behind").unwrap();
         let trunk = &wire.trunk;
         program
             .attach_tcx(&wire.host, trunk, true, BPF_F_AFTER)
@@ -172,7 +177,7 @@ fn a_program_behind_ours_is_nobodys_business() {
         );
         assert_eq!(counted_of_ten(&wire, &attached), 10);
     }
-    let (program, pref) = (Bare::tc("behind").unwrap(), 60_000);
+    let (program, pref) = (ForeignProgram::tc("behind").unwrap(), 60_000);
     let pin = program.pinned().unwrap();
     let qdisc = format!("tc qdisc add dev {} clsact 2>/dev/null || true", wire.trunk);
     let filter = format!(
@@ -200,7 +205,7 @@ fn an_xdp_program_that_came_later_is_in_front_of_tc() {
     );
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
-    let mut program = Bare::xdp("in_front").unwrap();
+    let mut program = ForeignProgram::xdp("in_front").unwrap();
     program.attach_xdp(&wire.host, &wire.trunk).unwrap();
     let series = format!(
         "vlanfast_hook_preceded{{trunk=\"{}\",hook=\"ingress\"}}",
@@ -285,11 +290,11 @@ fn an_xdp_link_that_somebody_detached_is_put_back() {
 }
 
 /// What keeps ours off a hook, until it is dropped.
-fn occupied(wire: &Wire) -> Option<Bare> {
+fn occupied(wire: &Wire) -> Option<ForeignProgram> {
     let trunk = &wire.trunk;
     if kernel_at_least(6, 6) {
         // Together, or ours would be back before.
-        let mut other = Bare::xdp("occupant").unwrap();
+        let mut other = ForeignProgram::xdp("occupant").unwrap();
         let start = Instant::now();
         loop {
             let _ = detach_link(&pins(trunk).join("ingress_link"));

@@ -13,7 +13,9 @@ use nix::{
     unistd::Pid,
 };
 use vlanfast_tests::{
-    capture::in_netns, program::Attached, prometheus::get, require, topology::Wire,
+    net::{namespace::in_netns, topology::Wire},
+    require,
+    run::{program::Attached, prometheus::get},
 };
 
 const PORT: u16 = 9436;

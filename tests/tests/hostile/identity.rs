@@ -13,11 +13,17 @@ use std::{
 use aya::maps::MapInfo;
 use serde_json::Value;
 use vlanfast_tests::{
-    program::{Attached, PINS, binary, detach, is_pinned, pins, vlanfast},
+    net::{
+        namespace::Netns,
+        topology::{WIRE, Wire},
+    },
     require,
-    require::kernel_at_least,
-    residue::Residue,
-    topology::{Netns, WIRE, Wire},
+    run::{
+        pins::{PINS, is_pinned, pins},
+        program::{Attached, binary, detach, vlanfast},
+        require::kernel_at_least,
+        residue::Residue,
+    },
 };
 
 use super::strangers::{aside, assert_refused};

@@ -23,11 +23,10 @@ use nix::{
     unistd::Pid,
 };
 use vlanfast_tests::{
-    program::{Attached, binary},
+    net::topology::Wire,
     require,
-    topology::Wire,
+    run::program::{Attached, binary},
 };
-
 use words::{Words, odd};
 
 /// A command that takes longer hangs; emulated machines are slow.
@@ -113,7 +112,7 @@ fn place_sentinels(dir: &Path) -> PathBuf {
 }
 
 /// A trunk in a namespace with odd devices.
-fn scene() -> Wire {
+fn trunk_with_odd_devices() -> Wire {
     let wire = Wire::veth().unwrap();
     for end in [b"\xff".as_slice(), b"\x1b[m"] {
         let mut add = wire.host.command("ip");
@@ -212,7 +211,7 @@ fn a_thousand_command_lines_end_and_touch_nothing() {
         nix::unistd::geteuid().is_root(),
         "needs root"
     );
-    let wire = scene();
+    let wire = trunk_with_odd_devices();
     in_a_cage(|dir| {
         let cwd = place_sentinels(dir);
         let before = tree(dir);
@@ -241,7 +240,7 @@ fn a_thousand_command_lines_end_and_touch_nothing() {
 #[test]
 fn no_arguments_and_long_ones_end() {
     require!("long lines", nix::unistd::geteuid().is_root(), "needs root");
-    let wire = scene();
+    let wire = trunk_with_odd_devices();
     let long = OsString::from("x".repeat(100_000));
     let mut lines: Vec<Vec<OsString>> = vec![vec![], vec!["".into()], vec![long.clone()]];
     for verb in [
@@ -271,7 +270,7 @@ fn no_arguments_and_long_ones_end() {
 #[test]
 fn nobody_has_to_listen() {
     require!("closed", nix::unistd::geteuid().is_root(), "needs root");
-    let wire = scene();
+    let wire = trunk_with_odd_devices();
     let trunk = &wire.trunk;
     let attached = Attached::start(&wire.host, trunk, &["--metrics", "off"]).unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -15,18 +15,25 @@ use nix::{
 };
 use serde_json::Value;
 use tokio::runtime::Builder;
-use vlanfast::maps::load;
-use vlanfast::netlink::Netlink;
-use vlanfast::netlink::tc::Filters;
-use vlanfast::netlink::tc::NoClsact;
-use vlanfast::state::name::Name;
-use vlanfast::state::snapshot::Ifindex;
+use vlanfast::{
+    maps::load,
+    netlink::{
+        Netlink,
+        tc::{Filters, NoClsact},
+    },
+    state::{name::Name, snapshot::Ifindex},
+};
 use vlanfast_common::{Direction, Policy};
 use vlanfast_tests::{
-    program::{detach, is_pinned, vlanfast},
+    fixtures::macvlans::{attach, container},
+    net::{namespace::Netns, topology::Wire},
     require,
-    sync::{Receiver, attach, container, endpoint, eventually},
-    topology::{Netns, Wire},
+    run::{
+        observe::{endpoint, eventually},
+        pinned_tables::PinnedTables,
+        pins::is_pinned,
+        program::{detach, vlanfast},
+    },
 };
 
 /// `Büro` in ISO 8859-1, which is no UTF-8.
@@ -43,7 +50,7 @@ fn set_alias(netns: &Netns, device: &str) {
 }
 
 /// What `status` shows, less what goes on by itself.
-fn status(attached: &vlanfast_tests::program::Attached) -> Value {
+fn status(attached: &vlanfast_tests::run::program::Attached) -> Value {
     let mut status = attached.status().unwrap();
     status.as_object_mut().unwrap().remove("sources");
     status
@@ -141,7 +148,7 @@ fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
         endpoint(endpoints, "mv0").is_some_and(|row| has(row, "fd00::10"))
     });
     let mac = inside.mac("mv0").unwrap();
-    let tables = Receiver::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     let mut device = "mv0".to_owned();
     for (name, shown) in NAMES {
         // Before Linux 6.2 a device has to be down for it, and loses its IPv6 addresses.
@@ -198,6 +205,25 @@ fn programs(filters: &Filters) -> Vec<u32> {
     programs.map(|program| program.unwrap().id).collect()
 }
 
+/// The index of the device that has a name, and an alternative one; other names and indices have no device.
+async fn found_by_every_name(netlink: &Netlink, trunk: &str) -> Ifindex {
+    let alternative = Name::from(format!("{trunk}-an-alternative-name").as_str());
+    let by = async |name: &Name| netlink.link(name).await.unwrap();
+    let device = by(&alternative).await.unwrap();
+    assert_eq!(device.name, Name::from(trunk));
+    assert_eq!(by(&trunk.into()).await, Some(device.clone()));
+    for none in ["nobody", "nobody-by-a-longer-name", ""] {
+        assert_eq!(by(&none.into()).await, None, "{none}");
+    }
+    assert_eq!(by(&Name::new(&[b'a'; 200])).await, None);
+    assert_eq!(netlink.link_of(Ifindex(0)).await.unwrap(), None);
+    assert_eq!(
+        netlink.link_of(Ifindex(i32::MAX as u32)).await.unwrap(),
+        None
+    );
+    device.ifindex
+}
+
 #[test]
 fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
     require!("filter", nix::unistd::geteuid().is_root(), "needs root");
@@ -211,21 +237,7 @@ fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
         .unwrap();
     inside(&wire.host, async || {
         let netlink = Netlink::connect().unwrap();
-        let alternative = Name::from(format!("{trunk}-an-alternative-name").as_str());
-        let by = async |name: &Name| netlink.link(name).await.unwrap();
-        let device = by(&alternative).await.unwrap();
-        assert_eq!(device.name, Name::from(trunk));
-        assert_eq!(by(&trunk.into()).await, Some(device.clone()));
-        for none in ["nobody", "nobody-by-a-longer-name", ""] {
-            assert_eq!(by(&none.into()).await, None, "{none}");
-        }
-        assert_eq!(by(&Name::new(&[b'a'; 200])).await, None);
-        assert_eq!(netlink.link_of(Ifindex(0)).await.unwrap(), None);
-        assert_eq!(
-            netlink.link_of(Ifindex(i32::MAX as u32)).await.unwrap(),
-            None
-        );
-
+        let index = found_by_every_name(&netlink, trunk).await;
         let mut ebpf = load::load(&Policy::default(), 0).unwrap();
         let mut program = |name| {
             let program = load::tc(&mut ebpf, name).unwrap();
@@ -236,7 +248,7 @@ fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
             )
         };
         let ((rx, rx_id), (tx, tx_id)) = (program(load::RX), program(load::TX));
-        let (index, hook) = (device.ifindex, Direction::Rx);
+        let hook = Direction::Rx;
         assert!(!netlink.has_clsact(index).await.unwrap());
         assert!(netlink.filters(index, hook).await.unwrap().are_none());
         netlink.add_clsact(index).await.unwrap();

@@ -19,13 +19,22 @@ use vlanfast::{
 };
 use vlanfast_common::{Parent, Settings, Vid};
 use vlanfast_tests::{
-    capture::{Packets, in_netns},
-    program::{Attached, vlanfast},
+    fixtures::{
+        macvlans::{attach, container},
+        one_vlan::{OneVlan, request},
+        vlan_counts::VlanCounts,
+    },
+    net::{
+        capture::Packets,
+        namespace::{Netns, in_netns},
+        topology::{WIRE, Wire},
+    },
     require,
-    require::in_the_lab,
-    scene::{Decisions, Scene, request},
-    sync::{Receiver, attach, container},
-    topology::{Netns, WIRE, Wire},
+    run::{
+        pinned_tables::PinnedTables,
+        program::{Attached, vlanfast},
+        require::in_the_lab,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -90,7 +99,7 @@ fn noise(netns: &Netns, device: &str, rate: u64) -> Going<u64> {
     })
 }
 
-/// `RTM_NEWADDR` or `RTM_DELADDR` of 198.51.100.1/24, which nobody acknowledges.
+/// `RTM_NEWADDR` or `RTM_DELADDR` of 198.51.100.1/24, as `IFA_LOCAL`, which nobody acknowledges.
 fn change(add: bool, index: u32) -> Vec<u8> {
     let (kind, flags) = match add {
         true => (libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL),
@@ -100,10 +109,8 @@ fn change(add: bool, index: u32) -> Vec<u8> {
     let mut bytes = 32u32.to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([libc::AF_INET as u8, 24, 0, 0]);
+    bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, libc::AF_INET as u8, 24, 0, 0]);
     bytes.extend(index.to_ne_bytes());
-    // IFA_LOCAL.
     bytes.extend([8u16.to_ne_bytes(), 2u16.to_ne_bytes()].concat());
     bytes.extend([198, 51, 100, 1]);
     bytes
@@ -145,15 +152,15 @@ fn samples(trunk: &str) -> Going<Samples> {
 /// How long a process has had a CPU.
 fn cpu(attached: &Attached) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", attached.pid())).unwrap();
-    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split(' ').collect();
-    let ticks: u64 = fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split(' ').skip(12).take(2);
+    let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
     let second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as u64;
     Duration::from_millis(ticks * 1000 / second)
 }
 
 /// How long it takes from when a container's device is up until both tables have it.
 fn arrival(wire: &Wire, number: usize) -> (Duration, Netns) {
-    let tables = Receiver::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     let address = format!("192.0.2.{}", 100 + number);
     let container = container(wire, &format!("new{number}"), &address);
     let start = Instant::now();
@@ -204,7 +211,7 @@ fn a_container_that_changes_all_the_time_keeps_nobody_waiting() {
     // What it has once it is quiet is there as well.
     noisy.run("ip addr add 192.0.2.77/24 dev noisy").unwrap();
     let (tables, mac) = (
-        Receiver::open(&wire.trunk).unwrap(),
+        PinnedTables::open(&wire.trunk).unwrap(),
         noisy.mac("noisy").unwrap(),
     );
     let start = Instant::now();
@@ -216,11 +223,11 @@ fn a_container_that_changes_all_the_time_keeps_nobody_waiting() {
 }
 
 /// Has the first container make many devices on the trunk, by a batch of `ip`; some of them have so many addresses.
-fn devices(scene: &Scene, count: u32, (some, each): (u32, u32)) {
-    let container = scene.container(0);
-    let (trunk, name) = (&scene.wire.trunk, &container.name);
+fn devices(vlan: &OneVlan, count: u32, (some, each): (u32, u32)) {
+    let container = vlan.container(0);
+    let (trunk, name) = (&vlan.wire.trunk, &container.name);
     batch(
-        &scene.wire.host,
+        &vlan.wire.host,
         (0..count).map(|number| {
             format!("link add link {trunk} name n{number} netns {name} type macvlan mode bridge")
         }),
@@ -261,16 +268,16 @@ const WANTED: u64 = 25;
 
 /// A storm of requests for absent hosts, some of them for a container; how many of those there were. All have to be
 /// answered where a storm is limited; and where it is not, macvlan may have lost some.
-fn storm(scene: &Scene, receiver: usize) -> u64 {
+fn storm(vlan: &OneVlan, receiver: usize) -> u64 {
     const FRAMES: u64 = 5_000;
-    let sender = Packets::open(&scene.wire.router.path(), WIRE, false).unwrap();
+    let sender = Packets::open(&vlan.wire.router.path(), WIRE, false).unwrap();
     let start = Instant::now();
     for number in 0..FRAMES {
         while start.elapsed() < Duration::from_micros(200 * number) {
             thread::sleep(Duration::from_micros(200));
         }
         let address = match number % WANTED {
-            0 => scene.receivers[receiver].address,
+            0 => vlan.endpoints[receiver].address,
             _ => [10, 0, 10, 100 + (number % 100) as u8],
         };
         sender.send(&request(address)).unwrap();
@@ -300,23 +307,23 @@ fn becomes<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, now: impl Fn
 #[test]
 fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone() {
     require!("addresses", nix::unistd::geteuid().is_root(), "needs root");
-    let scene = Scene::new(Wire::veth().unwrap(), 0, "tc", 2).unwrap();
-    let trunk = &scene.wire.trunk;
-    addresses(scene.container(0), "eth0", (99, 9_000));
+    let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 2).unwrap();
+    let trunk = &vlan.wire.trunk;
+    addresses(vlan.container(0), "eth0", (99, 9_000));
     // Without vlanfast, everybody hears all of it, and answers.
-    let mut ears = scene.listen().unwrap();
-    let wanted = storm(&scene, 1);
-    ears.answers(&scene.receivers[1], wanted).unwrap();
-    let attached = scene.attach(&["--storm-limit", "100"]).unwrap();
+    let mut ears = vlan.listen().unwrap();
+    let wanted = storm(&vlan, 1);
+    ears.answers(&vlan.endpoints[1], wanted).unwrap();
+    let attached = vlan.attach(&["--storm-limit", "100"]).unwrap();
     assert_eq!(lacks(trunk), 0);
-    let mut ears = scene.listen().unwrap();
-    let wanted = storm(&scene, 1);
-    ears.answers(&scene.receivers[1], wanted).unwrap();
-    let decided = Decisions::of(&scene.wire, 0).unwrap();
+    let mut ears = vlan.listen().unwrap();
+    let wanted = storm(&vlan, 1);
+    ears.answers(&vlan.endpoints[1], wanted).unwrap();
+    let decided = VlanCounts::of(&vlan.wire, 0).unwrap();
     assert!(decided.storm > 3_000, "{decided:?}");
     // So many are not read at once everywhere.
     let status = || {
-        vlanfast(&scene.wire.host, &["status", trunk])
+        vlanfast(&vlan.wire.host, &["status", trunk])
             .unwrap()
             .stdout
     };
@@ -324,18 +331,17 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
         status().contains("0 endpoints and 893")
     });
     // Those that are there stay, and what goes makes room.
-    let receiver = Receiver::open(trunk).unwrap();
+    let receiver = PinnedTables::open(trunk).unwrap();
     let has = |address: &str| {
         let address = address.parse().unwrap();
-        receiver.has(0, scene.receivers[0].mac, address).unwrap()
+        receiver.has(0, vlan.endpoints[0].mac, address).unwrap()
     };
     assert!(has("10.99.0.1") && !has("10.99.30.1"));
-    scene
-        .run(
-            0,
-            "ip addr flush dev eth0 && ip addr add 10.99.30.1/24 dev eth0",
-        )
-        .unwrap();
+    vlan.run(
+        0,
+        "ip addr flush dev eth0 && ip addr add 10.99.30.1/24 dev eth0",
+    )
+    .unwrap();
     becomes("the other address", true, || has("10.99.30.1"));
     becomes("the warning", false, || status().contains("are left out"));
     attached.stop().unwrap();
@@ -344,25 +350,25 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
 #[test]
 fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
     require!("full maps", nix::unistd::geteuid().is_root(), "needs root");
-    let scene = Scene::new(Wire::veth().unwrap(), 0, "tc", 3).unwrap();
-    let trunk = &scene.wire.trunk;
+    let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 3).unwrap();
+    let trunk = &vlan.wire.trunk;
     let more = ["--storm-limit", "100", "--max-endpoints", "256"];
-    let attached = scene.attach(&more).unwrap();
-    devices(&scene, 300, (20, 100));
+    let attached = vlan.attach(&more).unwrap();
+    devices(&vlan, 300, (20, 100));
     becomes(
         "both maps are full",
         Parent::LEFT_OUT | Parent::SHORT,
         || lacks(trunk),
     );
-    let receiver = Receiver::open(trunk).unwrap();
-    for other in &scene.receivers[1..] {
+    let receiver = PinnedTables::open(trunk).unwrap();
+    for other in &vlan.endpoints[1..] {
         assert!(receiver.has(0, other.mac, other.address.into()).unwrap());
     }
-    let mut ears = scene.listen().unwrap();
-    let wanted = storm(&scene, 1);
-    ears.answers(&scene.receivers[1], wanted).unwrap();
+    let mut ears = vlan.listen().unwrap();
+    let wanted = storm(&vlan, 1);
+    ears.answers(&vlan.endpoints[1], wanted).unwrap();
     // And whoever comes now has room at once.
-    let (time, _late) = arrival(&scene.wire, 1);
+    let (time, _late) = arrival(&vlan.wire, 1);
     eprintln!(
         "who came to full maps was there after {} ms",
         time.as_millis()
@@ -374,18 +380,17 @@ fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
 #[test]
 fn the_heart_beats_however_much_one_container_has() {
     require!("heart", nix::unistd::geteuid().is_root(), "needs root");
-    let scene = Scene::new(Wire::veth().unwrap(), 0, "tc", 2).unwrap();
-    let attached = scene.attach(&["--storm-limit", "100"]).unwrap();
-    let samples = samples(&scene.wire.trunk);
-    devices(&scene, 140, (140, 160));
-    // And more to come.
+    let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 2).unwrap();
+    let attached = vlan.attach(&["--storm-limit", "100"]).unwrap();
+    let samples = samples(&vlan.wire.trunk);
+    devices(&vlan, 140, (140, 160));
     let rate = if in_the_lab() { 200 } else { 2_000 };
-    let noise = noise(scene.container(0), "n7", rate);
+    let noise = noise(vlan.container(0), "n7", rate);
     thread::sleep(Duration::from_secs(8));
-    let mut ears = scene.listen().unwrap();
-    let wanted = storm(&scene, 1);
-    ears.answers(&scene.receivers[1], wanted).unwrap();
-    let (time, _late) = arrival(&scene.wire, 1);
+    let mut ears = vlan.listen().unwrap();
+    let wanted = storm(&vlan, 1);
+    ears.answers(&vlan.endpoints[1], wanted).unwrap();
+    let (time, _late) = arrival(&vlan.wire, 1);
     noise.stop();
     let samples = samples.stop();
     eprintln!("another came after {} ms; {samples:?}", time.as_millis());

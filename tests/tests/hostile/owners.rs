@@ -10,11 +10,19 @@ use aya::maps::{HashMap, Map, MapData};
 use vlanfast::maps::tables::now;
 use vlanfast_common::{Claim, Mac, Neighbor, NeighborKey, Vid};
 use vlanfast_tests::{
-    capture::Packets,
-    program::{Attached, pins},
+    fixtures::macvlans::{attach, container},
+    net::{
+        capture::Packets,
+        namespace::Netns,
+        topology::{WIRE, Wire},
+    },
     require,
-    sync::{Receiver, attach, container, endpoint, eventually},
-    topology::{Netns, WIRE, Wire},
+    run::{
+        observe::{endpoint, eventually},
+        pinned_tables::PinnedTables,
+        pins::pins,
+        program::Attached,
+    },
 };
 
 const HOST: [&str; 2] = ["10.9.0.5", "fd09::5"];
@@ -33,7 +41,7 @@ pub fn add(netns: &Netns, device: &str, [four, six]: [&str; 2], alone: bool) {
 }
 
 /// A host, its gateway on the wire, and a container.
-pub fn scene() -> (Wire, Netns) {
+pub fn host_gateway_and_container() -> (Wire, Netns) {
     let wire = Wire::veth().unwrap();
     add(&wire.host, &wire.trunk, HOST, false);
     add(&wire.router, WIRE, GATEWAY, false);
@@ -77,7 +85,7 @@ pub fn row(attached: &Attached, what: &str, is: impl Fn(&serde_json::Value) -> b
 }
 
 /// Waits for what the map says of an address; fails with what it says.
-fn settles(receiver: &Receiver, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
+fn settles(receiver: &PinnedTables, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
     let start = Instant::now();
     loop {
         let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
@@ -96,7 +104,7 @@ fn settles(receiver: &Receiver, address: &str, is: impl Fn(Option<Neighbor>) -> 
 #[test]
 fn a_container_never_gets_what_the_host_sends_to_its_gateway() {
     require!("gateway", nix::unistd::geteuid().is_root(), "needs root");
-    let (wire, inside) = scene();
+    let (wire, inside) = host_gateway_and_container();
     let gateway = Some(wire.router.mac(WIRE).unwrap());
     assert_eq!(gateways(&wire), [gateway]);
     let access = ["--host-access", "0"];
@@ -127,7 +135,7 @@ fn a_container_never_gets_what_the_host_sends_to_its_gateway() {
 #[test]
 fn whom_the_host_knows_on_the_wire_has_his_address() {
     require!("known", nix::unistd::geteuid().is_root(), "needs root");
-    let (wire, inside) = scene();
+    let (wire, inside) = host_gateway_and_container();
     add(&inside, "mv0", GATEWAY, true);
     let gateway = wire.router.mac(WIRE).unwrap();
     for address in GATEWAY {
@@ -137,7 +145,7 @@ fn whom_the_host_knows_on_the_wire_has_his_address() {
         wire.host.run(&format!("ping -c 1 -W 1 {address}")).unwrap();
     }
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = Receiver::open(&wire.trunk).unwrap();
+    let receiver = PinnedTables::open(&wire.trunk).unwrap();
     // From the start, and not once somebody has looked twice.
     for address in GATEWAY {
         let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
@@ -177,9 +185,9 @@ fn whom_the_host_knows_on_the_wire_has_his_address() {
 #[test]
 fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
     require!("claim", nix::unistd::geteuid().is_root(), "needs root");
-    let (wire, _inside) = scene();
+    let (wire, _inside) = host_gateway_and_container();
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = Receiver::open(&wire.trunk).unwrap();
+    let receiver = PinnedTables::open(&wire.trunk).unwrap();
     let claims = MapData::from_pin(pins(&wire.trunk).join("CLAIMS")).map(Map::LruHashMap);
     let mut claims: HashMap<_, NeighborKey, Claim> = claims.unwrap().try_into().unwrap();
     for address in CONTAINER {
@@ -211,7 +219,7 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
 #[test]
 fn the_wire_is_asked_before_a_containers_word_is_taken() {
     require!("asked", nix::unistd::geteuid().is_root(), "needs root");
-    let (wire, inside) = scene();
+    let (wire, inside) = host_gateway_and_container();
     let host = wire.host.mac(&wire.trunk).unwrap();
     let target: Ipv6Addr = CONTAINER[1].parse().unwrap();
     let questions = |packets: &Packets| -> (usize, usize) {
@@ -239,7 +247,7 @@ fn the_wire_is_asked_before_a_containers_word_is_taken() {
     // Where nothing is changed, nobody but the wire hears it.
     let attached = attach(&wire, &["--host-access", "0", "--dry-run"]);
     assert_eq!(questions(&packets), (2, 2));
-    let receiver = Receiver::open(&wire.trunk).unwrap();
+    let receiver = PinnedTables::open(&wire.trunk).unwrap();
     for address in CONTAINER {
         let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor.map(|it| it.flags), Some(0), "{address}");
@@ -249,7 +257,9 @@ fn the_wire_is_asked_before_a_containers_word_is_taken() {
     settles(&receiver, "10.9.0.3", |it| {
         it.is_some_and(|it| it.flags == Neighbor::UNSURE)
     });
-    settles(&receiver, "10.9.0.3", |it| it.is_some_and(|it| it.flags == 0));
+    settles(&receiver, "10.9.0.3", |it| {
+        it.is_some_and(|it| it.flags == 0)
+    });
     attached.stop().unwrap();
 }
 
@@ -257,7 +267,7 @@ fn the_wire_is_asked_before_a_containers_word_is_taken() {
 #[test]
 fn a_silent_device_is_nobodys_target() {
     require!("silent", nix::unistd::geteuid().is_root(), "needs root");
-    let (wire, _inside) = scene();
+    let (wire, _inside) = host_gateway_and_container();
     add(&wire.router, WIRE, VIRTUAL, true);
     let director = Some(wire.router.mac(WIRE).unwrap());
     // Each with a macvlan of its own, which is silent before it has the address.
@@ -282,7 +292,7 @@ fn a_silent_device_is_nobodys_target() {
         assert_eq!(found(&wire, address), director, "{address} without");
     }
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = Receiver::open(&wire.trunk).unwrap();
+    let receiver = PinnedTables::open(&wire.trunk).unwrap();
     for address in VIRTUAL {
         let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor, None, "{address}");
@@ -299,9 +309,9 @@ fn a_device_that_falls_silent_gives_its_addresses_up() {
         nix::unistd::geteuid().is_root(),
         "needs root"
     );
-    let (wire, inside) = scene();
+    let (wire, inside) = host_gateway_and_container();
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = Receiver::open(&wire.trunk).unwrap();
+    let receiver = PinnedTables::open(&wire.trunk).unwrap();
     for address in CONTAINER {
         settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
         assert_eq!(found(&wire, address), inside.mac("mv0").ok());

@@ -9,14 +9,19 @@ use std::{
 use aya::maps::{HashMap, MapData};
 use vlanfast_common::{Claim, NeighborKey, Vid};
 use vlanfast_tests::{
-    capture::Packets,
-    messages::{ABSENT, ABSENT6, SENDER, arp, group, solicitation},
-    packet::{BROADCAST, PEER, frame, tag},
-    program::{Attached, pins},
+    fixtures::{
+        one_vlan::{OneVlan, request, solicit},
+        vlan_counts::VlanCounts,
+    },
+    net::{
+        capture::Packets,
+        messages::{ABSENT, ABSENT6, SENDER, arp, group, solicitation},
+        namespace::Netns,
+        packet::{BROADCAST, ROUTER_MAC, frame, tag},
+        topology::{WIRE, Wire},
+    },
     require,
-    scene::{Decisions, Scene, request, solicit},
-    sync::eventually,
-    topology::{Netns, WIRE, Wire},
+    run::{observe::eventually, pins::pins, program::Attached},
 };
 
 const LIMIT: u64 = 20;
@@ -37,26 +42,25 @@ const fn address6(last: u8) -> [u8; 16] {
 
 /// Three containers: the third goes down, the first two claim an address, and the first has another on a device that
 /// is not of the trunk.
-fn crowd(wire: Wire, ingress: &'static str) -> Scene {
-    let scene = Scene::new(wire, 0, ingress, 3).unwrap();
+fn three_containers(wire: Wire, ingress: &'static str) -> OneVlan {
+    let vlan = OneVlan::new(wire, 0, ingress, 3).unwrap();
     for container in [0, 1] {
         let line =
             "ip addr add 10.0.10.66/32 dev eth0 && ip addr add fd00::1:66/128 dev eth0 nodad";
-        scene.run(container, line).unwrap();
+        vlan.run(container, line).unwrap();
     }
     let line = "ip addr add 10.0.10.77/32 dev lo && echo 0 >/proc/sys/net/ipv6/conf/lo/disable_ipv6 && \
                 ip addr add fd00::1:77/128 dev lo";
-    scene.run(0, line).unwrap();
-    scene
-        .run(0, "ip maddr add 33:33:ff:01:00:77 dev eth0")
+    vlan.run(0, line).unwrap();
+    vlan.run(0, "ip maddr add 33:33:ff:01:00:77 dev eth0")
         .unwrap();
-    scene.run(2, "ip link set eth0 down").unwrap();
-    scene
+    vlan.run(2, "ip link set eth0 down").unwrap();
+    vlan
 }
 
 /// Every kind of target but one that is present, by either protocol.
-fn targets(scene: &Scene) -> Vec<(&'static str, Vec<u8>)> {
-    let down = scene.receivers[2];
+fn targets(vlan: &OneVlan) -> Vec<(&'static str, Vec<u8>)> {
+    let down = vlan.endpoints[2];
     vec![
         ("absent", request(ABSENT)),
         ("absent, IPv6", solicit(ABSENT6)),
@@ -70,10 +74,10 @@ fn targets(scene: &Scene) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Sends a storm of one frame; how many went through and how many were dropped.
-fn rage(scene: &Scene, frame: &[u8]) -> (u64, u64) {
-    let of = || Decisions::of(&scene.wire, 0).unwrap();
+fn rage(vlan: &OneVlan, frame: &[u8]) -> (u64, u64) {
+    let of = || VlanCounts::of(&vlan.wire, 0).unwrap();
     let before = of();
-    scene.send(frame, STORM).unwrap();
+    vlan.send(frame, STORM).unwrap();
     let start = Instant::now();
     loop {
         let now = of();
@@ -88,10 +92,10 @@ fn rage(scene: &Scene, frame: &[u8]) -> (u64, u64) {
 
 fn a_storm_is_a_storm(ingress: &'static str) {
     let wire = Wire::veth().unwrap().keeping_tags().unwrap();
-    let scene = crowd(wire, ingress);
+    let vlan = three_containers(wire, ingress);
     let group_has = |frame: &[u8]| {
-        let ear = Packets::open(&scene.container(0).path(), "eth0", true).unwrap();
-        scene.send(frame, STORM).unwrap();
+        let ear = Packets::open(&vlan.container(0).path(), "eth0", true).unwrap();
+        vlan.send(frame, STORM).unwrap();
         thread::sleep(Duration::from_millis(300));
         let heard = ear.incoming().unwrap();
         heard
@@ -99,46 +103,46 @@ fn a_storm_is_a_storm(ingress: &'static str) {
             .filter(|heard| heard[12..] == frame[12..])
             .count() as u64
     };
-    for (name, frame) in targets(&scene) {
+    for (name, frame) in targets(&vlan) {
         assert_eq!(group_has(&frame), STORM, "{name}, without vlanfast");
     }
     let limit = LIMIT.to_string();
-    let attached = scene.attach(&["--storm-limit", &limit]).unwrap();
+    let attached = vlan.attach(&["--storm-limit", &limit]).unwrap();
     eventually("conflict", &attached, |rows| {
         rows.iter().any(|row| row["conflict"] == true)
     });
     let sources = [
-        ("foreign", PEER),
-        ("a container's own", scene.receivers[1].mac),
-        ("the host's own", scene.host.mac),
+        ("foreign", ROUTER_MAC),
+        ("a container's own", vlan.endpoints[1].mac),
+        ("the host's own", vlan.host.mac),
     ];
     for (source, mac) in sources {
-        let mut storms = targets(&scene);
-        let present = scene.receivers[1];
-        if mac != PEER {
+        let mut storms = targets(&vlan);
+        let present = vlan.endpoints[1];
+        if mac != ROUTER_MAC {
             storms.push(("present", request(present.address)));
             storms.push(("present, IPv6", solicit(present.address6)));
         }
         for (target, mut frame) in storms {
             frame[6..12].copy_from_slice(&mac);
             let start = Instant::now();
-            let (through, dropped) = rage(&scene, &frame);
+            let (through, dropped) = rage(&vlan, &frame);
             let most = LIMIT * (start.elapsed().as_millis() as u64 + 50) / 1000 + 2;
             let name = format!("{target}, source {source}: {through} went through, {dropped} not");
             assert!(through <= most, "{name}");
             assert!(through + dropped >= STORM, "{name}");
         }
     }
-    for (name, frame) in targets(&scene) {
+    for (name, frame) in targets(&vlan) {
         let heard = group_has(&frame);
         assert!(heard < STORM / 4, "{name}: a container heard {heard}");
     }
     // All the while whoever is here is reached.
-    let mut ears = scene.listen().unwrap();
-    for receiver in &scene.receivers[..2] {
-        scene.send(&request(receiver.address), 50).unwrap();
+    let mut ears = vlan.listen().unwrap();
+    for receiver in &vlan.endpoints[..2] {
+        vlan.send(&request(receiver.address), 50).unwrap();
         ears.answers(receiver, 50).unwrap();
-        scene.send(&solicit(receiver.address6), 50).unwrap();
+        vlan.send(&solicit(receiver.address6), 50).unwrap();
         ears.advertisements(receiver, 50).unwrap();
     }
     attached.stop().unwrap();
@@ -170,8 +174,8 @@ fn steering_hides_no_conflict() {
     require!("conflicts", is_root(), "needs root");
     for ingress in ["tc", "xdp-generic"] {
         let wire = Wire::veth().unwrap().keeping_tags().unwrap();
-        let scene = Scene::new(wire, 0, ingress, 2).unwrap();
-        let (first, second) = (scene.receivers[0], scene.receivers[1]);
+        let vlan = OneVlan::new(wire, 0, ingress, 2).unwrap();
+        let (first, second) = (vlan.endpoints[0], vlan.endpoints[1]);
         let stolen = frame(BROADCAST, &arp(1, first.address, second.address), 60);
         let stolen6 = frame(
             group(second.address6).1,
@@ -179,11 +183,10 @@ fn steering_hides_no_conflict() {
             60,
         );
         let heard = || {
-            let ears = [0, 1].map(|number| {
-                Packets::open(&scene.container(number).path(), "eth0", true).unwrap()
-            });
-            scene.send(&stolen, 3).unwrap();
-            scene.send(&stolen6, 3).unwrap();
+            let ears = [0, 1]
+                .map(|number| Packets::open(&vlan.container(number).path(), "eth0", true).unwrap());
+            vlan.send(&stolen, 3).unwrap();
+            vlan.send(&stolen6, 3).unwrap();
             thread::sleep(Duration::from_millis(300));
             ears.map(|ear| {
                 let frames = ear.incoming().unwrap();
@@ -192,12 +195,11 @@ fn steering_hides_no_conflict() {
             })
         };
         assert_eq!(heard(), [[3, 3]; 2], "without vlanfast");
-        let attached = scene.attach(&[]).unwrap();
+        let attached = vlan.attach(&[]).unwrap();
         assert_eq!(heard(), [[3, 3]; 2], "{ingress}");
         // One that contradicts nobody reaches its receiver alone.
-        let mut ears = scene.listen().unwrap();
-        scene
-            .send(&frame(BROADCAST, &arp(1, SENDER, second.address), 60), 3)
+        let mut ears = vlan.listen().unwrap();
+        vlan.send(&frame(BROADCAST, &arp(1, SENDER, second.address), 60), 3)
             .unwrap();
         ears.answers(&second, 3).unwrap();
         attached.stop().unwrap();
@@ -293,7 +295,7 @@ fn an_address_that_the_wire_claims_is_the_wires() {
         router.send(&claiming).unwrap();
         pair.wire.host.run("ip neigh flush all").unwrap();
         assert!(!pair.is_pinged(), "what the wire has is not taken past it");
-        assert_eq!(claim(&pair.wire.trunk, container), Some(PEER));
+        assert_eq!(claim(&pair.wire.trunk, container), Some(ROUTER_MAC));
         attached.stop().unwrap();
     }
 }
@@ -350,8 +352,8 @@ fn a_mac_that_changes_costs_a_few_packets() {
 fn a_vlan_with_a_newcomer_is_not_shed() {
     require!("newcomers", is_root(), "needs root");
     let wire = Wire::veth().unwrap();
-    let scene = Scene::new(wire, 0, "tc", 1).unwrap();
-    let attached = scene.attach(&["--shed", "vlan"]).unwrap();
+    let vlan = OneVlan::new(wire, 0, "tc", 1).unwrap();
+    let attached = vlan.attach(&["--shed", "vlan"]).unwrap();
     let on = |vid: u16| {
         frame(
             [2, 0, 0, 0, 0, 0x0a],
@@ -359,15 +361,15 @@ fn a_vlan_with_a_newcomer_is_not_shed() {
             64,
         )
     };
-    let drops = |vid| Decisions::of(&scene.wire, vid).unwrap().shed_vlan;
+    let drops = |vid| VlanCounts::of(&vlan.wire, vid).unwrap().shed_vlan;
     let come = |vid| {
         let before = drops(vid);
-        scene.send(&on(vid), 10).unwrap();
+        vlan.send(&on(vid), 10).unwrap();
         thread::sleep(Duration::from_millis(200));
         drops(vid) - before
     };
     assert_eq!(come(99), 10);
-    let newcomer = Packets::open(&scene.wire.host.path(), &scene.wire.trunk, false).unwrap();
+    let newcomer = Packets::open(&vlan.wire.host.path(), &vlan.wire.trunk, false).unwrap();
     newcomer.send(&on(99)).unwrap();
     // Another VLAN's go on to be dropped, as far as nothing else is changing, when nothing is.
     let start = Instant::now();

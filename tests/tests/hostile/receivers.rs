@@ -13,14 +13,22 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 use vlanfast_tests::{
-    capture::{Packets, in_netns},
-    house::{is_whole, ping},
+    fixtures::{
+        macvlans::{attach, container},
+        one_vlan::request,
+    },
     in_the_lab,
-    program::{Attached, vlanfast},
+    net::{
+        capture::Packets,
+        namespace::{Netns, in_netns, run},
+        ping::{is_whole, ping},
+        topology::{WIRE, Wire},
+    },
     require,
-    scene::request,
-    sync::{attach, container, endpoint, eventually, listeners},
-    topology::{Netns, WIRE, Wire, run},
+    run::{
+        observe::{endpoint, eventually, listeners},
+        program::{Attached, vlanfast},
+    },
 };
 
 /// How long something that must not come is waited for: longer than between two looks.

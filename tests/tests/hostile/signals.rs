@@ -19,13 +19,16 @@ use nix::{
     unistd::{Pid, pipe2, write},
 };
 use vlanfast_tests::{
-    bare::detach_link,
-    program::{Attached, binary, detach, pins, vlanfast, written},
+    net::topology::Wire,
     require,
-    require::{in_the_lab, kernel_at_least},
-    residue::Residue,
-    stall::Stalled,
-    topology::Wire,
+    run::{
+        foreign_program::detach_link,
+        netlink_stall::NetlinkStall,
+        pins::pins,
+        program::{Attached, binary, detach, vlanfast, written},
+        require::{in_the_lab, kernel_at_least},
+        residue::Residue,
+    },
 };
 
 /// What a signal has for ending a process; an emulated machine takes longer for all that is not waiting.
@@ -37,7 +40,7 @@ fn limit() -> Duration {
 struct Traced {
     child: Child,
     errors: File,
-    stalled: Stalled,
+    stalled: NetlinkStall,
     /// Gets a word once the command says that it is attached.
     attached: Receiver<()>,
 }
@@ -78,7 +81,7 @@ impl Traced {
             }
         });
         Self {
-            stalled: Stalled::attach(pid).unwrap(),
+            stalled: NetlinkStall::attach(pid).unwrap(),
             child,
             errors,
             attached,

@@ -21,10 +21,13 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use vlanfast_tests::{
-    program::{Attached, Ended, PINS, binary, detach, end, is_pinned, pins},
+    net::{namespace::Netns, topology::Wire},
     require,
-    residue::Residue,
-    topology::{Netns, Wire},
+    run::{
+        pins::{PINS, is_pinned, pins},
+        program::{Attached, Ended, binary, detach, end},
+        residue::Residue,
+    },
 };
 
 /// Somebody who is not root.

@@ -11,16 +11,22 @@ use std::{
 
 use nix::sys::signal::{Signal, kill};
 use vlanfast_tests::{
-    capture::{Packets, in_netns},
-    crash::killed_after,
-    packet::{PEER, Row, frame},
-    program::{Attached, detach, vlanfast},
-    prometheus::get,
+    fixtures::macvlans::{attach, container},
+    net::{
+        capture::Packets,
+        namespace::{Netns, in_netns},
+        packet::{ROUTER_MAC, frame},
+        tally::CounterKey,
+        topology::{WIRE, Wire},
+    },
     require,
-    stall::Stalled,
-    supervisor::{Supervisor, Watched},
-    sync::{attach, container},
-    topology::{Netns, WIRE, Wire},
+    run::{
+        crash::killed_after,
+        netlink_stall::NetlinkStall,
+        program::{Attached, detach, vlanfast},
+        prometheus::get,
+        supervisor::{Supervisor, Watched},
+    },
 };
 
 /// Longer than anything takes under emulation.
@@ -58,7 +64,7 @@ fn what_is_asked_of_a_stalled_netlink_is_swallowed_until_it_resumes() {
     require!("stall", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
-    let stalled = Stalled::attach(attached.pid()).unwrap();
+    let stalled = NetlinkStall::attach(attached.pid()).unwrap();
     provoke(&wire, 0);
     thread::sleep(Duration::from_millis(500));
     assert_eq!(stalled.swallowed(), 0, "nothing is stalled yet");
@@ -220,7 +226,7 @@ fn a_stopped_process_is_noticed_and_the_next_takes_over_without_loss() {
 fn a_stalled_netlink_is_noticed_and_the_next_takes_over_without_loss() {
     require!("stalled", nix::unistd::geteuid().is_root(), "needs root");
     is_replaced(|wire, attached, supervisor| {
-        let stalled = Stalled::attach(attached.pid()).unwrap();
+        let stalled = NetlinkStall::attach(attached.pid()).unwrap();
         stalled.stall();
         let noticed = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -265,7 +271,7 @@ fn is_replaced(hang_and_kill: impl FnOnce(&Wire, Attached, &Supervisor)) {
         assert_eq!(flow.arrived, flow.sent, "{flow:?}");
     }
     let (rx, tx) = next.counters().unwrap();
-    let unicast = |sums: &vlanfast_tests::packet::Sums| sums[&Row::Vlan(0)].packets[0];
+    let unicast = |sums: &vlanfast_tests::net::tally::Sums| sums[&CounterKey::Vlan(0)].packets[0];
     let seen = |flows: &[Flow; 2]| flows[0].seen + flows[1].seen;
     assert_eq!(
         (unicast(&rx), unicast(&tx)),
@@ -336,7 +342,7 @@ impl Flows {
             frame(mac, &datagram(ether_type), 60)
         });
         let out = start(container, "mv0", &|ether_type| {
-            let mut bytes = frame(PEER, &datagram(ether_type), 60);
+            let mut bytes = frame(ROUTER_MAC, &datagram(ether_type), 60);
             bytes[6..12].copy_from_slice(&mac);
             bytes
         });

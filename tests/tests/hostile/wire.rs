@@ -1,5 +1,5 @@
 //! What the wire carries where buffers of several packets are a tunnel's, or split by another rule than TCP's.
-//! The scene without vlanfast is the measure: an independent count at the router, where one frame is one packet.
+//! A run without vlanfast is the measure: an independent count at the router, where one frame is one packet.
 
 use std::{
     io::{Read, Write},
@@ -15,13 +15,17 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt::UdpGsoSegment,
 };
 use vlanfast_tests::{
-    capture::{Sniffer, in_netns},
     in_the_lab,
-    packet::Sums,
-    program::Attached,
+    live::trunk::settle,
+    net::{
+        capture::Sniffer,
+        namespace::{Netns, in_netns},
+        tally::Sums,
+        topology::{WIRE, Wire},
+        transfer::transfer_of,
+    },
     require,
-    scenario::{settle, transfer_of},
-    topology::{Netns, WIRE, Wire},
+    run::program::Attached,
 };
 
 /// A tunnel between the ends of the wire, and what its devices are called.
@@ -211,16 +215,16 @@ fn fall_silent(wire: &Wire) {
 }
 
 /// Has something happen on the wire, and compares the counts to the byte. It has to be bulk in both directions.
-fn counts_exactly(wire: &Wire, name: &str, least: u64, scene: impl Fn()) {
+fn counts_exactly(wire: &Wire, name: &str, least: u64, traffic: impl Fn()) {
     let start = Instant::now();
     // Without vlanfast it works, and whoever has to be resolved is.
-    scene();
+    traffic();
     // Groups are joined within the first second, twice.
     thread::sleep(Duration::from_secs(2).saturating_sub(start.elapsed()));
     fall_silent(wire);
     let attached = Attached::start(&wire.host, &wire.trunk, &["--ingress", "tc"]).unwrap();
     let sniffer = Sniffer::start(&wire.router.path(), WIRE).unwrap();
-    scene();
+    traffic();
     fall_silent(wire);
     let (at_router, from_router) = sniffer.stop().unwrap();
     assert!(packets(&at_router) > least, "{name}: {at_router:?}");

@@ -1,15 +1,18 @@
-//! Frames that a decision is made over, in a world that decides them: the host, the kernel and the expectation
-//! must agree.
+//! The tables of cases: for each frame the host, the kernel and the expected verdict must agree.
 
 use vlanfast::maps::load;
 use vlanfast_common::{Bytes, Direction, Policy, Reason, Settings, Verdict};
 use vlanfast_tests::{
-    decisions::{
-        Decided, delivering, over_the_groups_limit, over_the_limit, over_the_limit_for_some,
-        reflecting, shedding, shortcutting, steering,
+    cases::{
+        deliver::delivering,
+        egress::reflecting,
+        frame_case::FrameCase,
+        limits::{over_the_groups_limit, over_the_limit, over_the_limit_for_some},
+        shortcut::shortcutting,
+        steering::{shedding, steering},
     },
+    fixtures::tables::{SIBLING, TableFixture},
     require,
-    world::{SIBLING, World},
 };
 
 use super::Loaded;
@@ -33,63 +36,63 @@ pub const ALL: Policy = Policy {
     ..STEERING
 };
 
-/// Runs frames through both ingress programs, each in a world of its own, in which `before` goes first.
-fn decides(frames: &[Decided], before: Option<&Decided>, world: impl Fn() -> World) {
+/// Runs frames through both ingress programs, each in a fixture of its own, in which `before` goes first.
+fn decides(frames: &[FrameCase], before: Option<&FrameCase>, fixture: impl Fn() -> TableFixture) {
     for program in [load::XDP, load::RX] {
-        decides_at((program, Direction::Rx), frames, before, &world);
+        decides_at((program, Direction::Rx), frames, before, &fixture);
     }
 }
 
-/// The same for one program.
+/// Runs frames through one program, each in a fixture of its own, in which `before` goes first.
 fn decides_at(
     (program, direction): (&'static str, Direction),
-    frames: &[Decided],
-    before: Option<&Decided>,
-    world: impl Fn() -> World,
+    frames: &[FrameCase],
+    before: Option<&FrameCase>,
+    fixture: impl Fn() -> TableFixture,
 ) {
     require!("decisions", nix::unistd::geteuid().is_root(), "needs root");
-    let mut loaded = Loaded::new(program, &world());
+    let mut loaded = Loaded::new(program, &fixture());
     for frame in frames {
-        let world = world();
+        let fixture = fixture();
         for frame in before.into_iter().chain([frame]) {
-            loaded.meets(frame.name, &frame.bytes, direction, frame.verdict, &world);
+            loaded.meets(frame.name, &frame.bytes, direction, frame.verdict, &fixture);
         }
         loaded.calm();
     }
     loaded.counted_nothing_else();
 }
 
-/// The same for what leaves.
-fn decides_on_egress(frames: &[Decided], policy: Policy) {
+/// Runs frames through the egress program.
+fn decides_on_egress(frames: &[FrameCase], policy: Policy) {
     decides_at((load::TX, Direction::Tx), frames, None, || {
-        World::new(policy).unwrap()
+        TableFixture::new(policy).unwrap()
     });
 }
 
-/// It is passed without the policy, and without a heartbeat.
-fn passes_on_egress(frames: Vec<Decided>, policy: Policy) {
+/// Frames are passed on egress without the policy, and without a heartbeat.
+fn passes_on_egress(frames: Vec<FrameCase>, policy: Policy) {
     let frames = passed(frames);
     decides_on_egress(&frames, ALL);
     decides_at((load::TX, Direction::Tx), &frames, None, || {
-        let mut world = World::new(policy).unwrap();
+        let mut fixture = TableFixture::new(policy).unwrap();
         // A moment after the machine's start.
-        world.settings.heartbeat = 1;
-        world
+        fixture.settings.heartbeat = 1;
+        fixture
     });
 }
 
 /// Frames that are to be passed.
-pub fn passed(frames: Vec<Decided>) -> Vec<Decided> {
-    let passed = |frame| Decided {
+pub fn passed(frames: Vec<FrameCase>) -> Vec<FrameCase> {
+    let passed = |frame| FrameCase {
         verdict: Verdict::Pass,
         ..frame
     };
     frames.into_iter().map(passed).collect()
 }
 
-/// Those of VLAN 10 with one tag, without it.
-pub fn untagged(frames: Vec<Decided>) -> Vec<Decided> {
-    let untagged = |mut frame: Decided| {
+/// The frames that have one tag, of VLAN 10, without it.
+pub fn untagged(frames: Vec<FrameCase>) -> Vec<FrameCase> {
+    let untagged = |mut frame: FrameCase| {
         let tag: Vec<_> = frame.bytes.drain(12..16).collect();
         let is_tagged = frame.bytes[12..14] == [0x81, 0];
         // A container of that VLAN alone.
@@ -99,13 +102,13 @@ pub fn untagged(frames: Vec<Decided>) -> Vec<Decided> {
     frames.into_iter().filter_map(untagged).collect()
 }
 
-/// The same frames where nothing may be decided.
-fn passes(frames: Vec<Decided>, before: Option<&Decided>, world: impl Fn() -> World) {
+/// The frames are passed where nothing may be decided.
+fn passes(frames: Vec<FrameCase>, before: Option<&FrameCase>, fixture: impl Fn() -> TableFixture) {
     let frames = passed(frames);
-    decides(&frames, before, world);
+    decides(&frames, before, fixture);
 }
 
-fn absent() -> Decided {
+fn absent() -> FrameCase {
     let steering = steering();
     let name = "ARP request for an absent host";
     steering
@@ -120,14 +123,14 @@ fn frames_that_seek_one_receiver_go_to_that_one() {
         // With all of it switched on, the frames of a VLAN without device end.
         let mut frames = steering();
         frames.retain(|frame| policy.shed == 0 || !frame.name.contains("without device"));
-        decides(&frames, None, || World::new(policy).unwrap());
+        decides(&frames, None, || TableFixture::new(policy).unwrap());
     }
 }
 
 #[test]
 fn a_storm_is_cut_off_at_its_limit() {
     decides(&over_the_limit(), Some(&absent()), || {
-        World::new(STEERING).unwrap()
+        TableFixture::new(STEERING).unwrap()
     });
 }
 
@@ -137,11 +140,11 @@ fn requests_that_one_alone_cant_have_are_cut_off_at_a_limit_of_their_own() {
     let before = frames[0].clone();
     decides(
         &frames,
-        Some(&Decided {
+        Some(&FrameCase {
             verdict: Verdict::Conflict,
             ..before
         }),
-        || World::new(STEERING).unwrap(),
+        || TableFixture::new(STEERING).unwrap(),
     );
 }
 
@@ -153,7 +156,7 @@ fn everything_else_for_a_group_is_cut_off_at_another_limit() {
     };
     let frames = over_the_groups_limit();
     assert!(frames.len() > 20);
-    let before = Decided {
+    let before = FrameCase {
         verdict: Verdict::Pass,
         ..frames[0].clone()
     };
@@ -161,14 +164,14 @@ fn everything_else_for_a_group_is_cut_off_at_another_limit() {
         let mut frames = frames.clone();
         frames.retain(|frame| steer == 1 || !matches!(frame.verdict, Verdict::Steer { .. }));
         decides(&frames, Some(&before), || {
-            World::new(Policy { steer, ..policy }).unwrap()
+            TableFixture::new(Policy { steer, ..policy }).unwrap()
         });
     }
 }
 
 #[test]
 fn frames_for_nobody_here_are_shed() {
-    decides(&shedding(), None, || World::new(ALL).unwrap());
+    decides(&shedding(), None, || TableFixture::new(ALL).unwrap());
 }
 
 #[test]
@@ -199,11 +202,11 @@ fn a_tag_that_a_container_wrote_takes_no_frame_past_the_wire() {
     let mut frames = [reflecting(), shortcutting()].concat();
     frames.retain(|frame| frame.verdict != Verdict::Pass);
     assert!(frames.len() > 30);
-    let world = World::new(policy).unwrap();
-    let mut loaded = Loaded::new(load::TX, &world);
-    for Decided { name, bytes, .. } in &frames {
+    let fixture = TableFixture::new(policy).unwrap();
+    let mut loaded = Loaded::new(load::TX, &fixture);
+    for FrameCase { name, bytes, .. } in &frames {
         let bytes = Bytes::new(bytes);
-        loaded.meets_as(name, bytes, Direction::Tx, Verdict::Pass, &world);
+        loaded.meets_as(name, bytes, Direction::Tx, Verdict::Pass, &fixture);
     }
     loaded.counted_nothing_else();
 }
@@ -223,7 +226,7 @@ fn what_the_router_would_bring_back_takes_the_shortcut() {
     let frames = untagged(shortcutting());
     assert!(frames.len() > 20);
     decides_at((load::TX, Direction::Tx), &frames, None, || {
-        World::new(policy).unwrap().untagged()
+        TableFixture::new(policy).unwrap().untagged()
     });
     decides_on_egress(&reflecting(), both);
     passes_on_egress(shortcutting(), policy);
@@ -246,7 +249,9 @@ fn unicast_for_a_receiver_here_goes_straight_to_it() {
         ..policy
     };
     for policy in [policy, dry] {
-        decides_at(at_tc, &delivering(), None, || World::new(policy).unwrap());
+        decides_at(at_tc, &delivering(), None, || {
+            TableFixture::new(policy).unwrap()
+        });
     }
     // With everything else besides, which is as much as the verifier has to take.
     let all = Policy {
@@ -256,13 +261,13 @@ fn unicast_for_a_receiver_here_goes_straight_to_it() {
         ..ALL
     };
     let both = [shedding(), taken()].concat();
-    decides_at(at_tc, &both, None, || World::new(all).unwrap());
+    decides_at(at_tc, &both, None, || TableFixture::new(all).unwrap());
     let taken = passed(taken());
-    decides_at(at_tc, &taken, None, || World::new(STEERING).unwrap());
+    decides_at(at_tc, &taken, None, || TableFixture::new(STEERING).unwrap());
     decides_at((load::XDP, Direction::Rx), &taken, None, || {
-        let mut world = World::new(policy).unwrap();
-        world.redirects = false;
-        world
+        let mut fixture = TableFixture::new(policy).unwrap();
+        fixture.redirects = false;
+        fixture
     });
     for (heartbeat, incomplete) in [
         // A moment after the machine's start.
@@ -271,16 +276,16 @@ fn unicast_for_a_receiver_here_goes_straight_to_it() {
         (u64::MAX, Settings::CHANGING),
     ] {
         decides_at(at_tc, &taken, None, || {
-            let mut world = World::new(policy).unwrap();
-            world.settings.heartbeat = heartbeat;
-            world.settings.incomplete = incomplete;
-            world
+            let mut fixture = TableFixture::new(policy).unwrap();
+            fixture.settings.heartbeat = heartbeat;
+            fixture.settings.incomplete = incomplete;
+            fixture
         });
     }
 }
 
-/// Those that are delivered.
-fn taken() -> Vec<Decided> {
+/// The frames that are delivered.
+fn taken() -> Vec<FrameCase> {
     let mut frames = delivering();
     frames.retain(|frame| frame.verdict != Verdict::Pass);
     frames
@@ -289,9 +294,9 @@ fn taken() -> Vec<Decided> {
 #[test]
 fn what_is_switched_off_is_not_done() {
     let nothing = Policy::default();
-    passes(shedding(), None, || World::new(STEERING).unwrap());
+    passes(shedding(), None, || TableFixture::new(STEERING).unwrap());
     passes(over_the_limit(), Some(&absent()), || {
-        World::new(nothing).unwrap()
+        TableFixture::new(nothing).unwrap()
     });
     let limit_alone = Policy {
         steer: 0,
@@ -299,16 +304,16 @@ fn what_is_switched_off_is_not_done() {
     };
     let mut frames = steering();
     frames.retain(|frame| frame.verdict != Verdict::Conflict);
-    passes(frames, None, || World::new(limit_alone).unwrap());
+    passes(frames, None, || TableFixture::new(limit_alone).unwrap());
 }
 
 #[test]
 fn without_a_heartbeat_every_frame_is_passed() {
     let dead = || {
-        let mut world = World::new(ALL).unwrap();
+        let mut fixture = TableFixture::new(ALL).unwrap();
         // A moment after the machine's start.
-        world.settings.heartbeat = 1;
-        world
+        fixture.settings.heartbeat = 1;
+        fixture
     };
     passes(shedding(), None, dead);
     let mut frames = [over_the_limit(), over_the_limit_for_some()].concat();
@@ -322,12 +327,12 @@ fn without_a_heartbeat_every_frame_is_passed() {
 #[test]
 fn tables_without_room_for_everybody_are_no_reason_to_drop() {
     let incomplete = || {
-        let mut world = World::new(ALL).unwrap();
-        world.settings.incomplete = Settings::ENDPOINTS | Settings::NEIGHBORS;
-        world
+        let mut fixture = TableFixture::new(ALL).unwrap();
+        fixture.settings.incomplete = Settings::ENDPOINTS | Settings::NEIGHBORS;
+        fixture
     };
-    let is_drop = |frame: &Decided| matches!(frame.verdict, Verdict::Drop(_));
-    let by_tables = |frame: &Decided| is_drop(frame) && !frame.name.contains("without device");
+    let is_drop = |frame: &FrameCase| matches!(frame.verdict, Verdict::Drop(_));
+    let by_tables = |frame: &FrameCase| is_drop(frame) && !frame.name.contains("without device");
     let mut frames = [over_the_limit(), shedding()].concat();
     frames.retain(by_tables);
     assert!(frames.len() > 4);
@@ -337,9 +342,9 @@ fn tables_without_room_for_everybody_are_no_reason_to_drop() {
 #[test]
 fn a_trunk_with_receivers_of_any_vlan_sheds_none() {
     let unseen = || {
-        let mut world = World::new(ALL).unwrap();
-        world.settings.incomplete = Settings::VLANS;
-        world
+        let mut fixture = TableFixture::new(ALL).unwrap();
+        fixture.settings.incomplete = Settings::VLANS;
+        fixture
     };
     let mut frames = shedding();
     frames.retain(|frame| frame.verdict == Verdict::Drop(Reason::ShedVlan));
@@ -351,7 +356,7 @@ fn a_trunk_with_receivers_of_any_vlan_sheds_none() {
 fn a_dry_run_counts_and_changes_nothing() {
     let dry = Policy { dry_run: 1, ..ALL };
     decides(&over_the_limit(), Some(&absent()), || {
-        World::new(dry).unwrap()
+        TableFixture::new(dry).unwrap()
     });
-    decides(&shedding(), None, || World::new(dry).unwrap());
+    decides(&shedding(), None, || TableFixture::new(dry).unwrap());
 }

@@ -4,44 +4,50 @@ use std::{collections::BTreeMap, thread};
 
 use aya::{Pod, maps::HashMap};
 use vlanfast::maps::load;
-use vlanfast_common::{Direction, FlowKey, VlanPair, Policy, Shortcut, Verdict};
+use vlanfast_common::{Direction, FlowKey, Policy, Shortcut, Verdict, VlanPair};
 use vlanfast_tests::{
-    decisions::{Said, conversations},
+    cases::learned::{Conversation, conversations},
+    fixtures::tables::TableFixture,
     require,
-    world::World,
 };
 
 use super::{Loaded, decisions::ALL};
 
 /// Has the conversations for which a policy is, one after the other, and compares each frame of them.
 fn agrees(policy: Policy, ingress: &'static str, alive: bool) {
-    let world = || {
-        let mut world = World::new(policy).unwrap();
+    let fixture = || {
+        let mut fixture = TableFixture::new(policy).unwrap();
         if !alive {
-            world.settings.heartbeat = 1;
+            fixture.settings.heartbeat = 1;
         }
-        world
+        fixture
     };
-    let mut loaded = Loaded::all(&[load::TX, ingress], &world());
+    let mut loaded = Loaded::all(&[load::TX, ingress], &fixture());
     let mut conversations = conversations();
     conversations.retain(|said| said.refresh == policy.shortcut_refresh);
     assert!(conversations.len() > 3);
     for said in &conversations {
-        let world = world();
-        has(said, &world, &mut loaded, ingress, alive);
-        assert_eq!(taken::<VlanPair, 6>(&mut loaded, "PAIRS"), world.pairs());
-        assert_eq!(alive, !world.pairs().is_empty());
+        let fixture = fixture();
+        has(said, &fixture, &mut loaded, ingress, alive);
+        assert_eq!(taken::<VlanPair, 6>(&mut loaded, "PAIRS"), fixture.pairs());
+        assert_eq!(alive, !fixture.pairs().is_empty());
         taken::<FlowKey, 12>(&mut loaded, "FLOWS");
     }
     loaded.counted_nothing_else();
 }
 
-fn has(said: &Said, world: &World, loaded: &mut Loaded, ingress: &'static str, alive: bool) {
+fn has(
+    said: &Conversation,
+    fixture: &TableFixture,
+    loaded: &mut Loaded,
+    ingress: &'static str,
+    alive: bool,
+) {
     for (number, heard) in said.frames.iter().enumerate() {
         thread::sleep(heard.after);
-        world
+        fixture
             .now
-            .set(world.now.get() + heard.after.as_nanos() as u64);
+            .set(fixture.now.get() + heard.after.as_nanos() as u64);
         let verdict = match alive {
             true => heard.verdict,
             false => Verdict::Pass,
@@ -51,7 +57,7 @@ fn has(said: &Said, world: &World, loaded: &mut Loaded, ingress: &'static str, a
             Direction::Rx => ingress,
         };
         let at = format!("{}, frame {}", said.name, number + 1);
-        loaded.meets(&at, &heard.bytes, heard.direction, verdict, world);
+        loaded.meets(&at, &heard.bytes, heard.direction, verdict, fixture);
     }
 }
 

@@ -18,22 +18,27 @@ use vlanfast_common::{
     Bytes, Counters, Direction, Policy, Shortcut, Tag, Verdict, Vlan, classify, parse, wire,
 };
 use vlanfast_tests::{
-    messages::ipv4_checksum,
-    packet::{self, Named, Row, corpus},
+    fixtures::{
+        corpus::{CorpusFrame, corpus},
+        tables::{FAR_PARENT, TableFixture},
+    },
+    net::{
+        messages::ipv4_checksum,
+        tally::{Cast, CounterKey},
+    },
     require,
-    tagged::Tagged,
-    world::{FAR_PARENT, World},
+    run::tag_in_metadata::TaggedRun,
 };
 
 /// The level of `attach -vv`, as aya-log numbers it.
 const EVERY_FRAME: u8 = 5;
 
 /// The counters' key that a row of the corpus stands for, by the documented numbers.
-fn key(row: Row) -> u32 {
+fn key(row: CounterKey) -> u32 {
     match row {
-        Row::Vlan(vid) => vid.into(),
-        Row::Service => 4096,
-        Row::Truncated => 4097,
+        CounterKey::Vlan(vid) => vid.into(),
+        CounterKey::Service => 4096,
+        CounterKey::Truncated => 4097,
     }
 }
 
@@ -53,7 +58,7 @@ fn counters(ebpf: &Ebpf, keys: impl Iterator<Item = u32>) -> Counted {
 }
 
 /// The corpus' expectation, as what the whole map must hold after one frame.
-fn expected(frame: &Named, direction: Direction) -> Counted {
+fn expected(frame: &CorpusFrame, direction: Direction) -> Counted {
     let mut counters = Counters::default();
     let side = counters.side(direction);
     side.packets[frame.cast as usize] = 1;
@@ -61,13 +66,13 @@ fn expected(frame: &Named, direction: Direction) -> Counted {
     BTreeMap::from([(key(frame.row), counters)])
 }
 
-/// The same by the host's run of the packet logic.
-fn by_host(world: &World, bytes: Bytes<'_>, direction: Direction) -> (Verdict, Counted) {
+/// What the packet logic decides and counts when it runs on the host.
+fn by_host(fixture: &TableFixture, bytes: Bytes<'_>, direction: Direction) -> (Verdict, Counted) {
     let headers = parse(&bytes);
-    let verdict = classify(&bytes, &headers, direction, world);
+    let verdict = classify(&bytes, &headers, direction, fixture);
     let mut counters = Counters::default();
     let wire = wire(&bytes, &headers);
-    let done = match world.policy.dry_run {
+    let done = match fixture.policy.dry_run {
         0 => verdict,
         _ => Verdict::Pass,
     };
@@ -83,24 +88,24 @@ struct Loaded {
     program: &'static str,
     expected: Counted,
     /// What hands in frames with a tag in metadata, by program.
-    tagged: BTreeMap<&'static str, Tagged>,
+    tagged: BTreeMap<&'static str, TaggedRun>,
 }
 
 impl Loaded {
-    fn new(program: &'static str, world: &World) -> Self {
-        Self::all(&[program], world)
+    fn new(program: &'static str, fixture: &TableFixture) -> Self {
+        Self::all(&[program], fixture)
     }
 
     /// Several programs on the same maps.
-    fn all(programs: &[&'static str], world: &World) -> Self {
-        let mut ebpf = load::load(&world.policy, 0).unwrap();
+    fn all(programs: &[&'static str], fixture: &TableFixture) -> Self {
+        let mut ebpf = load::load(&fixture.policy, 0).unwrap();
         for &program in programs {
             match program {
                 load::XDP => drop(load::xdp(&mut ebpf).unwrap()),
                 name => drop(load::tc(&mut ebpf, name).unwrap()),
             }
         }
-        world.install(&mut ebpf).unwrap();
+        fixture.install(&mut ebpf).unwrap();
         Self {
             ebpf,
             program: programs[0],
@@ -117,7 +122,7 @@ impl Loaded {
         frame: &[u8],
         direction: Direction,
         verdict: Verdict,
-        world: &World,
+        fixture: &TableFixture,
     ) -> Counted {
         let without = as_it_leaves(frame);
         let frame = match (direction, &without) {
@@ -127,21 +132,21 @@ impl Loaded {
             },
             _ => Bytes::new(frame),
         };
-        self.meets_as(at, frame, direction, verdict, world)
+        self.meets_as(at, frame, direction, verdict, fixture)
     }
 
-    /// The same, with the tag where it is.
+    /// Does what [`Self::meets`] does, and leaves a tag where it is.
     fn meets_as(
         &mut self,
         at: &str,
         frame: Bytes<'_>,
         direction: Direction,
         verdict: Verdict,
-        world: &World,
+        fixture: &TableFixture,
     ) -> Counted {
-        let (by_host, counted) = by_host(world, frame, direction);
+        let (by_host, counted) = by_host(fixture, frame, direction);
         assert_eq!(by_host, verdict, "{at}, by the host");
-        let done = match world.policy.dry_run {
+        let done = match fixture.policy.dry_run {
             0 => verdict,
             _ => Verdict::Pass,
         };
@@ -165,7 +170,7 @@ impl Loaded {
             let program = load::tc(&mut self.ebpf, self.program).unwrap();
             let fd = program.fd().unwrap();
             let tagged = self.tagged.entry(self.program);
-            let tagged = tagged.or_insert_with(|| Tagged::new(fd).unwrap());
+            let tagged = tagged.or_insert_with(|| TaggedRun::new(fd).unwrap());
             return tagged.run(frame.bytes, tag).unwrap();
         }
         let frame = frame.bytes;
@@ -271,11 +276,11 @@ fn forward(packet: &mut [u8]) {
 fn agrees(program: &'static str, direction: Direction) {
     require!(program, nix::unistd::geteuid().is_root(), "needs root");
     // Nobody is there: nothing to steer.
-    let world = || World::nobody(STEERING);
-    let mut loaded = Loaded::new(program, &world());
+    let fixture = || TableFixture::nobody(STEERING);
+    let mut loaded = Loaded::new(program, &fixture());
     for frame in corpus() {
         let name = frame.name;
-        let counted = loaded.meets(name, &frame.bytes, direction, Verdict::Pass, &world());
+        let counted = loaded.meets(name, &frame.bytes, direction, Verdict::Pass, &fixture());
         let expected = expected(&frame, direction);
         assert_eq!(counted, expected, "the host's run counts {name} wrongly");
         loaded.calm();
@@ -301,18 +306,19 @@ fn tc_egress_agrees_with_the_corpus_and_the_host() {
 #[test]
 fn the_corpus_has_every_cast_and_kind_of_frame() {
     let corpus = corpus();
-    for cast in [
-        packet::Cast::Unicast,
-        packet::Cast::Multicast,
-        packet::Cast::Broadcast,
-    ] {
+    for cast in [Cast::Unicast, Cast::Multicast, Cast::Broadcast] {
         assert!(
             corpus
                 .iter()
-                .any(|frame| frame.cast == cast && frame.row == Row::Vlan(10))
+                .any(|frame| frame.cast == cast && frame.row == CounterKey::Vlan(10))
         );
     }
-    for row in [Row::Vlan(0), Row::Vlan(4094), Row::Service, Row::Truncated] {
+    for row in [
+        CounterKey::Vlan(0),
+        CounterKey::Vlan(4094),
+        CounterKey::Service,
+        CounterKey::Truncated,
+    ] {
         assert!(corpus.iter().any(|frame| frame.row == row), "{row:?}");
     }
     let mut names: Vec<_> = corpus.iter().map(|frame| frame.name).collect();

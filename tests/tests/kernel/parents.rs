@@ -4,10 +4,10 @@ use aya::maps::{Array, HashMap};
 use vlanfast::maps::load;
 use vlanfast_common::{Bytes, Counters, NeighborKey, Policy, Route, Settings, Verdict};
 use vlanfast_tests::{
-    cpu::pin,
-    decisions::{Decided, shortcutting},
+    cases::{frame_case::FrameCase, shortcut::shortcutting},
+    fixtures::tables::TableFixture,
+    net::cpu::pin,
     require,
-    world::World,
 };
 
 use super::{
@@ -22,7 +22,7 @@ const POLICY: Policy = Policy { shortcut: 1, ..ALL };
 
 /// The program on a device of VLAN 10, or of none that it knows.
 fn loaded(vid: Option<u32>) -> Loaded {
-    let mut loaded = Loaded::new(load::PARENT, &World::new(POLICY).unwrap());
+    let mut loaded = Loaded::new(load::PARENT, &TableFixture::new(POLICY).unwrap());
     if let Some(vid) = vid {
         let map = loaded.ebpf.map_mut("DEVICES").unwrap();
         let mut devices = HashMap::<_, u32, u32>::try_from(map).unwrap();
@@ -32,9 +32,9 @@ fn loaded(vid: Option<u32>) -> Loaded {
 }
 
 /// Each frame twice, the second time by what is remembered of the first, and what was counted in the end.
-fn meets(loaded: &mut Loaded, frames: &[Decided]) {
+fn meets(loaded: &mut Loaded, frames: &[FrameCase]) {
     let mut counters = Counters::default();
-    for Decided {
+    for FrameCase {
         name,
         bytes,
         verdict,
@@ -85,12 +85,12 @@ fn a_way_is_forgotten_with_its_heartbeat() {
         let map = loaded.ebpf.map_mut("SETTINGS").unwrap();
         let mut map = Array::<_, Settings>::try_from(map).unwrap();
         map.set(0, settings, 0).unwrap();
-        for Decided { name, bytes, .. } in &frames {
+        for FrameCase { name, bytes, .. } in &frames {
             let (_, left) = loaded.run(Bytes::new(bytes));
             assert_eq!(left != *bytes, are_taken, "{name}: {settings:?}");
         }
     };
-    let settings = World::new(POLICY).unwrap().settings;
+    let settings = TableFixture::new(POLICY).unwrap().settings;
     let incomplete = Settings {
         incomplete: Settings::ENDPOINTS,
         ..settings

@@ -6,16 +6,18 @@ use std::{thread, time::Duration};
 
 use anyhow::Result;
 use vlanfast_tests::{
-    capture::Packets,
-    cpu,
-    house::{
-        Connection, FAR, House, NEAR, TC, XDP, counter, is_whole, median_time, ping, shortcuts,
-    },
+    fixtures::two_vlans::{FAR, NEAR, QuietConnection, TC, TwoVlans, XDP, shortcuts},
     in_the_lab,
-    program::{Attached, vlanfast},
-    scenario::transfer,
-    talk::Talk,
-    topology::{Netns, WIRE, Wire},
+    net::{
+        capture::Packets,
+        cpu,
+        echo::EchoConnection,
+        namespace::Netns,
+        ping::{counter, is_whole, median_time, ping},
+        topology::{WIRE, Wire},
+        transfer::transfer,
+    },
+    run::program::{Attached, vlanfast},
 };
 
 const LEARNED: &[&str] = &["--shortcut", "learned"];
@@ -67,14 +69,14 @@ fn round_trip(from: &Netns) -> f64 {
 }
 
 fn learn(trunk: &Trunk) {
-    let house = House::on((trunk.wire)().unwrap()).unwrap();
-    let attached = house.attach_by(trunk.ingress, LEARNED).unwrap();
-    let before = house.routed().unwrap();
-    house.pings(200, 63).unwrap();
-    transfer(&house.near, &house.far, FAR[0]).unwrap();
-    transfer(&house.far, &house.near, NEAR[1]).unwrap();
+    let vlans = TwoVlans::on((trunk.wire)().unwrap()).unwrap();
+    let attached = vlans.attach_by(trunk.ingress, LEARNED).unwrap();
+    let before = vlans.routed().unwrap();
+    vlans.pings(200, 63).unwrap();
+    transfer(&vlans.near, &vlans.far, FAR[0]).unwrap();
+    transfer(&vlans.far, &vlans.near, NEAR[1]).unwrap();
     let taken = both_ways(&attached);
-    let routed = house.routed().unwrap() - before;
+    let routed = vlans.routed().unwrap() - before;
     assert!(taken > 1_500, "{taken} by the shortcut, {routed} routed");
     // Each of eight flows of pings asked once, and so did those of TCP, whose ends are the router's.
     assert!(routed >= 8, "{routed}");
@@ -93,7 +95,7 @@ fn learn(trunk: &Trunk) {
         let packets = flow["packets"].as_u64().unwrap();
         assert!(packets >= 200 - trunk.late, "{flow:#}");
     }
-    let ended = vlanfast(&house.wire.host, &["flows", "flush"]).unwrap();
+    let ended = vlanfast(&vlans.wire.host, &["flows", "flush"]).unwrap();
     assert!(ended.stdout.contains("flows forgotten"), "{ended:?}");
     assert_eq!(attached.flows().unwrap().len(), 0);
     attached.stop().unwrap();
@@ -121,20 +123,20 @@ fn is_near_ping(frame: &[u8]) -> bool {
 }
 
 fn ask_again(trunk: &Trunk) {
-    let house = House::on((trunk.wire)().unwrap()).unwrap();
-    let (host, device) = (&house.wire.host, &house.wire.trunk);
+    let vlans = TwoVlans::on((trunk.wire)().unwrap()).unwrap();
+    let (host, device) = (&vlans.wire.host, &vlans.wire.trunk);
     host.run(&format!("ip link set {device}.10 type vlan egress 0:5"))
         .unwrap();
-    let attached = house.attach_by(trunk.ingress, OFTEN).unwrap();
-    let wire = Packets::open(&house.wire.router.path(), WIRE, true).unwrap();
-    let talk = Talk::start(&house.near, &house.far, FAR[0]).unwrap();
-    let talk6 = Talk::start(&house.far, &house.near, NEAR[1]).unwrap();
-    let said = ping(&house.near, FAR[0], 500, "").unwrap();
+    let attached = vlans.attach_by(trunk.ingress, OFTEN).unwrap();
+    let wire = Packets::open(&vlans.wire.router.path(), WIRE, true).unwrap();
+    let connection = EchoConnection::start(&vlans.near, &vlans.far, FAR[0]).unwrap();
+    let connection6 = EchoConnection::start(&vlans.far, &vlans.near, NEAR[1]).unwrap();
+    let said = ping(&vlans.near, FAR[0], 500, "").unwrap();
     assert!(is_whole(&said), "{said}");
-    let said = ping(&house.far, NEAR[1], 100, "-s 1400").unwrap();
+    let said = ping(&vlans.far, NEAR[1], 100, "-s 1400").unwrap();
     assert!(is_whole(&said), "{said}");
-    for talk in [talk, talk6] {
-        let heard = talk.stop().unwrap();
+    for connection in [connection, connection6] {
+        let heard = connection.stop().unwrap();
         println!(
             "figure: {} answers, the longest silence {} ms",
             heard.answers,
@@ -157,7 +159,7 @@ fn ask_again(trunk: &Trunk) {
     // Ten flows for five seconds and more, of which each comes back to the receiver's VLAN.
     let dropped = returned(&attached, 10) + returned(&attached, 20);
     assert!(dropped >= 15, "{dropped}");
-    house.sent_again_at_most(trunk.again).unwrap();
+    vlans.sent_again_at_most(trunk.again).unwrap();
     attached.stop().unwrap();
 }
 
@@ -176,37 +178,37 @@ fn the_router_behind_virtio_is_asked_again_and_nobody_notices() {
 #[test]
 fn a_connection_that_rests_begins_anew_and_goes_on() {
     in_the_lab!("learned, begun anew");
-    let house = House::new().unwrap();
-    let attached = house.attach(OFTEN).unwrap();
-    let mut connection = Connection::new(&house).unwrap();
+    let vlans = TwoVlans::new().unwrap();
+    let attached = vlans.attach(OFTEN).unwrap();
+    let mut connection = QuietConnection::new(&vlans).unwrap();
     // It rests for longer than the router is taken at its word.
     for _ in 0..3 {
-        let (routed, taken) = (house.routed().unwrap(), both_ways(&attached));
+        let (routed, taken) = (vlans.routed().unwrap(), both_ways(&attached));
         connection.go_on(100).unwrap();
-        assert!(house.routed().unwrap() > routed, "it asks");
+        assert!(vlans.routed().unwrap() > routed, "it asks");
         assert!(both_ways(&attached) > taken + 100);
         thread::sleep(END);
     }
-    house.sent_again_at_most(0).unwrap();
+    vlans.sent_again_at_most(0).unwrap();
     attached.stop().unwrap();
 }
 
 #[test]
 fn a_bulk_transfer_changes_over_without_being_sent_again() {
     in_the_lab!("learned, bulk");
-    let house = House::new().unwrap();
+    let vlans = TwoVlans::new().unwrap();
     let on = |device: &str| format!("ethtool -K {device} tso on gso on gro on");
-    house.wire.host.run(&on(&house.wire.trunk)).unwrap();
-    house.wire.router.run(&on(WIRE)).unwrap();
+    vlans.wire.host.run(&on(&vlans.wire.trunk)).unwrap();
+    vlans.wire.router.run(&on(WIRE)).unwrap();
     for delay in ["0", "500us"] {
         if delay != "0" {
-            slow_down(&house, delay);
+            slow_down(&vlans, delay);
         }
-        let attached = house.attach(OFTEN).unwrap();
+        let attached = vlans.attach(OFTEN).unwrap();
         cpu::on_one(|| {
             for _ in 0..4 {
-                transfer(&house.near, &house.far, FAR[0])?;
-                transfer(&house.far, &house.near, NEAR[1])?;
+                transfer(&vlans.near, &vlans.far, FAR[0])?;
+                transfer(&vlans.far, &vlans.near, NEAR[1])?;
             }
             Ok(())
         })
@@ -215,7 +217,7 @@ fn a_bulk_transfer_changes_over_without_being_sent_again() {
         println!("figure: {taken} packets of TCP in bulk by the shortcut, router's delay {delay}");
         // Of 23,000 segments, and far fewer acknowledgements.
         assert!(taken > 12_000, "{taken}");
-        for end in [&house.near, &house.far] {
+        for end in [&vlans.near, &vlans.far] {
             for name in ["TCPFastRetrans", "TCPTimeouts", "TCPSACKReorder"] {
                 let count = counter(end, name).unwrap();
                 assert_eq!(count, 0, "{name}, router's delay {delay}");
@@ -226,10 +228,10 @@ fn a_bulk_transfer_changes_over_without_being_sent_again() {
 }
 
 /// Has the router take its time, each way.
-fn slow_down(house: &House, delay: &str) {
+fn slow_down(vlans: &TwoVlans, delay: &str) {
     for vid in [10, 20] {
         let line = format!("tc qdisc add dev {WIRE}.{vid} root netem delay {delay} limit 100000");
-        house.wire.router.run(&line).unwrap();
+        vlans.wire.router.run(&line).unwrap();
     }
 }
 
@@ -237,13 +239,13 @@ fn slow_down(house: &House, delay: &str) {
 fn a_router_that_takes_its_time_is_waited_for_once() {
     in_the_lab!("learned, slow router");
     for (delay, there_and_back) in [("500us", 1.0), ("5ms", 10.0)] {
-        let house = House::new().unwrap();
-        slow_down(&house, delay);
-        let attached = house.attach(&[]).unwrap();
-        let routed = round_trip(&house.near);
+        let vlans = TwoVlans::new().unwrap();
+        slow_down(&vlans, delay);
+        let attached = vlans.attach(&[]).unwrap();
+        let routed = round_trip(&vlans.near);
         attached.stop().unwrap();
-        let attached = house.attach(LEARNED).unwrap();
-        let learned = round_trip(&house.near);
+        let attached = vlans.attach(LEARNED).unwrap();
+        let learned = round_trip(&vlans.near);
         println!(
             "figure: {delay} each way: a ping takes {routed} ms by the router, {learned} ms learnt"
         );
@@ -256,19 +258,19 @@ fn a_router_that_takes_its_time_is_waited_for_once() {
 #[test]
 fn without_a_heartbeat_connections_go_on_by_the_router() {
     in_the_lab!("learned, no heartbeat");
-    let house = House::new().unwrap();
-    let attached = house.attach(LEARNED).unwrap();
-    let talk = Talk::start(&house.near, &house.far, FAR[0]).unwrap();
+    let vlans = TwoVlans::new().unwrap();
+    let attached = vlans.attach(LEARNED).unwrap();
+    let connection = EchoConnection::start(&vlans.near, &vlans.far, FAR[0]).unwrap();
     thread::sleep(Duration::from_secs(2));
     assert!(both_ways(&attached) > 100);
-    let before = house.routed().unwrap();
+    let before = vlans.routed().unwrap();
     attached.kill().unwrap();
     thread::sleep(Duration::from_secs(5));
-    let heard = talk.stop().unwrap();
+    let heard = connection.stop().unwrap();
     assert!(heard.longest_silence < Duration::from_secs(1), "{heard:?}");
-    assert!(house.routed().unwrap() - before > 100);
-    let attached = house.attach(LEARNED).unwrap();
-    assert!(is_whole(&ping(&house.near, FAR[0], 20, "").unwrap()));
+    assert!(vlans.routed().unwrap() - before > 100);
+    let attached = vlans.attach(LEARNED).unwrap();
+    assert!(is_whole(&ping(&vlans.near, FAR[0], 20, "").unwrap()));
     assert!(shortcuts(&attached, 10).unwrap() > 0);
     attached.stop().unwrap();
 }

@@ -7,32 +7,35 @@ use std::{
 };
 
 use vlanfast_tests::{
-    capture::in_netns,
-    house::{FAR, House, NEAR, is_whole, ping, shortcuts},
+    fixtures::two_vlans::{FAR, NEAR, TwoVlans, shortcuts},
     in_the_lab,
-    scenario::transfer,
-    topology::{Netns, WIRE},
+    net::{
+        namespace::{Netns, in_netns},
+        ping::{is_whole, ping},
+        topology::WIRE,
+        transfer::transfer,
+    },
 };
 
 use super::{END, LEARNED, OFTEN, both_ways};
 
 /// A table of the router's, with a chain that its forwarded packets go through.
-fn filter(house: &House, rule: &str) {
+fn filter(vlans: &TwoVlans, rule: &str) {
     let line = format!(
         "nft 'add table inet filter; \
          add chain inet filter forward {{ type filter hook forward priority 0; }}; \
          add rule inet filter forward {rule}'"
     );
-    house.wire.router.run(&line).unwrap();
+    vlans.wire.router.run(&line).unwrap();
 }
 
 #[test]
 fn what_the_router_drops_is_never_delivered() {
     in_the_lab!("learned, filtered");
-    let house = House::new().unwrap();
-    filter(&house, "udp dport 81 drop");
-    let attached = house.attach(OFTEN).unwrap();
-    let [open, closed] = [80, 81].map(|port| Datagrams::new(&house, port));
+    let vlans = TwoVlans::new().unwrap();
+    filter(&vlans, "udp dport 81 drop");
+    let attached = vlans.attach(OFTEN).unwrap();
+    let [open, closed] = [80, 81].map(|port| Datagrams::new(&vlans, port));
     for _ in 0..3 {
         assert_eq!(closed.arrive(20), 0);
         assert_eq!(open.arrive(20), 20);
@@ -40,13 +43,13 @@ fn what_the_router_drops_is_never_delivered() {
     let taken = shortcuts(&attached, 10).unwrap();
     assert!(taken > 40, "{taken}");
     // A rule that comes later.
-    filter(&house, "udp dport 80 drop");
+    filter(&vlans, "udp dport 80 drop");
     let start = Instant::now();
     while open.arrive(1) == 1 {
         assert!(start.elapsed() < END, "still delivered");
     }
     assert_eq!(open.arrive(20) + closed.arrive(20), 0);
-    let other = Datagrams::new(&house, 82);
+    let other = Datagrams::new(&vlans, 82);
     assert_eq!(other.arrive(20), 20);
     attached.stop().unwrap();
 }
@@ -58,14 +61,14 @@ struct Datagrams {
 }
 
 impl Datagrams {
-    fn new(house: &House, port: u16) -> Self {
+    fn new(vlans: &TwoVlans, port: u16) -> Self {
         let bind = |netns: &Netns, port| {
             in_netns(&netns.path(), move || {
                 Ok(UdpSocket::bind(("0.0.0.0", port))?)
             })
             .unwrap()
         };
-        let (sender, receiver) = (bind(&house.near, 0), bind(&house.far, port));
+        let (sender, receiver) = (bind(&vlans.near, 0), bind(&vlans.far, port));
         sender.connect((FAR[0], port)).unwrap();
         let patience = Duration::from_millis(200);
         receiver.set_read_timeout(Some(patience)).unwrap();
@@ -90,8 +93,8 @@ impl Datagrams {
 #[test]
 fn what_the_router_translates_is_the_routers() {
     in_the_lab!("learned, translated");
-    let house = House::new().unwrap();
-    house
+    let vlans = TwoVlans::new().unwrap();
+    vlans
         .wire
         .router
         .run(
@@ -100,10 +103,10 @@ fn what_the_router_translates_is_the_routers() {
              add rule ip nat postrouting ip saddr 10.0.10.0/24 masquerade'",
         )
         .unwrap();
-    let attached = house.attach(OFTEN).unwrap();
-    let said = ping(&house.near, FAR[0], 200, "").unwrap();
+    let attached = vlans.attach(OFTEN).unwrap();
+    let said = ping(&vlans.near, FAR[0], 200, "").unwrap();
     assert!(is_whole(&said), "{said}");
-    transfer(&house.near, &house.far, FAR[0]).unwrap();
+    transfer(&vlans.near, &vlans.far, FAR[0]).unwrap();
     assert_eq!(both_ways(&attached), 0);
     attached.stop().unwrap();
 }
@@ -111,16 +114,16 @@ fn what_the_router_translates_is_the_routers() {
 #[test]
 fn a_router_that_is_dead_ends_what_it_allowed() {
     in_the_lab!("learned, dead router");
-    let house = House::new().unwrap();
-    let attached = house.attach(OFTEN).unwrap();
-    let open = Datagrams::new(&house, 80);
+    let vlans = TwoVlans::new().unwrap();
+    let attached = vlans.attach(OFTEN).unwrap();
+    let open = Datagrams::new(&vlans, 80);
     assert_eq!(open.arrive(20), 20);
-    house
+    vlans
         .wire
         .router
         .run("echo 0 >/proc/sys/net/ipv4/ip_forward")
         .unwrap();
-    assert_eq!(Datagrams::new(&house, 81).arrive(5), 0, "a new one");
+    assert_eq!(Datagrams::new(&vlans, 81).arrive(5), 0, "a new one");
     let start = Instant::now();
     while open.arrive(1) == 1 {
         assert!(start.elapsed() < END, "still delivered");
@@ -137,10 +140,10 @@ fn a_router_that_is_dead_ends_what_it_allowed() {
 #[test]
 fn what_changes_behind_the_trunk_is_asked_anew() {
     in_the_lab!("learned, sync");
-    let house = House::new().unwrap();
-    let attached = house.attach(LEARNED).unwrap();
+    let vlans = TwoVlans::new().unwrap();
+    let attached = vlans.attach(LEARNED).unwrap();
     let learnt = || {
-        let said = ping(&house.near, FAR[0], 20, "").unwrap();
+        let said = ping(&vlans.near, FAR[0], 20, "").unwrap();
         assert!(is_whole(&said), "{said}");
         let flows = attached.flows().unwrap();
         flows
@@ -148,28 +151,28 @@ fn what_changes_behind_the_trunk_is_asked_anew() {
             .any(|flow| flow["source"] == NEAR[0] && flow["state"] == "shortcut")
     };
     assert!(learnt());
-    house.far.run("ip addr del 10.0.20.2/24 dev eth0").unwrap();
+    vlans.far.run("ip addr del 10.0.20.2/24 dev eth0").unwrap();
     thread::sleep(Duration::from_millis(300));
     assert_eq!(attached.flows().unwrap().len(), 0);
-    house
+    vlans
         .far
         .run("ip addr add 10.0.20.2/24 dev eth0 && ip route add default via 10.0.20.1")
         .unwrap();
     thread::sleep(Duration::from_millis(300));
     assert!(learnt());
     // Another gateway: the router by another MAC.
-    let open = Datagrams::new(&house, 80);
+    let open = Datagrams::new(&vlans, 80);
     assert_eq!(open.arrive(20), 20);
-    let routed = house.routed().unwrap();
+    let routed = vlans.routed().unwrap();
     assert_eq!(open.arrive(20), 20);
-    assert_eq!(house.routed().unwrap(), routed);
-    house
+    assert_eq!(vlans.routed().unwrap(), routed);
+    vlans
         .wire
         .router
         .run(&format!("ip link set {WIRE}.10 address 02:00:00:00:00:99"))
         .unwrap();
-    house.near.run("ip neigh flush all").unwrap();
+    vlans.near.run("ip neigh flush all").unwrap();
     assert_eq!(open.arrive(20), 20);
-    assert!(house.routed().unwrap() > routed);
+    assert!(vlans.routed().unwrap() > routed);
     attached.stop().unwrap();
 }

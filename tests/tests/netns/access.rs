@@ -4,11 +4,10 @@
 use std::{thread, time::Duration};
 
 use vlanfast_tests::{
-    access::{Lan, PACKET},
-    program::Attached,
+    fixtures::host_and_containers::{HostAndContainers, PACKET},
+    net::topology::Wire,
     require,
-    require::in_the_lab,
-    topology::Wire,
+    run::{program::Attached, require::in_the_lab},
 };
 
 #[test]
@@ -26,7 +25,7 @@ fn host_and_container_reach_each_other_in_every_mode() {
     {
         let wire = Wire::veth().unwrap();
         wire.keep_tags().unwrap();
-        let lan = Lan::new(&wire, 0, mode).unwrap();
+        let lan = HostAndContainers::new(&wire, 0, mode).unwrap();
         let announced = lan.announced().unwrap();
         assert_eq!(lan.asked_for().unwrap().len(), 4);
         assert_eq!(lan.containers_reach().unwrap(), mode == "bridge");
@@ -48,7 +47,7 @@ fn host_and_container_reach_each_other_in_every_mode() {
 fn without_the_switch_or_a_heartbeat_they_do_not() {
     require!("no access", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
-    let lan = Lan::new(&wire, 0, "bridge").unwrap();
+    let lan = HostAndContainers::new(&wire, 0, "bridge").unwrap();
     let start = |access: &str| {
         let arguments = ["--host-access", access];
         Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()

@@ -18,14 +18,21 @@ use aya::{
 };
 use nix::sys::signal::Signal;
 use vlanfast_tests::{
-    capture::{Packets, in_netns},
-    packet::{HOST, Row, frame},
-    program::{Attached, binary, is_pinned, next_binary, pins, vlanfast},
+    net::{
+        capture::Packets,
+        namespace::{Netns, in_netns},
+        packet::{TRUNK_MAC, frame},
+        tally::CounterKey,
+        topology::{WIRE, Wire},
+        traffic::{Traffic, rate},
+    },
     require,
-    require::kernel_at_least,
-    residue::Residue,
-    topology::{Netns, WIRE, Wire},
-    traffic::{Traffic, rate},
+    run::{
+        pins::{is_pinned, pins},
+        program::{Attached, binary, next_binary, vlanfast},
+        require::kernel_at_least,
+        residue::Residue,
+    },
 };
 
 use crate::life::{foreign, seen};
@@ -118,8 +125,9 @@ fn tc() -> &'static str {
 /// Untagged unicast packets counted so far, in and out.
 fn counted(attached: &Attached) -> (u64, u64) {
     let (rx, tx) = attached.counters().unwrap();
-    let unicast = |sums: &vlanfast_tests::packet::Sums| {
-        sums.get(&Row::Vlan(0)).map_or(0, |sum| sum.packets[0])
+    let unicast = |sums: &vlanfast_tests::net::tally::Sums| {
+        sums.get(&CounterKey::Vlan(0))
+            .map_or(0, |sum| sum.packets[0])
     };
     (unicast(&rx), unicast(&tx))
 }
@@ -316,7 +324,7 @@ fn programs_of_others_go_on_running_through_a_replacement() {
     let mut sent = 0;
     for _ in 0..3 {
         let attached = attach(&wire, &["--ingress", "tc"]);
-        (0..5).for_each(|_| router.send(&frame(HOST, &[8, 0], 60)).unwrap());
+        (0..5).for_each(|_| router.send(&frame(TRUNK_MAC, &[8, 0], 60)).unwrap());
         sent += 5;
         let start = Instant::now();
         while counted(&attached).0 < sent && start.elapsed() < Duration::from_secs(10) {

@@ -2,13 +2,13 @@
 
 use std::{thread, time::Duration};
 
-use vlanfast_tests::{delivery::Neighbours, require, topology::Wire};
+use vlanfast_tests::{fixtures::local_devices::LocalDevices, net::topology::Wire, require};
 
 #[test]
 fn unicast_for_a_device_next_to_the_trunk_is_redirected() {
     require!("deliver", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
-    let neighbours = Neighbours::new(&wire, 0).unwrap();
+    let neighbours = LocalDevices::new(&wire, 0).unwrap();
     let attached = neighbours.attach(&[]).unwrap();
     neighbours.talk(&attached, false).unwrap();
     neighbours.is_shown("vm0", "kernel", None).unwrap();
@@ -25,7 +25,7 @@ fn unicast_for_a_device_next_to_the_trunk_is_redirected() {
 fn where_it_can_not_be_the_kernel_delivers_and_says_why() {
     require!("deliver", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap().keeping_tags().unwrap();
-    let neighbours = Neighbours::new(&wire, 0).unwrap();
+    let neighbours = LocalDevices::new(&wire, 0).unwrap();
     for ingress in ["xdp", "xdp-generic"] {
         let arguments = ["--deliver", "redirect", "--ingress", ingress];
         let attached = neighbours.attach(&arguments).unwrap();
@@ -53,7 +53,7 @@ fn where_it_can_not_be_the_kernel_delivers_and_says_why() {
 fn without_a_heartbeat_the_kernel_delivers_again() {
     require!("deliver", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
-    let neighbours = Neighbours::new(&wire, 0).unwrap();
+    let neighbours = LocalDevices::new(&wire, 0).unwrap();
     let received = || Wire::statistic(&wire.host, "vm0", "rx_packets").unwrap();
     let attached = neighbours.attach(&["--deliver", "redirect"]).unwrap();
     let before = received();

@@ -1,13 +1,15 @@
 //! What is counted is what was sent, to the frame and the byte.
 
 use vlanfast_tests::{
-    capture::Packets,
-    packet::{Cast, HOST, Row, Sums, add, frame, tag},
-    program::Attached,
+    live::trunk::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
+    net::{
+        capture::Packets,
+        packet::{TRUNK_MAC, frame, tag},
+        tally::{Cast, CounterKey, Sums, add},
+        topology::{WIRE, Wire},
+    },
     require,
-    require::kernel_at_least,
-    scenario::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
-    topology::{WIRE, Wire},
+    run::{program::Attached, require::kernel_at_least},
 };
 
 #[test]
@@ -102,9 +104,13 @@ fn vlans_that_differ_only_in_pcp_are_one_row() {
     let mut rx = Sums::new();
     for pcp in 0..8 {
         router
-            .send(&frame(HOST, &[&tag(pcp, 100)[..], &[8, 0]].concat(), 64))
+            .send(&frame(
+                TRUNK_MAC,
+                &[&tag(pcp, 100)[..], &[8, 0]].concat(),
+                64,
+            ))
             .unwrap();
-        add(&mut rx, Row::Vlan(100), Cast::Unicast, 1, 64);
+        add(&mut rx, CounterKey::Vlan(100), Cast::Unicast, 1, 64);
     }
     settle(&attached, &rx, &Sums::new());
     attached.stop().unwrap();

@@ -10,11 +10,15 @@ use serde_json::Value;
 use vlanfast::maps::tables::TableMaps;
 use vlanfast_common::{Parent, Vid};
 use vlanfast_tests::{
-    program::vlanfast,
+    fixtures::macvlans::{attach, container, placed},
+    net::{namespace::Netns, topology::Wire},
     require,
-    require::in_the_lab,
-    sync::{Receiver, attach, container, endpoint, eventually, placed},
-    topology::{Netns, Wire},
+    run::{
+        observe::{endpoint, eventually},
+        pinned_tables::PinnedTables,
+        program::vlanfast,
+        require::in_the_lab,
+    },
 };
 
 use super::opened;
@@ -173,7 +177,7 @@ fn a_container_is_in_the_map_at_once() {
     let starts = if in_the_lab() { 30 } else { 200 };
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
-    let map = Receiver::open(&wire.trunk).unwrap();
+    let map = PinnedTables::open(&wire.trunk).unwrap();
     let (mut from_the_command, mut from_its_end) = (vec![], vec![]);
     for number in 0..starts {
         let container = Netns::new().unwrap();

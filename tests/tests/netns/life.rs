@@ -13,15 +13,22 @@ use aya::{
 use nix::sys::signal::Signal;
 use vlanfast_common::Counters;
 use vlanfast_tests::{
-    capture::{Packets, in_netns},
-    packet::{Cast, HOST, Row, Sums, add, frame, tag},
-    program::{Attached, is_pinned, vlanfast},
+    live::trunk::settle,
+    net::{
+        capture::Packets,
+        namespace::in_netns,
+        packet::{TRUNK_MAC, frame, tag},
+        tally::{Cast, CounterKey, Sums, add},
+        topology::{WIRE, Wire},
+        traffic::{Tally, Traffic, rate},
+    },
     require,
-    require::{in_the_lab, kernel_at_least},
-    residue::Residue,
-    scenario::settle,
-    topology::{WIRE, Wire},
-    traffic::{Tally, Traffic, rate},
+    run::{
+        pins::is_pinned,
+        program::{Attached, vlanfast},
+        require::{in_the_lab, kernel_at_least},
+        residue::Residue,
+    },
 };
 
 use super::strangers;
@@ -57,7 +64,7 @@ fn detach_clears_up_after_a_kill_and_counts_until_then() {
         assert!(is_pinned(&wire.trunk), "a kill takes nothing off");
         let router = Packets::open(&wire.router.path(), WIRE, false).unwrap();
         router
-            .send(&frame(HOST, &[&tag(0, 7)[..], &[8, 0]].concat(), 64))
+            .send(&frame(TRUNK_MAC, &[&tag(0, 7)[..], &[8, 0]].concat(), 64))
             .unwrap();
         thread::sleep(Duration::from_millis(100));
         let counters = vlanfast(
@@ -120,7 +127,7 @@ fn messages_are_shown_when_asked_for() {
     let log = format!("/tmp/{}.log", wire.trunk);
     let line = format!(
         "exec {} attach {} -v >{log} 2>&1",
-        vlanfast_tests::program::binary(),
+        vlanfast_tests::run::program::binary(),
         wire.trunk
     );
     let mut child = wire.host.command("sh").args(["-c", &line]).spawn().unwrap();
@@ -135,7 +142,7 @@ fn messages_are_shown_when_asked_for() {
     let router = Packets::open(&wire.router.path(), WIRE, false).unwrap();
     router
         .send(&frame(
-            HOST,
+            TRUNK_MAC,
             &[&tag(0, 9)[..], &tag(0, 8), &[8, 0]].concat(),
             68,
         ))
@@ -200,11 +207,11 @@ fn programs_of_others_go_on_running() {
     );
 
     let router = Packets::open(&wire.router.path(), WIRE, false).unwrap();
-    let send = || (0..5).for_each(|_| router.send(&frame(HOST, &[8, 0], 60)).unwrap());
+    let send = || (0..5).for_each(|_| router.send(&frame(TRUNK_MAC, &[8, 0], 60)).unwrap());
     let attached = Attached::start(host, trunk, &["--ingress", "tc"]).unwrap();
     send();
     let mut rx = Sums::new();
-    add(&mut rx, Row::Vlan(0), Cast::Unicast, 5, 60);
+    add(&mut rx, CounterKey::Vlan(0), Cast::Unicast, 5, 60);
     settle(&attached, &rx, &Sums::new());
     assert!(
         others.iter().all(|other| seen(other) == 5),

@@ -6,12 +6,14 @@ use std::{thread, time::Duration};
 use vlanfast::maps::tables::settings;
 use vlanfast_common::Settings;
 use vlanfast_tests::{
-    capture::Packets,
-    program::{Attached, vlanfast},
+    fixtures::macvlans::{attach, container},
+    net::{capture::Packets, namespace::Netns, topology::Wire},
     require,
-    residue::Residue,
-    sync::{attach, container, endpoint, eventually, listeners},
-    topology::{Netns, Wire},
+    run::{
+        observe::{endpoint, eventually, listeners},
+        program::{Attached, vlanfast},
+        residue::Residue,
+    },
 };
 
 use super::opened;

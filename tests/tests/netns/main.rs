@@ -10,6 +10,7 @@ mod life;
 mod listeners;
 mod offloads;
 mod refusals;
+mod residue;
 mod service;
 mod storm;
 mod sync;

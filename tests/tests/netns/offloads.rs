@@ -1,16 +1,21 @@
 //! `rx-vlan-offload` of the trunk, turned off for XDP and on again.
 
 use vlanfast_tests::{
-    capture::Packets,
-    crash::killed_after,
-    packet::{Cast, Row, Sums, add},
-    program::{Attached, binary, detach, is_pinned, vlanfast},
+    fixtures::macvlans::attach,
+    live::trunk::settle,
+    net::{
+        capture::Packets,
+        tally::{Cast, CounterKey, Sums, add},
+        topology::{WIRE, Wire},
+    },
     require,
-    require::in_the_lab,
-    residue::Residue,
-    scenario::settle,
-    sync::attach,
-    topology::{WIRE, Wire},
+    run::{
+        crash::killed_after,
+        pins::is_pinned,
+        program::{Attached, binary, detach, vlanfast},
+        require::in_the_lab,
+        residue::Residue,
+    },
 };
 
 const MANAGED: [&str; 3] = ["--ingress", "xdp", "--manage-offloads"];
@@ -57,7 +62,7 @@ fn tags_are_left_to_xdp_for_as_long_as_it_is_attached() {
         for _ in 0..5 {
             router.send(&tagged()).unwrap();
         }
-        add(&mut rx, Row::Vlan(10), Cast::Broadcast, 5, 64);
+        add(&mut rx, CounterKey::Vlan(10), Cast::Broadcast, 5, 64);
         settle(&attached, &rx, &Sums::new());
         attached.stop().unwrap();
         before.wait_until_as_before(host, trunk).unwrap();

@@ -8,11 +8,17 @@ use std::{
 use aya::programs::{Xdp, XdpMode};
 use nix::fcntl::{Flock, FlockArg};
 use vlanfast_tests::{
-    program::{Attached, Ended, binary, detach, end, next_binary, pins, vlanfast},
+    net::{
+        namespace::{Netns, run, unique},
+        topology::Wire,
+    },
     require,
-    require::kernel_at_least,
-    residue::Residue,
-    topology::{Netns, Wire, run, unique},
+    run::{
+        pins::pins,
+        program::{Attached, Ended, binary, detach, end, next_binary, vlanfast},
+        require::kernel_at_least,
+        residue::Residue,
+    },
 };
 
 /// One line on stderr, the code, and each of the words.
@@ -64,6 +70,26 @@ fn devices_that_can_not_be_a_trunk_are_refused() {
     );
 }
 
+/// What `status` says of each trunk, and a key that is in its JSON. Both end with an error, in one line.
+fn is_shown(host: &Netns, rows: &[(&String, &str, &str)]) {
+    let text = vlanfast(host, &["status"]).unwrap();
+    let json = vlanfast(host, &["status", "--json"]).unwrap();
+    for (trunk, word, key) in rows {
+        let line = format!("{trunk}: {word}");
+        assert!(text.stdout.contains(&line), "no '{line}' in {text:?}");
+        let mut objects = json.stdout.lines().map(|line| {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            object
+        });
+        let object = objects.find(|object| object["trunk"] == **trunk).unwrap();
+        assert!(!object[*key].is_null(), "{object}");
+    }
+    for ended in [text, json] {
+        assert!(!matches!(ended.code, None | Some(0)), "{ended:?}");
+        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
+    }
+}
+
 #[test]
 fn one_trunk_that_can_not_be_shown_hides_no_other() {
     require!("hidden", nix::unistd::geteuid().is_root(), "needs root");
@@ -104,27 +130,15 @@ fn one_trunk_that_can_not_be_shown_hides_no_other() {
     let lock = File::open(&directory).unwrap();
     let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
 
-    let text = vlanfast(host, &["status"]).unwrap();
-    let json = vlanfast(host, &["status", "--json"]).unwrap();
-    for (trunk, word, key) in [
-        (&gone.trunk, "failed to read its status", "error"),
-        (&other.trunk, "failed to read its status", "error"),
-        (&starting, "starting, process", "pid"),
-        (&fine.trunk, "attached by process", "hooks"),
-    ] {
-        let line = format!("{trunk}: {word}");
-        assert!(text.stdout.contains(&line), "no '{line}' in {text:?}");
-        let mut objects = json.stdout.lines().map(|line| {
-            let object: serde_json::Value = serde_json::from_str(line).unwrap();
-            object
-        });
-        let object = objects.find(|object| object["trunk"] == *trunk).unwrap();
-        assert!(!object[key].is_null(), "{object}");
-    }
-    for ended in [text, json] {
-        assert!(!matches!(ended.code, None | Some(0)), "{ended:?}");
-        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
-    }
+    is_shown(
+        host,
+        &[
+            (&gone.trunk, "failed to read its status", "error"),
+            (&other.trunk, "failed to read its status", "error"),
+            (&starting, "starting, process", "pid"),
+            (&fine.trunk, "attached by process", "hooks"),
+        ],
+    );
     refused(
         &vlanfast(host, &["status", &gone.trunk]).unwrap(),
         4,
@@ -194,7 +208,7 @@ fn an_xdp_program_of_someone_else_is_named_and_left_alone() {
     // Any program will do, as long as it is not pinned as ours: the object's own, from here.
     let path = host.path();
     let name = trunk.clone();
-    let _foreign = vlanfast_tests::capture::in_netns(&path, move || {
+    let _foreign = vlanfast_tests::net::namespace::in_netns(&path, move || {
         let mut ebpf = super::strangers();
         let program: &mut Xdp = ebpf.program_mut("stranger_xdp").unwrap().try_into()?;
         program.load()?;

@@ -7,12 +7,17 @@ use serde_json::json;
 use vlanfast::maps::load;
 use vlanfast_common::Policy;
 use vlanfast_tests::{
-    capture::in_netns,
-    program::{Attached, binary, end, is_pinned},
+    net::{
+        namespace::{Netns, in_netns},
+        topology::Wire,
+    },
     require,
-    require::kernel_at_least,
-    sync::eventually,
-    topology::{Netns, Wire},
+    run::{
+        observe::eventually,
+        pins::is_pinned,
+        program::{Attached, binary, end},
+        require::kernel_at_least,
+    },
 };
 
 const UNIT: &str = include_str!("../../../deploy/systemd/vlanfast@.service");
@@ -40,6 +45,24 @@ fn readdress(container: &Netns, attached: &Attached, address: &str) {
     eventually(address, attached, |endpoints| {
         endpoints.len() == 1 && endpoints[0]["addresses"] == json!([address])
     });
+}
+
+/// Whose program it is can't be asked; that it is not ours, and which, can.
+fn a_foreign_program_is_named(wire: &Wire, script: &str) {
+    let trunk = wire.trunk.clone();
+    let _foreign = in_netns(&wire.host.path(), move || {
+        let mut ebpf = load::load(&Policy::default(), 0)?;
+        load::xdp(&mut ebpf)?.attach(&trunk, XdpMode::Driver)?;
+        Ok(ebpf)
+    })
+    .unwrap();
+    let refused = end(wire
+        .host
+        .command(script)
+        .args(["attach", &wire.trunk, "--ingress", "xdp"]))
+    .unwrap();
+    assert_eq!(refused.code, Some(5), "{}", refused.stderr);
+    assert!(refused.stderr.contains("XDP program "), "{refused:?}");
 }
 
 #[test]
@@ -98,21 +121,6 @@ fn the_units_capabilities_suffice() {
     let detach = end(wire.host.command(&script).args(["detach", &wire.trunk])).unwrap();
     assert_eq!(detach.code, Some(0), "{}", detach.stderr);
     assert!(!is_pinned(&wire.trunk));
-
-    // Whose program it is can't be asked; that it is not ours, and which, can.
-    let trunk = wire.trunk.clone();
-    let _foreign = in_netns(&wire.host.path(), move || {
-        let mut ebpf = load::load(&Policy::default(), 0)?;
-        load::xdp(&mut ebpf)?.attach(&trunk, XdpMode::Driver)?;
-        Ok(ebpf)
-    })
-    .unwrap();
-    let refused = end(wire
-        .host
-        .command(&script)
-        .args(["attach", &wire.trunk, "--ingress", "xdp"]))
-    .unwrap();
-    assert_eq!(refused.code, Some(5), "{}", refused.stderr);
-    assert!(refused.stderr.contains("XDP program "), "{refused:?}");
+    a_foreign_program_is_named(&wire, &script);
     fs::remove_file(&script).unwrap();
 }

@@ -1,7 +1,7 @@
 //! Steering, the storm limit and shedding on the trunk itself, for untagged frames, by every way to read
 //! ingress; `storm.rs` of level `vm` has the same on a VLAN.
 
-use vlanfast_tests::{live_tests, topology::Wire};
+use vlanfast_tests::{live_tests, net::topology::Wire};
 
 fn veth() -> anyhow::Result<Wire> {
     Wire::veth()?.keeping_tags()

@@ -9,10 +9,16 @@ use std::{
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use vlanfast_tests::{
-    program::vlanfast,
+    fixtures::macvlans::{attach, container, placed},
+    net::{
+        namespace::{Netns, unique},
+        topology::Wire,
+    },
     require,
-    sync::{attach, container, endpoint, eventually, placed},
-    topology::{Netns, Wire, unique},
+    run::{
+        observe::{endpoint, eventually},
+        program::vlanfast,
+    },
 };
 
 fn mac(netns: &Netns, device: &str) -> String {
@@ -214,7 +220,7 @@ fn a_trunk_that_is_gone_ends_the_process_and_leaves_no_pin() {
     let ended = attached.end().unwrap();
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
     assert!(ended.stderr.contains("is gone"), "{}", ended.stderr);
-    assert!(!vlanfast_tests::program::is_pinned(&wire.trunk));
+    assert!(!vlanfast_tests::run::pins::is_pinned(&wire.trunk));
 }
 
 /// Nobody reads what it says, and Ctrl-C takes everything off all the same.
@@ -222,7 +228,7 @@ fn a_trunk_that_is_gone_ends_the_process_and_leaves_no_pin() {
 fn a_closed_pipe_keeps_nothing_from_being_taken_off() {
     require!("pipe", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
-    let (trunk, binary) = (&wire.trunk, vlanfast_tests::program::binary());
+    let (trunk, binary) = (&wire.trunk, vlanfast_tests::run::program::binary());
     let line = format!("{binary} attach {trunk} --docker off --metrics off | true");
     let mut shell = wire.host.command("sh").args(["-c", &line]).spawn().unwrap();
     let start = Instant::now();
@@ -239,7 +245,7 @@ fn a_closed_pipe_keeps_nothing_from_being_taken_off() {
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).unwrap();
     shell.wait().unwrap();
     let start = Instant::now();
-    while vlanfast_tests::program::is_pinned(trunk) {
+    while vlanfast_tests::run::pins::is_pinned(trunk) {
         assert!(start.elapsed() < Duration::from_secs(10), "pins are left");
         thread::sleep(Duration::from_millis(50));
     }

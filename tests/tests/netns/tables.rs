@@ -9,17 +9,17 @@ use vlanfast::{
     },
     pins::{Pins, TrunkId},
     state::{
-        desired::{Desired, Tables},
+        tables::{Desired, DesiredTables},
         name::Name,
         plan::{Capacity, Plan, plan},
-        shares::Quotas,
+        quotas::Quotas,
     },
 };
 use vlanfast_common::{
     Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Parent, Policy, Route, Source, SourceState,
     Status, Vid,
 };
-use vlanfast_tests::{require, topology::unique};
+use vlanfast_tests::{net::namespace::unique, require};
 
 const CAPACITY: Capacity = Capacity {
     endpoints: 4,

@@ -196,7 +196,7 @@ fn a_gratuitous_arp_reaches_all_that_know_the_address() {
     }
 }
 
-/// The same from a container: its neighbours hear it from macvlan, and the router over the wire.
+/// A container announces itself: its neighbours hear it from macvlan, and the router over the wire.
 #[test]
 fn a_containers_gratuitous_arp_reaches_the_router_and_its_neighbours() {
     in_the_lab!("arping -U from a container");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use vlanfast_tests::{daemon::Daemon, in_the_lab};
+use vlanfast_tests::{in_the_lab, run::daemon::Daemon};
 
 use crate::{
     alike,

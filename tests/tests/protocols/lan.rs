@@ -13,9 +13,11 @@ use anyhow::{Context, Result, ensure};
 use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
 use vlanfast_tests::{
-    capture::in_netns,
-    program::{Attached, Ended, end},
-    topology::{Netns, WIRE, Wire},
+    net::{
+        namespace::{Netns, in_netns},
+        topology::{WIRE, Wire},
+    },
+    run::program::{Attached, Ended, end},
 };
 
 /// Who is on the LAN.
@@ -184,7 +186,7 @@ impl Lan {
         self.netns(station).run(&line)
     }
 
-    /// The same for what may fail.
+    /// Runs a shell's line that may fail.
     pub fn end(&self, station: Station, line: &str) -> Result<Ended> {
         let line = format!("DEV={}; {line}", self.device(station));
         end(self.netns(station).command("sh").args(["-c", &line]))

@@ -12,7 +12,7 @@ mod vrrp;
 use std::fmt::Debug;
 
 use lan::Lan;
-use vlanfast_tests::topology::Wire;
+use vlanfast_tests::net::topology::Wire;
 
 /// Plays a scenario on a fresh LAN without vlanfast, then with it by TC and by native XDP, and gives
 /// the outcome, which was the same each time.

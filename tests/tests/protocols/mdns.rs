@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use vlanfast_tests::{daemon::Daemon, in_the_lab};
+use vlanfast_tests::{in_the_lab, run::daemon::Daemon};
 
 use crate::{
     alike,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use vlanfast_tests::{daemon::Daemon, in_the_lab};
+use vlanfast_tests::{in_the_lab, run::daemon::Daemon};
 
 use crate::{
     alike,

@@ -3,9 +3,13 @@
 use std::{thread, time::Duration};
 
 use vlanfast_tests::{
+    fixtures::macvlans::attach,
     in_the_lab,
-    sync::{attach, eventually},
-    topology::{Netns, WIRE, Wire, unique},
+    net::{
+        namespace::{Netns, unique},
+        topology::{WIRE, Wire},
+    },
+    run::observe::eventually,
 };
 
 const HOST: [&str; 2] = ["10.9.0.250", "fd00:9::250"];

@@ -6,12 +6,17 @@ use std::{
 };
 
 use vlanfast_tests::{
-    capture::Packets,
+    fixtures::{
+        one_vlan::{OneVlan, request, solicit},
+        vlan_counts::VlanCounts,
+    },
     in_the_lab,
-    messages::{ABSENT, ABSENT6, SENDER, SENDER6, arp, group, solicitation},
-    packet::{BROADCAST, PEER, frame},
-    scene::{Decisions, Scene, request, solicit},
-    topology::{WIRE, Wire},
+    net::{
+        capture::Packets,
+        messages::{ABSENT, ABSENT6, SENDER, SENDER6, arp, group, solicitation},
+        packet::{BROADCAST, ROUTER_MAC, frame},
+        topology::{WIRE, Wire},
+    },
 };
 
 const CONTAINERS: u8 = 64;
@@ -43,9 +48,9 @@ fn open(wire: &Wire) {
 }
 
 /// What begins to circle: requests of others and of a container itself for who is not there, mDNS and DHCP.
-fn feed(scene: &Scene) {
-    let switch = Packets::open(&scene.wire.router.path(), "sw", false).unwrap();
-    let own = Packets::open(&scene.container(0).path(), "eth0", false).unwrap();
+fn feed(vlan: &OneVlan) {
+    let switch = Packets::open(&vlan.wire.router.path(), "sw", false).unwrap();
+    let own = Packets::open(&vlan.container(0).path(), "eth0", false).unwrap();
     let udp = [0x08, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17];
     let mdns = frame([1, 0, 0x5e, 0, 0, 0xfb], &udp, 200);
     let dhcp = frame(BROADCAST, &udp, 300);
@@ -59,7 +64,7 @@ fn feed(scene: &Scene) {
             switch.send(&bytes).unwrap();
         }
         let mut bytes = absent.clone();
-        bytes[6..12].copy_from_slice(&scene.receivers[0].mac);
+        bytes[6..12].copy_from_slice(&vlan.endpoints[0].mac);
         own.send(&bytes).unwrap();
     }
 }
@@ -95,24 +100,24 @@ fn idle() -> f64 {
 }
 
 /// Keeps a loop closed for [`LASTS`] seconds, asks from the wire for every container, and has two talk.
-fn endure(scene: &Scene) -> Outcome {
-    let router = &scene.wire.router;
+fn endure(vlan: &OneVlan) -> Outcome {
+    let router = &vlan.wire.router;
     let device = format!("{WIRE}.{VID}");
     let ear = Packets::open(&router.path(), &device, true)
         .and_then(Packets::without_outgoing)
         .unwrap();
-    close(&scene.wire);
-    feed(scene);
+    close(&vlan.wire);
+    feed(vlan);
     let came = || Wire::statistic(router, &device, "tx_packets").unwrap();
     let (start, before, idle_before) = (Instant::now(), came(), idle());
     let line = format!("ping -q -n -i 0.1 -c {PINGS} -W 2 10.0.10.3 || true");
     let (asked, said) = thread::scope(|scope| {
-        let pings = scope.spawn(|| scene.run(0, &line).unwrap());
+        let pings = scope.spawn(|| vlan.run(0, &line).unwrap());
         let mut asked = 0;
         while start.elapsed() < Duration::from_secs(LASTS) {
-            let receiver = scene.receivers[asked as usize % scene.receivers.len()];
-            scene.send(&request(receiver.address), 1).unwrap();
-            scene.send(&solicit(receiver.address6), 1).unwrap();
+            let receiver = vlan.endpoints[asked as usize % vlan.endpoints.len()];
+            vlan.send(&request(receiver.address), 1).unwrap();
+            vlan.send(&solicit(receiver.address6), 1).unwrap();
             asked += 1;
             thread::sleep(Duration::from_millis(2000 / ASKED));
         }
@@ -120,11 +125,13 @@ fn endure(scene: &Scene) -> Outcome {
     });
     let rate = (came() - before) as f64 / start.elapsed().as_secs_f64();
     let idle = idle() - idle_before;
-    open(&scene.wire);
+    open(&vlan.wire);
     thread::sleep(Duration::from_secs(2));
     let heard = ear.incoming().unwrap();
     let count = |is_answer: &dyn Fn(&[u8]) -> bool| {
-        let answers = heard.iter().filter(|it| it[..6] == PEER && is_answer(it));
+        let answers = heard
+            .iter()
+            .filter(|it| it[..6] == ROUTER_MAC && is_answer(it));
         answers.count() as u64
     };
     let pings = said
@@ -149,11 +156,11 @@ fn endure(scene: &Scene) -> Outcome {
 #[test]
 fn containers_live_through_a_loop() {
     in_the_lab!("a loop");
-    let scene = Scene::new(Wire::veth().unwrap(), VID, "tc", CONTAINERS).unwrap();
-    let without = endure(&scene);
+    let vlan = OneVlan::new(Wire::veth().unwrap(), VID, "tc", CONTAINERS).unwrap();
+    let without = endure(&vlan);
     println!("figure: a loop, {CONTAINERS} containers, without vlanfast: {without}");
-    let attached = scene.attach(&[]).unwrap();
-    let with = endure(&scene);
+    let attached = vlan.attach(&[]).unwrap();
+    let with = endure(&vlan);
     println!("figure: a loop, {CONTAINERS} containers, with vlanfast: {with}");
     for (protocol, answered) in ["ARP", "ND"].iter().zip(with.answered) {
         assert!(100 * answered >= 99 * with.asked, "{protocol}: {with}");
@@ -163,7 +170,7 @@ fn containers_live_through_a_loop() {
         with.rate > 10_000 && without.rate > 10_000,
         "{with}, {without}"
     );
-    let drops = Decisions::of(&scene.wire, VID).unwrap().storm;
+    let drops = VlanCounts::of(&vlan.wire, VID).unwrap().storm;
     assert!(drops > with.rate, "{drops} were dropped");
     attached.stop().unwrap();
 }

@@ -7,16 +7,23 @@ mod refused;
 mod storms;
 
 use vlanfast_tests::{
-    access::{Lan, PACKET},
-    capture::{Packets, Sniffer},
-    delivery::Neighbours,
+    fixtures::{
+        host_and_containers::{HostAndContainers, PACKET},
+        local_devices::LocalDevices,
+        macvlans::attach,
+    },
     in_the_lab,
-    packet::{BROADCAST, MULTICAST, frame},
-    program::{Attached, vlanfast},
-    require::kernel_at_least,
-    scenario::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
-    sync,
-    topology::{WIRE, Wire},
+    live::trunk::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
+    net::{
+        capture::{Packets, Sniffer},
+        packet::{BROADCAST, MULTICAST, frame},
+        topology::{WIRE, Wire},
+    },
+    run::{
+        observe::eventually,
+        program::{Attached, vlanfast},
+        require::kernel_at_least,
+    },
 };
 
 fn tc() -> &'static str {
@@ -186,7 +193,7 @@ fn host_access(wire: &Wire, ingress: &str, modes: &[&str], pings: u32) -> u64 {
     let priority = format!("ip link set {device} type vlan egress-qos-map 0:5");
     wire.host.run(&priority).unwrap();
     for mode in modes {
-        let lan = Lan::new(wire, 10, mode).unwrap();
+        let lan = HostAndContainers::new(wire, 10, mode).unwrap();
         let announced = lan.announced().unwrap();
         let tag = [0x81, 0, 5 << 5, 10];
         assert!(announced.iter().all(|frame| frame[12..16] == tag));
@@ -227,7 +234,7 @@ fn a_device_next_to_the_vlans_is_redirected_to() {
     // Virtio leaves the tags in the bytes; a veth has them as metadata.
     for wire in [Wire::veth().unwrap(), virtio] {
         wire.vlan(10).unwrap();
-        let neighbours = Neighbours::new(&wire, 10).unwrap();
+        let neighbours = LocalDevices::new(&wire, 10).unwrap();
         let arguments = ["--ingress", "tc"];
         let attached = neighbours.attach(&arguments).unwrap();
         neighbours.talk(&attached, false).unwrap();
@@ -248,14 +255,14 @@ fn an_alias_that_is_no_text_on_a_device_between_leaves_its_vlan_where_it_is() {
     let wire = Wire::veth().unwrap();
     wire.vlan(10).unwrap();
     let _inside = wire.container(10, "192.0.2.10").unwrap();
-    let attached = sync::attach(&wire, &["--shed", "vlan", "--storm-limit", "20"]);
-    sync::eventually("the endpoint", &attached, |endpoints| endpoints.len() == 1);
+    let attached = attach(&wire, &["--shed", "vlan", "--storm-limit", "20"]);
+    eventually("the endpoint", &attached, |endpoints| endpoints.len() == 1);
     let before = attached.status().unwrap();
     let parent = format!("{}.10", wire.trunk);
     let alias = format!("ip link set {parent} alias \"$(printf 'B\\374ro')\"");
     wire.host.run(&alias).unwrap();
     let _next = wire.container(10, "192.0.2.11").unwrap();
-    sync::eventually("the next", &attached, |endpoints| endpoints.len() == 2);
+    eventually("the next", &attached, |endpoints| endpoints.len() == 2);
     let mut after = attached.status().unwrap();
     assert_eq!(
         after["vlans"].as_array().unwrap().len(),

@@ -18,12 +18,16 @@ use nix::{
     unistd::Pid,
 };
 use vlanfast_tests::{
-    capture::in_netns,
     in_the_lab,
-    program::{Attached, Ended, binary, vlanfast},
-    prometheus::get,
-    residue::Residue,
-    topology::{Netns, Wire},
+    net::{
+        namespace::{Netns, in_netns},
+        topology::Wire,
+    },
+    run::{
+        program::{Attached, Ended, binary, vlanfast},
+        prometheus::get,
+        residue::Residue,
+    },
 };
 
 const METRICS_PORT: u16 = 9436;

@@ -10,13 +10,18 @@ use std::{
 };
 
 use vlanfast_tests::{
-    capture::Packets,
+    fixtures::{
+        one_vlan::{OneVlan, request, solicit},
+        vlan_counts::VlanCounts,
+    },
     in_the_lab,
-    messages::{ABSENT, SENDER, arp},
-    packet::{PEER, frame},
-    scene::{Decisions, Scene, request, solicit},
-    sync::listeners,
-    topology::{WIRE, Wire},
+    net::{
+        capture::Packets,
+        messages::{ABSENT, SENDER, arp},
+        packet::{ROUTER_MAC, frame},
+        topology::{WIRE, Wire},
+    },
+    run::observe::listeners,
 };
 
 const LIMIT: [&str; 2] = ["--storm-limit", "20"];
@@ -24,15 +29,15 @@ const LIMIT: [&str; 2] = ["--storm-limit", "20"];
 const RATE: u64 = 500;
 
 /// Asks some times amid a storm of requests for who is not there; how many answers came.
-fn answers(scene: &Scene, asking: &[u8], times: u64) -> u64 {
-    let router = scene.wire.router.path();
+fn answers(vlan: &OneVlan, asking: &[u8], times: u64) -> u64 {
+    let router = vlan.wire.router.path();
     let ear = Packets::open(&router, &format!("{WIRE}.10"), true).unwrap();
     let raging = Arc::new(AtomicBool::new(true));
-    let socket = scene.sender().unwrap();
+    let socket = vlan.sender().unwrap();
     let storm = socket.send_steadily(request(ABSENT), RATE, Arc::clone(&raging));
     thread::sleep(Duration::from_millis(500));
     for _ in 0..times {
-        scene.send(asking, 1).unwrap();
+        vlan.send(asking, 1).unwrap();
         thread::sleep(Duration::from_millis(50));
     }
     raging.store(false, Ordering::Relaxed);
@@ -42,7 +47,7 @@ fn answers(scene: &Scene, asking: &[u8], times: u64) -> u64 {
     let heard = ear.incoming().unwrap();
     let is_answer = |it: &&Vec<u8>| {
         let (arp, nd) = ([8, 6], [0x86, 0xdd]);
-        it[..6] == PEER
+        it[..6] == ROUTER_MAC
             && match [it[12], it[13]] {
                 kind if kind == arp => it[20..22] == [0, 2] && it[28..32] == asking[38..42],
                 kind if kind == nd => it[54] == 136 && it[62..78] == asking[62..78],
@@ -58,8 +63,8 @@ fn an_address_on_another_vlan_is_answered_amid_a_storm() {
     in_the_lab!("another VLAN");
     for ingress in ["tc", "xdp"] {
         let wire = Wire::veth().unwrap().keeping_tags().unwrap();
-        let scene = Scene::new(wire, 10, ingress, 2).unwrap();
-        let (wire, container) = (&scene.wire, scene.container(0));
+        let vlan = OneVlan::new(wire, 10, ingress, 2).unwrap();
+        let (wire, container) = (&vlan.wire, vlan.container(0));
         let trunk = &wire.trunk;
         wire.vlan(20).unwrap();
         wire.host
@@ -87,15 +92,17 @@ fn an_address_on_another_vlan_is_answered_amid_a_storm() {
             ("a container's, IPv6", solicit(theirs6)),
         ];
         for (name, asking) in &kinds {
-            assert_eq!(answers(&scene, asking, 10), 10, "{name}, without vlanfast");
+            assert_eq!(answers(&vlan, asking, 10), 10, "{name}, without vlanfast");
         }
-        let attached =
-            vlanfast_tests::sync::attach(wire, &[&["--ingress", ingress], &LIMIT[..]].concat());
-        vlanfast_tests::sync::eventually("everyone", &attached, |rows| rows.len() == 3);
+        let attached = vlanfast_tests::fixtures::macvlans::attach(
+            wire,
+            &[&["--ingress", ingress], &LIMIT[..]].concat(),
+        );
+        vlanfast_tests::run::observe::eventually("everyone", &attached, |rows| rows.len() == 3);
         for (name, asking) in &kinds {
-            assert_eq!(answers(&scene, asking, 10), 10, "{name}, {ingress}");
+            assert_eq!(answers(&vlan, asking, 10), 10, "{name}, {ingress}");
         }
-        let drops = Decisions::of(wire, 10).unwrap().storm;
+        let drops = VlanCounts::of(wire, 10).unwrap().storm;
         assert!(drops > RATE / 2, "{drops} were dropped");
         attached.stop().unwrap();
     }
@@ -115,14 +122,14 @@ impl Drop for End<'_> {
 fn a_socket_that_answers_arp_does_so_amid_a_storm() {
     in_the_lab!("MetalLB");
     const SERVICE: [u8; 4] = [10, 0, 10, 200];
-    let scene = Scene::new(Wire::veth().unwrap(), 10, "tc", 1).unwrap();
-    let device = format!("{}.10", scene.wire.trunk);
-    let socket = Packets::open_for(&scene.wire.host.path(), &device, libc::ETH_P_ARP as u16);
-    let (socket, mac) = (socket.unwrap(), scene.host.mac);
+    let vlan = OneVlan::new(Wire::veth().unwrap(), 10, "tc", 1).unwrap();
+    let device = format!("{}.10", vlan.wire.trunk);
+    let socket = Packets::open_for(&vlan.wire.host.path(), &device, libc::ETH_P_ARP as u16);
+    let (socket, mac) = (socket.unwrap(), vlan.host.mac);
     let answering = AtomicBool::new(true);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut answer = frame(PEER, &arp(2, SERVICE, SENDER), 60);
+            let mut answer = frame(ROUTER_MAC, &arp(2, SERVICE, SENDER), 60);
             answer[6..12].copy_from_slice(&mac);
             answer[22..28].copy_from_slice(&mac);
             while answering.load(Ordering::Relaxed) {
@@ -138,15 +145,15 @@ fn a_socket_that_answers_arp_does_so_amid_a_storm() {
         // Whatever fails ends the thread as well.
         let end = End(&answering);
         let asking = request(SERVICE);
-        assert_eq!(answers(&scene, &asking, 50), 50, "without vlanfast");
-        let attached = scene.attach(&LIMIT).unwrap();
+        assert_eq!(answers(&vlan, &asking, 50), 50, "without vlanfast");
+        let attached = vlan.attach(&LIMIT).unwrap();
         listeners(&attached, 10, &["sockets"]);
-        assert_eq!(answers(&scene, &asking, 50), 50);
-        assert_eq!(Decisions::of(&scene.wire, 10).unwrap().storm, 0);
+        assert_eq!(answers(&vlan, &asking, 50), 50);
+        assert_eq!(VlanCounts::of(&vlan.wire, 10).unwrap().storm, 0);
         drop(end);
         listeners(&attached, 10, &[]);
-        assert_eq!(answers(&scene, &asking, 5), 0);
-        let drops = Decisions::of(&scene.wire, 10).unwrap().storm;
+        assert_eq!(answers(&vlan, &asking, 5), 0);
+        let drops = VlanCounts::of(&vlan.wire, 10).unwrap().storm;
         assert!(drops > RATE / 4, "{drops} were dropped");
         attached.stop().unwrap();
     });

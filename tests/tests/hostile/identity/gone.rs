@@ -5,12 +5,17 @@ use std::{fs, thread, time::Duration};
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sys::signal::{Signal, kill};
 use vlanfast_tests::{
-    capture::in_netns,
-    program::{Attached, is_pinned, pins, vlanfast},
+    net::{
+        namespace::{in_netns, run, unique},
+        topology::Wire,
+    },
     require,
-    require::kernel_at_least,
-    residue::Residue,
-    topology::{Wire, run, unique},
+    run::{
+        pins::{is_pinned, pins},
+        program::{Attached, vlanfast},
+        require::kernel_at_least,
+        residue::Residue,
+    },
 };
 
 /// An index alone does not say that a device is the one that it was, however late the process hears of it.

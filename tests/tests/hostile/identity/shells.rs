@@ -3,9 +3,12 @@
 use std::process::Command;
 
 use vlanfast_tests::{
-    program::{Ended, PINS, binary, end},
+    net::topology::Wire,
     require,
-    topology::Wire,
+    run::{
+        pins::PINS,
+        program::{Ended, binary, end},
+    },
 };
 
 use crate::strangers::assert_refused;

@@ -9,6 +9,45 @@ pub fn odd(trunk: &str, end: &[u8]) -> OsString {
     OsString::from_vec([trunk.as_bytes(), end].concat())
 }
 
+const VERBS: [&str; 10] = [
+    "attach",
+    "detach",
+    "status",
+    "endpoints",
+    "counters",
+    "flows",
+    "help",
+    "--version",
+    "none",
+    "",
+];
+const FLAGS: [&str; 24] = [
+    "--ingress",
+    "--manage-offloads",
+    "--steer",
+    "--storm-limit",
+    "--shed",
+    "--host-access",
+    "--shortcut",
+    "--shortcut-allow",
+    "--shortcut-refresh",
+    "--deliver",
+    "--dry-run",
+    "--on-exit",
+    "--max-endpoints",
+    "--docker",
+    "--metrics",
+    "-v",
+    "-vv",
+    "--json",
+    "--vlan",
+    "flush",
+    "--",
+    "-h",
+    "--nope",
+    "-j",
+];
+
 /// Words for any place. No number or name of them makes an attach to the trunk succeed, because that is only
 /// ever named with what it refuses.
 pub struct Words {
@@ -124,50 +163,12 @@ impl Words {
 
     /// A verb, a name, flags with values and without, and whatever.
     pub fn line(&mut self) -> Vec<OsString> {
-        let verbs = [
-            "attach",
-            "detach",
-            "status",
-            "endpoints",
-            "counters",
-            "flows",
-            "help",
-            "--version",
-            "none",
-            "",
-        ];
-        let flags = [
-            "--ingress",
-            "--manage-offloads",
-            "--steer",
-            "--storm-limit",
-            "--shed",
-            "--host-access",
-            "--shortcut",
-            "--shortcut-allow",
-            "--shortcut-refresh",
-            "--deliver",
-            "--dry-run",
-            "--on-exit",
-            "--max-endpoints",
-            "--docker",
-            "--metrics",
-            "-v",
-            "-vv",
-            "--json",
-            "--vlan",
-            "flush",
-            "--",
-            "-h",
-            "--nope",
-            "-j",
-        ];
         let mut line = match self.rng.u8(..12) {
             0 => self.refused_attach(),
             1 => vec!["detach".into(), self.trunk.clone().into()],
             2 => vec!["status".into(), self.trunk.clone().into()],
             _ => vec![
-                self.rng.choice(verbs).unwrap_or_default().into(),
+                self.rng.choice(VERBS).unwrap_or_default().into(),
                 self.name(),
             ],
         };
@@ -178,7 +179,7 @@ impl Words {
             0
         };
         for _ in 0..odd {
-            line.push(self.rng.choice(flags).unwrap_or_default().into());
+            line.push(self.rng.choice(FLAGS).unwrap_or_default().into());
             if self.rng.bool() {
                 line.push(self.value());
             }

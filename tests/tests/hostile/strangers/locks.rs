@@ -20,10 +20,13 @@ use nix::{
     unistd::Pid,
 };
 use vlanfast_tests::{
-    program::{Attached, detach, is_pinned, pins, vlanfast},
+    net::topology::Wire,
     require,
-    residue::Residue,
-    topology::Wire,
+    run::{
+        pins::{is_pinned, pins},
+        program::{Attached, detach, vlanfast},
+        residue::Residue,
+    },
 };
 
 use super::assert_refused;

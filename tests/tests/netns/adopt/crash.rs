@@ -4,13 +4,18 @@
 use std::fs;
 
 use vlanfast_tests::{
-    crash::killed_after,
-    program::{binary, is_pinned, pins},
+    net::{
+        topology::Wire,
+        traffic::{Traffic, rate},
+    },
     require,
-    require::in_the_lab,
-    residue::Residue,
-    topology::Wire,
-    traffic::{Traffic, rate},
+    run::{
+        crash::killed_after,
+        pins::{is_pinned, pins},
+        program::binary,
+        require::in_the_lab,
+        residue::Residue,
+    },
 };
 
 use super::{attach, detach, holders};

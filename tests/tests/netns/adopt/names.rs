@@ -5,12 +5,17 @@ use aya::{
     programs::{SchedClassifier, TcAttachType},
 };
 use vlanfast_tests::{
-    capture::in_netns,
-    program::{Attached, is_pinned, pins},
+    net::{
+        namespace::{Netns, in_netns, unique},
+        topology::Wire,
+    },
     require,
-    require::kernel_at_least,
-    residue::Residue,
-    topology::{Netns, Wire, unique},
+    run::{
+        pins::{is_pinned, pins},
+        program::Attached,
+        require::kernel_at_least,
+        residue::Residue,
+    },
 };
 
 use super::{at_ingress, attach, detach, holder, map, tc};

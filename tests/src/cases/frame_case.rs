@@ -1,0 +1,71 @@
+//! A frame and the verdict that is expected for it.
+
+use vlanfast_common::{Mac, Verdict};
+
+use crate::{
+    fixtures::tables::CONTAINER,
+    net::packet::{frame, tag},
+};
+
+/// A frame with the verdict that is expected for it.
+#[derive(Clone, Debug)]
+pub struct FrameCase {
+    pub name: &'static str,
+    pub bytes: Vec<u8>,
+    pub verdict: Verdict,
+}
+
+/// The frame is steered to the container [`CONTAINER`].
+pub const STEERED: Verdict = Verdict::Steer {
+    mac: Mac(CONTAINER),
+};
+
+/// A frame on a VLAN, from the tag's TPID on.
+pub fn named(
+    name: &'static str,
+    to: [u8; 6],
+    vid: u16,
+    rest: &[u8],
+    verdict: Verdict,
+) -> FrameCase {
+    let rest = [&tag(0, vid)[..], rest].concat();
+    let bytes = frame(to, &rest, 64);
+    FrameCase {
+        name,
+        bytes,
+        verdict,
+    }
+}
+
+/// The frame goes to a MAC on this host instead of the wire.
+pub const fn reflected(mac: [u8; 6]) -> Verdict {
+    Verdict::Reflect { mac: Mac(mac) }
+}
+
+/// The frame goes to the wire, and a clone of it to a MAC on this host.
+pub const fn cloned(mac: [u8; 6]) -> Verdict {
+    Verdict::CloneToLocal { mac: Mac(mac) }
+}
+
+/// A frame on VLAN 10 from a MAC, which in ARP is the sender's hardware address as well.
+pub fn sent(
+    name: &'static str,
+    from: [u8; 6],
+    destination: [u8; 6],
+    rest: &[u8],
+    verdict: Verdict,
+) -> FrameCase {
+    let mut decided = named(name, destination, 10, rest, verdict);
+    decided.bytes[6..12].copy_from_slice(&from);
+    if rest.starts_with(&[8, 6]) {
+        decided.bytes[26..32].copy_from_slice(&from);
+    }
+    decided
+}
+
+/// The start of an IPv4 packet, type first, of which no more is read.
+pub const IP: [u8; 3] = [8, 0, 0x45];
+pub const PEERS: [u8; 4] = [10, 0, 10, 3];
+pub const DISPUTED: [u8; 4] = [10, 0, 10, 66];
+pub const ELSEWHERE: [u8; 4] = [10, 0, 10, 77];
+pub const IS_DOWN: [u8; 4] = [10, 0, 10, 78];

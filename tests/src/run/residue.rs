@@ -1,0 +1,206 @@
+//! What a trunk must look like after vlanfast as before it. Only what the tests made is judged: another vlanfast may
+//! run on the same machine, and start or end meanwhile.
+//!
+//! A BPF program outlives its process only by a pin or at a hook. Both are looked for where this test could have left
+//! them: among the pins of the trunk and of its namespace, and on the trunk and the devices above it. Besides, the ids
+//! of all programs and maps that the test's processes held must be gone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::UdpSocket,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use aya::{
+    maps::loaded_maps,
+    programs::{SchedClassifier, TcAttachType, loaded_programs},
+};
+use serde_json::Value;
+
+use crate::{
+    net::namespace::{Netns, in_netns},
+    run::pins::{PINS, is_pinned},
+};
+
+/// The number of a network namespace: the inode of its file.
+type NetnsInode = u64;
+
+/// Ids of programs and of maps.
+#[derive(Clone, Debug, Default)]
+struct Ids {
+    programs: BTreeSet<u32>,
+    maps: BTreeSet<u32>,
+}
+
+/// The ids that this test's processes held, by namespace. The kernel gives no id twice before all others were used.
+static HELD: Mutex<BTreeMap<NetnsInode, Ids>> = Mutex::new(BTreeMap::new());
+
+/// Remembers which programs and maps a process holds, so that a [`Residue`] of its namespace finds them afterwards.
+/// Does nothing where the process has ended.
+pub fn remember(pid: u32) {
+    let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net")) else {
+        return;
+    };
+    let mut ids = Ids::default();
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+    for entry in entries.into_iter().flatten().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        for line in text.lines() {
+            let number = |name| line.strip_prefix(name)?.trim().parse::<u32>().ok();
+            ids.programs.extend(number("prog_id:"));
+            ids.maps.extend(number("map_id:"));
+        }
+    }
+    for program in loaded_programs().flatten() {
+        if ids.programs.contains(&program.id()) {
+            let maps = program.map_ids().ok().flatten();
+            ids.maps.extend(maps.unwrap_or_default());
+        }
+    }
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = held.entry(namespace.ino()).or_default();
+    known.programs.append(&mut ids.programs);
+    known.maps.append(&mut ids.maps);
+}
+
+/// A description of everything that vlanfast could have left of a trunk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Residue(BTreeSet<String>);
+
+impl Residue {
+    /// Takes it down: programs, maps, pins, qdiscs, filters, tcx, XDP and offloads.
+    pub fn of(host: &Netns, trunk: &str) -> Result<Self> {
+        let mut found = BTreeSet::new();
+        found.extend(still_loaded(fs::metadata(host.path())?.ino()));
+        found.extend(pins_of(host, trunk)?);
+        found.extend(tcx(host, trunk)?);
+        for line in [
+            format!("tc qdisc show dev {trunk}"),
+            format!("tc filter show dev {trunk} ingress 2>&1 || true"),
+            format!("tc filter show dev {trunk} egress 2>&1 || true"),
+            format!("ip -d link show {trunk} | grep -o 'xdp.*' || true"),
+            format!("ethtool -k {trunk}"),
+        ] {
+            found.insert(host.run(&line)?);
+        }
+        Ok(Self(found))
+    }
+
+    /// Waits until nothing is left and nothing lacks: the kernel frees programs and maps after a while.
+    pub fn wait_until_as_before(&self, host: &Netns, trunk: &str) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let now = Self::of(host, trunk)?;
+            let (more, less) = (now.beyond(self), self.beyond(&now));
+            // Programs and maps that were there before are on their way out.
+            let is_kept = |what: &&str| !what.starts_with("map ") && !what.starts_with("program ");
+            let less: Vec<_> = less.into_iter().filter(is_kept).collect();
+            if more.is_empty() && less.is_empty() {
+                return Ok(());
+            }
+            if start.elapsed() > Duration::from_secs(10) {
+                bail!("left behind: {more:?}; gone: {less:?}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What is here and not in the other.
+    pub fn beyond(&self, other: &Self) -> Vec<&str> {
+        let missing = self.0.iter().filter(|what| !other.0.contains(*what));
+        missing.map(String::as_str).collect()
+    }
+}
+
+/// The programs and maps of a namespace's processes that the kernel still has.
+fn still_loaded(namespace: NetnsInode) -> Vec<String> {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let held = held.get(&namespace).cloned().unwrap_or_default();
+    let mut found = vec![];
+    if !held.programs.is_empty() {
+        let programs = loaded_programs().flatten();
+        let ours = programs.filter(|program| held.programs.contains(&program.id()));
+        found.extend(ours.map(|program| {
+            let name = program.name_as_str().unwrap_or_default();
+            format!("program {name} {}", program.id())
+        }));
+    }
+    if !held.maps.is_empty() {
+        let ours = loaded_maps()
+            .flatten()
+            .filter(|map| held.maps.contains(&map.id()));
+        found.extend(ours.map(|map| {
+            let name = map.name_as_str().unwrap_or_default();
+            format!("map {name} {}", map.id())
+        }));
+    }
+    found
+}
+
+/// The pins of a trunk by its name, and all of a namespace that is the test's own.
+fn pins_of(host: &Netns, trunk: &str) -> Result<Vec<String>> {
+    let mut found = vec![];
+    if is_pinned(trunk) {
+        found.push(format!("pins of {trunk}"));
+    }
+    if fs::metadata(host.path())?.ino() == fs::metadata("/proc/self/ns/net")?.ino() {
+        return Ok(found);
+    }
+    let prefix = format!("{}:", cookie(host)?);
+    let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    found.extend(names.filter(|name| name.starts_with(&prefix)));
+    Ok(found)
+}
+
+/// By which the names of a namespace's pins begin (`SO_NETNS_COOKIE`, Linux 5.14).
+fn cookie(netns: &Netns) -> Result<u64> {
+    in_netns(&netns.path(), || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let mut cookie = 0u64;
+        let mut length = size_of_val(&cookie) as u32;
+        // SAFETY: a buffer and its size.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        let error = io::Error::last_os_error();
+        ensure!(result == 0, "failed to read SO_NETNS_COOKIE: {error}");
+        Ok(cookie)
+    })
+}
+
+/// The tcx programs of a trunk and of the devices on top of it. There are none before Linux 6.6.
+fn tcx(host: &Netns, trunk: &str) -> Result<Vec<String>> {
+    let links: Value = serde_json::from_str(&host.run("ip -j link show")?)?;
+    let links = links.as_array().cloned().unwrap_or_default();
+    let is_ours = |link: &&Value| link["ifname"] == trunk || link["link"] == trunk;
+    let names = links.iter().filter(is_ours);
+    let names = names.filter_map(|link| Some(link["ifname"].as_str()?.to_owned()));
+    let names: Vec<_> = names.collect();
+    in_netns(&host.path(), move || {
+        let mut found = vec![];
+        for (name, side) in names
+            .iter()
+            .flat_map(|name| [(name, TcAttachType::Ingress), (name, TcAttachType::Egress)])
+        {
+            let programs = SchedClassifier::query_tcx(name, side);
+            let (_, programs) = programs.unwrap_or_default();
+            found.extend(programs.iter().map(|program| {
+                let program = program.name_as_str().unwrap_or_default();
+                format!("tcx {program} on {name}, {side:?}")
+            }));
+        }
+        Ok(found)
+    })
+}
