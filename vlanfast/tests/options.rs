@@ -1,7 +1,7 @@
 //! Keeps `docs/options.md` equal to the help of the command line. Every line of the table is generated:
 //! `UPDATE=1 cargo test -p vlanfast --test options` writes them anew, between the markers in that file.
 
-use std::{env, fmt::Write, fs};
+use std::{env, fs};
 
 use clap::{Arg, Command, CommandFactory};
 use vlanfast::cli::Cli;
@@ -18,7 +18,7 @@ fn tables(command: &Command, path: &str, to: &mut String) {
         }
         let path = format!("{path} {}", verb.get_name());
         let about = verb.get_about().expect("every verb has a help text");
-        write!(to, "## `{path}`\n\n{about}.\n\n").unwrap();
+        to.push_str(&format!("## `{path}`\n\n{about}.\n\n"));
         to.push_str("| option | default | what it does |\n|---|---|---|\n");
         let arguments = verb.get_arguments();
         for arg in arguments.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {

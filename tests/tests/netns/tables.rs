@@ -116,7 +116,7 @@ fn what_was_planned_is_what_the_kernel_holds() {
         assert_eq!(installed, wanted);
     }
     let fills: Vec<_> = maps
-        .fills(&installed)
+        .fills(&installed, true)
         .unwrap()
         .iter()
         .map(|fill| (fill.map, fill.entries, fill.capacity))
@@ -149,7 +149,8 @@ fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
         ..Status::default()
     })
     .unwrap();
-    let [_, endpoints, neighbors, _] = maps.fills(&maps.read().unwrap()).unwrap();
+    let fills = maps.fills(&maps.read().unwrap(), false).unwrap();
+    let (endpoints, neighbors) = (&fills[1], &fills[2]);
     assert_eq!((endpoints.entries, endpoints.left_out), (4, 2));
     assert_eq!((neighbors.entries, neighbors.left_out), (12, 0));
 }
