@@ -328,6 +328,9 @@ impl<'ast> Visit<'ast> for Reader {
         self.import(&item.tree, &[], is_exported);
     }
 
+    /// `pub(super)` is no use of what is above.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments = path
             .segments
