@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -131,6 +132,13 @@ pub fn linker() -> Result<PathBuf> {
                 )
             }
         })
+}
+
+/// `PATH` with the LLVM that bpf-linker was built with in front.
+pub fn llvm_first() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let llvm = PathBuf::from(format!("/usr/lib/llvm-{LLVM}/bin"));
+    env::join_paths([llvm].into_iter().chain(env::split_paths(&path))).unwrap_or(path)
 }
 
 fn sysroot(mut rustc: Command) -> Option<PathBuf> {
