@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 /// The two kernels vlanfast promises to run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kernel {
     /// Debian 12's own.
     #[value(name = "6.1")]
