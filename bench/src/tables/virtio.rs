@@ -10,7 +10,7 @@ use vlanfast_tests::{
     topology::{Netns, WIRE, Wire},
 };
 
-use crate::{Bench, Rows, report};
+use crate::{bench::Bench, report, rows::Rows};
 
 const TABLE: &str = "virtio-bulk";
 const VID: u16 = 10;

@@ -99,11 +99,11 @@ pub const CRATES: &[Crate] = &[
         layers: &[
             // A file for each table of the page.
             &["tables"],
-            &["bench", "bare", "storm"],
+            &["bench", "bare_shortcut", "storm"],
             &["contender", "containers"],
-            &["fixture"],
+            &["one_container"],
             &["generator"],
-            &["netns", "measure", "frame", "report"],
+            &["netns", "measure", "frame", "report", "rows"],
         ],
         forbidden: &[],
     },
