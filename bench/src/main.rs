@@ -27,7 +27,7 @@ use rows::Rows;
 /// Run by `cargo xtask bench`, as root.
 #[derive(Parser)]
 struct Args {
-    /// Fewer rounds and smaller sizes
+    /// Fewer rounds and fewer containers
     #[arg(long)]
     quick: bool,
     /// Which rows of the tables

@@ -1,4 +1,4 @@
-//! `cargo xtask`: everything one does with this repository. Each command is a file.
+//! `cargo xtask`: builds, checks, tests and measures. Each command is a file or a directory.
 
 mod bench;
 mod check;

@@ -54,7 +54,7 @@ const LAB: &[&str] = &[
     "xz-utils",
 ];
 
-/// The command: everything, and a word if there was nothing to do.
+/// Installs everything, and says so if there was nothing to do.
 pub fn setup() -> Result<()> {
     let packages = [missing(&wanted(Need::Build)), missing(&wanted(Need::Lab))].concat();
     let nothing = packages.is_empty() && toolchain::linker().is_ok();

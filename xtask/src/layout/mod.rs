@@ -47,13 +47,24 @@ fn describe(circle: &[&Use]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sh;
 
-    /// A test of this checkout, so that a rule is seen at work before `cargo xtask check` is run: prints what is wrong.
+    /// Reads this crate itself: imports, re-exports and calls by their whole path are seen, `pub(super)` and what is
+    /// for tests alone are not.
     #[test]
-    #[ignore = "prints the violations of the tree in LAYOUT_OF"]
-    fn print() {
-        let tree = std::env::var("LAYOUT_OF").expect("LAYOUT_OF names a directory");
-        let wrong = violations(Path::new(&tree)).expect("the tree can be read");
-        wrong.iter().for_each(|line| println!("{line}"));
+    fn uses_are_found_in_real_code() {
+        let root = sh::workspace().join("xtask/src/main.rs");
+        let modules = Modules::read(&root).expect("this crate can be read");
+        let uses = modules.uses();
+        let found = |from: &str, to: &str| {
+            let mut uses = uses.iter();
+            uses.any(|one| one.from.path == from && one.to.path == to)
+        };
+        assert!(found("", "check"), "a call by its path");
+        assert!(found("check", "layout"));
+        assert!(found("demo", "vm::job"), "by a re-export");
+        assert!(!found("vm::job", "vm"));
+        assert!(!found("layout", "sh"), "for tests alone");
+        assert!(circles(&uses).is_empty());
     }
 }

@@ -18,7 +18,7 @@ pub struct Modules {
     all: Vec<Module>,
 }
 
-/// A module. One that is written inside a file belongs to the module of that file.
+/// A module. An inline one belongs to the module whose file it is in.
 #[derive(Default)]
 pub struct Module {
     /// `hooks::attach`; empty for the root.
@@ -271,8 +271,6 @@ impl Reader {
             }
             UseTree::Rename(name) => (with(&name.ident), name.rename.to_string()),
             UseTree::Glob(_) => (above.to_vec(), "*".to_owned()),
-            #[allow(unreachable_patterns, reason = "syn may learn of more kinds")]
-            _ => return,
         };
         self.imports.push(Import {
             path,

@@ -12,7 +12,7 @@ const SKIP: &str = "vlanfast-skip: ";
 const FIGURE: &str = "figure: ";
 /// Of a failing test's output, so that a flood doesn't hide the rest.
 const SHOWN: usize = 100;
-/// How long a test takes is said from here on: CI's time is limited, and these are what it goes to.
+/// From here on a test's line says how long it took: CI's time is limited.
 const LONG: Duration = Duration::from_secs(10);
 
 /// Follows one level's output, test program after test program.
