@@ -5,33 +5,33 @@
 use anyhow::{Context, Result};
 
 use crate::{
-    Rows,
-    frame::VID,
+    frame::{CONTAINER_MAC, TRUNK_MAC, VID, mac_text},
     measure::Effort,
-    site::{CONTAINER_MAC, Site, TRUNK_MAC, settle, text},
+    one_container::{OneContainer, settle},
+    rows::Rows,
 };
 
-/// In the order of the rows.
+/// What stands on the trunk, and how the container is connected; in the order of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
     /// 8021q and macvlan.
     Kernel,
-    /// The same, with vlanfast on the trunk: TC (tcx, or clsact before Linux 6.6) or native XDP.
+    /// 8021q and macvlan, with vlanfast on the trunk: TC (tcx, or clsact before Linux 6.6) or native XDP.
     Tc,
     Xdp,
-    /// The same with a storm limit that every storm is over, and without one.
+    /// vlanfast with a storm limit that every storm exceeds, and without one.
     TcOver,
     XdpOver,
     TcUnlimited,
-    /// The same, and what nobody takes is dropped.
+    /// vlanfast with `--shed mac`, which drops frames that have no receiver here.
     TcShedding,
     XdpShedding,
     /// Programs that do nothing, where vlanfast has its own: the least that it could cost.
     EmptyTc,
     EmptyXdp,
-    /// It drops everything: the least that shedding could cost.
+    /// An XDP program that drops everything: the least that shedding could cost.
     DroppingXdp,
-    /// They are on another device: what a host pays for having any TC program anywhere.
+    /// The empty TC programs are on another device: what a host pays for having any TC program anywhere.
     TcElsewhere,
     /// ipvlan in mode L2 in place of macvlan.
     Ipvlan,
@@ -49,7 +49,7 @@ pub enum Contender {
 
 impl Contender {
     /// Every way from the wire into a container.
-    pub const SHORTCUT_CACHE: [Self; 10] = [
+    pub const INTO_CONTAINER: [Self; 10] = [
         Self::Kernel,
         Self::Tc,
         Self::Xdp,
@@ -65,7 +65,7 @@ impl Contender {
     /// The ways to a device in the trunk's own namespace.
     pub const NEAR: [Self; 3] = [Self::Near, Self::NearTc, Self::NearRedirect];
 
-    /// Those that differ in what leaves, or that take an skb as it comes.
+    /// All but XDP, which has no part in what leaves and sees no merged buffers.
     pub const BUT_XDP: [Self; 8] = [
         Self::Kernel,
         Self::Tc,
@@ -77,10 +77,10 @@ impl Contender {
         Self::RedirectPeer,
     ];
 
-    /// Whether vlanfast is worth it.
+    /// What shows whether vlanfast is worth it.
     pub const WITH_AND_WITHOUT: [Self; 3] = [Self::Kernel, Self::Tc, Self::Xdp];
 
-    /// The word in the row.
+    /// The name of the row.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kernel | Self::Near => "kernel alone",
@@ -103,7 +103,7 @@ impl Contender {
         }
     }
 
-    /// The rows that it is one of.
+    /// The least set of rows that has it.
     pub const fn belongs(self) -> Rows {
         match self {
             Self::Kernel | Self::Near => Rows::Kernel,
@@ -115,98 +115,98 @@ impl Contender {
         }
     }
 
-    /// Whether frames that do not arrive are the point.
+    /// Whether it drops frames on purpose, so that a figure does not need all of them to arrive.
     pub const fn limits(self) -> bool {
         matches!(self, Self::TcOver | Self::XdpOver)
     }
 
-    /// On how many sites it is measured. A bridge finds ports and VLANs by hashes with a secret that each
+    /// On how many networks it is measured, one made after the other. A bridge finds ports and VLANs by hashes with a secret that each
     /// bridge draws: packets of one cost up to 2 % more than those of the next.
-    const fn sites(self) -> usize {
+    const fn networks(self) -> usize {
         match self {
             Self::Bridge => 16,
             _ => 1,
         }
     }
 
-    /// The mean of what is measured on the sites, one after the other.
+    /// Measures on each network in turn, and gives the means.
     pub fn measured<const N: usize>(
         self,
         effort: Effort,
-        mut measure: impl FnMut(&Site, Effort) -> Result<[f64; N]>,
+        mut measure: impl FnMut(&OneContainer, Effort) -> Result<[f64; N]>,
     ) -> Result<[f64; N]> {
-        let (sites, effort) = match (self.sites(), effort.quick) {
+        let (networks, effort) = match (self.networks(), effort.quick) {
             (1, _) | (_, true) => (1, effort),
-            (sites, false) => (sites, effort.less()),
+            (networks, false) => (networks, effort.less()),
         };
         let mut sums = [0.0; N];
-        for _ in 0..sites {
-            let site = self
+        for _ in 0..networks {
+            let network = self
                 .build()
                 .with_context(|| format!("failed to set up: {}", self.name()))?;
-            let costs = measure(&site, effort)?;
+            let costs = measure(&network, effort)?;
             for (sum, cost) in sums.iter_mut().zip(costs) {
-                *sum += cost / sites as f64;
+                *sum += cost / networks as f64;
             }
         }
         Ok(sums)
     }
 
-    /// Makes the topology.
-    pub fn build(self) -> Result<Site> {
+    /// Makes the network, with the container on VLAN 10.
+    pub fn build(self) -> Result<OneContainer> {
         self.build_on(VID)
     }
 
-    /// The same on another VLAN; on 0, which is untagged, macvlan needs no other module.
-    pub fn build_on(self, vid: u16) -> Result<Site> {
-        let mut site = match Self::NEAR.contains(&self) {
-            true => Site::near(vid)?,
-            false => Site::bare(vid)?,
+    /// Makes the network with the container on any VLAN. 0 is untagged, for which macvlan needs no other module.
+    pub fn build_on(self, vid: u16) -> Result<OneContainer> {
+        let mut network = match Self::NEAR.contains(&self) {
+            true => OneContainer::near(vid)?,
+            false => OneContainer::bare(vid)?,
         };
         match self {
             Self::Ipvlan => {
-                site.child("type ipvlan mode l2", "")?;
-                site.mac = TRUNK_MAC;
+                network.child("type ipvlan mode l2", "")?;
+                network.mac = TRUNK_MAC;
             }
-            Self::Bridge => site.bridge()?,
-            Self::OpenVswitch => site.open_vswitch()?,
-            Self::RedirectPeer => site.redirect_peer()?,
+            Self::Bridge => network.bridge()?,
+            Self::OpenVswitch => network.open_vswitch()?,
+            Self::RedirectPeer => network.redirect_peer()?,
             _ => {
-                let mac = text(CONTAINER_MAC);
-                site.child("type macvlan mode bridge", &format!("address {mac}"))?;
+                let mac = mac_text(CONTAINER_MAC);
+                network.child("type macvlan mode bridge", &format!("address {mac}"))?;
             }
         }
-        site.address()?;
-        self.attach(&mut site)?;
+        network.address()?;
+        self.attach(&mut network)?;
         settle();
-        Ok(site)
+        Ok(network)
     }
 
-    /// A trunk alone, with nothing on it that would need a module.
-    pub fn build_trunk(self) -> Result<Site> {
-        let mut site = Site::bare(0)?;
-        self.attach(&mut site)?;
+    /// Makes a trunk alone, with nothing on it that would need a module.
+    pub fn build_trunk(self) -> Result<OneContainer> {
+        let mut network = OneContainer::bare(0)?;
+        self.attach(&mut network)?;
         settle();
-        Ok(site)
+        Ok(network)
     }
 
-    fn attach(self, site: &mut Site) -> Result<()> {
+    fn attach(self, network: &mut OneContainer) -> Result<()> {
         match self {
-            Self::Tc | Self::NearTc => site.attach("tc", &[]),
-            Self::NearRedirect => site.attach("tc", &["--deliver", "redirect"]),
-            Self::Xdp => site.attach("xdp", &[]),
-            Self::TcOver => site.attach("tc", &["--storm-limit", "1"]),
-            Self::XdpOver => site.attach("xdp", &["--storm-limit", "1"]),
-            Self::TcUnlimited => site.attach("tc", &["--storm-limit", "0"]),
-            Self::TcShedding => site.attach("tc", &["--shed", "mac"]),
-            Self::XdpShedding => site.attach("xdp", &["--shed", "mac"]),
+            Self::Tc | Self::NearTc => network.attach("tc", &[]),
+            Self::NearRedirect => network.attach("tc", &["--deliver", "redirect"]),
+            Self::Xdp => network.attach("xdp", &[]),
+            Self::TcOver => network.attach("tc", &["--storm-limit", "1"]),
+            Self::XdpOver => network.attach("xdp", &["--storm-limit", "1"]),
+            Self::TcUnlimited => network.attach("tc", &["--storm-limit", "0"]),
+            Self::TcShedding => network.attach("tc", &["--shed", "mac"]),
+            Self::XdpShedding => network.attach("xdp", &["--shed", "mac"]),
             Self::EmptyTc => {
-                let trunk = site.wire.trunk.clone();
-                site.attach_empty_tc(&trunk)
+                let trunk = network.wire.trunk.clone();
+                network.attach_empty_tc(&trunk)
             }
-            Self::TcElsewhere => site.attach_empty_tc("lo"),
-            Self::EmptyXdp => site.attach_xdp("empty_xdp"),
-            Self::DroppingXdp => site.attach_xdp("drop_xdp"),
+            Self::TcElsewhere => network.attach_empty_tc("lo"),
+            Self::EmptyXdp => network.attach_xdp("empty_xdp"),
+            Self::DroppingXdp => network.attach_xdp("drop_xdp"),
             _ => Ok(()),
         }
     }

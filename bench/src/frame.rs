@@ -2,12 +2,14 @@
 
 use vlanfast_tests::net::packet;
 
-use crate::site::ROUTER_MAC;
-
 pub const VID: u16 = 10;
 pub const ROUTER: [u8; 4] = [10, 0, 10, 1];
 pub const CONTAINER: [u8; 4] = [10, 0, 10, 2];
 pub const ROUTER_IPV6: [u8; 16] = [0xfd, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+pub const CONTAINER_MAC: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
+pub const TRUNK_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
+/// The MAC of the router's device `wire`.
+pub const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0b];
 /// UDP port of the container's reader.
 pub const PORT: u16 = 9000;
 /// A MAC that nobody has.
@@ -90,4 +92,9 @@ fn checksum(bytes: &[u8]) -> u16 {
         .sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !((folded & 0xffff) + (folded >> 16)) as u16
+}
+
+/// A MAC address as `ip` reads it.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -18,12 +18,12 @@ use vlanfast_tests::net::{
 use crate::{
     frame::{self, Fate},
     measure::{BURST, Effort},
-    place::{self, Inside},
+    netns::{self, Inside},
 };
 
 const HEAD: usize = 64;
 
-/// As in `bench-ebpf`.
+/// The entry of the map `INJECTION`, as `bench-ebpf` has it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Injection {
@@ -37,7 +37,7 @@ unsafe impl Pod for Injection {}
 
 pub struct Generator {
     ebpf: Ebpf,
-    /// Where the program is attached, to nothing that ever receives.
+    /// The namespace where the program is attached, to a device that never receives.
     _parked: Netns,
     frame: Vec<u8>,
 }
@@ -65,7 +65,7 @@ impl Generator {
     pub fn aim(&mut self, router: &Netns, frame: Vec<u8>) -> Result<()> {
         let injection = Injection {
             head: frame[..HEAD].try_into().context("a frame has 64 bytes")?,
-            ifindex: place::ifindex(router, WIRE)?,
+            ifindex: netns::ifindex(router, WIRE)?,
             reserved: 0,
         };
         let map = self
@@ -92,8 +92,8 @@ impl Generator {
         Ok(())
     }
 
-    /// What a frame costs by itself, of `count` at a time: the same, into a wire whose other end is
-    /// down, where it is freed.
+    /// What the generator itself costs for a frame, at `count` frames a time: they go into a wire whose other end is
+    /// down, where they are freed.
     pub fn own_cost(&mut self, effort: Effort, count: u32) -> Result<f64> {
         let wire = Wire::veth()?;
         prepare(&wire)?;

@@ -3,29 +3,31 @@
 //! Under `-icount` the guest's clock counts instructions, 1 ns each, so a duration is a number of
 //! instructions there. On a real machine it is a duration.
 
-mod bare;
+mod bare_shortcut;
+mod bench;
+mod containers;
 mod contender;
-mod crowd;
 mod frame;
 mod generator;
 mod measure;
-mod place;
+mod netns;
+mod one_container;
 mod report;
-mod site;
+mod rows;
 mod storm;
 mod tables;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
-
-use contender::Contender;
+use bench::Bench;
+use clap::Parser;
 use generator::Generator;
 use measure::Effort;
+use rows::Rows;
 
 /// Run by `cargo xtask bench`, as root.
 #[derive(Parser)]
 struct Args {
-    /// Fewer rounds and smaller crowds
+    /// Fewer rounds and fewer containers
     #[arg(long)]
     quick: bool,
     /// Which rows of the tables
@@ -36,31 +38,6 @@ struct Args {
     native: bool,
     /// What to measure, by the names of the tables
     tables: Vec<String>,
-}
-
-/// How much of a table is measured. Each has what those before it have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Rows {
-    /// What everything is compared with: the kernel alone.
-    Kernel,
-    Vlanfast,
-    /// And what one might have in its place.
-    All,
-}
-
-/// What every table measures with.
-pub struct Bench {
-    pub generator: Generator,
-    pub effort: Effort,
-    pub rows: Rows,
-}
-
-impl Bench {
-    /// The rows of this run, of those that a table has.
-    pub fn rows(&self, all: &[Contender]) -> Vec<Contender> {
-        let wanted = |row: &Contender| row.belongs() <= self.rows;
-        all.iter().copied().filter(wanted).collect()
-    }
 }
 
 fn main() -> Result<()> {

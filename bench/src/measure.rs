@@ -1,4 +1,4 @@
-//! Rounds, and what becomes of them.
+//! Measures in rounds, and makes one figure of them.
 
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ impl Effort {
         }
     }
 
-    /// How many there are, with those that are not counted.
+    /// How many rounds there are, with those that are not counted.
     pub const fn rounds(self) -> u32 {
         (WARM_UP + self.rounds) as u32
     }
@@ -56,7 +56,7 @@ impl Effort {
     /// another; but without the cheapest and the dearest tenth, which a timer or a worker of something
     /// else has met. Natively the least: what else a real machine does can only add to a round.
     pub fn cost(&self, units: u32, mut round: impl FnMut() -> Result<()>) -> Result<f64> {
-        // On a machine that others use, it would take forever.
+        // On a machine that others use, a thread that runs last would take forever.
         let _last = (!self.native).then(Last::enter).transpose()?;
         for _ in 0..WARM_UP {
             round()?;
@@ -81,7 +81,7 @@ impl Effort {
 /// whoever reads them, is done before we go on, and so within the round that caused it. For the one CPU of
 /// the lab.
 ///
-/// Whom we start inherits it: nobody is started in a round.
+/// A child process would inherit it, so none is started in a round.
 struct Last(());
 
 impl Last {

@@ -1,4 +1,4 @@
-//! Who has …? Asked many times a second, mostly for hosts that do not exist.
+//! A storm of ARP requests or neighbour solicitations, most of them for hosts that do not exist.
 
 use std::{
     thread::sleep,
@@ -12,13 +12,13 @@ use vlanfast_tests::net::{
 };
 
 use crate::{
-    crowd::{self, Crowd},
+    containers::{self, Containers},
     frame::{arp_request, solicitation},
     measure::BURST,
-    site::Site,
+    one_container::OneContainer,
 };
 
-/// Every so many requests of a storm, one is for a container that is there.
+/// One request of so many is for a container that is there.
 const PROBE: u64 = 32;
 /// How many absent hosts are asked for in turn.
 const ABSENT: u8 = 255;
@@ -31,22 +31,26 @@ pub struct Storm {
 }
 
 impl Storm {
-    pub fn arp(vid: u16, crowd: &Crowd) -> Self {
+    pub fn arp(vid: u16, containers: &Containers) -> Self {
         let address = |host| [10, 77, 0, host];
         Self {
             absent: hosts()
                 .map(|host| arp_request(vid, address(host)))
                 .collect(),
-            present: (0..crowd.size)
-                .map(|number| arp_request(vid, crowd::address(number)))
+            present: (0..containers.size)
+                .map(|number| arp_request(vid, containers::address(number)))
                 .collect(),
         }
     }
 
-    /// For the containers by one of their addresses. The absent hosts are in another prefix and end as those do:
+    /// Solicitations for the containers by one of their addresses. The absent hosts are in another prefix and end as those do:
     /// macvlan, which goes by the group's MAC, copies a request for one to whoever has the group.
-    pub fn solicitations(vid: u16, crowd: &Crowd, address: fn(usize) -> [u8; 16]) -> Self {
-        let present = || (0..crowd.size).map(address);
+    pub fn solicitations(
+        vid: u16,
+        containers: &Containers,
+        address: fn(usize) -> [u8; 16],
+    ) -> Self {
+        let present = || (0..containers.size).map(address);
         let elsewhere = |mut address: [u8; 16]| {
             address[4..6].copy_from_slice(&[0, 77]);
             address
@@ -60,10 +64,10 @@ impl Storm {
 
     /// Sends requests at a steady rate; gives the share of those for containers that were answered. What
     /// the router receives are those answers, and nothing else.
-    pub fn rage(&self, site: &Site, rate: u64, seconds: f64) -> Result<f64> {
-        let answers = || Wire::statistic(&site.wire.router, WIRE, "rx_packets");
+    pub fn rage(&self, network: &OneContainer, rate: u64, seconds: f64) -> Result<f64> {
+        let answers = || Wire::statistic(&network.wire.router, WIRE, "rx_packets");
         let before = answers()?;
-        let socket = Packets::open(&site.wire.router.path(), WIRE, false)?;
+        let socket = Packets::open(&network.wire.router.path(), WIRE, false)?;
         let mut absent = self.absent.iter().cycle();
         let mut present = self.present.iter().cycle();
         let (mut sent, mut probes) = (0, 0);

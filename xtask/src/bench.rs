@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measures in the lab, and writes down what it found.
+//! `cargo xtask bench`: measures in the lab, and writes docs/benchmarks.md.
 
 mod chart;
 mod compare;
@@ -26,7 +26,7 @@ use tables::Table;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Fewer rounds and smaller crowds; writes nothing below docs/
+    /// Fewer rounds and fewer containers; writes nothing below docs/
     #[arg(long)]
     quick: bool,
     /// One table alone, printed and not written; may be given several times

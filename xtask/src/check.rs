@@ -1,11 +1,11 @@
-//! `cargo xtask check`: formatting, lints, and the direction of imports.
+//! `cargo xtask check`: formatting, the layout of the code, and lints.
 
 use std::{path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
 use crate::{
-    ebpf, layers,
+    ebpf, layout,
     setup::{self, Need},
     sh,
     toolchain::Compiler,
@@ -19,12 +19,13 @@ pub fn check() -> Result<()> {
         sh::run(cargo.args(["fmt", "--all", "--check"]))?;
     }
 
-    sh::step("direction of imports");
-    let wrong = layers::violations(&sh::workspace())?;
+    sh::step("layout");
+    let wrong = layout::violations(&sh::workspace())?;
     if !wrong.is_empty() {
+        wrong.iter().for_each(|line| println!("{line}"));
         bail!(
-            "imports against the direction that ARCHITECTURE.md gives: {}",
-            wrong.join("; ")
+            "{} violations of the rules for the code's layout: see above",
+            wrong.len()
         );
     }
 

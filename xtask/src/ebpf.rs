@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::{
     setup::{self, Need},
     sh,
-    toolchain::{self, Compiler, LLVM, TARGET},
+    toolchain::{self, Compiler, TARGET},
 };
 
 /// The crates that are compiled for BPF: what ships, and what the benchmark injects frames with.
@@ -117,7 +117,7 @@ pub fn cargo(compiler: &Compiler, package: &str, verb: &str) -> Result<Command> 
         .current_dir(sh::workspace().join(package))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_DIR", sh::workspace().join("target/bpf-build"))
-        .env("PATH", llvm_first())
+        .env("PATH", toolchain::llvm_first())
         .arg("--locked");
     Ok(command)
 }
@@ -170,11 +170,4 @@ fn host_target() -> Result<PathBuf> {
     Ok(target
         .context("`cargo metadata` names no target directory")?
         .into())
-}
-
-/// `PATH` with the LLVM that bpf-linker was built with in front.
-pub fn llvm_first() -> std::ffi::OsString {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let llvm = PathBuf::from(format!("/usr/lib/llvm-{LLVM}/bin"));
-    env::join_paths([llvm].into_iter().chain(env::split_paths(&path))).unwrap_or(path)
 }

@@ -1,10 +1,10 @@
-//! `cargo xtask`: everything one does with this repository. Each command is a file.
+//! `cargo xtask`: builds, checks, tests and measures. Each command is a file or a directory.
 
 mod bench;
 mod check;
 mod demo;
 mod ebpf;
-mod layers;
+mod layout;
 mod setup;
 mod sh;
 mod test;
@@ -29,7 +29,7 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Check formatting, lints and the direction of imports
+    /// Check formatting, lints and the layout of the code
     Check,
     /// Run the tests: level host, kernel, netns and vm
     Test(test::Args),

@@ -5,7 +5,7 @@ use std::{env, process::Command};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    ebpf, sh,
+    sh,
     toolchain::{self, BPF_LINKER, Compiler, LLVM, RUST_SRC, RUSTC_PACKAGES},
 };
 
@@ -54,7 +54,7 @@ const LAB: &[&str] = &[
     "xz-utils",
 ];
 
-/// The command: everything, and a word if there was nothing to do.
+/// Installs everything, and says so if there was nothing to do.
 pub fn setup() -> Result<()> {
     let packages = [missing(&wanted(Need::Build)), missing(&wanted(Need::Lab))].concat();
     let nothing = packages.is_empty() && toolchain::linker().is_ok();
@@ -180,7 +180,7 @@ fn install_linker() -> Result<()> {
         ])
         .arg(sh::cache_dir()?.join("tools"))
         .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"))
-        .env("PATH", ebpf::llvm_first())
+        .env("PATH", toolchain::llvm_first())
         // Not into the repository's target directory, whatever the user has set.
         .env_remove("CARGO_TARGET_DIR")
         .current_dir(env::temp_dir());

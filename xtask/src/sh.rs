@@ -1,4 +1,4 @@
-//! Running other programs, and the two places that belong to us.
+//! Runs other programs, and says where the repository and the cache are.
 
 use std::{
     env, fs,
@@ -53,7 +53,7 @@ pub fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Says what is being done.
+/// Prints a line that says what is being done.
 pub fn step(text: &str) {
     println!("==> {text}");
 }

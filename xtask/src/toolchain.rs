@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,13 +14,13 @@ use crate::sh;
 
 pub const TARGET: &str = "bpfel-unknown-none";
 
-/// What Debian 12 has for the prebuilt way. The three belong together: rustc-web 1.96 writes the
+/// The packages of Debian 12 for a compiler with a prebuilt `core`. The three belong together: rustc-web 1.96 writes the
 /// bitcode of LLVM 22, and bpf-linker 0.13 can be built with that.
 pub const LLVM: &str = "22";
 pub const BPF_LINKER: &str = "0.13.0";
 pub const RUSTC_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
-/// How one gets the other way, on any distribution.
+/// The command that installs a nightly with the sources of `core`, on any distribution.
 pub const RUST_SRC: &str =
     "rustup toolchain install nightly --profile minimal --component rust-src,clippy";
 
@@ -131,6 +132,13 @@ pub fn linker() -> Result<PathBuf> {
                 )
             }
         })
+}
+
+/// `PATH` with the LLVM that bpf-linker was built with in front.
+pub fn llvm_first() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let llvm = PathBuf::from(format!("/usr/lib/llvm-{LLVM}/bin"));
+    env::join_paths([llvm].into_iter().chain(env::split_paths(&path))).unwrap_or(path)
 }
 
 fn sysroot(mut rustc: Command) -> Option<PathBuf> {

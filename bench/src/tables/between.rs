@@ -17,14 +17,15 @@ use vlanfast_tests::{
 };
 
 use crate::{
-    Bench, Rows,
-    bare::{Bare, Devices},
+    bare_shortcut::{BareShortcut, Devices},
+    bench::Bench,
     measure::FRAMES,
+    one_container::settle,
     report,
-    site::settle,
+    rows::Rows,
 };
 
-/// What is on the trunk.
+/// What is attached to the trunk.
 #[derive(Clone, Copy)]
 enum On<'a> {
     /// The kernel alone.
@@ -36,7 +37,7 @@ enum On<'a> {
 }
 
 impl On<'_> {
-    /// The rows that those with it are among.
+    /// The least set of rows that has those with it.
     const fn belongs(self) -> Rows {
         match self {
             Self::Nothing => Rows::Kernel,
@@ -49,16 +50,16 @@ impl On<'_> {
 const DEFAULT: On<'_> = On::Vlanfast(&[]);
 const HOST_ACCESS: On<'_> = On::Vlanfast(&["--host-access", "all"]);
 const SHORTCUT: On<'_> = On::Vlanfast(&["--shortcut", "allow", "--shortcut-allow", "10:20"]);
-/// Once the router has been seen to send a flow on.
+/// The shortcut that is taken once the router has been seen to forward a flow.
 const LEARNT: On<'_> = On::Vlanfast(&["--shortcut", "learned", "--shortcut-refresh", "0"]);
 
 pub fn between(bench: &mut Bench) -> Result<()> {
     let table = "between";
-    let house = House::new()?;
-    let within = (&house.a, &house.b, [10, 0, 10, 3]);
-    let across = (&house.a, &house.c, [10, 0, 20, 2]);
-    let host = (house.host(), &house.a, [10, 0, 10, 2]);
-    let out = (&house.a, &house.wire.router, [10, 0, 10, 1]);
+    let two_vlans = TwoVlans::new()?;
+    let within = (&two_vlans.a, &two_vlans.b, [10, 0, 10, 3]);
+    let across = (&two_vlans.a, &two_vlans.c, [10, 0, 20, 2]);
+    let host = (two_vlans.host(), &two_vlans.a, [10, 0, 10, 2]);
+    let out = (&two_vlans.a, &two_vlans.wire.router, [10, 0, 10, 1]);
     for (row, on, (from, to, address)) in [
         ("within one VLAN, kernel alone", On::Nothing, within),
         ("within one VLAN, vlanfast, TC", DEFAULT, within),
@@ -86,9 +87,9 @@ pub fn between(bench: &mut Bench) -> Result<()> {
             continue;
         }
         report::step(&format!("{table}: {row}"));
-        let _attached = house.attach(on)?;
+        let _attached = two_vlans.attach(on)?;
         let (near, far) = pair(from, to, address.into())?;
-        house.freeze()?;
+        two_vlans.freeze()?;
         let there = bench.effort.cost(FRAMES, || one_way(&near, &far))?;
         let back = bench.effort.cost(FRAMES, || round_trip(&near, &far))?;
         report::figure(table, row, "round trip", back);
@@ -99,42 +100,42 @@ pub fn between(bench: &mut Bench) -> Result<()> {
 
 pub fn bulk(bench: &mut Bench) -> Result<()> {
     let table = "between-bulk";
-    let house = House::new()?;
+    let two_vlans = TwoVlans::new()?;
     let column = "instructions for a megabyte";
     for (row, on, from, to, address) in [
         (
             "container to container",
             On::Nothing,
-            &house.a,
-            &house.b,
+            &two_vlans.a,
+            &two_vlans.b,
             [10, 0, 10, 3],
         ),
         (
             "host to container",
             HOST_ACCESS,
-            house.host(),
-            &house.a,
+            two_vlans.host(),
+            &two_vlans.a,
             [10, 0, 10, 2],
         ),
         (
             "container to host",
             HOST_ACCESS,
-            &house.a,
-            house.host(),
+            &two_vlans.a,
+            two_vlans.host(),
             HOST,
         ),
         (
             "between two VLANs, by the router",
             On::Nothing,
-            &house.a,
-            &house.c,
+            &two_vlans.a,
+            &two_vlans.c,
             [10, 0, 20, 2],
         ),
         (
             "between two VLANs, by the shortcut",
             SHORTCUT,
-            &house.a,
-            &house.c,
+            &two_vlans.a,
+            &two_vlans.c,
             [10, 0, 20, 2],
         ),
     ] {
@@ -142,20 +143,20 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
             continue;
         }
         report::step(&format!("{table}: {row}"));
-        let _attached = house.attach(on)?;
+        let _attached = two_vlans.attach(on)?;
         let cost = super::bulk::median(bench.effort, from, to, address.into())?;
         report::figure(table, row, column, cost);
     }
     Ok(())
 }
 
-/// With a router that takes half a millisecond each way, which is no time of the CPU's.
+/// Pings past a router that delays each packet by half a millisecond, without use of the CPU.
 pub fn ping(bench: &mut Bench) -> Result<()> {
     let table = "ping";
-    let house = House::new()?;
+    let two_vlans = TwoVlans::new()?;
     for vid in [10, 20] {
         let delay = format!("tc qdisc add dev {WIRE}.{vid} root netem delay 500us");
-        house.wire.router.run(&delay)?;
+        two_vlans.wire.router.run(&delay)?;
     }
     for (row, on, address) in [
         ("within one VLAN, kernel alone", On::Nothing, "10.0.10.3"),
@@ -167,33 +168,33 @@ pub fn ping(bench: &mut Bench) -> Result<()> {
             continue;
         }
         report::step(&format!("{table}: {row}"));
-        let _attached = house.attach(on)?;
-        let said = ping::ping(&house.a, address, 101, "")?;
+        let _attached = two_vlans.attach(on)?;
+        let said = ping::ping(&two_vlans.a, address, 101, "")?;
         ensure!(is_whole(&said), "{said}");
         report::figure(table, row, "µs for a round trip", 1e3 * median_time(&said)?);
     }
     Ok(())
 }
 
-/// Dropped, it is gone.
+/// What is attached, until this is dropped.
 #[derive(Default)]
 struct Attachment {
     _vlanfast: Option<Attached>,
-    _bare: Option<Bare>,
+    _bare: Option<BareShortcut>,
 }
 
 /// The host's address on VLAN 10.
 const HOST: [u8; 4] = [10, 0, 10, 250];
 
 /// A host with two containers on VLAN 10 and one on VLAN 20, and the router between the VLANs.
-struct House {
+struct TwoVlans {
     wire: Wire,
     a: Netns,
     b: Netns,
     c: Netns,
 }
 
-impl House {
+impl TwoVlans {
     fn new() -> Result<Self> {
         let wire = Wire::veth()?;
         crate::generator::prepare(&wire)?;
@@ -224,7 +225,7 @@ impl House {
                 }
             }
             On::Bare(devices) => Attachment {
-                _bare: Some(Bare::new(
+                _bare: Some(BareShortcut::new(
                     &self.wire,
                     devices,
                     [(10, &self.a), (20, &self.c)],
@@ -249,7 +250,7 @@ impl House {
     }
 }
 
-/// A container, and the VLAN's devices where they are missing yet.
+/// Makes a container, and the VLAN's devices where they are missing.
 fn end(wire: &Wire, vid: u16, number: u8) -> Result<Netns> {
     let absent = wire
         .router
@@ -265,7 +266,7 @@ fn end(wire: &Wire, vid: u16, number: u8) -> Result<Netns> {
     Ok(container)
 }
 
-/// Two sockets that know each other.
+/// Two UDP sockets that are connected to each other.
 fn pair(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<(UdpSocket, UdpSocket)> {
     let bind = |netns: &Netns| {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9000));
@@ -284,8 +285,8 @@ fn pair(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<(UdpSocket, UdpSo
     Ok((near, far))
 }
 
-/// Makes the neighbours that a namespace has found permanent: the way to one that the kernel doubts is
-/// longer, and when it begins to is chance.
+/// Makes the neighbours that a namespace has found permanent. A packet for a stale neighbour takes a longer way, and
+/// when a neighbour becomes stale is chance.
 fn freeze(netns: &Netns) -> Result<()> {
     netns.run(
         "ip neigh show nud all | while read address _ device _ mac _; do \

@@ -14,7 +14,7 @@ use vlanfast_tests::net::{
 };
 
 use crate::{
-    Bench,
+    bench::Bench,
     contender::Contender,
     frame::{CONTAINER, ROUTER},
     measure::Effort,
@@ -30,15 +30,16 @@ pub fn bulk(bench: &mut Bench) -> Result<()> {
     for contender in bench.rows(&Contender::BUT_XDP) {
         let row = contender.name();
         report::step(&format!("{TABLE}: {row}"));
-        let site = contender
+        let network = contender
             .build()
             .with_context(|| format!("failed to set up: {row}"))?;
-        site.router()?;
+        network.router()?;
         // Packets on the wire, as from any NIC; the trunk merges them again.
-        site.wire
+        network
+            .wire
             .router
             .run(&format!("ethtool -K {WIRE} tso off"))?;
-        let (router, container) = (&site.wire.router, &site.container);
+        let (router, container) = (&network.wire.router, &network.container);
         for (column, from, to, address) in [
             ("into the container", router, container, CONTAINER),
             ("out of the container", container, router, ROUTER),
@@ -61,7 +62,7 @@ pub fn median(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Re
     Ok(costs[1])
 }
 
-/// Instructions per megabyte of one. Sender and receiver take turns on one thread, so that what runs when does
+/// Instructions per megabyte of one connection. Sender and receiver take turns on one thread, so that what runs when does
 /// not depend on a scheduler.
 fn transfer(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<f64> {
     let BulkConnection {
@@ -84,7 +85,7 @@ fn transfer(effort: Effort, from: &Netns, to: &Netns, address: Ipv4Addr) -> Resu
     })
 }
 
-/// How far it got: nowhere, where it would have to wait.
+/// How many bytes a call moved; none, where it would have to wait.
 fn done(result: std::io::Result<usize>) -> Result<usize> {
     match result {
         Ok(bytes) => Ok(bytes),

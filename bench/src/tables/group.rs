@@ -1,18 +1,18 @@
-//! What a broadcast ARP request costs with a crowd of containers on the VLAN.
+//! What a broadcast ARP request costs with many containers on the VLAN.
 
 use anyhow::Result;
 
 use crate::{
-    Bench,
+    bench::Bench,
+    containers::Containers,
     contender::Contender,
-    crowd::Crowd,
     frame::{CONTAINER, VID, arp_request},
     measure::FRAMES,
-    place::Inside,
+    netns::Inside,
     report,
 };
 
-/// For a host that does not exist.
+/// Requests for a host that does not exist.
 pub fn cost(bench: &mut Bench) -> Result<()> {
     let contenders = [
         Contender::Kernel,
@@ -23,7 +23,7 @@ pub fn cost(bench: &mut Bench) -> Result<()> {
     requests(bench, "broadcast-arp", &contenders, [10, 77, 0, 1])
 }
 
-/// For a container that is there, with its answer.
+/// Requests for a container that is there, with its answer.
 pub fn steered(bench: &mut Bench) -> Result<()> {
     let contenders = Contender::WITH_AND_WITHOUT;
     requests(bench, "steered-arp", &contenders, CONTAINER)
@@ -38,14 +38,14 @@ fn requests(
     let own = bench.generator.own_cost(bench.effort, FRAMES)?;
     for contender in bench.rows(contenders) {
         let row = contender.name();
-        for size in bench.crowds() {
+        for size in bench.sizes() {
             report::step(&format!("{table}: {row}, {}", containers(size)));
-            let site = contender.build()?;
-            let _crowd = Crowd::new(&site, size)?;
+            let network = contender.build()?;
+            let _containers = Containers::new(&network, size)?;
             bench
                 .generator
-                .aim(&site.wire.router, arp_request(VID, target))?;
-            let _inside = Inside::enter(&site.wire.router)?;
+                .aim(&network.wire.router, arp_request(VID, target))?;
+            let _inside = Inside::enter(&network.wire.router)?;
             // Each round is `size` times the work, and in a short one it matters more when RCU frees.
             let effort = match size {
                 1 => bench.effort.more(),
@@ -53,10 +53,10 @@ fn requests(
                 64 => bench.effort.less(),
                 _ => bench.effort.less().less(),
             };
-            let before = site.received()?;
+            let before = network.received()?;
             let cost = effort.cost(FRAMES, || bench.generator.inject(FRAMES))?;
             let sent = u64::from(effort.rounds() * FRAMES);
-            match site.received()? - before {
+            match network.received()? - before {
                 arrived if arrived < sent && !contender.limits() => {
                     // What is dropped on its way is cheap: no figure to compare with.
                     let lost = 100.0 * (sent - arrived) as f64 / sent as f64;
@@ -71,7 +71,7 @@ fn requests(
 
 impl Bench {
     /// How many containers there are on the VLAN.
-    fn crowds(&self) -> Vec<usize> {
+    fn sizes(&self) -> Vec<usize> {
         match self.effort.quick {
             true => vec![1, 16],
             false => vec![1, 16, 64, 200],
@@ -79,7 +79,7 @@ impl Bench {
     }
 }
 
-/// The word for a crowd.
+/// The column for so many containers.
 pub fn containers(size: usize) -> String {
     format!("{size} container{}", if size == 1 { "" } else { "s" })
 }

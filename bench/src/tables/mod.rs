@@ -11,7 +11,7 @@ mod virtio;
 
 use anyhow::Result;
 
-use crate::Bench;
+use crate::bench::Bench;
 
 /// A table's name, on the command line too, and what measures it.
 type Table = (&'static str, fn(&mut Bench) -> Result<()>);

@@ -13,7 +13,7 @@ use vlanfast_tests::{
     run::{pins::pins, program::Attached},
 };
 
-use crate::{Bench, contender::Contender, report};
+use crate::{bench::Bench, contender::Contender, report};
 
 /// The programs of each hook, in two runs: one of XDP and TC reads ingress.
 pub fn programs(_: &mut Bench) -> Result<()> {

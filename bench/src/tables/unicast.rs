@@ -12,21 +12,21 @@ use anyhow::{Context, Result, ensure};
 use vlanfast_tests::net::namespace::{Netns, in_netns};
 
 use crate::{
-    Bench,
+    bench::Bench,
     contender::Contender,
     frame::{CONTAINER, Fate, PORT, ROUTER, VID, datagram},
     generator::Generator,
     measure::{Effort, FRAMES},
-    place::Inside,
+    netns::Inside,
+    one_container::OneContainer,
     report,
-    site::Site,
 };
 
 /// 64 bytes on the wire, tag included.
 const PAYLOAD: [u8; 18] = [0; 18];
 
 pub fn to_container(bench: &mut Bench) -> Result<()> {
-    from_wire(bench, "wire-to-container", &Contender::SHORTCUT_CACHE)
+    from_wire(bench, "wire-to-container", &Contender::INTO_CONTAINER)
 }
 
 pub fn to_neighbour(bench: &mut Bench) -> Result<()> {
@@ -42,10 +42,10 @@ fn from_wire(bench: &mut Bench, table: &str, ways: &[Contender]) -> Result<()> {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
         let generator = &mut bench.generator;
-        let [device, socket] = contender.measured(bench.effort, |site, effort| {
+        let [device, socket] = contender.measured(bench.effort, |network, effort| {
             Ok([
-                to_device(generator, effort, site)?,
-                to_socket(generator, effort, site)?,
+                to_device(generator, effort, network)?,
+                to_socket(generator, effort, network)?,
             ])
         })?;
         report::figure(table, row, "to the device", device - own);
@@ -54,25 +54,28 @@ fn from_wire(bench: &mut Bench, table: &str, ways: &[Contender]) -> Result<()> {
     Ok(())
 }
 
-fn to_device(generator: &mut Generator, effort: Effort, site: &Site) -> Result<f64> {
-    generator.aim(&site.wire.router, datagram(site.mac, VID, Fate::Dropped))?;
-    let before = site.received()?;
+fn to_device(generator: &mut Generator, effort: Effort, network: &OneContainer) -> Result<f64> {
+    generator.aim(
+        &network.wire.router,
+        datagram(network.mac, VID, Fate::Dropped),
+    )?;
+    let before = network.received()?;
     let cost = {
-        let _inside = Inside::enter(&site.wire.router)?;
+        let _inside = Inside::enter(&network.wire.router)?;
         effort.cost(FRAMES, || generator.inject(FRAMES))?
     };
     let sent = u64::from(effort.rounds() * FRAMES);
-    site.check(before, sent)?;
+    network.check(before, sent)?;
     Ok(cost)
 }
 
-fn to_socket(generator: &mut Generator, effort: Effort, site: &Site) -> Result<f64> {
-    let frame = datagram(site.mac, VID, Fate::Read);
-    generator.aim(&site.wire.router, frame)?;
+fn to_socket(generator: &mut Generator, effort: Effort, network: &OneContainer) -> Result<f64> {
+    let frame = datagram(network.mac, VID, Fate::Read);
+    generator.aim(&network.wire.router, frame)?;
     let (tell, told) = mpsc::channel();
-    let reader = reader(&site.container, effort.rounds(), tell)?;
+    let reader = reader(&network.container, effort.rounds(), tell)?;
     let cost = {
-        let _inside = Inside::enter(&site.wire.router)?;
+        let _inside = Inside::enter(&network.wire.router)?;
         effort.cost(FRAMES, || {
             generator.inject(FRAMES)?;
             // Not in a loop: it would run, and count, whenever the scheduler gives us the reader's turn.
@@ -128,8 +131,8 @@ pub fn to_wire(bench: &mut Bench) -> Result<()> {
     for contender in bench.rows(&Contender::BUT_XDP) {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
-        let [cost] = contender.measured(bench.effort, |site, effort| {
-            Ok([sending(effort, &site.container)?])
+        let [cost] = contender.measured(bench.effort, |network, effort| {
+            Ok([sending(effort, &network.container)?])
         })?;
         report::figure(table, row, "to the wire", cost - own);
     }

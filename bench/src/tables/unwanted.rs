@@ -1,15 +1,14 @@
-//! Frames that are for nobody here: how soon the host is rid of them.
+//! What it costs to drop frames that have no receiver on this host.
 
 use anyhow::{Context, Result};
 
 use crate::{
-    Bench,
+    bench::Bench,
     contender::Contender,
-    frame::{Fate, NOBODY, VID, datagram},
+    frame::{Fate, NOBODY, TRUNK_MAC, VID, datagram},
     measure::FRAMES,
-    place::Inside,
+    netns::Inside,
     report,
-    site::TRUNK_MAC,
 };
 
 const CONTENDERS: [Contender; 6] = [
@@ -30,17 +29,17 @@ pub fn unwanted(bench: &mut Bench) -> Result<()> {
     for contender in bench.rows(&CONTENDERS) {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
-        let site = contender
+        let network = contender
             .build()
             .with_context(|| format!("failed to set up: {row}"))?;
         for (column, mac, vid) in [
-            ("a VLAN that nobody has", site.mac, OTHER),
+            ("a VLAN that nobody has", network.mac, OTHER),
             ("a MAC that nobody has", NOBODY, VID),
         ] {
             bench
                 .generator
-                .aim(&site.wire.router, datagram(mac, vid, Fate::Dropped))?;
-            let _inside = Inside::enter(&site.wire.router)?;
+                .aim(&network.wire.router, datagram(mac, vid, Fate::Dropped))?;
+            let _inside = Inside::enter(&network.wire.router)?;
             let cost = bench
                 .effort
                 .cost(FRAMES, || bench.generator.inject(FRAMES))?;
@@ -50,8 +49,8 @@ pub fn unwanted(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The same on a real CPU, by its clock, in frames per second, without the generator: a single trunk,
-/// for which no module is needed.
+/// Frames without a receiver on a real CPU, in frames per second by its clock, without the generator. There is a trunk
+/// alone, for which no module is needed.
 pub fn natively(bench: &mut Bench) -> Result<()> {
     let table = "unwanted-native";
     /// Long enough for a clock, short enough for a machine that others use.
@@ -61,7 +60,7 @@ pub fn natively(bench: &mut Bench) -> Result<()> {
     for contender in CONTENDERS {
         let row = contender.name();
         report::step(&format!("{table}: {row}"));
-        let site = contender
+        let network = contender
             .build_trunk()
             .with_context(|| format!("failed to set up: {row}"))?;
         for (column, mac, vid) in [
@@ -70,8 +69,8 @@ pub fn natively(bench: &mut Bench) -> Result<()> {
         ] {
             bench
                 .generator
-                .aim(&site.wire.router, datagram(mac, vid, Fate::Dropped))?;
-            let _inside = Inside::enter(&site.wire.router)?;
+                .aim(&network.wire.router, datagram(mac, vid, Fate::Dropped))?;
+            let _inside = Inside::enter(&network.wire.router)?;
             let nanoseconds = effort.cost(BATCH, || bench.generator.inject(BATCH))?;
             report::figure(table, row, column, 1e9 / (nanoseconds - own).max(1.0));
         }

@@ -13,7 +13,7 @@ use vlanfast_tests::{
     run::program::Attached,
 };
 
-use crate::{Bench, Rows, report};
+use crate::{bench::Bench, report, rows::Rows};
 
 const TABLE: &str = "virtio-bulk";
 const VID: u16 = 10;

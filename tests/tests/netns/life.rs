@@ -113,11 +113,7 @@ fn detach_ends_the_process_that_is_attached() {
         .unwrap();
     let again = vlanfast(&wire.host, &["detach", &wire.trunk]).unwrap();
     assert_eq!(again.code, Some(0));
-    assert!(
-        again.stdout.contains("not attached"),
-        "{}",
-        again.stdout
-    );
+    assert!(again.stdout.contains("not attached"), "{}", again.stdout);
 }
 
 #[test]

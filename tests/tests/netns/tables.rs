@@ -9,10 +9,10 @@ use vlanfast::{
     },
     pins::{Pins, TrunkId},
     state::{
-        tables::{Desired, DesiredTables},
         name::Name,
         plan::{Capacity, Plan, plan},
         quotas::Quotas,
+        tables::{Desired, DesiredTables},
     },
 };
 use vlanfast_common::{

@@ -143,7 +143,11 @@ fn where_the_driver_keeps_its_offload_auto_takes_tc_and_says_why() {
     let wire = Wire::virtio().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
     let before = Residue::of(host, trunk).unwrap();
-    let words = [trunk, "refused to turn rx-vlan-offload off", "not supported"];
+    let words = [
+        trunk,
+        "refused to turn rx-vlan-offload off",
+        "not supported",
+    ];
     let start = |ingress| {
         let mut command = host.command(&binary());
         command.args(["attach", trunk, "--manage-offloads"]).args([

@@ -72,7 +72,7 @@ pub fn kernel_of(row: &str) -> Option<&str> {
 pub struct Figures {
     /// Releases of the kernels that it was measured on.
     pub kernels: Vec<String>,
-    /// The same of the machine that the lab runs on.
+    /// The release of the machine's own kernel, where some tables are measured.
     pub native: String,
     all: Vec<Figure>,
 }

@@ -1,4 +1,4 @@
-//! `docs/benchmarks.md`, its pictures, and the same as JSON.
+//! Writes `docs/benchmarks.md`, its pictures, and the figures as JSON.
 
 use std::{fs, path::Path};
 

@@ -4,18 +4,22 @@
 //! small one. Nothing is compressed: under TCG the guest would take longer to inflate it than QEMU
 //! takes to load it.
 
-use std::collections::HashSet;
-use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    collections::HashSet,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::Write,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
-use super::packages::{self, KernelDir};
-use super::{File, Job};
+use super::{
+    job::{File, Job},
+    packages::{self, KernelDir},
+};
 use crate::sh;
 
 const INIT: &str = include_str!("../../guest/init");

@@ -1,12 +1,14 @@
 //! Debian packages, fetched and unpacked into the cache without touching the host's own.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
-use super::Kernel;
+use super::job::Kernel;
 use crate::sh;
 
 /// What the guest's user side is made of; apt adds what these depend on.

@@ -31,7 +31,11 @@ pub struct VlanReport {
 }
 
 /// The VLANs that have a device or a listener. VID 0, untagged traffic, is included only with endpoints or listeners.
-pub fn vlans(tables: &DesiredTables, policy: Policy, names: &BTreeMap<Ifindex, Name>) -> Vec<VlanReport> {
+pub fn vlans(
+    tables: &DesiredTables,
+    policy: Policy,
+    names: &BTreeMap<Ifindex, Name>,
+) -> Vec<VlanReport> {
     let mut endpoints = BTreeMap::<u16, usize>::new();
     for (key, _) in tables
         .endpoints
@@ -102,10 +106,7 @@ fn others(vid: u16, shortcuts: &BTreeSet<(u16, u16)>) -> Vec<u16> {
 fn exempt(parent: Parent, policy: Policy) -> Option<String> {
     /// What the tables lack. These flags are no listeners.
     const LACKS: [(u32, &str); 2] = [
-        (
-            Parent::LEFT_OUT,
-            "endpoints that were left out",
-        ),
+        (Parent::LEFT_OUT, "endpoints that were left out"),
         (Parent::SHORT, "addresses that were left out"),
     ];
     let is_limited = policy.storm_limit != 0 || policy.group_limit != 0;
@@ -150,10 +151,7 @@ mod tests {
             exempt(parent, policy)
         };
         for (flags, expected) in [
-            (
-                Parent::LEFT_OUT,
-                "not shed: endpoints that were left out",
-            ),
+            (Parent::LEFT_OUT, "not shed: endpoints that were left out"),
             (
                 Parent::SHORT,
                 "no storm limit: addresses that were left out",

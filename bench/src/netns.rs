@@ -1,4 +1,4 @@
-//! Where this thread is.
+//! Moves the thread into a network namespace and back.
 
 use std::fs::File;
 
@@ -9,7 +9,7 @@ use nix::{
 };
 use vlanfast_tests::net::namespace::Netns;
 
-/// This thread is in a namespace until this is dropped.
+/// Keeps the thread in a namespace until this is dropped.
 pub struct Inside(File);
 
 impl Inside {
@@ -30,7 +30,7 @@ impl Drop for Inside {
     }
 }
 
-/// The number of a device in its namespace.
+/// The index of a device in its namespace.
 pub fn ifindex(netns: &Netns, device: &str) -> Result<u32> {
     let _inside = Inside::enter(netns)?;
     if_nametoindex(device).with_context(|| format!("no device {device}"))

@@ -1,4 +1,6 @@
-//! A trunk with a container behind it, as a contender wants it.
+//! The network that most tables measure on: a router, a wire, a trunk, and one container.
+//!
+//!     router: wire ══ host: trunk [+ trunk.10] ── container: eth0
 //!
 //! Addresses are static everywhere, so that nothing but the frames that are measured is on its way.
 
@@ -19,20 +21,16 @@ use vlanfast_tests::{
 };
 
 use crate::{
-    frame::VID,
+    frame::{CONTAINER_MAC, ROUTER_MAC, VID, mac_text},
     generator::{self, prepare},
-    place::{self, Inside},
+    netns::{self, Inside},
 };
 
-pub const CONTAINER_MAC: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
-pub const TRUNK_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
-/// The device `wire`.
-pub const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0b];
 /// The host's end of a veth pair.
 const PORT: &str = "port0";
 
-/// A topology that is up. Dropped, it is gone.
-pub struct Site {
+/// A network that is up. It is taken down when this is dropped.
+pub struct OneContainer {
     /// First, so that it detaches while there still is a trunk.
     attached: Option<Attached>,
     /// Programs of the benchmark's own, which go with it.
@@ -47,7 +45,7 @@ pub struct Site {
     pub mac: [u8; 6],
 }
 
-impl Site {
+impl OneContainer {
     pub fn bare(vid: u16) -> Result<Self> {
         let wire = Wire::veth()?;
         prepare(&wire)?;
@@ -62,15 +60,15 @@ impl Site {
         })
     }
 
-    /// The same with the container in the trunk's own namespace.
+    /// A network with the container in the trunk's own namespace.
     pub fn near(vid: u16) -> Result<Self> {
-        let mut site = Self::bare(vid)?;
-        site.container = site.wire.host.again()?;
-        site.is_near = true;
-        Ok(site)
+        let mut network = Self::bare(vid)?;
+        network.container = network.wire.host.again()?;
+        network.is_near = true;
+        Ok(network)
     }
 
-    /// Takes a running vlanfast on the trunk, with what flags a row has beside everybody's.
+    /// Attaches vlanfast to the trunk, with the flags that all rows have and those of this one.
     pub fn attach(&mut self, ingress: &str, flags: &[&str]) -> Result<()> {
         if ingress == "xdp" {
             self.wire.keep_tags()?;
@@ -146,7 +144,7 @@ impl Site {
         self.wire.host.run(&format!(
             "ip link add {PORT} type veth peer name eth0 address {} netns {container} && \
              ip link set {PORT} up",
-            text(CONTAINER_MAC)
+            mac_text(CONTAINER_MAC)
         ))?;
         Ok(())
     }
@@ -162,13 +160,14 @@ impl Site {
              bridge fdb add {} dev {PORT} vlan {VID} master static && \
              bridge fdb add {} dev {trunk} vlan {VID} master static && \
              ip link set br0 up",
-            text(CONTAINER_MAC),
-            text(ROUTER_MAC)
+            mac_text(CONTAINER_MAC),
+            mac_text(ROUTER_MAC)
         ))?;
         Ok(())
     }
 
-    /// By the flows that its daemon would put there, without the daemon: nothing is ever learned anew.
+    /// A datapath of Open vSwitch with the flows that its daemon would install, and without the daemon, so that no
+    /// flow is ever learnt anew.
     pub fn open_vswitch(&self) -> Result<()> {
         self.veth()?;
         let trunk = &self.wire.trunk;
@@ -179,8 +178,8 @@ impl Site {
              vlan(vid={VID},pcp=0),encap(eth_type(0x0800),ipv4(frag=no))' pop_vlan,2 && \
              ovs-dpctl add-flow dp0 'in_port(2),eth(src={container}),eth_type(0x0800),\
              ipv4(frag=no)' 'push_vlan(vid={VID},pcp=0),1'",
-            router = text(ROUTER_MAC),
-            container = text(CONTAINER_MAC),
+            router = mac_text(ROUTER_MAC),
+            container = mac_text(CONTAINER_MAC),
         ))?;
         Ok(())
     }
@@ -188,8 +187,8 @@ impl Site {
     pub fn redirect_peer(&mut self) -> Result<()> {
         self.veth()?;
         let mut ebpf = generator::load()?;
-        let trunk = place::ifindex(&self.wire.host, &self.wire.trunk)?;
-        let port = place::ifindex(&self.wire.host, PORT)?;
+        let trunk = netns::ifindex(&self.wire.host, &self.wire.trunk)?;
+        let port = netns::ifindex(&self.wire.host, PORT)?;
         let mut place = [0; 8];
         place[..2].copy_from_slice(&VID.to_ne_bytes());
         place[2..].copy_from_slice(&CONTAINER_MAC);
@@ -218,18 +217,18 @@ impl Site {
         self.container.run(&format!(
             "ip addr add 10.0.{VID}.2/24 dev eth0 && ip link set eth0 up && \
              ip neigh add 10.0.{VID}.1 lladdr {} dev eth0 nud permanent",
-            text(ROUTER_MAC)
+            mac_text(ROUTER_MAC)
         ))?;
         Ok(())
     }
 
-    /// The router's device on the VLAN, for those who need someone there.
+    /// Gives the router a device on the VLAN, where a table needs an end there.
     pub fn router(&self) -> Result<()> {
         self.wire.router.run(&format!(
             "ip link add link {WIRE} name {WIRE}.{VID} type vlan id {VID} && \
              ip addr add 10.0.{VID}.1/24 dev {WIRE}.{VID} && ip link set {WIRE}.{VID} up && \
              ip neigh add 10.0.{VID}.2 lladdr {} dev {WIRE}.{VID} nud permanent",
-            text(self.mac)
+            mac_text(self.mac)
         ))?;
         Ok(())
     }
@@ -260,9 +259,4 @@ impl Site {
 /// lab, whose clock jumps when nobody has anything to do.
 pub fn settle() {
     thread::sleep(Duration::from_secs(2));
-}
-
-/// A MAC address as `ip` reads it.
-pub fn text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

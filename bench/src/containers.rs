@@ -1,4 +1,4 @@
-//! Many containers on the VLAN of a site.
+//! Many containers on one VLAN.
 
 use std::{
     io::Write,
@@ -10,61 +10,65 @@ use anyhow::{Context, Result, ensure};
 use vlanfast_tests::net::namespace;
 
 use crate::{
-    frame::{ROUTER_IPV6, VID},
-    site::{ROUTER_MAC, Site, settle, text},
+    frame::{ROUTER_IPV6, ROUTER_MAC, VID, mac_text},
+    one_container::{OneContainer, settle},
 };
 
-/// The containers beside the site's own, which is number 0.
-pub struct Crowd {
+/// Containers on the VLAN of a network, whose own container is number 0.
+pub struct Containers {
     pub size: usize,
     namespaces: namespace::ManyNamespaces,
 }
 
-impl Crowd {
-    /// Adds containers to a site until it has `size`.
-    pub fn new(site: &Site, size: usize) -> Result<Self> {
-        let crowd = Self::gather(site, size)?;
+impl Containers {
+    /// Adds containers to a network until it has `size`.
+    pub fn new(network: &OneContainer, size: usize) -> Result<Self> {
+        let containers = Self::gather(network, size)?;
         for number in 1..size {
-            batch(&crowd.name(site, number), &up(number))?;
+            batch(&containers.name(network, number), &up(number))?;
         }
         settle();
-        Ok(crowd)
+        Ok(containers)
     }
 
-    /// The same, and all have IPv6 addresses too: one of a group of its own, and one of everybody's.
-    pub fn with_ipv6(site: &Site, size: usize) -> Result<Self> {
-        let crowd = Self::gather(site, size)?;
-        site.container.run(
+    /// Adds containers, and gives all of them two IPv6 addresses: one with a solicited-node group of its own, and one
+    /// whose group is that of all others.
+    pub fn with_ipv6(network: &OneContainer, size: usize) -> Result<Self> {
+        let containers = Self::gather(network, size)?;
+        network.container.run(
             "ip link set eth0 addrgenmode none && echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6",
         )?;
-        batch(&site.container.name, &ipv6(0))?;
+        batch(&network.container.name, &ipv6(0))?;
         for number in 1..size {
-            batch(&crowd.name(site, number), &(up(number) + &ipv6(number)))?;
+            batch(
+                &containers.name(network, number),
+                &(up(number) + &ipv6(number)),
+            )?;
         }
         // They report their groups twice, within seconds: no answers to anybody.
         (0..10).for_each(|_| settle());
-        Ok(crowd)
+        Ok(containers)
     }
 
-    /// Devices in namespaces, not up yet.
-    fn gather(site: &Site, size: usize) -> Result<Self> {
+    /// Makes the devices in namespaces of their own, and leaves them down.
+    fn gather(network: &OneContainer, size: usize) -> Result<Self> {
         let namespaces = namespace::ManyNamespaces::new(size - 1)?;
-        let crowd = Self { size, namespaces };
-        let parent = site.parent();
+        let containers = Self { size, namespaces };
+        let parent = network.parent();
         let links = (1..size).map(|number| {
-            let (mac, name) = (mac(number), crowd.name(site, number));
+            let (mac, name) = (mac(number), containers.name(network, number));
             format!(
                 "link add link {parent} name eth0 address {mac} type macvlan mode bridge\n\
                  link set eth0 netns {name}\n"
             )
         });
-        batch(&site.wire.host.name, &links.collect::<String>())?;
-        Ok(crowd)
+        batch(&network.wire.host.name, &links.collect::<String>())?;
+        Ok(containers)
     }
 
-    fn name(&self, site: &Site, number: usize) -> String {
+    fn name(&self, network: &OneContainer, number: usize) -> String {
         match number {
-            0 => site.container.name.clone(),
+            0 => network.container.name.clone(),
             _ => self.namespaces.name(number - 1),
         }
     }
@@ -80,7 +84,7 @@ fn up(number: usize) -> String {
     )
 }
 
-/// Commands that give it those of IPv6 at once, and a way to the router that needs no solicitation.
+/// Commands that give a container its IPv6 addresses at once, and a way to the router that needs no solicitation.
 fn ipv6(number: usize) -> String {
     format!(
         "addr add {}/64 dev eth0 nodad\n\
@@ -89,7 +93,7 @@ fn ipv6(number: usize) -> String {
         Ipv6Addr::from(address_ipv6(number)),
         Ipv6Addr::from(address_alike(number)),
         Ipv6Addr::from(ROUTER_IPV6),
-        text(ROUTER_MAC)
+        mac_text(ROUTER_MAC)
     )
 }
 
@@ -120,17 +124,17 @@ pub fn address_ipv6(number: usize) -> [u8; 16] {
     address
 }
 
-/// One whose last 24 bits, and so its solicited-node group, are everybody's.
+/// An address whose last 24 bits, and so its solicited-node group, are those of all others.
 pub fn address_alike(number: usize) -> [u8; 16] {
     let mut address = ROUTER_IPV6;
     address[10..12].copy_from_slice(&address_bytes(number));
     address
 }
 
-/// Always the same, so that macvlan's hash table is.
+/// The MAC of the container with a number. It is the same in each run, so that macvlan's hash table is too.
 fn mac(number: usize) -> String {
     let [high, low] = address_bytes(number);
-    text([0x02, 0, 0, 1, high, low])
+    mac_text([0x02, 0, 0, 1, high, low])
 }
 
 fn address_bytes(number: usize) -> [u8; 2] {

@@ -10,38 +10,38 @@ use vlanfast_tests::net::{namespace::Netns, topology::Wire};
 
 use crate::{
     generator,
-    place::{self, Inside},
+    netns::{self, Inside},
 };
 
-/// On what leaves which devices the program is.
+/// The devices on whose egress the program is attached.
 #[derive(Clone, Copy)]
 pub enum Devices {
     Trunk,
     Parents,
 }
 
-/// A program that has every packet of one VLAN received on the other. Dropped, it is gone.
-pub struct Bare(#[expect(dead_code, reason = "it holds what is attached")] Ebpf);
+/// A program that redirects every packet of one VLAN to the other, as long as this lives.
+pub struct BareShortcut(#[expect(dead_code, reason = "it holds what is attached")] Ebpf);
 
-impl Bare {
-    /// Between a container on one VLAN and one on another.
+impl BareShortcut {
+    /// Attaches the program between two containers, each with its VLAN.
     pub fn new(wire: &Wire, devices: Devices, ends: [(u16, &Netns); 2]) -> Result<Self> {
         let mut ebpf = generator::load()?;
         let parent = |vid: u16| format!("{}.{vid}", wire.trunk);
         let map = ebpf.map_mut("NEXT_HOPS").context("no map NEXT_HOPS")?;
-        let mut ways = HashMap::<_, u32, [u8; 16]>::try_from(map)?;
+        let mut redirects = HashMap::<_, u32, [u8; 16]>::try_from(map)?;
         let [near, far] = ends;
         for ((from, _), (to, receiver)) in [(near, far), (far, near)] {
-            let device = place::ifindex(&wire.host, &parent(to))?;
-            let mut way = [0; 16];
-            way[..4].copy_from_slice(&device.to_ne_bytes());
-            way[4..10].copy_from_slice(&receiver.mac("eth0")?);
-            way[10..].copy_from_slice(&wire.host.mac(&parent(to))?);
+            let device = netns::ifindex(&wire.host, &parent(to))?;
+            let mut entry = [0; 16];
+            entry[..4].copy_from_slice(&device.to_ne_bytes());
+            entry[4..10].copy_from_slice(&receiver.mac("eth0")?);
+            entry[10..].copy_from_slice(&wire.host.mac(&parent(to))?);
             let key = match devices {
                 Devices::Trunk => from.into(),
-                Devices::Parents => place::ifindex(&wire.host, &parent(from))?,
+                Devices::Parents => netns::ifindex(&wire.host, &parent(from))?,
             };
-            ways.insert(key, way, 0)?;
+            redirects.insert(key, entry, 0)?;
         }
         let devices = match devices {
             Devices::Trunk => vec![wire.trunk.clone()],
