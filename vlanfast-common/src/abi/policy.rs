@@ -2,29 +2,29 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// What is switched on. 32 bytes, host byte order.
+/// Which features are on. 32 bytes, host byte order.
 ///
-/// Constant for a loaded program, which has no code for what is off.
+/// It is constant in a loaded program, and the verifier removes the code of what is off.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Policy {
-    /// 1: group frames with one known receiver go to that alone.
+    /// 1: a group frame that asks for one endpoint goes to that endpoint alone.
     pub steer: u16,
-    /// 1: decide and count, and change no packet.
+    /// 1: decisions are counted, and no packet is changed.
     pub dry_run: u16,
-    /// How many requests/s for an address, which go to everyone, a VLAN takes; 0 is no limit.
+    /// The limit of a VLAN for ARP and ND requests that go to everyone, in frames/s; 0 is no limit.
     pub storm_limit: u32,
     /// A [`Shed`].
     pub shed: u32,
-    /// How many other group frames/s a VLAN takes; 0 is no limit.
+    /// The limit of a VLAN for all other group frames that go to everyone, in frames/s; 0 is no limit.
     pub group_limit: u32,
-    /// 1: there are VLANs with [`Parent::HOST_ACCESS`](crate::Parent::HOST_ACCESS), or may be.
+    /// 1: VLANs may have [`Parent::HOST_ACCESS`](crate::Parent::HOST_ACCESS).
     pub host_access: u32,
     /// A [`Shortcut`].
     pub shortcut: u32,
-    /// Every so many seconds a flow asks the router again; 0 is never.
+    /// After how many seconds a flow probes its router again; 0 is never.
     pub shortcut_refresh: u32,
-    /// 1: unicast for a receiver in the trunk's own namespace goes to its device at once.
+    /// 1: unicast for an endpoint in the trunk's own namespace is redirected to its device.
     pub deliver: u32,
 }
 
@@ -42,7 +42,7 @@ impl Policy {
         deliver: 0,
     };
 
-    /// How unicast reaches its receiver: the word on the command line and in `status`.
+    /// How unicast reaches its endpoint: the word on the command line and in `status`.
     pub const fn deliver_name(&self) -> &'static str {
         match self.deliver {
             0 => "kernel",
@@ -51,20 +51,20 @@ impl Policy {
     }
 }
 
-/// Which frames are dropped because nobody here takes them.
+/// Which frames are dropped because no endpoint of this host receives them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Shed {
     #[default]
     Off = 0,
-    /// Those of VLANs for which the host has no device.
+    /// Frames of VLANs for which the host has no device.
     Vlan = 1,
-    /// And unicast for MACs that no receiver of the VLAN has.
+    /// In addition, unicast for MACs that no endpoint of the VLAN has.
     Mac = 2,
 }
 
 impl Shed {
-    /// Reads the number of a [`Policy`]; one that this version does not know is off.
+    /// Reads the number in a [`Policy`]. A number that this version does not know is off.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
         match number {
@@ -84,20 +84,20 @@ impl Shed {
     }
 }
 
-/// Which packets between VLANs of this host do without the router.
+/// Which packets between VLANs of this host bypass the router.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Shortcut {
     #[default]
     Off = 0,
-    /// Those that the administrator says: what is in `ROUTES`.
+    /// The packets that the administrator allows: their addresses are in `ROUTES`.
     Allow = 1,
-    /// Those that the router has been seen to send on.
+    /// The packets of flows that the router was seen to forward.
     Learned = 2,
 }
 
 impl Shortcut {
-    /// Reads the number of a [`Policy`]; one that this version does not know is off.
+    /// Reads the number in a [`Policy`]. A number that this version does not know is off.
     pub const fn from_number(number: u32) -> Self {
         match number {
             1 => Self::Allow,

@@ -1,6 +1,4 @@
-//! What the loader leaves for the datapath and for whoever comes after it. Both maps are pinned, so
-//! they outlive a `kill -9`, and both keep their size and the places of their fields in every layout:
-//! what is new takes the place of `reserved`.
+//! The map `SETTINGS`: what the loader tells the programs, and the next loader. It is pinned, so it outlives a `kill -9`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -15,12 +13,12 @@ pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 5 } else { 4 };
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Settings {
-    /// Until when the tables count as true, in nanoseconds of CLOCK_MONOTONIC. The loader moves it
-    /// forward every second; past it, every frame is passed.
+    /// Until when the tables are trusted, in nanoseconds of CLOCK_MONOTONIC. The loader moves it forward every second.
+    /// When it is past, the programs fail open: every frame is passed.
     pub heartbeat: u64,
     /// [`LAYOUT`] of the loader that wrote it.
     pub layout: u32,
-    /// The trunk, whatever its name is by now.
+    /// The trunk's ifindex, which stays when the trunk is renamed.
     pub ifindex: u32,
     /// An [`IngressReason`].
     pub ingress_reason: u32,
@@ -28,50 +26,50 @@ pub struct Settings {
     pub made_clsact: u32,
     /// 1 where `rx-vlan-offload` was on before we turned it off.
     pub managed_offload: u32,
-    /// What the tables lack, by the bits below.
+    /// What the tables lack: the bits below.
     pub incomplete: u32,
     /// The [`Policy`] that the programs were loaded with, for `status`.
     pub policy: Policy,
 }
 
 impl Settings {
-    /// A receiver may be missing from `ENDPOINTS`.
+    /// An endpoint may be missing from `ENDPOINTS`.
     pub const ENDPOINTS: u32 = 1;
     /// An address may be missing from `NEIGHBORS`.
     pub const NEIGHBORS: u32 = 2;
-    /// Something has changed, and the tables follow within milliseconds: until then nothing is shed.
+    /// Something has changed, and the tables follow within milliseconds. Until then nothing is shed.
     pub const CHANGING: u32 = 4;
-    /// Someone takes tagged frames, and nobody knows of which VLANs: what the trunk has by
+    /// Someone receives tagged frames of VLANs that the tables do not have: the trunk has flags of
     /// [`Parent::TAGGED`](crate::Parent::TAGGED).
     pub const VLANS: u32 = 8;
 }
 
 const _: () = assert!(size_of::<Settings>() == 64);
 
-/// Why ingress is read where it is, and not at the other hook.
+/// Why ingress is read at its hook, and not at the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum IngressReason {
     /// The user said so.
     Asked = 0,
-    /// A NIC with native XDP that leaves the tags in the bytes: XDP is the shortest way.
+    /// The NIC has native XDP and leaves the tags in the bytes, so XDP costs least.
     Suitable = 1,
-    /// veth, tun, bond and the like: XDP costs more there than it saves.
+    /// On veth, tun, bond and the like, XDP costs more than it saves.
     SoftwareDevice = 2,
     /// The NIC takes the tag out before XDP sees the frame.
     StripsTags = 3,
     /// The driver has no native XDP, or refuses it as things are.
     NoNativeXdp = 4,
-    /// The hook belongs to someone else.
+    /// Another program is attached to the XDP hook.
     ForeignXdp = 5,
-    /// The NIC takes the tag out, and its driver refuses to leave it there.
+    /// The NIC takes the tag out, and its driver refuses to switch that off.
     KeepsOffload = 6,
-    /// The NIC merges packets before anything sees them, and can't do so for XDP.
+    /// The NIC merges packets before the kernel sees them, and would have to stop that for XDP.
     CostsOffloads = 7,
 }
 
 impl IngressReason {
-    /// Reads the map's number; `None` for one that this version does not know.
+    /// Reads the number in the map; `None` for one that this version does not know.
     pub const fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             0 => Self::Asked,

@@ -2,18 +2,18 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// The single value of the array `STATUS`: what the loader knows and the tables do not show. 64 bytes,
-/// host byte order. The datapath does not read it.
+/// The single value of the array `STATUS`: what the loader knows and the tables do not show. It has 64 bytes in host byte
+/// order. The programs do not read it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Status {
-    /// By [`Source`].
+    /// The state of each source, by [`Source`].
     pub sources: [SourceStatus; 2],
     /// Endpoints that found no room in the map; their frames take the kernel's own path.
     pub endpoints_left_out: u32,
     /// Addresses that found no room in the map.
     pub neighbors_left_out: u32,
-    /// 802.1ad devices on the trunk: their VIDs are another number space.
+    /// 802.1ad devices on the trunk, whose VIDs are another number space.
     pub service_parents: u32,
     /// macvlans on devices that the trunk carries in more than one tag.
     pub stacked: u32,
@@ -26,11 +26,11 @@ pub struct Status {
     pub most_over: i32,
 }
 
-/// What one source of state is up to. 16 bytes.
+/// How one source of state does. 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct SourceStatus {
-    /// When it last answered in full, to whatever it was asked, in seconds since 1970; 0 for never.
+    /// When it last gave a whole answer, in seconds since 1970; 0 for never.
     pub last_success: u64,
     /// A [`SourceState`].
     pub state: u32,
@@ -39,7 +39,7 @@ pub struct SourceStatus {
 
 const _: () = assert!(size_of::<Status>() == 64);
 
-/// Where state comes from; the number is the place in [`Status::sources`].
+/// Where state comes from. The number is the place in [`Status::sources`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Netlink = 0,
@@ -68,15 +68,15 @@ pub enum SourceState {
     /// Not read yet.
     Starting = 1,
     Ok = 2,
-    /// There is nobody to ask: no socket.
+    /// There is no socket to ask at.
     Absent = 3,
     NotPermitted = 4,
-    /// It does not answer, or with an error; it is asked again.
+    /// It does not answer, or answers with an error. It is asked again.
     Unreachable = 5,
 }
 
 impl SourceState {
-    /// Reads the map's number; `None` for one that this version does not know.
+    /// Reads the number in the map; `None` for one that this version does not know.
     pub const fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             0 => Self::Off,

@@ -1,5 +1,5 @@
-//! What the loader tells the datapath: who is behind the trunk, by VLAN. Keys and values of the maps
-//! `VLANS`, `ENDPOINTS` and `NEIGHBORS`, all `repr(C)` without padding, numbers in host byte order.
+//! The endpoints on the trunk, by VLAN: the maps `VLANS`, `ENDPOINTS`, `NEIGHBORS` and `ROUTES`, which the loader keeps in
+//! sync, and `CLAIMS`, which the programs write.
 
 use core::net::IpAddr;
 
@@ -9,16 +9,16 @@ use super::addr::{Mac, Vid};
 
 /// A value of the array `VLANS`, whose key is the VID: the device that the host has for the VLAN.
 ///
-/// 16 bytes. Ifindex 0 is no device, whatever the flags say. The key 0 stands for the trunk itself.
+/// It has 16 bytes. Ifindex 0 is no device, whatever the flags say. The key 0 stands for the trunk itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Parent {
     /// In the trunk's namespace.
     pub ifindex: u32,
     pub flags: u32,
-    /// The device's own, in the order of the wire.
+    /// The device's MAC, in the order of the wire.
     pub mac: [u8; 6],
-    /// The device's, in bytes from the network header on; no more than fits.
+    /// The device's MTU, in bytes from the network header on; a greater one than fits is the greatest that does.
     pub mtu: u16,
 }
 
@@ -27,52 +27,51 @@ impl Parent {
     pub const COUNT: u32 = 4096;
     /// The device is up.
     pub const UP: u32 = 1;
-    /// It is the port of a bridge, a bond, a team or Open vSwitch.
+    /// The device is a port of a bridge, a bond, a team or Open vSwitch.
     pub const PORT: u32 = 1 << 1;
-    /// ipvlan devices are on it: they have its MAC, and addresses that nobody sees here.
+    /// ipvlan devices are on it, which have its MAC, and addresses that cannot be seen here.
     pub const IPVLAN: u32 = 1 << 2;
-    /// A macvlan or macvtap in mode passthru or source is on it, which takes frames whatever their
-    /// destination.
+    /// A macvlan or macvtap in mode passthru is on it, which receives frames whatever their destination.
     pub const CATCH_ALL: u32 = 1 << 3;
     /// A VLAN device inside a container has the VID: one on top of a macvlan of the trunk, or one of
     /// the trunk's own that was moved there.
     pub const NESTED: u32 = 1 << 4;
     /// Somebody reads it in promiscuous mode, a packet capture for example.
     pub const PROMISCUOUS: u32 = 1 << 5;
-    /// A macvtap is on it, or a macvlan with a bridge on top: virtual machines, say, whose addresses
-    /// nobody sees from outside.
+    /// A macvtap is on it, or a macvlan with a bridge on top: virtual machines, for example, whose addresses cannot be seen
+    /// from outside.
     pub const GUESTS: u32 = 1 << 6;
     /// The host and its containers on the VLAN reach each other.
     pub const HOST_ACCESS: u32 = 1 << 7;
 
-    /// What leaves by the device meets a program of ours there: for the shortcut, the trunk need not ask again.
+    /// Our program for VLAN devices is attached, so the trunk's program does not look for the shortcut again.
     pub const PROGRAM: u32 = 1 << 8;
-    /// A filter with an action, or a program of someone else's, takes frames of it.
+    /// A filter with an action, or another BPF program, takes frames of it.
     pub const FILTERS: u32 = 1 << 9;
-    /// A packet socket takes frames of one EtherType of it.
+    /// A packet socket receives frames of one EtherType of it.
     pub const SOCKETS: u32 = 1 << 10;
     /// The kernel has a receiver on it that no namespace shows.
     pub const UNSEEN: u32 = 1 << 11;
-    /// A macvlan in mode source is on it, which takes frames by their sender.
+    /// A macvlan in mode source is on it, which receives frames by their sender.
     pub const SOURCE: u32 = 1 << 12;
-    /// Receivers of it found no room in `ENDPOINTS`.
+    /// Endpoints of it found no room in `ENDPOINTS`.
     pub const LEFT_OUT: u32 = 1 << 13;
-    /// Addresses of it found no room in `NEIGHBORS`, though their receivers had not used up their share.
+    /// Addresses of it found no room in `NEIGHBORS`, though their endpoints had not used up their share.
     pub const SHORT: u32 = 1 << 14;
 
-    /// There are receivers that the tables can't have, of any frame.
+    /// Someone receives its frames whom the tables cannot have.
     pub const LISTENERS: u32 =
         Self::PORT | Self::IPVLAN | Self::CATCH_ALL | Self::NESTED | Self::FILTERS | Self::SOCKETS;
-    /// On the trunk itself: there are receivers of tagged frames that the tables can't have. A guest's VLANs are
-    /// its own.
+    /// On the trunk itself, someone receives tagged frames whom the tables cannot have. A guest has VLANs of its own.
     pub const TAGGED: u32 = Self::LISTENERS | Self::GUESTS | Self::UNSEEN | Self::SOURCE;
     /// Nothing is steered.
     pub const NO_STEER: u32 = Self::LISTENERS | Self::PROMISCUOUS;
-    /// There may be receivers that the tables don't have: nothing is shed.
+    /// The tables may lack endpoints, so nothing is shed.
     pub const UNSHED: u32 = Self::NO_STEER | Self::UNSEEN | Self::SOURCE | Self::LEFT_OUT;
-    /// There may be addresses that the tables don't have: no storm limit.
+    /// The tables may lack addresses, so there is no storm limit.
     pub const UNLIMITED: u32 = Self::NO_STEER | Self::GUESTS | Self::UNSEEN | Self::SHORT;
 
+    /// Whether one of the flags is set.
     pub const fn has(&self, flags: u32) -> bool {
         self.flags & flags != 0
     }
@@ -111,7 +110,7 @@ impl EndpointKey {
     }
 }
 
-/// A value of the hash `ENDPOINTS`: the device that takes frames for the key. 16 bytes.
+/// A value of the hash `ENDPOINTS`: the device that receives frames for the key. 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Endpoint {
@@ -130,32 +129,33 @@ pub struct Endpoint {
 impl Endpoint {
     /// The namespace of the trunk.
     pub const OWN_NAMESPACE: i32 = -1;
-    /// The host's own: the parent or the trunk.
+    /// A device of the host itself: the VLAN's device or the trunk.
     pub const HOST: u16 = 1;
     /// A macvtap.
     pub const MACVTAP: u16 = 2;
-    /// Another device of the VLAN has the same MAC, or somebody on the wire; of the latter, the programs note it, too.
+    /// Another device of the VLAN, or a host on the wire, has the same MAC. The programs set the flag for the latter.
     pub const CONFLICT: u16 = 4;
     /// A macvlan without an address.
     pub const NO_ADDRESS: u16 = 8;
-    /// It is down, and takes nothing until it is up; another with its MAC that is up has its place.
+    /// It is down, and receives nothing until it is up. Another device with its MAC that is up has the entry.
     pub const DOWN: u16 = 16;
 
-    /// A [`mode`](Self::mode): whatever is sent goes by the switch, which sends it back.
+    /// A [`mode`](Self::mode): every frame goes to the switch, which sends back what is for this host.
     pub const VEPA: u16 = 2;
 
+    /// Whether one of the flags is set.
     pub const fn has(&self, flags: u16) -> bool {
         self.flags & flags != 0
     }
 
-    /// Whether it is a container's, and in use, so that whoever sends with its MAC from the wire is someone else. One
-    /// without an address stands by for him, as keepalived's on a backup does.
+    /// Whether it is a container's and in use, so that a frame from the wire with its MAC is another host's. A macvlan
+    /// without an address stands by for another host, as keepalived's on a backup does.
     #[inline(always)]
     pub const fn uses_its_mac(&self) -> bool {
         !self.is_of_the_host() && !self.has(Self::NO_ADDRESS | Self::DOWN)
     }
 
-    /// The host's own, or a macvlan that it has for itself. A virtual machine is another host.
+    /// Whether it is the host's own, or a macvlan in the host's namespace. A virtual machine is another host.
     #[inline(always)]
     pub const fn is_of_the_host(&self) -> bool {
         self.has(Self::HOST) || self.nsid == Self::OWN_NAMESPACE && !self.has(Self::MACVTAP)
@@ -170,7 +170,7 @@ pub struct NeighborKey {
     pub address: [u8; 16],
     /// The VID; 0 for untagged traffic; [`NeighborKey::ANYWHERE`].
     pub vid: u16,
-    /// 4 or 6; 0 of a MAC, which only `CLAIMS` has.
+    /// 4 or 6; 0 for a MAC, which only `CLAIMS` has.
     pub version: u16,
 }
 
@@ -203,8 +203,8 @@ impl NeighborKey {
         }
     }
 
-    /// The key of an address that a namespace with a receiver has on another device: Linux answers for those
-    /// too, on whichever VLAN it is asked.
+    /// The key of an address that an endpoint's namespace has on another device. Linux answers for those too, on every
+    /// VLAN.
     #[inline(always)]
     pub const fn anywhere(self) -> Self {
         Self {
@@ -213,7 +213,7 @@ impl NeighborKey {
         }
     }
 
-    /// The key in `CLAIMS` of a MAC, where somebody on the wire has that of a receiver.
+    /// The key in `CLAIMS` of an endpoint's MAC that a host on the wire has.
     #[inline(always)]
     pub const fn of_mac(key: EndpointKey) -> Self {
         let [a, b, c, d, e, f] = key.mac;
@@ -224,7 +224,7 @@ impl NeighborKey {
         }
     }
 
-    /// Whose MAC it is, if it is one's.
+    /// The endpoint whose MAC the key has; `None` for the key of an address.
     pub const fn receiver(&self) -> Option<EndpointKey> {
         let [a, b, c, d, e, f, ..] = self.address;
         let receiver = EndpointKey {
@@ -238,13 +238,13 @@ impl NeighborKey {
         }
     }
 
-    /// The VLAN of an address that is on one; [`NeighborKey::ANYWHERE`] is none.
+    /// The VLAN of the address. [`NeighborKey::ANYWHERE`] is none.
     #[inline(always)]
     pub const fn vid(&self) -> Vid {
         Vid::new(self.vid)
     }
 
-    /// The key of who has a MAC on the address's VLAN.
+    /// The key of the endpoint with a MAC on the address's VLAN.
     #[inline(always)]
     pub const fn endpoint(&self, mac: [u8; 6]) -> EndpointKey {
         EndpointKey { vid: self.vid, mac }
@@ -259,7 +259,7 @@ impl NeighborKey {
     }
 }
 
-/// A value of the hash `NEIGHBORS`: who has the address. 8 bytes.
+/// A value of the hash `NEIGHBORS`: the endpoint with the address. 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Neighbor {
@@ -269,26 +269,27 @@ pub struct Neighbor {
 }
 
 impl Neighbor {
-    /// Its device is down: nobody answers, or another device does.
+    /// Its device is down, so nobody answers, or another device does.
     pub const DOWN: u16 = 2;
     /// Another device of the VLAN has the same address, or the same MAC as its owner.
     pub const CONFLICT: u16 = 1;
-    /// Nobody has vouched for its receiver yet: somebody on the wire may have the address.
+    /// The wire has not confirmed it yet: a host there may have the address.
     pub const UNSURE: u16 = 4;
-    /// Somebody on the wire has said that he has it.
+    /// A host on the wire has claimed it.
     pub const FOREIGN: u16 = 8;
-    /// Docker has given it to its receiver: whoever else claims it is wrong.
+    /// Docker has assigned it to its endpoint, so any other claim is wrong.
     pub const ASSIGNED: u16 = 16;
 
-    /// Nothing is taken to its receiver past the wire.
+    /// Nothing reaches its endpoint without having been on the wire.
     pub const UNCERTAIN: u16 = Self::CONFLICT | Self::DOWN | Self::UNSURE | Self::FOREIGN;
 
+    /// Whether one of the flags is set.
     pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
-    /// Whether a flag says that its receiver may not have it alone. What others say counts for nothing where Docker has
-    /// given it to him.
+    /// Whether a flag says that its endpoint may not be the only one with the address. Claims of others do not count where
+    /// Docker has assigned it.
     #[inline(always)]
     pub const fn is_doubted(&self, flags: u16) -> bool {
         let others = Self::UNSURE | Self::FOREIGN;
@@ -296,24 +297,24 @@ impl Neighbor {
     }
 }
 
-/// A value of the hash `CLAIMS`, whose key is an address that `NEIGHBORS` has, or the MAC of a receiver: who on the wire
-/// says that he has it. 16 bytes. The programs write it, and the loader takes it out.
+/// A value of the LRU hash `CLAIMS`, whose key is an address in `NEIGHBORS`, or an endpoint's MAC: the host on the wire
+/// that claims it. 16 bytes. The programs write it, and the loader takes it out.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Claim {
-    /// When he said so last, in nanoseconds of CLOCK_MONOTONIC, to about 10 ms.
+    /// When it last claimed that, in nanoseconds of CLOCK_MONOTONIC, to about 10 ms.
     pub heard: u64,
     /// In the order of the wire.
     pub mac: [u8; 6],
     pub reserved: u16,
 }
 
-/// A value of the hash `ROUTES`: the receiver on another VLAN of the address that a [`NeighborKey`] names on the
-/// sender's. 8 bytes.
+/// A value of the hash `ROUTES`, whose key is a destination address on the sender's VLAN: the endpoint on another VLAN
+/// that has the address. 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Route {
-    /// The receiver's, in the order of the wire.
+    /// The endpoint's MAC, in the order of the wire.
     pub mac: [u8; 6],
     /// The VLAN it is on; 0 for untagged traffic.
     pub vid: u16,

@@ -1,9 +1,9 @@
-//! Frames of which it is known what they say.
+//! Frames that are built from what they say.
 
 use proptest::prelude::*;
 use vlanfast_common::{Bytes, Tag};
 
-use crate::lan::{LINK_LOCAL, ROUTER, STATIONS, ipv4, ipv6, mac, vlan};
+use crate::two_vlans::{LINK_LOCAL, ROUTER, STATIONS, ipv4, ipv6, mac, vlan};
 
 /// An IP packet.
 #[derive(Clone, Copy, Debug)]

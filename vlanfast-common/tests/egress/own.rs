@@ -10,7 +10,7 @@ use vlanfast_common::{
 
 use crate::{
     frames::{Sent, frames},
-    lan::{Lan, lans},
+    two_vlans::{TwoVlans, any_two_vlans},
 };
 
 /// As ifindex: one for each VLAN.
@@ -25,7 +25,7 @@ fn pairs() -> impl Strategy<Value = [Sent; 2]> {
 }
 
 /// What the frame's headers alone say.
-fn decided(sent: &Sent, lan: &Lan) -> Verdict {
+fn decided(sent: &Sent, vlans: &TwoVlans) -> Verdict {
     let bytes = sent.untagged();
     let frame = Bytes::new(&bytes);
     let vid = Vid::new(sent.vid);
@@ -33,15 +33,15 @@ fn decided(sent: &Sent, lan: &Lan) -> Verdict {
         vlan: Vlan::id(vid),
         ..parse(&frame)
     };
-    shortcut_of(&frame, &headers, vid, lan)
+    shortcut_of(&frame, &headers, vid, vlans)
 }
 
 /// Whether the way was known, and the verdict by it.
-fn by_way(sent: &Sent, way: &mut RouteCacheEntry, lan: &Lan) -> (bool, Verdict) {
+fn by_way(sent: &Sent, way: &mut RouteCacheEntry, vlans: &TwoVlans) -> (bool, Verdict) {
     let bytes = sent.untagged();
     match parse(&Bytes::new(&bytes)).protocol {
-        Protocol::IPV4 => by_way_of::<V4>(&Bytes::new(&bytes), sent.vid, way, lan),
-        Protocol::IPV6 => by_way_of::<V6>(&Bytes::new(&bytes), sent.vid, way, lan),
+        Protocol::IPV4 => by_way_of::<V4>(&Bytes::new(&bytes), sent.vid, way, vlans),
+        Protocol::IPV6 => by_way_of::<V6>(&Bytes::new(&bytes), sent.vid, way, vlans),
         _ => (false, Verdict::Pass),
     }
 }
@@ -50,16 +50,17 @@ fn by_way_of<V: IpVersion>(
     frame: &Bytes<'_>,
     vid: u16,
     way: &mut RouteCacheEntry,
-    lan: &Lan,
+    vlans: &TwoVlans,
 ) -> (bool, Verdict) {
-    let (Some(slot), Some(heartbeat)) = (RouteCacheEntry::slot::<V>(frame), heartbeat(lan)) else {
+    let (Some(slot), Some(heartbeat)) = (RouteCacheEntry::slot::<V>(frame), heartbeat(vlans))
+    else {
         return (false, Verdict::Pass);
     };
     assert!(slot < RouteCacheEntry::SLOTS);
     let from = device(vid);
     let is_known = way.is_of::<V>(frame, from, heartbeat);
     if !is_known {
-        assert!(way.find::<V>(frame, from, Vid::new(vid), heartbeat, lan));
+        assert!(way.find::<V>(frame, from, Vid::new(vid), heartbeat, vlans));
         assert!(way.is_of::<V>(frame, from, heartbeat));
         assert!(!way.is_of::<V>(frame, from, heartbeat + 1));
     }
@@ -72,7 +73,7 @@ fn by_way_of<V: IpVersion>(
         .iter()
         .flat_map(|word| word.to_ne_bytes())
         .collect();
-    let mut parents = lan.parents.iter();
+    let mut parents = vlans.parents.iter();
     let (to, _) = parents
         .find(|(_, parent)| parent.ifindex == way.to && parent.mac == next[6..])
         .expect("the device of a VLAN");
@@ -87,11 +88,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn what_is_remembered_says_what_the_tables_say(pair in pairs(), lan in lans()) {
+    fn what_is_remembered_says_what_the_tables_say(pair in pairs(), vlans in any_two_vlans()) {
         let mut way = RouteCacheEntry::default();
         for sent in &pair {
-            let (_, verdict) = by_way(sent, &mut way, &lan);
-            prop_assert_eq!(verdict, decided(sent, &lan), "{:?}", sent);
+            let (_, verdict) = by_way(sent, &mut way, &vlans);
+            prop_assert_eq!(verdict, decided(sent, &vlans), "{:?}", sent);
         }
     }
 }
@@ -101,13 +102,13 @@ fn ways_of_either_version_are_known_again_and_told_apart() {
     let mut runner = TestRunner::deterministic();
     let mut seen = BTreeMap::<String, u32>::new();
     for _ in 0..32_768 {
-        let case = (pairs(), lans()).new_tree(&mut runner).unwrap();
-        let ([first, second], lan) = case.current();
+        let case = (pairs(), any_two_vlans()).new_tree(&mut runner).unwrap();
+        let ([first, second], vlans) = case.current();
         let mut way = RouteCacheEntry::default();
-        if by_way(&first, &mut way, &lan).1 == Verdict::Pass {
+        if by_way(&first, &mut way, &vlans).1 == Verdict::Pass {
             continue;
         }
-        let (is_known, verdict) = by_way(&second, &mut way, &lan);
+        let (is_known, verdict) = by_way(&second, &mut way, &vlans);
         let known = if is_known { "known" } else { "anew" };
         let taken = if verdict == Verdict::Pass {
             "left"

@@ -1,4 +1,4 @@
-//! VLANs on which everything is by number: stations, their MACs and their addresses.
+//! Two VLANs whose stations, MACs and addresses are known by numbers.
 
 use std::collections::BTreeMap;
 
@@ -75,9 +75,9 @@ pub struct Station {
     pub is_silent: bool,
 }
 
-/// Who is on all of the VLANs.
+/// The stations of both VLANs, and what the tables and the wire say of them.
 #[derive(Debug)]
-pub struct Lan {
+pub struct TwoVlans {
     pub policy: Policy,
     settings: Option<Settings>,
     pub parents: BTreeMap<u16, Parent>,
@@ -90,7 +90,7 @@ pub struct Lan {
     pub routes: BTreeMap<Address, (u8, u16)>,
 }
 
-impl Lan {
+impl TwoVlans {
     pub fn is_alive(&self) -> bool {
         self.settings
             .is_some_and(|settings| settings.heartbeat > self.now())
@@ -102,13 +102,13 @@ impl Lan {
     }
 }
 
-impl Switches for Lan {
+impl Switches for TwoVlans {
     fn policy<T: Copy>(&self, field: impl FnOnce(&Policy) -> &T) -> T {
         self.policy.policy(field)
     }
 }
 
-impl Lookup for Lan {
+impl Lookup for TwoVlans {
     fn parent(&self, vid: Vid) -> Parent {
         self.parents.get(&vid.get()).copied().unwrap_or_default()
     }
@@ -202,8 +202,8 @@ pub fn vlan() -> impl Strategy<Value = u16> + Clone {
     prop::sample::select(&VLANS[..])
 }
 
-/// Everybody by a byte of chance, whose 0 is nobody.
-pub fn lans() -> impl Strategy<Value = Lan> {
+/// Any two VLANs: a random byte decides over each station, address and route, and a small one leaves it out.
+pub fn any_two_vlans() -> impl Strategy<Value = TwoVlans> {
     let policy = (prop::bool::weighted(0.9), prop::bool::weighted(0.8));
     let heartbeat = prop_oneof![8 => Just(2_000u64), 1 => Just(1_500), 1 => Just(0)];
     let settings = (heartbeat, prop_oneof![8 => Just(0), 2 => 0..8u32]);
@@ -239,7 +239,7 @@ pub fn lans() -> impl Strategy<Value = Lan> {
         .prop_map(|((host_access, shortcut), settings, parents, chances)| {
             let mut chances = chances.into_iter();
             let mut chance = || chances.next().filter(|chance| *chance >= 30);
-            let mut lan = Lan {
+            let mut vlans = TwoVlans {
                 policy: Policy {
                     host_access: host_access.into(),
                     shortcut: shortcut.into(),
@@ -254,21 +254,22 @@ pub fn lans() -> impl Strategy<Value = Lan> {
             };
             for vid in VLANS {
                 let present = |number| Some(((vid, number), station(chance()?)));
-                lan.stations.extend((0..STATIONS).filter_map(present));
+                vlans.stations.extend((0..STATIONS).filter_map(present));
                 for version in [4, 6] {
                     for number in 0..=LINK_LOCAL {
                         let address = (vid, version, number);
                         let owner = chance().map(|chance| owner(number, chance));
-                        lan.owners.extend(owner.map(|owner| (address, owner)));
+                        vlans.owners.extend(owner.map(|owner| (address, owner)));
                         let claimant = chance().filter(|chance| chance % 8 == 0);
-                        lan.claims
+                        vlans
+                            .claims
                             .extend(claimant.map(|chance| (address, chance / 8 % 16)));
                         let route = chance().map(|chance| route(address, chance));
-                        lan.routes.extend(route.map(|route| (address, route)));
+                        vlans.routes.extend(route.map(|route| (address, route)));
                     }
                 }
             }
-            lan
+            vlans
         })
 }
 
