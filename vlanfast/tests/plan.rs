@@ -22,6 +22,16 @@ const PLENTY: Capacity = Capacity {
     routes: 100,
 };
 
+/// To an address of 10.0.0.0/24, which an endpoint on another VLAN has.
+fn route((number, last, owner): (u16, u8, u8)) -> (NeighborKey, Route) {
+    let route = Route {
+        mac: mac(owner).0,
+        vid: number + 10,
+    };
+    let key = NeighborKey::new(vid(number), [10, 0, 0, last].into());
+    (key, route)
+}
+
 fn tables() -> impl Strategy<Value = DesiredTables> {
     let vlan = (0..8u16, 0..3u32);
     let endpoint = (0..3u16, 0..8u8, 0..3u32);
@@ -33,17 +43,7 @@ fn tables() -> impl Strategy<Value = DesiredTables> {
         prop::collection::vec(address, few()),
     );
     all.prop_map(|(vlans, endpoints, addresses)| DesiredTables {
-        routes: addresses
-            .iter()
-            .map(|&(number, last, owner)| {
-                let route = Route {
-                    mac: mac(owner).0,
-                    vid: number + 10,
-                };
-                let key = NeighborKey::new(vid(number), [10, 0, 0, last].into());
-                (key, route)
-            })
-            .collect(),
+        routes: addresses.iter().copied().map(route).collect(),
         vlans: vlans
             .into_iter()
             .map(|(number, ifindex)| {

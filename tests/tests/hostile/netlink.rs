@@ -19,7 +19,7 @@ use vlanfast::{
     maps::load,
     netlink::{
         Netlink,
-        tc::{Filters, NoClsact},
+        tc::{FilterSlot, Filters, NoClsact},
     },
     state::{name::Name, snapshot::Ifindex},
 };
@@ -224,6 +224,30 @@ async fn found_by_every_name(netlink: &Netlink, trunk: &str) -> Ifindex {
     device.ifindex
 }
 
+async fn a_qdisc_is_added_once(netlink: &Netlink, index: Ifindex) {
+    assert!(!netlink.has_clsact(index).await.unwrap());
+    let filters = netlink.filters(index, Direction::Rx).await.unwrap();
+    assert!(filters.are_none());
+    netlink.add_clsact(index).await.unwrap();
+    let taken = netlink.add_clsact(index).await.unwrap_err();
+    assert!(matches!(taken, NoClsact::Taken), "{taken:?}");
+    assert!(netlink.has_clsact(index).await.unwrap());
+}
+
+async fn a_qdisc_goes_with_its_last_filter(
+    netlink: &Netlink,
+    index: Ifindex,
+    [first, second]: [FilterSlot; 2],
+) {
+    netlink.remove_filter(second).await.unwrap();
+    netlink.remove_clsact_if_empty(index).await.unwrap();
+    assert!(netlink.has_clsact(index).await.unwrap());
+    netlink.remove_filter(first).await.unwrap();
+    netlink.remove_filter(first).await.unwrap();
+    netlink.remove_clsact_if_empty(index).await.unwrap();
+    assert!(!netlink.has_clsact(index).await.unwrap());
+}
+
 #[test]
 fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
     require!("filter", nix::unistd::geteuid().is_root(), "needs root");
@@ -249,13 +273,7 @@ fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
         };
         let ((rx, rx_id), (tx, tx_id)) = (program(load::RX), program(load::TX));
         let hook = Direction::Rx;
-        assert!(!netlink.has_clsact(index).await.unwrap());
-        assert!(netlink.filters(index, hook).await.unwrap().are_none());
-        netlink.add_clsact(index).await.unwrap();
-        let taken = netlink.add_clsact(index).await.unwrap_err();
-        assert!(matches!(taken, NoClsact::Taken), "{taken:?}");
-        assert!(netlink.has_clsact(index).await.unwrap());
-
+        a_qdisc_is_added_once(&netlink, index).await;
         let first = netlink
             .add_filter(index, hook, rx.as_fd(), "first")
             .await
@@ -291,14 +309,7 @@ fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
         let filters = netlink.filters(index, hook).await.unwrap();
         assert_eq!(programs(&filters), [tx_id, tx_id]);
 
-        netlink.remove_filter(second).await.unwrap();
-        // It stays for the other.
-        netlink.remove_clsact_if_empty(index).await.unwrap();
-        assert!(netlink.has_clsact(index).await.unwrap());
-        netlink.remove_filter(first).await.unwrap();
-        netlink.remove_filter(first).await.unwrap();
-        netlink.remove_clsact_if_empty(index).await.unwrap();
-        assert!(!netlink.has_clsact(index).await.unwrap());
+        a_qdisc_goes_with_its_last_filter(&netlink, index, [first, second]).await;
     });
 }
 

@@ -387,17 +387,15 @@ fn wishes_are_read_and_written() {
 
 #[test]
 fn the_default_is_the_daemon_of_this_host() {
-    let default = |host| default_socket(host).display().to_string();
-    assert_eq!(default(None), "/var/run/docker.sock");
-    assert_eq!(
-        default(Some("unix:///run/user/docker.sock")),
-        "/run/user/docker.sock"
-    );
-    for elsewhere in ["", "unix://", "tcp://10.0.0.1:2375", "ssh://root@host"] {
-        assert_eq!(
-            default(Some(elsewhere)),
-            "/var/run/docker.sock",
-            "{elsewhere}"
-        );
+    const OWN: &str = "/var/run/docker.sock";
+    for (host, socket) in [
+        (None, OWN),
+        (Some("unix:///run/user/docker.sock"), "/run/user/docker.sock"),
+        (Some(""), OWN),
+        (Some("unix://"), OWN),
+        (Some("tcp://10.0.0.1:2375"), OWN),
+        (Some("ssh://root@host"), OWN),
+    ] {
+        assert_eq!(default_socket(host), Path::new(socket), "{host:?}");
     }
 }
