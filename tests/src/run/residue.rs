@@ -40,7 +40,7 @@ struct Ids {
 /// The ids that this test's processes held, by namespace. The kernel gives no id twice before all others were used.
 static HELD: Mutex<BTreeMap<NetnsInode, Ids>> = Mutex::new(BTreeMap::new());
 
-/// Remembers which programs and maps a process holds, so that a [`Residue`] of its namespace finds them afterwards.
+/// Remembers which maps a process holds and which programs use them, so that a [`Residue`] of its namespace finds them afterwards.
 /// Does nothing where the process has ended.
 pub fn remember(pid: u32) {
     let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net")) else {
@@ -56,10 +56,12 @@ pub fn remember(pid: u32) {
             ids.maps.extend(number("map_id:"));
         }
     }
+    // A process that has attached needs no program any more, but the maps that its programs use.
     for program in loaded_programs().flatten() {
-        if ids.programs.contains(&program.id()) {
-            let maps = program.map_ids().ok().flatten();
-            ids.maps.extend(maps.unwrap_or_default());
+        let maps = program.map_ids().ok().flatten().unwrap_or_default();
+        if ids.programs.contains(&program.id()) || maps.iter().any(|map| ids.maps.contains(map)) {
+            ids.programs.insert(program.id());
+            ids.maps.extend(maps);
         }
     }
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);

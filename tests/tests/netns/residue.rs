@@ -41,7 +41,7 @@ fn a_program_that_stays_pinned_elsewhere_is_found() {
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
     let attached = Attached::start(&wire.host, &wire.trunk, &[]).unwrap();
     let kept = Kept(PathBuf::from("/sys/fs/bpf").join(unique()));
-    let program = pins(&wire.trunk).join("vlanfast_tx");
+    let program = pins(&wire.trunk).join("egress_program");
     fs::hard_link(program, &kept.0).unwrap();
     attached.stop().unwrap();
     let after = Residue::of(&wire.host, &wire.trunk).unwrap();
