@@ -1,3 +1,5 @@
+mod option;
+
 use std::{
     fs,
     io::ErrorKind,
@@ -11,7 +13,7 @@ use vlanfast_common::{Mac, SourceState};
 
 use crate::{
     names::docker::{
-        DEFAULT_SOCKET, DockerSocket, State, daemon_at, default_socket,
+        DockerSocket, State, daemon_at,
         error::{RETRY, refusal},
         fake::{Daemon, World, socket},
         list_once, watch, watch_daemon,
@@ -364,38 +366,5 @@ fn a_refusal_says_what_docker_is() {
     ];
     for (kind, state) in expected {
         assert_eq!(refusal(kind), state, "{kind}");
-    }
-}
-
-#[test]
-fn wishes_are_read_and_written() {
-    let socket = |path: &str| Ok(DockerSocket::Socket(path.into()));
-    assert_eq!("auto".parse(), Ok(DockerSocket::Auto));
-    assert_eq!("off".parse(), Ok(DockerSocket::Off));
-    assert_eq!("/run/docker.sock".parse(), socket("/run/docker.sock"));
-    assert_eq!(
-        "unix:///run/docker.sock".parse(),
-        socket("/run/docker.sock")
-    );
-    for wrong in ["", "of", "unix://", "tcp://10.0.0.1:2375"] {
-        assert!(wrong.parse::<DockerSocket>().is_err(), "{wrong}");
-    }
-    for text in ["auto", "off", "/run/docker.sock"] {
-        assert_eq!(text.parse::<DockerSocket>().unwrap().to_string(), text);
-    }
-}
-
-#[test]
-fn the_default_is_the_daemon_of_this_host() {
-    const OWN: &str = "/var/run/docker.sock";
-    for (host, socket) in [
-        (None, OWN),
-        (Some("unix:///run/user/docker.sock"), "/run/user/docker.sock"),
-        (Some(""), OWN),
-        (Some("unix://"), OWN),
-        (Some("tcp://10.0.0.1:2375"), OWN),
-        (Some("ssh://root@host"), OWN),
-    ] {
-        assert_eq!(default_socket(host), Path::new(socket), "{host:?}");
     }
 }
