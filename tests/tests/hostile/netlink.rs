@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::Ebpf;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns},
@@ -224,6 +225,14 @@ async fn found_by_every_name(netlink: &Netlink, trunk: &str) -> Ifindex {
     device.ifindex
 }
 
+/// A program's descriptor and id.
+fn loaded(ebpf: &mut Ebpf, name: &str) -> (OwnedFd, u32) {
+    let program = load::tc(ebpf, name).unwrap();
+    let id = program.info().unwrap().id();
+    let fd = program.fd().unwrap().as_fd().try_clone_to_owned();
+    (fd.unwrap(), id)
+}
+
 async fn a_qdisc_is_added_once(netlink: &Netlink, index: Ifindex) {
     assert!(!netlink.has_clsact(index).await.unwrap());
     let filters = netlink.filters(index, Direction::Rx).await.unwrap();
@@ -263,14 +272,7 @@ fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
         let netlink = Netlink::connect().unwrap();
         let index = found_by_every_name(&netlink, trunk).await;
         let mut ebpf = load::load(&Policy::default(), 0).unwrap();
-        let mut program = |name| {
-            let program = load::tc(&mut ebpf, name).unwrap();
-            let id = program.info().unwrap().id();
-            (
-                program.fd().unwrap().as_fd().try_clone_to_owned().unwrap(),
-                id,
-            )
-        };
+        let mut program = |name| loaded(&mut ebpf, name);
         let ((rx, rx_id), (tx, tx_id)) = (program(load::RX), program(load::TX));
         let hook = Direction::Rx;
         a_qdisc_is_added_once(&netlink, index).await;

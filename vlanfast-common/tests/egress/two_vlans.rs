@@ -202,43 +202,66 @@ pub fn vlan() -> impl Strategy<Value = u16> + Clone {
     prop::sample::select(&VLANS[..])
 }
 
-/// Any two VLANs: a random byte decides over each station, address and route, and a small one leaves it out.
-pub fn any_two_vlans() -> impl Strategy<Value = TwoVlans> {
-    let policy = (prop::bool::weighted(0.9), prop::bool::weighted(0.8));
+fn any_settings() -> impl Strategy<Value = Settings> {
     let heartbeat = prop_oneof![8 => Just(2_000u64), 1 => Just(1_500), 1 => Just(0)];
     let settings = (heartbeat, prop_oneof![8 => Just(0), 2 => 0..8u32]);
-    let settings = settings.prop_map(|(heartbeat, incomplete)| Settings {
+    settings.prop_map(|(heartbeat, incomplete)| Settings {
         heartbeat,
         incomplete,
         ..Settings::default()
-    });
+    })
+}
+
+fn any_parent(vid: u16) -> impl Strategy<Value = (u16, Parent)> {
     let flags = prop_oneof![8 => Just(Parent::UP | Parent::HOST_ACCESS), 2 => any::<u32>()];
     let ifindex = prop_oneof![9 => Just(3), 1 => Just(0)];
     let parent = (ifindex, flags, prop_oneof![Just(80), Just(1500)]);
-    let parents = VLANS.map(|vid| {
-        parent.clone().prop_map(move |(ifindex, flags, mtu)| {
-            let mac = [2, 0, 0, 0, 1, vid as u8];
-            (
-                vid,
-                Parent {
-                    ifindex,
-                    flags,
-                    mac,
-                    mtu,
-                },
-            )
-        })
-    });
+    parent.prop_map(move |(ifindex, flags, mtu)| {
+        let parent = Parent {
+            ifindex,
+            flags,
+            mac: [2, 0, 0, 0, 1, vid as u8],
+            mtu,
+        };
+        (vid, parent)
+    })
+}
+
+impl TwoVlans {
+    /// Adds stations, addresses, claims and routes, each by a byte of chance; `None` leaves it out.
+    fn fill(&mut self, mut chance: impl FnMut() -> Option<u8>) {
+        for vid in VLANS {
+            let present = |number| Some(((vid, number), station(chance()?)));
+            self.stations.extend((0..STATIONS).filter_map(present));
+            for version in [4, 6] {
+                for number in 0..=LINK_LOCAL {
+                    let address = (vid, version, number);
+                    let owner = chance().map(|chance| owner(number, chance));
+                    self.owners.extend(owner.map(|owner| (address, owner)));
+                    let claimant = chance().filter(|chance| chance % 8 == 0);
+                    self.claims
+                        .extend(claimant.map(|chance| (address, chance / 8 % 16)));
+                    let route = chance().map(|chance| route(address, chance));
+                    self.routes.extend(route.map(|route| (address, route)));
+                }
+            }
+        }
+    }
+}
+
+/// Any two VLANs: a random byte decides over each station, address and route, and a small one leaves it out.
+pub fn any_two_vlans() -> impl Strategy<Value = TwoVlans> {
+    let policy = (prop::bool::weighted(0.9), prop::bool::weighted(0.8));
     let chances = prop::collection::vec(any::<u8>(), 128);
     (
         policy,
-        prop::option::weighted(0.95, settings),
-        parents,
+        prop::option::weighted(0.95, any_settings()),
+        VLANS.map(any_parent),
         chances,
     )
         .prop_map(|((host_access, shortcut), settings, parents, chances)| {
             let mut chances = chances.into_iter();
-            let mut chance = || chances.next().filter(|chance| *chance >= 30);
+            let chance = || chances.next().filter(|chance| *chance >= 30);
             let mut vlans = TwoVlans {
                 policy: Policy {
                     host_access: host_access.into(),
@@ -252,23 +275,7 @@ pub fn any_two_vlans() -> impl Strategy<Value = TwoVlans> {
                 claims: BTreeMap::new(),
                 routes: BTreeMap::new(),
             };
-            for vid in VLANS {
-                let present = |number| Some(((vid, number), station(chance()?)));
-                vlans.stations.extend((0..STATIONS).filter_map(present));
-                for version in [4, 6] {
-                    for number in 0..=LINK_LOCAL {
-                        let address = (vid, version, number);
-                        let owner = chance().map(|chance| owner(number, chance));
-                        vlans.owners.extend(owner.map(|owner| (address, owner)));
-                        let claimant = chance().filter(|chance| chance % 8 == 0);
-                        vlans
-                            .claims
-                            .extend(claimant.map(|chance| (address, chance / 8 % 16)));
-                        let route = chance().map(|chance| route(address, chance));
-                        vlans.routes.extend(route.map(|route| (address, route)));
-                    }
-                }
-            }
+            vlans.fill(chance);
             vlans
         })
 }

@@ -13,7 +13,7 @@ use vlanfast_common::{Mac, SourceState};
 
 use crate::{
     names::docker::{
-        DockerSocket, State, daemon_at,
+        DEFAULT_SOCKET, DockerSocket, State, daemon_at,
         error::{RETRY, refusal},
         fake::{Daemon, World, socket},
         list_once, watch, watch_daemon,
