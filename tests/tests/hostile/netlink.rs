@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     net::IpAddr,
-    os::{fd::AsFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     thread,
     time::{Duration, Instant},
 };
