@@ -1,15 +1,11 @@
 //! Protocol headers, read by their types in `network-types`. The fields have the names of Linux, which for the most part
 //! are the RFCs'.
 //!
-//! A single field is read by `frame.read(at + offset_of!(Ipv4Hdr, dst_addr))`: a frame that is read by helper calls
-//! needs buffers for no more than that, and a BPF program has 512 bytes of stack.
+//! A header is read as bytes, and [`field!`] takes its fields from them. A single field is read by
+//! `frame.read(at + offset_of!(Ipv4Hdr, dst_addr))`. Headers are never turned into values of their types: LLVM would keep
+//! those in registers and spill them on the stack, of which a BPF program has 512 bytes.
 
-use network_types::{
-    arp::ArpHdr,
-    ip::{IpProto, Ipv4Hdr},
-};
-
-use crate::frame::Frame;
+use network_types::ip::IpProto;
 
 pub const IPPROTO_HOPOPTS: u8 = IpProto::HopOpt as u8;
 pub const IPPROTO_ICMP: u8 = IpProto::Icmp as u8;
@@ -28,52 +24,6 @@ pub const IPPROTO_MH: u8 = IpProto::MobilityHeader as u8;
 pub const IPPROTO_MPLS: u8 = IpProto::Mpls as u8;
 pub const IPPROTO_ETHERNET: u8 = IpProto::EthernetInIpv4 as u8;
 
-/// A header that may be read from any bytes of a frame.
-///
-/// # Safety
-///
-/// The type is `repr(C)`, has no padding, and every sequence of bytes is a value of it.
-pub unsafe trait Header: Sized {
-    /// Reads the header at an offset; `None` where the frame ends before the header does.
-    fn read(frame: &impl Frame, at: usize) -> Option<Self>;
-}
-
-macro_rules! headers {
-    ($($header:ty),+ $(,)?) => {$(
-        // SAFETY: the type is `repr(C)`, and has bytes and byte arrays alone.
-        unsafe impl Header for $header {
-            #[inline(always)]
-            fn read(frame: &impl Frame, at: usize) -> Option<Self> {
-                let bytes: [u8; size_of::<Self>()] = frame.read(at)?;
-                // SAFETY: every sequence of so many bytes is a value.
-                Some(unsafe { core::mem::transmute::<[u8; size_of::<Self>()], Self>(bytes) })
-            }
-        }
-    )+};
-}
-
-headers!(ArpHdr, Ipv4Hdr, Ipv4UdpHdr, Ipv6Start);
-
-/// An IPv4 header without options, and the UDP header behind it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Ipv4UdpHdr {
-    pub ipv4: Ipv4Hdr,
-    /// Source and destination port.
-    pub ports: [u8; 4],
-}
-
-/// Everything of an IPv6 header (RFC 8200 clause 3) that comes before its addresses.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Ipv6Start {
-    /// Version, traffic class and flow label.
-    pub vcf: [u8; 4],
-    pub payload_len: [u8; 2],
-    pub next_hdr: u8,
-    pub hop_limit: u8,
-}
-
 /// A DHCP message (RFC 2131 clause 2) up to its client's hardware address.
 #[repr(C)]
 pub struct DhcpHdr {
@@ -91,8 +41,7 @@ pub struct DhcpHdr {
     pub chaddr: [u8; 16],
 }
 
-/// A field of a header, of the header's bytes. LLVM would keep a header that is a structure in registers, and has to spill
-/// them on the stack.
+/// A field of a header that was read as bytes: `field!(bytes, Ipv4Hdr.dst_addr)` is the array of its bytes.
 macro_rules! field {
     ($bytes:ident, $header:ident.$field:ident) => {
         $crate::headers::part(&$bytes, core::mem::offset_of!($header, $field))

@@ -10,7 +10,6 @@ use network_types::{
 use super::{forget::forgotten, next_header as next, udp_tunnel::Guess};
 use crate::{
     frame::{Frame, Repeated},
-    headers::{Header, Ipv6Start},
     layer2::{Headers, Protocol, Tag},
 };
 
@@ -154,18 +153,19 @@ impl Walk {
     /// An IPv6 header (RFC 8200 clause 3).
     #[inline(always)]
     fn ipv6(&mut self, frame: &impl Frame) -> Option<u16> {
-        let ip = Ipv6Start::read(frame, self.offset)?;
-        let length = u16::from_be_bytes(ip.payload_len);
+        // The header before its addresses, of which GSO needs three fields.
+        let [version, _, _, _, high, low, next_hdr, _] = frame.read(self.offset)?;
+        let length = u16::from_be_bytes([high, low]);
         let payload = self.offset + Ipv6Hdr::LEN;
-        let is_ipv6 = ip.vcf[0] >> 4 == 6 && self.guess.confirm(frame, payload, length);
+        let is_ipv6 = version >> 4 == 6 && self.guess.confirm(frame, payload, length);
         if !is_ipv6 {
             return None;
         }
         // BIG TCP (Linux 5.19): a jumbo payload option (RFC 2675) that is in memory alone.
-        if length == 0 && ip.next_hdr as u16 == next::HOP_BY_HOP {
+        if length == 0 && next_hdr as u16 == next::HOP_BY_HOP {
             self.not_sent += 8;
         }
-        self.behind(Ipv6Hdr::LEN, ip.next_hdr.into())
+        self.behind(Ipv6Hdr::LEN, next_hdr.into())
     }
 
     /// An extension header, which starts with the number of the next and its own length: a number of units, less some

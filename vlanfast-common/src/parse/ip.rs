@@ -111,8 +111,6 @@ impl Network {
 
     #[inline(always)]
     fn ipv6(frame: &impl Frame, at: usize, vid: Vid) -> Option<Self> {
-        /// A BPF program's stack has no room for the addresses as well.
-        const BEFORE_ADDRESSES: usize = offset_of!(Ipv6Hdr, src_addr);
         let ip: [u8; BEFORE_ADDRESSES] = frame.read(at)?;
         let next_hdr = ip[offset_of!(Ipv6Hdr, next_hdr)];
         // Any other number may be an extension header's.
@@ -138,6 +136,9 @@ impl Network {
         })
     }
 }
+
+/// The bytes of an IPv6 header before its addresses, for which a BPF program's stack has no room at the same time.
+pub const BEFORE_ADDRESSES: usize = offset_of!(Ipv6Hdr, src_addr);
 
 /// Version 4, and a header length of five words.
 pub const VIHL_WITHOUT_OPTIONS: u8 = 0x45;

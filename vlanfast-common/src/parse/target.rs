@@ -9,13 +9,13 @@ use network_types::{
     udp::UdpHdr,
 };
 
-use super::ip::VIHL_WITHOUT_OPTIONS;
+use super::ip::{BEFORE_ADDRESSES, VIHL_WITHOUT_OPTIONS};
 use crate::{
     abi::{Cast, Mac, NeighborKey, Vid},
     frame::Frame,
     headers::{
-        DhcpHdr, Header, IPPROTO_AH, IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_ICMPV6, IPPROTO_MH,
-        IPPROTO_ROUTING, IPPROTO_TCP, IPPROTO_UDP, Ipv4UdpHdr, Ipv6Start, part,
+        DhcpHdr, IPPROTO_AH, IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_ICMPV6, IPPROTO_MH,
+        IPPROTO_ROUTING, IPPROTO_TCP, IPPROTO_UDP, field, part,
     },
     layer2::{Headers, Protocol},
     message::Message,
@@ -58,26 +58,26 @@ impl Message {
     fn arp(&mut self, frame: &impl Frame, headers: &Headers, vid: Vid) -> Option<()> {
         const ETHERNET: [u8; 2] = [0, 1];
         const IEEE_802: [u8; 2] = [0, 6];
-        const REQUEST: u8 = 1;
-        const REPLY: u8 = 2;
-        let arp = ArpHdr::read(frame, headers.network)?;
+        /// `ptype`, `hlen` and `plen`, and the upper byte of `oper`: IPv4, addresses of 6 and 4 bytes.
+        const IPV4: [u8; 5] = [0x08, 0x00, 6, 4, 0];
+        const REQUEST: [u8; 2] = [0, 1];
+        const REPLY: [u8; 2] = [0, 2];
+        let arp: [u8; ArpHdr::LEN] = frame.read(headers.network)?;
+        let htype: [u8; 2] = field!(arp, ArpHdr.htype);
         // Linux takes the hardware type of IEEE 802 for Ethernet's (`arp_process`), but nobody sends it.
-        if !matches!(arp.htype, ETHERNET | IEEE_802)
-            || arp.ptype != Protocol::IPV4.number().to_be_bytes()
-            || arp.hlen != 6
-            || arp.plen != 4
-            || arp.oper[0] != 0
-        {
+        if !matches!(htype, ETHERNET | IEEE_802) || field!(arp, ArpHdr.ptype) != IPV4 {
             return None;
         }
-        let oper = arp.oper[1];
-        let is_broadcast = headers.cast == Cast::Broadcast && arp.htype == ETHERNET;
-        let is_for_itself = arp.spa == arp.tpa;
+        let oper: [u8; 2] = field!(arp, ArpHdr.oper);
+        let spa: [u8; 4] = field!(arp, ArpHdr.spa);
+        let tpa: [u8; 4] = field!(arp, ArpHdr.tpa);
+        let is_broadcast = headers.cast == Cast::Broadcast && htype == ETHERNET;
+        let is_for_itself = spa == tpa;
         let asks = is_broadcast && oper == REQUEST && !is_for_itself;
         let announces = is_broadcast && matches!(oper, REQUEST | REPLY) && is_for_itself;
-        write(&mut self.target, vid, arp.tpa, asks);
-        write(&mut self.sender, vid, arp.spa, arp.spa != [0; 4]);
-        self.mac = Mac(arp.sha);
+        write(&mut self.target, vid, tpa, asks);
+        write(&mut self.sender, vid, spa, spa != [0; 4]);
+        self.mac = Mac(field!(arp, ArpHdr.sha));
         self.announces = announces.into();
         Some(())
     }
@@ -95,10 +95,13 @@ impl Message {
         let source = frame.source()?;
         let destination = frame.destination()?;
         let (frame, network) = (frame.whole(), headers.network);
-        let ip = Ipv6Start::read(frame, network)?;
-        let length = u16::from_be_bytes(ip.payload_len) as usize;
+        let ip: [u8; BEFORE_ADDRESSES] = frame.read(network)?;
+        let version = ip[offset_of!(Ipv6Hdr, vcf)] >> 4;
+        let next_hdr = ip[offset_of!(Ipv6Hdr, next_hdr)];
+        let hop_limit = ip[offset_of!(Ipv6Hdr, hop_limit)];
+        let length = u16::from_be_bytes(field!(ip, Ipv6Hdr.payload_len)) as usize;
         // A hop limit of 255 shows that no router has forwarded the packet (RFC 4861 clause 3.1).
-        if ip.vcf[0] >> 4 != 6 || ip.next_hdr != IPPROTO_ICMPV6 || ip.hop_limit != 255 {
+        if version != 6 || next_hdr != IPPROTO_ICMPV6 || hop_limit != 255 {
             return None;
         }
         let [kind, code] = frame.read(network + Ipv6Hdr::LEN + offset_of!(Icmpv6Hdr, type_))?;
@@ -149,19 +152,19 @@ impl Message {
         const BOOTREPLY: [u8; 3] = [2, 1, 6];
         /// All but the flag "don't fragment".
         const FRAGMENT: u16 = 0x3fff;
-        let packet = Ipv4UdpHdr::read(frame, headers.network)?;
-        let ip = &packet.ipv4;
-        let is_fragment = u16::from_be_bytes(ip.frags) & FRAGMENT != 0;
-        if ip.vihl != VIHL_WITHOUT_OPTIONS
+        let ip: [u8; Ipv4Hdr::LEN + PORTS.len()] = frame.read(headers.network)?;
+        let is_fragment = u16::from_be_bytes(field!(ip, Ipv4Hdr.frags)) & FRAGMENT != 0;
+        if ip[offset_of!(Ipv4Hdr, vihl)] != VIHL_WITHOUT_OPTIONS
             || is_fragment
-            || ip.proto != IPPROTO_UDP
-            || ip.dst_addr != [0xff; 4]
-            || packet.ports != PORTS
+            || ip[offset_of!(Ipv4Hdr, proto)] != IPPROTO_UDP
+            || field!(ip, Ipv4Hdr.dst_addr) != [0xff; 4]
         {
             return None;
         }
         let dhcp = headers.network + Ipv4Hdr::LEN + UdpHdr::LEN;
-        if frame.read(dhcp + offset_of!(DhcpHdr, op))? != BOOTREPLY {
+        if part(&ip, Ipv4Hdr::LEN) != PORTS
+            || frame.read(dhcp + offset_of!(DhcpHdr, op))? != BOOTREPLY
+        {
             return None;
         }
         self.client = Mac(frame.read(dhcp + offset_of!(DhcpHdr, chaddr))?);
