@@ -1,7 +1,7 @@
 //! Decides over a frame: from its headers and the tables to a [`Verdict`]. Frames that are not understood, or about which
 //! the tables are not certain, are passed.
 //!
-//! The stages come in this order, and the first that decides ends the way: [`shed`], [`shortcut()`] by the administrator's
+//! The stages come in this order, and the first that decides ends the way: [`shed()`], [`shortcut()`] by the administrator's
 //! word, [`learn`] by the router's, [`check_sender_mac`] (which never decides), and [`decide`], which is steering, limits
 //! and delivery on ingress, and host access on egress. The programs run each stage in a BPF function of its own.
 
