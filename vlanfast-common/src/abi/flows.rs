@@ -52,6 +52,12 @@ impl FlowKey {
         }
     }
 
+    /// The VLANs that the flow joins, where its destination is on VLAN `to`.
+    #[inline(always)]
+    pub const fn vlan_pair(&self, to: u16) -> VlanPair {
+        VlanPair { from: self.vid, to }
+    }
+
     /// The source's IP address.
     pub fn source(&self) -> IpAddr {
         self.sender().address()

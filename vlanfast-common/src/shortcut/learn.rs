@@ -6,7 +6,7 @@ use super::{
     packet::Packet,
 };
 use crate::{
-    abi::{Direction, EndpointKey, FlowKey, Mac, Parent, Reason, Route, Settings, Vid, VlanPair},
+    abi::{Direction, EndpointKey, FlowKey, Mac, Parent, Reason, Route, Settings, Vid},
     lookup::{Lookup, tables_trusted},
     verdict::Verdict,
 };
@@ -20,12 +20,29 @@ pub fn learn(packet: &Packet, direction: Direction, tables: &impl Lookup) -> Ver
     }
 }
 
-/// A packet leaves.
+/// A packet leaves. It is for a router, if no endpoint has its destination MAC.
 #[inline(always)]
 fn leave(packet: &Packet, tables: &impl Lookup) -> Verdict {
-    let Some(to) = route(packet, tables) else {
+    let vid = Vid::new(packet.key.vid);
+    let Some(to) = tables.route(packet.key.receiver()) else {
         return Verdict::Pass;
     };
+    let sender = Route {
+        mac: packet.source.0,
+        vid: packet.key.vid,
+    };
+    // The sender has to have the source address, and the receiver to be on another VLAN.
+    if to.vid == packet.key.vid || tables.route(packet.key.sender()) != Some(sender) {
+        return Verdict::Pass;
+    }
+    let parent = tables.parent(Vid::new(to.vid));
+    let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
+    let fits = packet.length <= parent.mtu as u32 && packet.hops > 1;
+    let destination = EndpointKey::new(vid, packet.destination);
+    let is_for_an_endpoint = || tables.endpoint(destination).is_some();
+    if !leads_on || !fits || is_for_an_endpoint() {
+        return Verdict::Pass;
+    }
     let key = &packet.key;
     if !tables_trusted(tables, Settings::ENDPOINTS) {
         // From here on the router has some of the flow's packets, and the order can no longer be told.
@@ -48,10 +65,7 @@ fn leave(packet: &Packet, tables: &impl Lookup) -> Verdict {
     let times = (tables.exact_now(), tables.refresh());
     let step = flow.leave(packet, to, acknowledged, times);
     if step != Step::Router
-        && let Some(pair) = tables.pair(VlanPair {
-            from: key.vid,
-            to: to.vid,
-        })
+        && let Some(pair) = tables.pair(key.vlan_pair(to.vid))
     {
         pair.count(step, packet);
     }
@@ -65,29 +79,6 @@ fn leave(packet: &Packet, tables: &impl Lookup) -> Verdict {
         Step::Shortcut => Verdict::Shortcut { vid, mac },
         Step::ShortcutAndProbe => Verdict::ShortcutAndProbe { vid, mac },
     }
-}
-
-/// Where a packet would go past the router: to an endpoint on another VLAN, if the packet is for a router, which is to say
-/// that no endpoint has its destination MAC, and if it could be forwarded there.
-#[inline(always)]
-fn route(packet: &Packet, tables: &impl Lookup) -> Option<Route> {
-    let to = tables.route(packet.key.receiver())?;
-    let sender = Route {
-        mac: packet.source.0,
-        vid: packet.key.vid,
-    };
-    // The sender has to have the source address, and the receiver to be on another VLAN.
-    if to.vid == packet.key.vid || tables.route(packet.key.sender()) != Some(sender) {
-        return None;
-    }
-    let parent = tables.parent(Vid::new(to.vid));
-    let leads_on = parent.ifindex != 0 && parent.has(Parent::UP);
-    let fits = packet.length <= parent.mtu as u32 && packet.hops > 1;
-    if !leads_on || !fits {
-        return None;
-    }
-    let destination = EndpointKey::new(Vid::new(packet.key.vid), packet.destination);
-    tables.endpoint(destination).is_none().then_some(to)
 }
 
 /// A packet comes in. It is from a router, if its sender is a container of another VLAN.
@@ -114,11 +105,7 @@ fn arrive(packet: &Packet, tables: &impl Lookup) -> Verdict {
         Arrival::Ordinary => Verdict::Pass,
         Arrival::Returned => Verdict::Drop(Reason::Returned),
         Arrival::Enables => {
-            let pair = VlanPair {
-                from: key.vid,
-                to: receiver.vid,
-            };
-            if let Some(pair) = tables.pair(pair) {
+            if let Some(pair) = tables.pair(key.vlan_pair(receiver.vid)) {
                 pair.enable();
             }
             Verdict::Pass
