@@ -143,7 +143,7 @@ fn auto_gives_up_what_the_nic_merges_for_shedding_alone() {
         let status = attached.status().unwrap();
         assert_eq!(status["ingress"]["chosen"], "xdp", "{more:?}");
         let warnings = status["warnings"].to_string();
-        assert!(warnings.contains("XDP costs"), "{warnings}");
+        assert!(warnings.contains("XDP keeps"), "{warnings}");
         assert!(warnings.contains("rx-gro-hw"), "{warnings}");
         let with = bulk.buffers();
         println!("figure: buffers/MB with {more:?}: {with}");

@@ -124,7 +124,7 @@ fn a_vlan_with_receivers_that_nobody_sees_is_shown_and_no_other() {
     listeners(&attached, 30, &["nested"]);
     let text = vlanfast(host, &["status", trunk]).unwrap().stdout;
     assert!(
-        text.contains("no device here, 0 endpoints; not steered"),
+        text.contains("no device on this host, 0 endpoints; not steered"),
         "{text}"
     );
     // The four, this one, and the trunk itself, which has an endpoint.

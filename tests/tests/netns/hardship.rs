@@ -66,7 +66,7 @@ fn a_full_map_says_so_passes_the_rest_and_heals() {
         .unwrap()
         .stdout;
     assert!(
-        text.contains("FULL, 2 found no room") && text.contains("--max-endpoints"),
+        text.contains("FULL, 2 entries found no room") && text.contains("--max-endpoints"),
         "{text}"
     );
     // Those that are in the map must go for the others to come.

@@ -50,8 +50,8 @@ fn ip_netns_exec_and_every_other_shell_see_the_same_pins() {
              for i in $(seq 300); do
                {other} status {trunk} 2>/dev/null | grep -q 'heartbeat alive' && break; sleep 0.2
              done
-             {other} status {trunk} | grep \"attached, by process $!\"
-             {one} status {trunk} | grep \"attached, by process $!\"
+             {other} status {trunk} | grep \"attached by process $!\"
+             {one} status {trunk} | grep \"attached by process $!\"
              {other} detach {trunk}
              wait $!
              test ! -e {PINS}

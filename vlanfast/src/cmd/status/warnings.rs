@@ -74,7 +74,7 @@ fn of_unseen(vlans: &BTreeMap<Vid, Parent>) -> Option<String> {
     let unseen: Vec<_> = unseen.map(|(vid, _)| vid.to_string()).collect();
     (!unseen.is_empty()).then(|| {
         format!(
-            "VLAN {} has a receiver in a network namespace that vlanfast can't see, so nothing is shed or limited there: \
+            "VLAN {} has a receiver that no network namespace shows, so nothing is shed or limited there: \
              `bridge fdb show` lists its MAC or group, and `ip netns attach NAME PID` makes the namespace visible",
             unseen.join(", ")
         )
