@@ -71,19 +71,19 @@ impl Lookup for Maps {
     fn endpoint(&self, key: EndpointKey) -> Option<Endpoint> {
         // SAFETY: the kernel keeps a map's memory while a program may look at it, but gives that of an entry that was
         // removed to the next at once. The loader waits until programs like this one have ended before it writes
-        // another (`Maps::apply`). Of several that it overwrites in one round, one may show what the next got.
+        // another (the loader's `TableMaps::apply`). Of several that it overwrites in one round, one may show what the next got.
         unsafe { ENDPOINTS.get(key) }.copied()
     }
 
     #[inline(always)]
     fn neighbor(&self, key: NeighborKey) -> Option<Neighbor> {
-        // SAFETY: as above; a value is 8 bytes, which the kernel copies as one.
+        // SAFETY: as in `endpoint`; a value is 8 bytes, which the kernel copies as one.
         unsafe { NEIGHBORS.get(key) }.copied()
     }
 
     #[inline(always)]
     fn route(&self, key: NeighborKey) -> Option<Route> {
-        // SAFETY: as above.
+        // SAFETY: as in `neighbor`.
         unsafe { ROUTES.get(key) }.copied()
     }
 
@@ -109,19 +109,19 @@ impl Lookup for Maps {
 
     #[inline(always)]
     fn pair(&self, key: VlanPair) -> Option<&VlanPairCounters> {
-        // SAFETY: as above; there are entries for every pair that is seen, and none goes.
+        // SAFETY: there are entries for every pair that was seen, and none is removed.
         let pair = unsafe { PAIRS.get(key) };
         if pair.is_some() {
             return pair;
         }
         let _ = PAIRS.insert(key, NEW_PAIR.get(0)?, BPF_NOEXIST.into());
-        // SAFETY: as above.
+        // SAFETY: entries are not removed.
         unsafe { PAIRS.get(key) }
     }
 
     #[inline(always)]
     fn claim(&self, key: NeighborKey) -> Option<Claim> {
-        // SAFETY: as above; who claims an address is another's word in any case.
+        // SAFETY: as in `endpoint`. What a claim says is the word of a station on the wire in any case.
         unsafe { CLAIMS.get(key) }.copied()
     }
 

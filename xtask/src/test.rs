@@ -31,6 +31,7 @@ use crate::{
 
 /// Runs the tests, prints the summary, and ends the process with code 1 if anything failed.
 pub fn test(args: &Args) -> Result<()> {
+    let started = Instant::now();
     // In a fixed order, each once, whatever the command line says: the cheap ones first.
     let is_asked_for = |level: &Level| args.levels.is_empty() || args.levels.contains(level);
     let levels: Vec<Level> = Level::ALL.into_iter().filter(is_asked_for).collect();
@@ -44,7 +45,7 @@ pub fn test(args: &Args) -> Result<()> {
     let session = Session::build(args, &levels)?;
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let ran = schedule::run(jobs(args, &levels), cpus, |job| run(&session, &job));
-    let sum = summary(args, ran);
+    let sum = summary(args, ran, started);
     if sum.failed > 0 || sum.total() == 0 || (sum.skipped > 0 && !args.allow_skip) {
         // The sum is the last line by contract; an error would print another.
         std::process::exit(1);
@@ -119,7 +120,7 @@ fn run(session: &Session, job: &Job) -> Ran {
 }
 
 /// Prints what all jobs gave, by level, and the sum.
-fn summary(args: &Args, ran: Vec<Ran>) -> Count {
+fn summary(args: &Args, ran: Vec<Ran>, started: Instant) -> Count {
     let mut levels: BTreeMap<Row, (Tracker, f64)> = BTreeMap::new();
     for Ran {
         row,
@@ -155,6 +156,7 @@ fn summary(args: &Args, ran: Vec<Ran>) -> Count {
         rows.push((name, tracker.count, seconds));
     }
     println!("{}", report::table(&rows));
+    println!("{}", report::wall_time(started.elapsed()));
     println!("{}", report::slowest(times));
     failures.iter().for_each(|failure| println!("{failure}"));
     println!("{sum}");

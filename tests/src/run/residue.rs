@@ -24,7 +24,10 @@ use serde_json::Value;
 
 use crate::{
     net::namespace::{Netns, in_netns},
-    run::pins::{PINS, is_pinned},
+    run::{
+        pins::{PINS, is_pinned},
+        require::kernel_at_least,
+    },
 };
 
 /// The number of a network namespace: the inode of its file.
@@ -196,8 +199,10 @@ fn tcx(host: &Netns, trunk: &str) -> Result<Vec<String>> {
             .iter()
             .flat_map(|name| [(name, TcAttachType::Ingress), (name, TcAttachType::Egress)])
         {
-            let programs = SchedClassifier::query_tcx(name, side);
-            let (_, programs) = programs.unwrap_or_default();
+            if !kernel_at_least(6, 6) {
+                continue;
+            }
+            let (_, programs) = SchedClassifier::query_tcx(name, side)?;
             found.extend(programs.iter().map(|program| {
                 let program = program.name_as_str().unwrap_or_default();
                 format!("tcx {program} on {name}, {side:?}")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use vlanfast_common::{
     Buckets, Claim, Endpoint, EndpointKey, Flow, FlowKey, Lookup, Neighbor, NeighborKey, Parent,
-    Policy, Route, Settings, Switches, Vid, VlanPair, VlanPairCounters,
+    Policy, Route, Settings, Shed, Switches, Vid, VlanPair, VlanPairCounters,
 };
 
 const VLANS: [u16; 2] = [0, 10];
@@ -251,7 +251,13 @@ impl TwoVlans {
 
 /// Any two VLANs: a random byte decides over each station, address and route, and a small one leaves it out.
 pub fn any_two_vlans() -> impl Strategy<Value = TwoVlans> {
-    let policy = (prop::bool::weighted(0.9), prop::bool::weighted(0.8));
+    let shed = prop_oneof![Just(Shed::Off), Just(Shed::Vlan), Just(Shed::Mac)];
+    let policy = (
+        prop::bool::weighted(0.9),
+        prop::bool::weighted(0.8),
+        shed,
+        any::<(bool, bool)>(),
+    );
     let chances = prop::collection::vec(any::<u8>(), 128);
     (
         policy,
@@ -259,13 +265,19 @@ pub fn any_two_vlans() -> impl Strategy<Value = TwoVlans> {
         VLANS.map(any_parent),
         chances,
     )
-        .prop_map(|((host_access, shortcut), settings, parents, chances)| {
+        .prop_map(|(policy, settings, parents, chances)| {
+            let (host_access, shortcut, shed, (steer, deliver)) = policy;
             let mut chances = chances.into_iter();
             let chance = || chances.next().filter(|chance| *chance >= 30);
             let mut vlans = TwoVlans {
                 policy: Policy {
                     host_access: host_access.into(),
                     shortcut: shortcut.into(),
+                    shed: shed as u32,
+                    steer: steer.into(),
+                    deliver: deliver.into(),
+                    storm_limit: 1,
+                    group_limit: 1,
                     ..Policy::default()
                 },
                 settings,

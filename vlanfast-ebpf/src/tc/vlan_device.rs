@@ -53,9 +53,8 @@ pub fn vlan_device(ctx: &TcContext) -> i32 {
 /// Redirects a single packet whose headers are in one piece; `None` if it does not take the
 /// shortcut.
 ///
-/// `LENGTH` is where the network
-/// header ends in the frame, and `CHANGED` where, in the network header, the bytes end that a hop
-/// changes.
+/// `LENGTH` is where the network header ends in the frame, and `CHANGED` where, in the network
+/// header, the bytes end that a hop changes.
 #[inline(always)]
 fn fast_path<V: IpVersion, const LENGTH: usize, const CHANGED: usize>(
     ctx: &TcContext,

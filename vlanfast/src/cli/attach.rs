@@ -47,9 +47,9 @@ pub struct AttachArgs {
 
     /// Rate limit for ARP and ND requests that go to all endpoints, in frames/s per VLAN
     ///
-    /// It applies to ARP requests and neighbour solicitations, separately, whose target is
-    /// not on this host or can't be the only receiver. Excess requests are dropped; 0
-    /// disables the limit. Example: --storm-limit 500
+    /// Requests for targets that are not on this host, and requests for targets that can't
+    /// be the only receiver, have this limit each. Excess requests are dropped; 0 disables
+    /// the limit. Example: --storm-limit 500
     #[arg(long, value_name = "PPS", default_value_t = 2_000,
           value_parser = clap::value_parser!(u32).range(0..=1_000_000), verbatim_doc_comment)]
     pub storm_limit: u32,

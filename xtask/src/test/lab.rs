@@ -1,25 +1,30 @@
 //! Runs tests in a guest.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Result, bail};
 
 use super::{
     bracket::{Bracket, bracket},
     guests::{Guest, script},
-    programs::{Clock, TIMEOUT},
+    programs::Clock,
     session::Session,
     tracker::Tracker,
 };
 use crate::vm::{self, End, File, Job};
 
+/// For all programs of a guest, in a run that a guest shares with others.
+const LIMIT: Duration = Duration::from_secs(4800);
+
 impl Session<'_> {
     /// Boots a guest and runs its programs there.
     pub fn guest(&self, guest: &Guest, tracker: &mut Tracker) -> Result<()> {
         let kernel = guest.kernel;
+        let mut begun = BTreeSet::new();
         let outcome = vm::run(&self.job(guest)?, |line| {
             let shown = match bracket(line) {
                 Some(Bracket::Begin(name)) => {
+                    begun.insert(name.to_owned());
                     tracker.begin(name);
                     Vec::new()
                 }
@@ -32,6 +37,8 @@ impl Session<'_> {
         if let Some(complaint) = tracker.end(None) {
             println!("{kernel}{complaint}");
         }
+        let missing = guest.programs.iter().filter(|name| !begun.contains(**name));
+        missing.for_each(|name| tracker.fail(format!("{name}: it never began")));
         let log = outcome.log.display();
         match outcome.end {
             End::Done(0) => Ok(()),
@@ -54,8 +61,8 @@ impl Session<'_> {
         job.icount = *clock == Clock::Counted;
         job.yields = job.icount;
         job.queues = self.args.queues.then_some(2);
-        let shares = if job.yields { 2 } else { 1 };
-        job.timeout = Duration::from_secs(TIMEOUT * programs.len() as u64 * shares);
+        // The guest itself ends a program after `TIMEOUT`. This is for a guest that hangs.
+        job.timeout = LIMIT;
         for name in ["vlanfast", "vlanfast-next"] {
             job.files
                 .push(File::new(self.program(name)?, format!("bin/{name}")));

@@ -52,6 +52,16 @@ pub fn table(rows: &[(String, Count, f64)]) -> String {
     text
 }
 
+/// How long a run took. The seconds of its rows are more, because jobs run side by side.
+pub fn wall_time(took: Duration) -> String {
+    let seconds = took.as_secs();
+    format!(
+        "{} min {} s, with levels and guests side by side",
+        seconds / 60,
+        seconds % 60
+    )
+}
+
 /// The slowest tests, with their level, a line each.
 pub fn slowest(mut tests: Vec<(Duration, String)>) -> String {
     tests.sort_by_key(|(took, _)| Reverse(*took));
