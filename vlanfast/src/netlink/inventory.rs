@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::retry::Retry;
 use super::{
-    dump::{Answer, Questions},
+    dump::{Answer, NamespaceReader},
     events::{Dirty, Events, HookEvents, Notifications},
     query::Netlink,
 };
@@ -41,8 +41,8 @@ const REST: Duration = Duration::from_millis(10);
 
 /// Reads the names of all devices of our own namespace.
 pub async fn names() -> anyhow::Result<BTreeMap<Ifindex, Name>> {
-    let questions = Questions::open(Netlink::connect()?).await?;
-    let links = match questions.namespace(Nsid::Own).await? {
+    let reader = NamespaceReader::open(Netlink::connect()?).await?;
+    let links = match reader.namespace(Nsid::Own).await? {
         Answer::There(read) => read.namespace.links,
         Answer::Gone | Answer::Unclear(_) => BTreeMap::new(),
     };
@@ -54,7 +54,7 @@ pub async fn names() -> anyhow::Result<BTreeMap<Ifindex, Name>> {
 
 /// The devices and addresses that netlink shows, kept up to date.
 pub struct Inventory {
-    questions: Questions,
+    reader: NamespaceReader,
     events: Events,
     mounts: Mounts,
     heard: Notifications,
@@ -84,7 +84,7 @@ impl Inventory {
         Ok(Self {
             events,
             mounts: Mounts::open()?,
-            questions: Questions::open(Netlink::connect()?).await?,
+            reader: NamespaceReader::open(Netlink::connect()?).await?,
             heard: Notifications {
                 dirty,
                 ..Notifications::default()
@@ -124,7 +124,7 @@ impl Inventory {
         for (inode, path) in &found.namespaces {
             // The process may have ended in the meantime.
             if let Some(file) = process_namespaces::open(*inode, path) {
-                self.questions.give_id_to(&file).await?;
+                self.reader.give_id_to(&file).await?;
             }
         }
         Ok(!found.refused)
@@ -176,7 +176,7 @@ impl Inventory {
     /// The sources of changes that were not read yet.
     fn change_sources(&self) -> impl Iterator<Item = ChangeSource> {
         self.heard.dirty.links.iter().flat_map(|(&id, links)| {
-            let nsid = self.questions.nsid(id);
+            let nsid = self.reader.nsid(id);
             // All devices of another namespace are one source.
             let count = if nsid == Nsid::Own { links.len() } else { 1 };
             let some = links.iter().take(count);
@@ -241,7 +241,7 @@ impl Inventory {
     fn take_due(&mut self, now: Instant) -> Dirty {
         let mut dirty = mem::take(&mut self.heard.dirty);
         for (&id, links) in &mut dirty.links {
-            let nsid = self.questions.nsid(id);
+            let nsid = self.reader.nsid(id);
             let waits = |ifindex| {
                 self.backoff
                     .waits(ChangeSource::of(nsid, ifindex), now)
@@ -259,7 +259,7 @@ impl Inventory {
 
     /// Asks the kernel whether a device of our own namespace is gone. That the inventory lacks it is no proof.
     pub async fn is_gone(&self, ifindex: Ifindex) -> anyhow::Result<bool> {
-        let answer = self.questions.link(Nsid::Own, ifindex).await?;
+        let answer = self.reader.link(Nsid::Own, ifindex).await?;
         Ok(matches!(answer, Answer::Gone))
     }
 }

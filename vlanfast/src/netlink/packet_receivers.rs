@@ -34,7 +34,7 @@ const GROUPS: &str = "/proc/self/net/igmp6";
 /// The unicast MACs that a device accepts beside its own.
 pub type List = BTreeSet<Mac>;
 
-/// The devices with a packet socket that is bound to one EtherType.
+/// The packet sockets that are bound to one EtherType.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sockets {
     /// A socket is bound to no device and receives on all of them.
@@ -135,7 +135,8 @@ fn of_table(table: &str) -> Sockets {
     /// Slow protocols (LACP), port access control (802.1X) and LLDP. They use groups that bridges never forward (IEEE
     /// 802.1Q-2022 clause 8.6.3), vlanfast passes them, and many hosts always listen to them.
     const OF_THE_LINK: [u16; 3] = [0x8809, 0x888e, 0x88cc];
-    /// A socket that receives nothing, and one that receives everything, as a capture does.
+    /// A socket with the first protocol receives nothing, and one with the second receives everything, as a capture
+    /// does.
     const NONE: [u16; 2] = [0, libc::ETH_P_ALL as u16];
     let mut sockets = Sockets::default();
     for line in table.lines().skip(1) {
@@ -176,7 +177,7 @@ mod tests {
             entry(&neighbor(own, &mac)),
             Ok((Ifindex(9), Some(Mac(mac))))
         );
-        // Learnt (`NUD_REACHABLE`), or the bridge's (`NTF_MASTER`); a tunnel's other end.
+        // Entries are learnt (`NUD_REACHABLE`), belong to the bridge (`NTF_MASTER`), or name the other end of a tunnel.
         for other in [
             neighbor([7, 0, 0, 0, 9, 0, 0, 0, 2, 0, 2, 0], &mac),
             neighbor([7, 0, 0, 0, 9, 0, 0, 0, 0x80, 0, 4, 0], &mac),

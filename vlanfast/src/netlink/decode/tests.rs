@@ -17,7 +17,7 @@ fn an_address_counts_once_its_detection_of_duplicates_has_ended() {
     assert_eq!(read(libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC), known);
 }
 
-/// A device's message, of its attributes.
+/// Builds a message about a device from its attributes.
 fn body(attributes: &[(u16, &[u8])]) -> Vec<u8> {
     let mut body = vec![0, 0, 1, 0];
     body.extend(7u32.to_ne_bytes());

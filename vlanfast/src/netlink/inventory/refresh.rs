@@ -22,7 +22,7 @@ const AT_ONCE: usize = 16;
 impl Inventory {
     pub(super) async fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
         for &(namespace, id) in &dirty.renumbered {
-            if self.questions.nsid(namespace) == Nsid::Own {
+            if self.reader.nsid(namespace) == Nsid::Own {
                 self.forget(Nsid::Other(id));
             }
         }
@@ -34,10 +34,10 @@ impl Inventory {
         links.sort_by_key(|(id, links)| {
             let first = links.first().copied().unwrap_or(Ifindex(0));
             self.backoff
-                .pause(ChangeSource::of(self.questions.nsid(**id), first))
+                .pause(ChangeSource::of(self.reader.nsid(**id), first))
         });
         for (&id, links) in links {
-            self.read_links(self.questions.nsid(id), links).await?;
+            self.read_links(self.reader.nsid(id), links).await?;
         }
         for _ in 0..AT_ONCE {
             let Some(nsid) = self.again.pop_first() else {
@@ -73,7 +73,7 @@ impl Inventory {
             self.again.extend(self.network.namespaces.keys());
         }
         self.give_ids(all).await?;
-        let (mut there, whole) = self.questions.namespaces().await?;
+        let (mut there, whole) = self.reader.namespaces().await?;
         there.insert(Nsid::Own);
         self.retry.want_list(!whole);
         let known: Vec<_> = self.network.namespaces.keys().copied().collect();
@@ -114,7 +114,7 @@ impl Inventory {
         for mount in self.mounts.unknown()? {
             // Opening fails if it was unmounted, or is below a directory that we may not enter.
             if let Ok(file) = File::open(&mount.path) {
-                self.questions.give_id_to(&file).await?;
+                self.reader.give_id_to(&file).await?;
                 self.mounts.know(mount);
             }
         }
@@ -122,7 +122,7 @@ impl Inventory {
     }
 
     async fn read_namespace(&mut self, nsid: Nsid) -> anyhow::Result<()> {
-        let read = match self.questions.namespace(nsid).await? {
+        let read = match self.reader.namespace(nsid).await? {
             Answer::There(read) => read,
             Answer::Gone => {
                 self.forget(nsid);
@@ -149,7 +149,7 @@ impl Inventory {
     }
 
     async fn read_link(&mut self, nsid: Nsid, ifindex: Ifindex) -> anyhow::Result<()> {
-        let answer = self.questions.link(nsid, ifindex).await?;
+        let answer = self.reader.link(nsid, ifindex).await?;
         let read = match answer {
             Answer::There((link, mut addresses, lacks)) => {
                 if !lacks.is_nothing() {
@@ -243,7 +243,7 @@ fn words(missing: &Missing) -> String {
     }
 }
 
-/// The lower device of a link. The peer of a veth is none.
+/// Returns the lower device of a link. The peer of a veth does not count as one.
 fn lower(link: &Link) -> Option<DeviceId> {
     match link.kind {
         LinkKind::Other | LinkKind::Ipvlan => None,

@@ -21,7 +21,7 @@ fn link(name: &str) -> Link {
     }
 }
 
-/// Devices 1 to 3, each with an address that ends in its number.
+/// Builds devices 1 to 3, each with an address that ends in its number.
 fn namespace(devices: &[u32]) -> Namespace {
     let address = |device: &u32| IpAddr::from([10, 0, 0, *device as u8]);
     Namespace {
