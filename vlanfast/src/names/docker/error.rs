@@ -1,4 +1,4 @@
-//! Why Docker gives no names, and how soon it is asked again.
+//! The ways in which reading names from Docker fails.
 
 use std::{io, time::Duration};
 
@@ -14,7 +14,7 @@ pub const RETRY: Duration = Duration::from_secs(1);
 /// How long to wait after an answer that cannot be used, because producing it may have been expensive.
 pub const RETRY_WRONG: Duration = Duration::from_secs(5);
 
-/// Why there are no names.
+/// The reasons why there are no names.
 #[derive(Debug, Error)]
 pub enum Error {
     #[error("no daemon runs")]
@@ -55,14 +55,14 @@ impl Error {
         }
     }
 
-    /// Until it is asked again.
+    /// Returns how long to wait before the next attempt.
     pub fn retry(&self) -> Duration {
         match self {
             Self::TooLong | Self::Answer(_) | Self::Version | Self::Timeout => RETRY_WRONG,
             Self::NotRunning
             | Self::Connect(_)
             | Self::Ask(_)
-            // As from a daemon that was killed.
+            // A connection to a killed daemon ends like this.
             | Self::Http(_)
             | Self::Status(_)
             | Self::Ended => RETRY,
@@ -70,12 +70,12 @@ impl Error {
     }
 }
 
-/// What a socket that can't be connected to says of Docker.
+/// Returns the state of Docker if its socket cannot be connected to.
 pub fn refusal(kind: io::ErrorKind) -> SourceState {
     match kind {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SourceState::Absent,
         io::ErrorKind::PermissionDenied => SourceState::NotPermitted,
-        // The socket is there, and nobody behind it.
+        // The socket exists, but nobody listens on it.
         _ => SourceState::Unreachable,
     }
 }

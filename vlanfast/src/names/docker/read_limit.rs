@@ -16,15 +16,15 @@ use tokio::{
     net::UnixStream,
 };
 
-/// How much may come before the first content, and between contents. More than is read ahead.
+/// The maximum number of bytes before the first content, and between contents. It exceeds the read buffer.
 const ALLOWANCE: usize = 1 << 20;
 
-/// What may still be read.
+/// The number of bytes that may still be read.
 #[derive(Clone)]
 pub struct ReadLimit(Arc<AtomicUsize>);
 
 impl ReadLimit {
-    /// So much of what was read was content.
+    /// Records that this many of the bytes were content.
     pub fn refill(&self, content: usize) {
         let left = self.0.load(Relaxed).saturating_add(content);
         self.0.store(left.min(ALLOWANCE), Relaxed);
