@@ -1,5 +1,5 @@
-//! Claims: what the programs and the host have heard of somebody on the wire who has an address or a MAC of a receiver
-//! here. Pure: times are of CLOCK_MONOTONIC.
+//! Claims: evidence from the programs and the host that somebody on the wire has an endpoint's address or MAC. This
+//! module is pure; times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -27,7 +27,7 @@ impl fmt::Display for Conflict {
         if key.receiver().is_some() {
             return write!(
                 f,
-                "{receiver} on VLAN {vid}: somebody on the wire has this MAC, and a container here, too"
+                "{receiver} on VLAN {vid}: a host on the wire and a container on this host have this MAC"
             );
         }
         write!(

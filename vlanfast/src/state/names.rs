@@ -1,8 +1,8 @@
-//! Docker's names for the endpoints that netlink found.
+//! Finds Docker's names for the endpoints that netlink shows.
 //!
-//! What Docker believes of an interface may be out of date: who has `CAP_NET_ADMIN` in a container
-//! changes MAC and addresses. Nor is either unique: the same may be on several VLANs. So the parent
-//! must agree, and then the better evidence goes first.
+//! Docker's record of an interface may be out of date, because a container with `CAP_NET_ADMIN` can change its MAC and
+//! addresses. Neither is unique, because several VLANs may use the same ones. So the parent has to match in any case,
+//! and a device that matches by MAC and address takes precedence over one that matches by either.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,26 +19,27 @@ use super::{
 };
 use crate::state::tables::{Desired, EndpointDevice};
 
-/// The names of one endpoint; all empty where Docker knows nothing of it.
+/// The names of an endpoint. All but the device's are empty if Docker does not know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// The device's name in its namespace.
+    /// The name of the device in its namespace.
     pub device: String,
     pub container: Option<String>,
     pub network: Option<String>,
-    /// The Compose project and service.
+    /// The names of the Compose project and service.
     pub project: Option<String>,
     pub service: Option<String>,
 }
 
-/// An endpoint's key, and the device it is: several may have one MAC.
+/// An endpoint's key and its device, because several devices may have the same MAC.
 type Id = (EndpointKey, snapshot::DeviceId);
 
-/// The names of every device that is an endpoint.
+/// Finds the names of all devices that are endpoints.
 pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
     let places = Candidates::of(docker);
     let mut found: BTreeMap<Id, Candidate> = BTreeMap::new();
-    // An attachment is one device: where one has its MAC, another with its address is someone else.
+    // An attachment belongs to one device. If one device has its MAC, another one that has its address does not get its
+    // name.
     let mut taken = HashSet::new();
     for evidence in [
         Candidates::by_both,
@@ -78,7 +79,7 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
     desired.devices.iter().map(name).collect()
 }
 
-/// A container's place in a macvlan network.
+/// An attachment of a container to a macvlan network, which may be that of a device.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
     container: &'a Container,
@@ -92,7 +93,7 @@ impl Candidate<'_> {
     }
 }
 
-/// All places, by what a device on the parent of that name can be known by.
+/// All attachments, indexed by parent name and MAC, and by parent name and address.
 #[derive(Default)]
 struct Candidates<'a> {
     macs: HashMap<(&'a [u8], Mac), Vec<Candidate<'a>>>,
@@ -127,7 +128,8 @@ impl<'a> Candidates<'a> {
         places
     }
 
-    /// Two may be said to have one MAC: one that has changed its own, and one that was given it since.
+    /// Two attachments may have the same MAC, if a container has changed its own and Docker has given it to another
+    /// since.
     fn by_both(&self, mac: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
         let mut places = self.by_mac(mac, device);
         let has = |address| device.addresses.contains(address);
@@ -148,7 +150,7 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// The container that a namespace belongs to; `None` where several seem to share it.
+/// Finds the container of each namespace; `None` if several containers seem to share the namespace.
 fn residents<'a>(
     desired: &Desired,
     found: &BTreeMap<Id, Candidate<'a>>,
@@ -156,7 +158,7 @@ fn residents<'a>(
     let mut residents = HashMap::new();
     for (key, place) in found {
         match desired.devices.get(key).map(|device| device.nsid) {
-            // The host's own namespace is nobody's.
+            // The host's own namespace belongs to no container.
             None | Some(Nsid::Own) => {}
             Some(nsid) => {
                 let resident = residents.entry(nsid).or_insert(Some(place.container));
@@ -169,7 +171,7 @@ fn residents<'a>(
     residents
 }
 
-/// The container's network on a parent, if there is exactly one.
+/// Returns the container's network on a parent, if there is exactly one.
 fn only_network<'a>(
     container: &Container,
     parent: &Name,

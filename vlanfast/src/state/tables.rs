@@ -43,9 +43,10 @@ pub struct Desired {
     pub rivals: BTreeMap<NeighborKey, BTreeSet<[u8; 6]>>,
     /// The addresses that are answered for on any VLAN, with the namespaces that have them.
     pub elsewhere: BTreeSet<(NeighborKey, i32)>,
-    /// 802.1ad devices on the trunk: ignored.
+    /// The number of 802.1ad devices on the trunk, which are ignored.
     pub service_parents: u32,
-    /// macvlans and VLAN devices on top of a stacked or 802.1ad VLAN device of the trunk: ignored.
+    /// The number of macvlans and VLAN devices on top of a stacked or 802.1ad VLAN device of the trunk, which are
+    /// ignored.
     pub stacked: u32,
 }
 
@@ -63,7 +64,7 @@ impl Desired {
     }
 }
 
-/// The device behind an endpoint.
+/// The device of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointDevice {
     pub name: Name,
