@@ -1,4 +1,4 @@
-//! What a scrape shows of vlanfast itself: whether it does its work, and which.
+//! Encodes the state of vlanfast itself: whether it is working, and its settings.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -52,7 +52,7 @@ impl Scrape {
         out.gauge("hook_preceded", help, preceded)
     }
 
-    /// Whether the programs act on the tables, and on which of them.
+    /// Encodes whether the programs act on the tables, and on which of them.
     pub(super) fn trust(&self, out: &mut Output) -> fmt::Result {
         let Report {
             trunk,

@@ -1,4 +1,4 @@
-//! What a scrape shows of vlanfast itself.
+//! Tests of the metrics about vlanfast itself.
 
 use super::*;
 
@@ -58,7 +58,7 @@ fn what_the_programs_trust_is_what_it_is_at_the_scrape() {
     );
     for (incomplete, expected) in [
         (0, [0, 0, 0]),
-        // A change that is on its way is none.
+        // A change that is being processed does not make a table incomplete.
         (Settings::CHANGING, [0, 0, 0]),
         (Settings::ENDPOINTS, [1, 0, 0]),
         (Settings::NEIGHBORS | Settings::CHANGING, [0, 1, 0]),
@@ -113,7 +113,7 @@ fn addresses_that_the_wire_claims_are_counted_by_vlan() {
         [(0, 1), (10, 2)]
             .map(|(vlan, number)| format!(r#"{name}{{trunk="eth0",vlan="{vlan}"}} {number}"#))
     );
-    // A VLAN that the host has a device for has a number without any, so that an alert sees its end.
+    // A VLAN with a host device always has a number, so that an alert sees the end of a conflict.
     let none = encode(self::published(), &[]);
     assert!(series(&none, name).iter().all(|line| line.ends_with(" 0")));
     assert_eq!(series(&none, name).len(), 2);
