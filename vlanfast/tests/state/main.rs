@@ -1,4 +1,4 @@
-//! From snapshot to plan, case by case, without a kernel.
+//! Tests of the way from a snapshot to a plan, without a kernel.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod network;
@@ -13,7 +13,7 @@ use vlanfast::state::{
 };
 use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey};
 
-/// The endpoints alone, the host's own left out.
+/// Returns the keys of the endpoints, without the host's own.
 fn endpoints(desired: &Desired) -> Vec<EndpointKey> {
     let all = desired.tables.endpoints.iter();
     all.filter(|(_, endpoint)| !endpoint.has(Endpoint::HOST))
@@ -71,7 +71,7 @@ fn the_host_itself_is_a_receiver_on_every_parent_but_no_endpoint() {
         );
         assert_eq!(receiver.nsid, Endpoint::OWN_NAMESPACE);
     }
-    // Each is answered for on the other VLANs as well.
+    // Linux answers for each address on the other VLANs as well.
     let neighbors = desired.tables.neighbors.keys();
     let vids: Vec<_> = neighbors.map(|key| key.vid).collect();
     assert_eq!(vids.len(), 4);
@@ -153,7 +153,7 @@ fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
 
 #[test]
 fn a_device_that_is_down_is_in_nobodys_way() {
-    // Whichever is found first, a macvlan or the host's own.
+    // Two macvlans, or a macvlan and the host's own device, have the same MAC, in either order.
     for (twin, others) in [(1, 5), (9, 5), (1, 1), (9, 1)] {
         let mut network = TestNetwork::new();
         network.container(5, 7, 5, 10, &["10.0.10.5"]);
@@ -259,7 +259,7 @@ fn devices_of_another_trunk_and_indexes_of_other_namespaces_are_not_ours() {
         Some((OWN, 60)),
     );
     network.container(1, 7, 5, 61, &[]);
-    // Index 10 of namespace 4 is not our eth0.10.
+    // Index 10 in namespace 4 is not our device eth0.10.
     network.add(
         Nsid::Other(4),
         8,

@@ -29,7 +29,7 @@ pub fn neighbor(number: u16, address: &str) -> NeighborKey {
     NeighborKey::new(vid(number), address.parse().unwrap())
 }
 
-/// The devices and addresses of a host, added one by one.
+/// The devices and addresses of a host, which a test adds one by one.
 pub struct TestNetwork(pub Snapshot);
 
 impl TestNetwork {
