@@ -134,7 +134,7 @@ mod tests {
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     }
 
-    fn says_everything(supervisor: &Supervisor, socket: &UnixDatagram) {
+    fn check_messages(supervisor: &Supervisor, socket: &UnixDatagram) {
         supervisor.ready("eth0: attached\nand so on");
         assert_eq!(heard(socket), "READY=1\nSTATUS=eth0: attached and so on");
         supervisor.feed();
@@ -146,18 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn it_is_heard_at_a_path_and_at_an_abstract_name() {
+    fn messages_arrive_at_a_path_and_at_an_abstract_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
-        says_everything(&named(&path), &UnixDatagram::bind(&path).unwrap());
+        check_messages(&named(&path), &UnixDatagram::bind(&path).unwrap());
         let name = format!("vlanfast-test-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
-        says_everything(&named(format!("@{name}")), &socket);
+        check_messages(&named(format!("@{name}")), &socket);
     }
 
     #[test]
-    fn a_supervisor_that_is_gone_or_never_was_is_no_failure() {
+    fn a_missing_supervisor_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_read_does_not_keep_us_waiting() {
+    fn a_supervisor_that_does_not_read_does_not_block_us() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let _deaf = UnixDatagram::bind(&path).unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watchdog_is_that_of_the_process_that_it_names() {
+    fn a_watchdog_is_for_the_process_that_it_names() {
         let text = |text: &str| Some(text.to_owned());
         let ten = Some(Duration::from_secs(10));
         assert_eq!(watchdog(text("10000000"), None, 7), ten);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_sign_of_life_where_none_is_waited_for() {
+    fn without_a_watchdog_no_keep_alive_is_sent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();

@@ -1,6 +1,6 @@
-//! The reconciliation loop keeps the maps up to date: it reads the sources, computes the desired tables and the changes to
-//! the installed ones, applies these to the maps, and publishes a report for metrics. Each round starts from scratch, so
-//! that a lost event causes a delay but never a wrong table.
+//! The reconciliation loop keeps the maps up to date: it reads the sources, computes the desired tables and the changes
+//! to the installed ones, applies these to the maps, and publishes a report for metrics. Each round starts from
+//! scratch, so that a lost event causes a delay but never a wrong table.
 
 mod address_watch;
 mod hook_watch;
@@ -326,7 +326,7 @@ impl Reconciler {
     /// only if the kernel says so.
     async fn require_trunk(&mut self) -> anyhow::Result<()> {
         let trunk = (Nsid::Own, self.trunk);
-        if self.netlink.network().find(trunk).is_some() {
+        if self.netlink.snapshot().find(trunk).is_some() {
             return Ok(());
         }
         let name = self.pins.trunk.to_string();
@@ -347,7 +347,7 @@ impl Reconciler {
 
     async fn round(&mut self) -> anyhow::Result<()> {
         let given = Given::by(&self.docker.borrow().docker);
-        let mut desired = desired(self.netlink.network(), self.trunk, &given);
+        let mut desired = desired(self.netlink.snapshot(), self.trunk, &given);
         let before = std::mem::take(&mut self.installed);
         let heard = self.hear_claims(&desired.tables, &before).await;
         self.installed = before;

@@ -1,5 +1,5 @@
-//! Limits the open connections of the metrics server. When there are too many, the oldest is closed, so that a new client
-//! is always served.
+//! Limits the open connections of the metrics server. When there are too many, the oldest is closed, so that a new
+//! client is always served.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

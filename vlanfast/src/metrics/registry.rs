@@ -154,7 +154,7 @@ impl Scrape {
                     (labels, packets)
                 })
         });
-        out.counter("verdicts", "Packets by what became of them", verdicts)?;
+        out.counter("verdicts", "Packets by verdict", verdicts)?;
         let drops = self.vlans.iter().flat_map(|row| {
             row.counters.drops().map(|(reason, packets)| {
                 let labels = [("trunk", trunk), ("vlan", &row.vlan), ("reason", reason)];
@@ -167,7 +167,7 @@ impl Scrape {
             (labels, row.counters.disputed)
         });
         let help =
-            "Packets for an address that two receivers on the VLAN claim, passed to everyone";
+            "Packets for an address that two endpoints on the VLAN claim, passed to everyone";
         out.counter("disputed", help, disputed)
     }
 
@@ -177,10 +177,10 @@ impl Scrape {
         let metrics: [(_, _, Number); 6] = [
             (
                 "candidates",
-                "Questions about flows that the router had not answered for",
+                "Probes for flows that the router had not forwarded yet",
                 |pair| &pair.candidates,
             ),
-            ("enabled", "Flows that the router has sent on", |pair| {
+            ("enabled", "Flows that the router has forwarded", |pair| {
                 &pair.enabled
             }),
             (
@@ -195,12 +195,12 @@ impl Scrape {
             ),
             (
                 "refreshes",
-                "Questions about flows that take the shortcut",
+                "Probes for flows that take the shortcut",
                 |pair| &pair.refreshes,
             ),
             (
                 "failures",
-                "Questions about flows that take the shortcut which the router did not answer",
+                "Probes for flows that take the shortcut that the router did not forward",
                 |pair| &pair.failures,
             ),
         ];
@@ -274,7 +274,8 @@ impl Scrape {
                 (labels, number.into())
             })
         });
-        let help = "What is left out because one container has more than its share";
+        let help =
+            "Endpoints or addresses that are left out because one container exceeds its quota";
         out.gauge("left_out", help, series)
     }
 }

@@ -201,7 +201,7 @@ fn driver(info: Attributes<'_>) -> Result<(Option<String>, LinkKind), Malformed>
         return Ok((None, LinkKind::Other));
     };
     let data = || {
-        info.need(ifla::INFO_DATA, "it does not say what it is")?
+        info.need(ifla::INFO_DATA, "it has no data about its kind")?
             .nested()
     };
     let kind = match driver {
@@ -220,7 +220,7 @@ fn vlan(data: Attributes<'_>) -> Result<LinkKind, Malformed> {
     let id = data.need(ifla::VLAN_ID, "it has no VLAN id")?.u16()?;
     match (protocol.be16()?, id) {
         (C_TAG, 0..4096) => Ok(LinkKind::Vlan(Vid::new(id))),
-        (C_TAG, _) => Err(Malformed("its VLAN id is none")),
+        (C_TAG, _) => Err(Malformed("its VLAN id is invalid")),
         _ => Ok(LinkKind::ServiceVlan),
     }
 }
@@ -228,7 +228,7 @@ fn vlan(data: Attributes<'_>) -> Result<LinkKind, Malformed> {
 fn mode(data: Attributes<'_>) -> Result<Mode, Malformed> {
     let number = data.need(ifla::MACVLAN_MODE, "it has no mode")?.u32()?;
     // A macvlan in an unknown mode receives frames, but it is not known which.
-    Mode::from_number(number).ok_or(Malformed("its mode is one of a later kernel"))
+    Mode::from_number(number).ok_or(Malformed("its mode is unknown"))
 }
 
 fn xdp(attributes: Attributes<'_>) -> Result<Option<Xdp>, Malformed> {
@@ -236,7 +236,10 @@ fn xdp(attributes: Attributes<'_>) -> Result<Option<Xdp>, Malformed> {
     const SKB: u8 = 2;
     const MULTI: u8 = 4;
     let id = |kind| attributes.get(kind).map(Value::u32).transpose();
-    let attached = attributes.need(ifla::XDP_ATTACHED, "its XDP hook is unclear")?;
+    let attached = attributes.need(
+        ifla::XDP_ATTACHED,
+        "it does not say whether XDP is attached",
+    )?;
     let (ids, generic) = match attached.u8()? {
         MULTI => {
             let native = id(ifla::XDP_DRV_PROG_ID)?;

@@ -97,7 +97,7 @@ impl NamespaceReader {
         match id {
             Some(Ok(id)) => Ok(id),
             Some(Err(malformed)) => Err(Failure::Garbled(malformed.0).of(ASKED)),
-            None => Err(Failure::Garbled("there is none").of(ASKED)),
+            None => Err(Failure::Garbled("it has no id").of(ASKED)),
         }
     }
 
@@ -224,7 +224,7 @@ impl NamespaceReader {
         match self.netlink.ask(&request, |_| {}).await {
             Ok(_) => Ok(false),
             Err(Failure::Refused(Errno::ENOENT, _)) => Ok(true),
-            Err(failure) => Err(failure.of("ask whether a network namespace is there")),
+            Err(failure) => Err(failure.of("ask whether a network namespace exists")),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Keeps an inventory of the devices and addresses of every network namespace, read over netlink. It needs no `setns` and
-//! does not depend on the container runtime.
+//! Keeps an inventory of the devices and addresses of every network namespace, read over netlink. It needs no `setns`
+//! and does not depend on the container runtime.
 //!
 //! An incomplete read keeps what was known, makes the inventory [incomplete](Inventory::is_whole), and is repeated.
 //! A namespace or device that changes continuously is read only now and then (`backoff.rs`), without delaying others.
@@ -62,7 +62,7 @@ pub struct Inventory {
     again: BTreeSet<Nsid>,
     /// Devices to read again because their upper devices have changed.
     below: BTreeSet<DeviceId>,
-    network: Snapshot,
+    snapshot: Snapshot,
     /// The last read has changed the inventory.
     differs: bool,
     retry: Retry,
@@ -91,7 +91,7 @@ impl Inventory {
             },
             again: BTreeSet::new(),
             below: BTreeSet::new(),
-            network: Snapshot::default(),
+            snapshot: Snapshot::default(),
             differs: false,
             retry: Retry::default(),
             backoff: Backoff::default(),
@@ -100,16 +100,17 @@ impl Inventory {
         })
     }
 
-    pub const fn network(&self) -> &Snapshot {
-        &self.network
+    pub const fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
-    /// Stores the receivers on devices of our own namespace, and returns whether they have changed. A changed MAC list may
-    /// switch the device's promiscuous mode without a notification (`__dev_set_rx_mode`), so the device is read again.
-    pub fn hear_of(&mut self, receivers: BTreeMap<Ifindex, Receivers>) -> bool {
-        let differs = self.network.receivers != receivers;
-        let known = std::mem::replace(&mut self.network.receivers, receivers);
-        for (ifindex, now) in &self.network.receivers {
+    /// Stores the receivers on devices of our own namespace, and returns whether they have changed. A changed MAC list
+    /// may switch the device's promiscuous mode without a notification (`__dev_set_rx_mode`), so the device is read
+    /// again.
+    pub fn update_receivers(&mut self, receivers: BTreeMap<Ifindex, Receivers>) -> bool {
+        let differs = self.snapshot.receivers != receivers;
+        let known = std::mem::replace(&mut self.snapshot.receivers, receivers);
+        for (ifindex, now) in &self.snapshot.receivers {
             if known.get(ifindex).map(|known| &known.unicast) != Some(&now.unicast) {
                 self.below.insert((Nsid::Own, *ifindex));
             }
@@ -117,8 +118,8 @@ impl Inventory {
         differs
     }
 
-    /// Gives an id to the network namespaces of all processes, so that netlink shows them. Returns whether every process
-    /// could be examined.
+    /// Gives an id to the network namespaces of all processes, so that netlink shows them. Returns whether every
+    /// process could be examined.
     pub async fn search(&self) -> anyhow::Result<bool> {
         let found = process_namespaces::namespaces().await?;
         for (inode, path) in &found.namespaces {
@@ -130,8 +131,8 @@ impl Inventory {
         Ok(!found.refused)
     }
 
-    /// Whether the inventory is complete. If not, [`Inventory::network`] may lack a device, or still have one that is gone.
-    /// What only affects the container that keeps changing its own devices does not count.
+    /// Whether the inventory is complete. If not, [`Inventory::snapshot`] may lack a device, or still have one that is
+    /// gone. What only affects the container that keeps changing its own devices does not count.
     pub fn is_whole(&self) -> bool {
         self.retry.is_whole()
     }
@@ -217,11 +218,11 @@ impl Inventory {
     /// Marks everything as stale. Each [`Inventory::refresh`] reads a part of it, so that changes are not delayed.
     pub fn mark_stale(&mut self) {
         self.heard.dirty.list = true;
-        self.again.extend(self.network.namespaces.keys());
+        self.again.extend(self.snapshot.namespaces.keys());
     }
 
-    /// Reads what has changed, and returns whether the inventory differs. After an error or a cancellation, the next call
-    /// reads everything.
+    /// Reads what has changed, and returns whether the inventory differs. After an error or a cancellation, the next
+    /// call reads everything.
     pub async fn refresh(&mut self) -> anyhow::Result<bool> {
         self.events
             .drain(&mut self.heard)
@@ -257,7 +258,7 @@ impl Inventory {
         dirty
     }
 
-    /// Asks the kernel whether a device of our own namespace is gone. That the inventory lacks it is no proof.
+    /// Asks the kernel whether a device of our own namespace is gone. Its absence from the inventory is no proof.
     pub async fn is_gone(&self, ifindex: Ifindex) -> anyhow::Result<bool> {
         let answer = self.reader.link(Nsid::Own, ifindex).await?;
         Ok(matches!(answer, Answer::Gone))

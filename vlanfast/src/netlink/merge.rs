@@ -116,7 +116,7 @@ impl NamespaceDump {
 /// The error for a message of an unexpected type.
 const STRANGE: Undecodable = Undecodable {
     ifindex: None,
-    why: "it is no answer to what was asked",
+    why: "it has an unexpected type",
 };
 
 /// Adds the addresses that are not in the list yet, of which there may be thousands.

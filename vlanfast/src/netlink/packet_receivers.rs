@@ -56,7 +56,7 @@ impl Netlink {
             Ok(_) => {}
             Err(Malformed(why)) => wrong = Some(why),
         });
-        let asked = format!("list what device {} takes", ifindex.0);
+        let asked = format!("list the MACs of device {}", ifindex.0);
         let whole = match answered.await {
             Ok(whole) => whole,
             Err(Failure::Refused(Errno::ENODEV, _)) => return Ok(None),
@@ -65,7 +65,7 @@ impl Netlink {
         match wrong {
             Some(why) => Err(Failure::Garbled(why).of(&asked)),
             None if whole => Ok(Some(list)),
-            None => Err(Failure::Garbled("it is not whole").of(&asked)),
+            None => Err(Failure::Garbled("it is incomplete").of(&asked)),
         }
     }
 
@@ -80,8 +80,8 @@ impl Netlink {
     }
 }
 
-/// Decodes an FDB entry into its device and the MAC that the device accepts permanently. The MAC is `None` for entries of
-/// a bridge or a tunnel.
+/// Decodes an FDB entry into its device and the MAC that the device accepts permanently. The MAC is `None` for entries
+/// of a bridge or a tunnel.
 fn entry(body: &[u8]) -> Result<(Ifindex, Option<Mac>), Malformed> {
     let attributes = Attributes::behind(body, HEADER)?;
     let (ifindex, state) = (Ifindex(word(body, 4)?), half(body, 8)?);
@@ -92,7 +92,8 @@ fn entry(body: &[u8]) -> Result<(Ifindex, Option<Mac>), Malformed> {
     Ok((ifindex, mac))
 }
 
-/// Reads which solicited-node groups were joined on devices of our namespace. Each group is given by its last three bytes.
+/// Reads which solicited-node groups were joined on devices of our namespace. Each group is given by its last three
+/// bytes.
 pub fn groups() -> anyhow::Result<BTreeMap<Ifindex, BTreeSet<u32>>> {
     match fs::read(GROUPS) {
         Ok(table) => Ok(groups_of(&String::from_utf8_lossy(&table))),
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn of_groups_the_solicited_nodes_alone_are_kept() {
+    fn only_solicited_node_groups_are_kept() {
         let table = "1    lo              ff020000000000000000000000000001     1 0000000C 0\n\
                      4    eth0.10         ff0200000000000000000001ff010203     1 00000004 0\n\
                      4    eth0.10         ff0500000000000000000001ff010204     1 00000004 0\n\
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_of_one_type_are_told_from_captures() {
+    fn sockets_for_one_type_are_distinguished_from_captures() {
         const HEAD: &str = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n";
         let of = |rows: &[(&str, u32)]| {
             let line = |(protocol, device): &(&str, u32)| {

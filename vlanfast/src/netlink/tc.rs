@@ -46,7 +46,7 @@ impl Filters {
 #[derive(Debug, thiserror::Error)]
 pub enum NoClsact {
     /// `EEXIST`: the device already has an ingress or another clsact qdisc.
-    #[error("the place of the clsact qdisc is taken")]
+    #[error("the device already has an ingress or clsact qdisc")]
     Taken,
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -69,7 +69,7 @@ impl Netlink {
         let (mut found, mut wrong) = (vec![], None);
         // The kernel answers with the qdiscs of all devices.
         let answered = self.ask(&request, |message| match qdisc(message.body) {
-            _ if message.kind != libc::RTM_NEWQDISC => wrong = Some("it is of something else"),
+            _ if message.kind != libc::RTM_NEWQDISC => wrong = Some("it has an unexpected type"),
             Ok((index, qdisc)) if index == ifindex => found.push(qdisc),
             Ok(_) => {}
             Err(error) if error.ifindex.is_some_and(|index| index != ifindex) => {}
@@ -79,7 +79,7 @@ impl Netlink {
         match wrong {
             Some(why) => Err(Failure::Garbled(why).of(&asked)),
             None if whole => Ok(found),
-            None => Err(Failure::Garbled("it is not whole").of(&asked)),
+            None => Err(Failure::Garbled("it is incomplete").of(&asked)),
         }
     }
 
@@ -216,7 +216,7 @@ impl Netlink {
                 ..slot
             }),
             Some(Err(malformed)) => Err(Failure::Garbled(malformed.0).of(&asked)),
-            None => Err(Failure::Garbled("it does not say where the filter is").of(&asked)),
+            None => Err(Failure::Garbled("it does not identify the filter").of(&asked)),
         }
     }
 

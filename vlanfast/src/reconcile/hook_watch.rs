@@ -54,7 +54,7 @@ impl Reconciler {
 
     /// Whether a driver's offload strips the tags before XDP sees them, which makes tables by VLAN useless.
     pub(super) fn hides_tags(&mut self) -> bool {
-        let link = self.netlink.network().find((Nsid::Own, self.trunk));
+        let link = self.netlink.snapshot().find((Nsid::Own, self.trunk));
         let Some(trunk) = link.map(|(_, link)| &link.name) else {
             return self.tags_hidden;
         };

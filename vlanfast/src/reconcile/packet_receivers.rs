@@ -72,11 +72,11 @@ impl PacketReceivers {
     /// they are read once more.
     pub async fn follow(
         &mut self,
-        network: &Snapshot,
+        snapshot: &Snapshot,
         trunk: Ifindex,
         pins: &Pins,
     ) -> anyhow::Result<BTreeMap<Ifindex, Receivers>> {
-        let parents = parents(network, trunk);
+        let parents = parents(snapshot, trunk);
         let is_first = self.found.is_empty();
         self.found.retain(|ifindex, _| parents.contains(ifindex));
         let new: Vec<_> = parents
@@ -87,7 +87,7 @@ impl PacketReceivers {
             self.sockets = sockets()?;
         }
         self.ask(new, trunk, pins).await?;
-        let unclear = unexplained(network, &self.receivers(trunk));
+        let unclear = unexplained(snapshot, &self.receivers(trunk));
         self.ask(unclear, trunk, pins).await?;
         Ok(self.receivers(trunk))
     }
@@ -96,7 +96,7 @@ impl PacketReceivers {
     /// if it has something new, all of them are read.
     pub async fn look(
         &mut self,
-        network: &Snapshot,
+        snapshot: &Snapshot,
         trunk: Ifindex,
         pins: &Pins,
     ) -> anyhow::Result<BTreeMap<Ifindex, Receivers>> {
@@ -107,12 +107,12 @@ impl PacketReceivers {
         some.insert(trunk);
         self.ask(some, trunk, pins).await?;
         let found = self.receivers(trunk);
-        let unclear = unexplained(network, &found);
+        let unclear = unexplained(snapshot, &found);
         if unclear.contains(&trunk) && found.get(&trunk) != before.as_ref() {
             let all: Vec<_> = self.found.keys().copied().collect();
             self.ask(all, trunk, pins).await?;
         }
-        self.follow(network, trunk, pins).await
+        self.follow(snapshot, trunk, pins).await
     }
 
     /// Returns the devices whose turn it is.

@@ -15,23 +15,23 @@ const LONG: Duration = Duration::from_secs(60);
 impl Reconciler {
     /// Follows the devices whose receivers are watched.
     pub(super) async fn follow_receivers(&mut self) -> anyhow::Result<()> {
-        let network = self.netlink.network();
+        let snapshot = self.netlink.snapshot();
         let found = self
             .packet_receivers
-            .follow(network, self.trunk, &self.pins)
+            .follow(snapshot, self.trunk, &self.pins)
             .await?;
-        self.netlink.hear_of(found);
+        self.netlink.update_receivers(found);
         Ok(())
     }
 
     /// Reads the receivers, and returns whether they have changed.
     pub(super) async fn look_for_receivers(&mut self) -> anyhow::Result<bool> {
-        let network = self.netlink.network();
+        let snapshot = self.netlink.snapshot();
         let found = self
             .packet_receivers
-            .look(network, self.trunk, &self.pins)
+            .look(snapshot, self.trunk, &self.pins)
             .await?;
-        let differs = self.netlink.hear_of(found);
+        let differs = self.netlink.update_receivers(found);
         self.behind |= differs;
         self.search_while_unseen().await?;
         Ok(differs)

@@ -1,5 +1,5 @@
-//! Address conflict detection (RFC 5227) for addresses that endpoints chose themselves. Such an address is probed on the
-//! wire before it is trusted, and while a host there answers, it is that host's. This module is pure; times are of
+//! Address conflict detection (RFC 5227) for addresses that endpoints chose themselves. Such an address is probed on
+//! the wire before it is trusted, and while a host there answers, it is that host's. This module is pure; times are of
 //! CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, time::Duration};

@@ -41,8 +41,8 @@ impl Given {
     }
 }
 
-/// Adds the addresses of an endpoint. If two endpoints that are up have the same address, it belongs to the one that it was
-/// assigned to, and the other is recorded as its rival. If that does not decide, the first stays and is marked.
+/// Adds the addresses of an endpoint. If two endpoints that are up have the same address, it belongs to the one that it
+/// was assigned to, and the other is recorded as its rival. If that does not decide, the first stays and is marked.
 pub fn neighbors(
     desired: &mut Desired,
     vid: Vid,

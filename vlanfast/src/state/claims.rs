@@ -52,8 +52,8 @@ pub fn conflicts<'a>(
     })
 }
 
-/// Finds claims that can be dropped, because they are old, no endpoint has the address, or the claimant is an endpoint of
-/// the VLAN itself.
+/// Finds claims that can be dropped, because they are old, no endpoint has the address, or the claimant is an endpoint
+/// of the VLAN itself.
 pub fn idle(
     claims: &BTreeMap<NeighborKey, Claim>,
     tables: &DesiredTables,

@@ -1,4 +1,5 @@
-//! Computes the desired contents of the maps from a snapshot: which endpoint receives frames on which VLAN of the trunk.
+//! Computes the desired contents of the maps from a snapshot: which endpoint receives frames on which VLAN of the
+//! trunk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +15,8 @@ use super::{
 };
 use crate::state::address_owners::{Given, dispute, elsewhere, neighbors};
 
-/// Computes the desired tables from scratch. `given` has the addresses that Docker assigned to containers; the trunk is a
-/// device of our own namespace.
+/// Computes the desired tables from scratch. `given` has the addresses that Docker assigned to containers; the trunk is
+/// a device of our own namespace.
 pub fn desired(snapshot: &Snapshot, trunk: Ifindex, given: &Given) -> Desired {
     let mut desired = Desired::default();
     let trunk = (Nsid::Own, trunk);
@@ -224,8 +225,8 @@ fn is_passed_through(tables: &DesiredTables, vid: Vid, parent: &Link, device_id:
     })
 }
 
-/// Adds an endpoint. If another endpoint that is up has the same MAC, that one stays and is marked as a conflict. A device
-/// that is down receives nothing, and the kernel does not let it come up beside the other.
+/// Adds an endpoint. If another endpoint that is up has the same MAC, that one stays and is marked as a conflict. A
+/// device that is down receives nothing, and the kernel does not let it come up beside the other.
 fn add(tables: &mut DesiredTables, vid: Vid, link: &Link, endpoint: Endpoint) {
     let first = tables
         .endpoints

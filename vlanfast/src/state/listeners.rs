@@ -83,7 +83,7 @@ impl Listener {
             Self::Nested => "a VLAN device inside a container",
             Self::Promiscuous => "read in promiscuous mode",
             Self::Guests => "guests, whose addresses are not visible",
-            Self::Filters => "a tc filter with an action, or somebody's program",
+            Self::Filters => "a tc filter with an action, or another program",
             Self::Sockets => "a packet socket for one EtherType",
             Self::Unseen => "a receiver that no network namespace shows",
             Self::Source => "a macvlan in mode source",

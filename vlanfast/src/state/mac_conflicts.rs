@@ -1,5 +1,5 @@
-//! Detects hosts on the wire that have a container's MAC. Frames from the host for such a MAC must not be delivered to the
-//! container, and the container's addresses are uncertain. This module is pure; times are of CLOCK_MONOTONIC.
+//! Detects hosts on the wire that have a container's MAC. Frames from the host for such a MAC must not be delivered to
+//! the container, and the container's addresses are uncertain. This module is pure; times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -36,7 +36,7 @@ type Id = (EndpointKey, snapshot::DeviceId);
 
 /// Finds the names of all devices that are endpoints.
 pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
-    let places = Candidates::of(docker);
+    let candidates = Candidates::of(docker);
     let mut found: BTreeMap<Id, Candidate> = BTreeMap::new();
     // An attachment belongs to one device. If one device has its MAC, another one that has its address does not get its
     // name.
@@ -50,17 +50,17 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
             if found.contains_key(&key) {
                 continue;
             }
-            let mut candidates = evidence(&places, key.0.mac(), device).into_iter();
-            if let Some(place) = candidates.find(|place| !taken.contains(&place.id())) {
-                taken.insert(place.id());
-                found.insert(key, place);
+            let mut matching = evidence(&candidates, key.0.mac(), device).into_iter();
+            if let Some(candidate) = matching.find(|candidate| !taken.contains(&candidate.id())) {
+                taken.insert(candidate.id());
+                found.insert(key, candidate);
             }
         }
     }
     let residents = residents(desired, &found);
     let name = |(&key, device): (&Id, &EndpointDevice)| {
         let (container, network) = match found.get(&key) {
-            Some(place) => (Some(place.container), Some(place.network)),
+            Some(candidate) => (Some(candidate.container), Some(candidate.network)),
             None => {
                 let container = residents.get(&device.nsid).copied().flatten();
                 let network = container.and_then(|it| only_network(it, &device.parent, docker));
@@ -102,7 +102,7 @@ struct Candidates<'a> {
 
 impl<'a> Candidates<'a> {
     fn of(docker: &'a Docker) -> Self {
-        let mut places = Self::default();
+        let mut candidates = Self::default();
         for container in &docker.containers {
             for attachment in &container.attachments {
                 let Some(network) = docker.networks.get(&attachment.network) else {
@@ -111,35 +111,39 @@ impl<'a> Candidates<'a> {
                 let Some(parent) = network.parent.as_deref().map(str::as_bytes) else {
                     continue;
                 };
-                let place = Candidate {
+                let candidate = Candidate {
                     container,
                     attachment,
                     network,
                 };
                 if let Some(mac) = attachment.mac {
-                    places.macs.entry((parent, mac)).or_default().push(place);
+                    candidates
+                        .macs
+                        .entry((parent, mac))
+                        .or_default()
+                        .push(candidate);
                 }
                 for &address in &attachment.addresses {
-                    let known = places.addresses.entry((parent, address));
-                    known.or_default().push(place);
+                    let known = candidates.addresses.entry((parent, address));
+                    known.or_default().push(candidate);
                 }
             }
         }
-        places
+        candidates
     }
 
     /// Two attachments may have the same MAC, if a container has changed its own and Docker has given it to another
     /// since.
     fn by_both(&self, mac: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
-        let mut places = self.by_mac(mac, device);
+        let mut candidates = self.by_mac(mac, device);
         let has = |address| device.addresses.contains(address);
-        places.retain(|place| place.attachment.addresses.iter().any(has));
-        places
+        candidates.retain(|candidate| candidate.attachment.addresses.iter().any(has));
+        candidates
     }
 
     fn by_mac(&self, mac: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
-        let places = self.macs.get(&(device.parent.as_bytes(), mac));
-        places.cloned().unwrap_or_default()
+        let candidates = self.macs.get(&(device.parent.as_bytes(), mac));
+        candidates.cloned().unwrap_or_default()
     }
 
     fn by_address(&self, _: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
@@ -156,13 +160,13 @@ fn residents<'a>(
     found: &BTreeMap<Id, Candidate<'a>>,
 ) -> HashMap<Nsid, Option<&'a Container>> {
     let mut residents = HashMap::new();
-    for (key, place) in found {
+    for (key, candidate) in found {
         match desired.devices.get(key).map(|device| device.nsid) {
             // The host's own namespace belongs to no container.
             None | Some(Nsid::Own) => {}
             Some(nsid) => {
-                let resident = residents.entry(nsid).or_insert(Some(place.container));
-                if resident.is_some_and(|other| !ptr::eq(other, place.container)) {
+                let resident = residents.entry(nsid).or_insert(Some(candidate.container));
+                if resident.is_some_and(|other| !ptr::eq(other, candidate.container)) {
                     *resident = None;
                 }
             }

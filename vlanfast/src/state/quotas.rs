@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_more_than_its_share_keeps_what_is_installed_and_then_the_lowest() {
+    fn an_owner_over_its_quota_keeps_installed_entries_and_then_the_lowest() {
         let all = [wanted(1, 1..6, 3), wanted(2, 6..8, 3)].concat();
         let left_out = share(all, |key| *key == 4, 100);
         let over: Vec<_> = left_out.over.into_iter().collect();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_map_is_full_everybodys_first_comes_before_anybodys_second() {
+    fn in_a_full_map_every_owner_has_a_first_entry_before_any_has_a_second() {
         let all = || {
             let others = (2..6).map(|nsid| wanted(nsid, [100 * nsid as u32], 99));
             let all: Vec<_> = others.chain([wanted(1, 0..50, 99)]).collect();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_have_is_left_out_where_neither_has_room() {
+    fn an_entry_of_two_owners_is_left_out_if_neither_has_room() {
         let shared = |quota| [wanted(1, 1..4, quota), wanted(2, [3], 1)].concat();
         assert!(share(shared(2), |_| false, 100).over.is_empty());
         let left_out = share(shared(1), |_| false, 100);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn in_our_own_namespace_each_is_for_itself() {
+    fn in_our_own_namespace_each_endpoint_is_an_owner() {
         let own = Endpoint {
             nsid: Endpoint::OWN_NAMESPACE,
             ..Endpoint::default()

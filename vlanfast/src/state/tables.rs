@@ -51,8 +51,8 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The VLANs with routes to another VLAN (`--shortcut allow`), by the index of their device. Untagged frames leave by
-    /// the trunk itself and are not included.
+    /// The VLANs with routes to another VLAN (`--shortcut allow`), by the index of their device. Untagged frames leave
+    /// by the trunk itself and are not included.
     pub fn senders(&self) -> BTreeMap<u32, (Vid, &Name)> {
         let vids: BTreeSet<_> = self.tables.routes.keys().map(|key| key.vid).collect();
         let tagged = |(&vid, parent): (&Vid, &Parent)| {

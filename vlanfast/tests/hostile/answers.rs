@@ -64,7 +64,7 @@ fn value(path: &str) -> Value {
             {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"},
             "NetworkSettings": {"Networks": {"macvlan10": {"NetworkID": "m10",
             "MacAddress": "02:42:0a:00:0a:02", "IPAddress": "10.0.10.2"}}}}]),
-        _ => panic!("nobody should ask for {path}"),
+        _ => panic!("unexpected request for {path}"),
     }
 }
 

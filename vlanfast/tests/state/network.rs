@@ -33,7 +33,8 @@ pub fn neighbor(number: u16, address: &str) -> NeighborKey {
 pub struct TestNetwork(pub Snapshot);
 
 impl TestNetwork {
-    /// A trunk `eth0` (MAC …:01) with the VLAN devices `eth0.10` (index 10) and `eth0.20` (index 20), which share its MAC.
+    /// A trunk `eth0` (MAC …:01) with the VLAN devices `eth0.10` (index 10) and `eth0.20` (index 20), which share its
+    /// MAC.
     pub fn new() -> Self {
         let mut network = Self(Snapshot::default());
         network.add(OWN, TRUNK.0, "eth0", 1, LinkKind::Other, None);

@@ -79,7 +79,7 @@ fn it_is_not_live_when_the_process_is_not() {
 }
 
 #[test]
-fn it_is_not_live_where_nobody_can_say_whether_it_is() {
+fn it_is_not_live_if_its_state_cannot_be_read() {
     let unreadable = || anyhow::bail!("failed to read SETTINGS");
     let (_server, _publisher, address) = start_with(Some(Report::default()), unreadable);
     let said = ask(address, "GET /live");
@@ -125,14 +125,14 @@ fn it_is_live_at_once_and_ready_when_something_was_published() {
 }
 
 #[test]
-fn what_there_is_not_is_refused() {
+fn other_paths_and_methods_are_refused() {
     let (_server, _publisher, address) = start(None);
     assert!(ask(address, "GET /").starts_with("HTTP/1.1 404"));
     assert!(ask(address, "POST /metrics").starts_with("HTTP/1.1 405"));
 }
 
 #[test]
-fn an_address_that_is_taken_is_named_with_a_way_out_on_one_line() {
+fn the_error_for_an_address_in_use_names_a_remedy_on_one_line() {
     let (_server, _publisher, address) = start(None);
     let said = listen(address).unwrap_err().to_string();
     assert!(said.starts_with(&format!(
@@ -185,7 +185,7 @@ fn slow_readers_do_not_keep_a_scraper_from_being_served() {
 }
 
 #[test]
-fn who_reads_an_answer_is_not_pushed_out_by_silent_clients() {
+fn silent_clients_do_not_close_a_connection_that_reads_its_answer() {
     let (_server, _publisher, address) = start(Some(large()));
     let mut reader = TcpStream::connect(address).unwrap();
     write!(reader, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();

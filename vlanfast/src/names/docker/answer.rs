@@ -73,7 +73,7 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
                 while let Some(element) = seq.next_element::<T>()? {
                     weight += element.weight();
                     if weight > MOST {
-                        return Err(de::Error::custom(format_args!("more than {MOST} of them")));
+                        return Err(de::Error::custom(format_args!("more than {MOST} elements")));
                     }
                     if element.weight() > 0 {
                         kept.push(element);

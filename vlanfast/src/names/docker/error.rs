@@ -17,21 +17,21 @@ pub const RETRY_WRONG: Duration = Duration::from_secs(5);
 /// The reasons why there are no names.
 #[derive(Debug, Error)]
 pub enum Error {
-    #[error("no daemon runs")]
+    #[error("no daemon is running")]
     NotRunning,
     #[error("failed to connect: {0}")]
     Connect(#[source] io::Error),
     #[error("failed to ask: {0}")]
     Ask(#[from] hyper::http::Error),
-    #[error("no HTTP: {0}")]
+    #[error("the connection failed: {0}")]
     Http(#[from] hyper::Error),
-    #[error("it answered {0}")]
+    #[error("the daemon answered {0}")]
     Status(StatusCode),
-    #[error("an answer of more than {} MiB", LONGEST_ANSWER >> 20)]
+    #[error("the answer has more than {} MiB", LONGEST_ANSWER >> 20)]
     TooLong,
-    #[error("an answer that can't be read: {0}")]
+    #[error("the answer can't be parsed: {0}")]
     Answer(String),
-    #[error("it does not say which API it has")]
+    #[error("the answer has no API version")]
     Version,
     #[error("no answer in time")]
     Timeout,

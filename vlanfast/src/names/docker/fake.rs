@@ -55,7 +55,7 @@ impl FakeDocker {
                 Some("/version") => json!({"ApiVersion": "1.41", "MinAPIVersion": "1.12"}),
                 Some("/networks") => script.networks.clone(),
                 Some("/containers/json") => script.containers.clone(),
-                _ => panic!("nobody should ask for {path}"),
+                _ => panic!("unexpected request for {path}"),
             };
             Some(script.garbage.map_or(answer.to_string(), str::to_owned))
         })
@@ -91,7 +91,7 @@ impl Daemon {
     }
 
     /// Sends an event to all clients that listen.
-    pub fn tell(&self, kind: &str, action: &str) {
+    pub fn send_event(&self, kind: &str, action: &str) {
         let event = json!({"Type": kind, "Action": action, "scope": "local", "time": 1});
         self.events.send(event.to_string()).ok();
     }

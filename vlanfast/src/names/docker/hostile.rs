@@ -16,7 +16,7 @@ use crate::names::docker::{
 };
 
 #[tokio::test]
-async fn names_outlive_answers_that_are_none() {
+async fn names_outlive_invalid_answers() {
     for garbage in ["[", r#"[{"Id": [[]]}]"#, "{}"] {
         let (_dir, socket) = socket();
         let fake = fake_docker();
@@ -25,7 +25,7 @@ async fn names_outlive_answers_that_are_none() {
         until(&mut states, is(SourceState::Ok)).await;
 
         fake.change(|script| script.garbage = Some(garbage));
-        daemon.tell("container", "start");
+        daemon.send_event("container", "start");
         let wrong = until(&mut states, is(SourceState::Unreachable)).await;
         assert_eq!(names(&wrong), ["web"], "{garbage}");
         assert!(wrong.status.last_success > 0);
@@ -45,7 +45,7 @@ async fn names_outlive_a_daemon_that_hangs_and_come_back() {
     until(&mut states, is(SourceState::Ok)).await;
 
     fake.change(|script| script.hangs = true);
-    daemon.tell("container", "start");
+    daemon.send_event("container", "start");
     let hung = until(&mut states, is(SourceState::Unreachable)).await;
     assert_eq!(names(&hung), ["web"]);
 
@@ -59,7 +59,7 @@ async fn names_outlive_a_daemon_that_hangs_and_come_back() {
 }
 
 #[tokio::test]
-async fn a_flood_of_events_is_a_list_now_and_then() {
+async fn a_flood_of_events_causes_few_lists() {
     let (_dir, socket) = socket();
     let fake = fake_docker();
     fake.change(|script| script.floods = true);
@@ -98,7 +98,7 @@ async fn a_flood_of_events_is_a_list_now_and_then() {
 }
 
 #[test]
-fn pauses_grow_with_events_and_shrink_in_peace() {
+fn pauses_grow_with_events_and_shrink_without() {
     let ms = Duration::from_millis;
     let mut pause = SETTLE;
     let grown: Vec<_> = std::iter::repeat_with(|| {

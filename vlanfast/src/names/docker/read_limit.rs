@@ -1,5 +1,5 @@
-//! A stream that fails after too many bytes without content. HTTP headers, chunk sizes and the like could otherwise go on
-//! for ever, and each byte costs time.
+//! A stream that fails after too many bytes without content. HTTP headers, chunk sizes and the like could otherwise go
+//! on for ever, and each byte costs time.
 
 use std::{
     io,
@@ -57,7 +57,7 @@ impl AsyncRead for LimitedStream {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let read = buffer.filled().len() - before;
         let left = self.limit.0.load(Relaxed).checked_sub(read);
-        let left = left.ok_or_else(|| io::Error::other("too much that is no content"))?;
+        let left = left.ok_or_else(|| io::Error::other("too many bytes without content"))?;
         self.limit.0.store(left, Relaxed);
         Poll::Ready(Ok(()))
     }

@@ -112,7 +112,7 @@ pub fn is(state: SourceState) -> impl Fn(&State) -> bool {
 }
 
 #[tokio::test]
-async fn a_list_has_the_macvlan_networks_and_who_is_in_them() {
+async fn a_list_has_the_macvlan_networks_and_their_containers() {
     let fake = fake_docker();
     let (docker, state) = once(&fake).await;
     assert_eq!(state, SourceState::Ok);
@@ -173,7 +173,7 @@ async fn newer_answers_are_understood() {
 }
 
 #[tokio::test]
-async fn what_is_not_asked_for_may_be_anything() {
+async fn fields_that_are_not_needed_may_be_anything() {
     let fake = fake_docker();
     fake.change(|script| {
         script.containers[0]["Ports"][0]["Type"] = json!("quic");
@@ -184,13 +184,13 @@ async fn what_is_not_asked_for_may_be_anything() {
 }
 
 #[tokio::test]
-async fn without_a_macvlan_network_no_container_is_asked_for() {
+async fn without_a_macvlan_network_containers_are_not_requested() {
     let fake = FakeDocker::new(json!([networks()[0]]), json!("not asked for"));
     assert_eq!(once(&fake).await, (Docker::default(), SourceState::Ok));
 }
 
 #[tokio::test]
-async fn what_is_no_answer_leaves_no_names() {
+async fn an_invalid_answer_has_no_names() {
     for garbage in [
         "",
         "[",
@@ -230,7 +230,7 @@ async fn an_event_brings_a_new_list() {
 
     let renamed = json!([container("api", "running", json!({}))]);
     fake.change(|script| script.containers = renamed);
-    daemon.tell("container", "rename");
+    daemon.send_event("container", "rename");
     until(&mut states, |state| names(state) == ["api"]).await;
 }
 
@@ -273,7 +273,7 @@ async fn a_killed_daemon_keeps_its_names_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn docker_may_come_later_than_we() {
+async fn docker_may_start_later() {
     let (_dir, socket) = socket();
     let (_task, mut states) = watch(DockerSocket::Socket(socket.clone()));
     assert!(is(SourceState::Starting)(&states.borrow()));
@@ -318,7 +318,7 @@ async fn a_daemon_that_does_not_run_is_not_asked() {
 }
 
 #[test]
-fn only_dockerds_own_socket_says_by_a_file_whether_it_runs() {
+fn only_dockerds_own_socket_has_a_file_with_a_process_id() {
     assert!(daemon_at(DEFAULT_SOCKET.into()).pid_files.is_some());
     assert!(daemon_at("/run/docker.sock".into()).pid_files.is_some());
     assert!(
@@ -333,7 +333,7 @@ fn only_dockerds_own_socket_says_by_a_file_whether_it_runs() {
 }
 
 #[tokio::test]
-async fn off_is_off_and_stays_so() {
+async fn off_never_connects() {
     let (_task, mut states) = watch(DockerSocket::Off);
     assert!(is(SourceState::Off)(&states.borrow()));
     let silence = timeout(Duration::from_millis(50), states.changed()).await;
@@ -355,7 +355,7 @@ async fn the_task_ends_with_its_handle() {
 }
 
 #[test]
-fn a_refusal_says_what_docker_is() {
+fn the_error_of_connecting_determines_the_state() {
     // Root may connect to any socket, so the kernel cannot be made to return all of these errors here.
     let expected = [
         (ErrorKind::NotFound, SourceState::Absent),

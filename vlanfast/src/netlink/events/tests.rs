@@ -17,7 +17,7 @@ fn record(nsid: Option<i32>, datagram: &[u8]) -> Notifications {
 }
 
 #[test]
-fn every_message_of_a_datagram_is_noted_for_its_namespace() {
+fn every_message_of_a_datagram_is_recorded_for_its_namespace() {
     let mut heard = Notifications::default();
     let datagram = [
         message(libc::RTM_NEWLINK, 7),
@@ -38,7 +38,7 @@ fn every_message_of_a_datagram_is_noted_for_its_namespace() {
 }
 
 #[test]
-fn what_happens_to_hooks_of_our_own_devices_is_noted_and_makes_nothing_dirty() {
+fn events_about_hooks_are_recorded_for_our_own_devices_and_make_nothing_dirty() {
     for kind in [
         libc::RTM_NEWQDISC,
         libc::RTM_DELQDISC,
@@ -77,7 +77,7 @@ fn an_id_that_was_taken_back_is_noted() {
 }
 
 #[test]
-fn what_lies_about_its_length_may_have_been_about_anything() {
+fn a_message_with_a_wrong_length_may_have_been_about_anything() {
     for length in [0u32, 1, 15, 37, u32::MAX] {
         let mut bytes = message(libc::RTM_NEWLINK, 7);
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
@@ -93,7 +93,7 @@ fn what_lies_about_its_length_may_have_been_about_anything() {
 }
 
 #[test]
-fn an_event_that_is_cut_off_is_about_its_device_or_anything() {
+fn a_truncated_event_is_about_its_device_or_anything() {
     let bytes = message(libc::RTM_NEWLINK, 7);
     for room in 1..bytes.len() {
         let mut heard = Notifications::default();

@@ -10,12 +10,12 @@ use crate::state::snapshot::{Ifindex, Nsid};
 /// The shortest and the longest pause after a read.
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(1);
-/// A source is quiet if it has not changed for this long after its pause (or for another pause, if that is longer). This
-/// is well beyond the duration of a read, during which even a noisy source seems quiet.
+/// A source is quiet if it has not changed for this long after its pause (or for another pause, if that is longer).
+/// This is well beyond the duration of a read, during which even a noisy source seems quiet.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// A source of changes: another namespace as a whole, because its devices belong to one container, or a single device of
-/// our own namespace.
+/// A source of changes: another namespace as a whole, because its devices belong to one container, or a single device
+/// of our own namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChangeSource(Nsid, Option<Ifindex>);
 

@@ -120,8 +120,8 @@ impl Reply {
     }
 }
 
-/// Reads the result from an ACK or the end of a dump. An ACK is an error message with code 0; a failed dump has its error
-/// code in `NLMSG_DONE` (`netlink_dump_done`).
+/// Reads the result from an ACK or the end of a dump. An ACK is an error message with code 0; a failed dump has its
+/// error code in `NLMSG_DONE` (`netlink_dump_done`).
 fn end(message: &Message<'_>) -> Result<(), Failure> {
     match word(message.body, 0).map(|code| code as i32) {
         Ok(code @ ..0) => Err(Failure::Refused(

@@ -78,7 +78,7 @@ async fn ask(netlink: &Netlink, request: &Request) -> (usize, Result<bool, Failu
 }
 
 #[tokio::test]
-async fn an_answer_is_whole_or_is_not() {
+async fn an_answer_is_complete_or_not() {
     type Answer = fn(u32) -> Vec<Vec<u8>>;
     let answers: [(Answer, usize, bool); 8] = [
         (|n| vec![link(n), link(n), done(n)], 2, true),
@@ -128,7 +128,7 @@ async fn an_answer_is_whole_or_is_not() {
 }
 
 #[tokio::test]
-async fn what_the_kernel_refuses_is_told_from_what_is_no_answer() {
+async fn a_refusal_is_distinguished_from_an_invalid_answer() {
     let errno = |answer: fn(u32) -> Vec<u8>| async move {
         let (netlink, sockets) = fake(move |n| vec![answer(n)]);
         let failure = ask(&netlink, &question()).await.1.unwrap_err();
@@ -206,7 +206,7 @@ async fn silence_ends_and_the_next_is_not_waited_for_as_long() {
 }
 
 #[tokio::test]
-async fn a_question_that_is_left_in_its_middle_leaves_nothing_to_the_next() {
+async fn a_cancelled_request_does_not_affect_the_next() {
     let mut asked = 0;
     let (netlink, sockets) = fake(move |n| {
         asked += 1;
@@ -225,7 +225,7 @@ async fn a_question_that_is_left_in_its_middle_leaves_nothing_to_the_next() {
 }
 
 #[tokio::test]
-async fn where_a_dump_is_not_over_the_next_has_a_socket_of_its_own() {
+async fn while_a_dump_has_not_ended_the_next_uses_a_new_socket() {
     let mut asked = 0;
     let (netlink, sockets) = fake(move |n| {
         asked += 1;
