@@ -46,15 +46,15 @@ use crate::{
 
 /// How long to wait for more events before reading. A container's start causes a dozen within milliseconds.
 const SETTLE: Duration = Duration::from_millis(5);
-/// How often everything is read anew even without any event, in case the kernel has ever failed to report a change.
-const DOUBT: Duration = Duration::from_secs(60);
+/// How often everything is read again without an event, in case the kernel failed to report a change.
+const FULL_READ: Duration = Duration::from_secs(60);
 /// How often the hooks are checked. The kernel sends notifications about qdiscs and filters, but not about tcx programs
 /// and XDP links.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK: Duration = Duration::from_secs(2);
 /// The shortest time between two checks of the hooks, however often filters change.
-const SPACE: Duration = Duration::from_millis(200);
+const SPACING: Duration = Duration::from_millis(200);
 /// How long to wait before a source that failed is read again.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The loop's state.
 pub struct Reconciler {
@@ -162,7 +162,7 @@ impl Reconciler {
         let watch = Watch::of(attached);
         self.hooks = watch.published(self.maps.settings()?.ingress_reason);
         self.watch = Some(watch);
-        self.look_at_hooks(kernel).await?;
+        self.check_hooks(kernel).await?;
         self.parents = parents;
         self.attached = true;
         // Attaching may have taken seconds.
@@ -179,10 +179,10 @@ impl Reconciler {
     /// Follows the sources and watches the hooks. Returns an error if the trunk is gone, as after any other failure
     /// that cannot be retried.
     pub async fn run(&mut self, kernel: &Netlink) -> anyhow::Result<Infallible> {
-        let mut doubt = Instant::now() + DOUBT;
-        let (mut looked, mut look) = (Instant::now(), Instant::now() + LOOK);
+        let mut full_read = Instant::now() + FULL_READ;
+        let (mut checked, mut check) = (Instant::now(), Instant::now() + CHECK);
         loop {
-            let ask = self.owners.due().unwrap_or(doubt);
+            let probe = self.owners.due().unwrap_or(full_read);
             let due = tokio::select! {
                 heard = self.netlink.changed() => {
                     heard.context("failed to listen to netlink events")?;
@@ -192,28 +192,28 @@ impl Reconciler {
                     self.behind = true;
                     true
                 }
-                () = sleep_until(doubt) => {
+                () = sleep_until(full_read) => {
                     self.freshness.mark_stale();
                     self.netlink.mark_stale();
-                    doubt = Instant::now() + DOUBT;
+                    full_read = Instant::now() + FULL_READ;
                     true
                 }
-                () = sleep_until(look) => false,
-                () = sleep_until(ask) => self.ask()?,
+                () = sleep_until(check) => false,
+                () = sleep_until(probe) => self.send_probes()?,
             };
             if self
                 .packet_receivers
                 .mark_stale(&self.netlink.take_hook_events())
             {
-                look = look.min(looked + SPACE);
+                check = check.min(checked + SPACING);
             }
-            self.is_still_there()?;
+            self.check_trunk()?;
             let mut differs = false;
-            if Instant::now() >= look {
+            if Instant::now() >= check {
                 differs = self.watch_hooks(kernel).await?;
-                differs |= self.listen_for_claims().await;
-                looked = Instant::now();
-                look = looked + LOOK;
+                differs |= self.poll_claims().await;
+                checked = Instant::now();
+                check = checked + CHECK;
             }
             if !due && !differs {
                 continue;
@@ -231,7 +231,7 @@ impl Reconciler {
                     log::warn!("{error:#}; trying again");
                     self.failed();
                     self.netlink.mark_stale();
-                    sleep(PAUSE).await;
+                    sleep(RETRY).await;
                 }
             }
         }
@@ -239,9 +239,9 @@ impl Reconciler {
 
     /// Returns an error if the trunk was removed or moved to another namespace. This is checked before anything is done
     /// to the device, because another device may have its index by now.
-    pub fn is_still_there(&mut self) -> anyhow::Result<()> {
-        self.netlink.hear();
-        match self.netlink.take_loss(self.trunk) {
+    pub fn check_trunk(&mut self) -> anyhow::Result<()> {
+        self.netlink.drain_events();
+        match self.netlink.take_lost(self.trunk) {
             true => {
                 let trunk = self.pins.trunk.to_string();
                 Err(Error::TrunkGone { trunk }.into())
@@ -349,15 +349,15 @@ impl Reconciler {
         let given = Given::by(&self.docker.borrow().docker);
         let mut desired = desired(self.netlink.snapshot(), self.trunk, &given);
         let before = std::mem::take(&mut self.installed);
-        let heard = self.hear_claims(&desired.tables, &before).await;
+        let heard = self.collect_claims(&desired.tables, &before).await;
         self.installed = before;
         heard?;
         self.assess_addresses(&mut desired.tables)?;
         self.config.write(&mut desired.tables);
-        let begun = self.begin_at_parents(&mut desired);
+        let attached = self.attach_parents(&mut desired);
         let name = desired.parents.get(&Vid::UNTAGGED).cloned();
         let name = name.with_context(|| format!("netlink does not show {}", self.pins.trunk))?;
-        let named = name == self.pins.trunk || self.rename(&name);
+        let renamed = name == self.pins.trunk || self.rename(&name);
         let plan = plan(&self.installed, &desired, self.capacity, self.quotas);
         let incomplete = desired.tables.unseen();
         // The list of incomplete VLANs and their entries cannot be written atomically.
@@ -375,7 +375,7 @@ impl Reconciler {
         }
         applied?;
         self.incomplete = incomplete;
-        self.behind = !named || !begun;
+        self.behind = !renamed || !attached;
         self.report(desired, &plan)
     }
 

@@ -138,7 +138,7 @@ fn ipvlan_on_a_parent_and_not_on_a_macvlan_of_it() {
 
 #[test]
 fn a_macvlan_in_mode_passthru_or_source() {
-    for (mode, expected) in [(Mode::Passthru, Greedy), (Mode::Source, Source)] {
+    for (mode, expected) in [(Mode::Passthru, CatchAll), (Mode::Source, Source)] {
         let mut topology = OneVlan::new();
         topology.add((INSIDE, 7), LinkKind::Macvlan(mode), Some(PARENT));
         topology.add((OWN, 40), LinkKind::Macvtap(mode), Some(TRUNK));
@@ -157,7 +157,7 @@ fn a_macvlan_in_mode_passthru_or_source() {
     passthru.promiscuity.count = 1;
     topology.promiscuous(PARENT, 1, false);
     topology.promiscuous(TRUNK, 1, false);
-    assert_eq!((topology.of(10), topology.of(0)), (vec![Greedy], vec![]));
+    assert_eq!((topology.of(10), topology.of(0)), (vec![CatchAll], vec![]));
 }
 
 #[test]

@@ -33,7 +33,7 @@ const IFA_TARGET_NETNSID: u16 = 10;
 /// The kernel's answer about something that may not exist.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer<T> {
-    There(T),
+    Found(T),
     /// It does not exist, by the kernel's own answer.
     Gone,
     /// The answer is unclear, for this reason.
@@ -201,7 +201,7 @@ impl NamespaceReader {
         what: &str,
     ) -> anyhow::Result<Answer<T>> {
         Ok(match asked {
-            Ok(answer) => Answer::There(answer),
+            Ok(answer) => Answer::Found(answer),
             Err(Failure::Refused(Errno::ENODEV, _)) => Answer::Gone,
             Err(failure @ Failure::Refused(..)) => match nsid {
                 Nsid::Own => return Err(failure.of(what)),

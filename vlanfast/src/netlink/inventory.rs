@@ -43,7 +43,7 @@ const REST: Duration = Duration::from_millis(10);
 pub async fn names() -> anyhow::Result<BTreeMap<Ifindex, Name>> {
     let reader = NamespaceReader::open(Netlink::connect()?).await?;
     let links = match reader.namespace(Nsid::Own).await? {
-        Answer::There(read) => read.namespace.links,
+        Answer::Found(read) => read.namespace.links,
         Answer::Gone | Answer::Unclear(_) => BTreeMap::new(),
     };
     Ok(links
@@ -148,7 +148,7 @@ impl Inventory {
     }
 
     /// Processes pending notifications.
-    pub fn hear(&mut self) {
+    pub fn drain_events(&mut self) {
         if self.events.drain(&mut self.heard).is_err() {
             self.heard.lose();
         }
@@ -156,7 +156,7 @@ impl Inventory {
 
     /// Whether a device of our own namespace was removed or moved to another one since the last call. Its index may be
     /// reused by now.
-    pub fn take_loss(&mut self, ifindex: Ifindex) -> bool {
+    pub fn take_lost(&mut self, ifindex: Ifindex) -> bool {
         std::mem::take(&mut self.heard.lost).contains(&ifindex)
     }
 
@@ -197,7 +197,7 @@ impl Inventory {
                 heard = next_event(self.rest, &self.events) => {
                     heard?;
                     // The loop goes on if the event is irrelevant.
-                    self.hear();
+                    self.drain_events();
                     self.rest = Instant::now() + REST;
                 }
                 mounted = self.mounts.changed() => {

@@ -28,7 +28,7 @@ impl Reconciler {
     /// Collects the claims on addresses and MACs of these tables from the map `CLAIMS` and the host's neighbour tables,
     /// and removes those that no longer matter. Returns whether the claimants differ from those of the last call. The
     /// tables of `before` say how certain each address was.
-    pub(super) async fn hear_claims(
+    pub(super) async fn collect_claims(
         &mut self,
         tables: &DesiredTables,
         before: &DesiredTables,
@@ -42,7 +42,7 @@ impl Reconciler {
         let matters = tables.vlans.keys().any(|vid| self.config.need_owners(*vid));
         if matters {
             let known = by_vlan(owners.kernel.neighbors().await?, tables);
-            for (key, claim) in owners.heard_by_the_host(&known, tables, now) {
+            for (key, claim) in owners.host_claims(&known, tables, now) {
                 // A claim that the programs recorded is newer.
                 if let Entry::Vacant(place) = claims.entry(key) {
                     self.maps.set_claim(key, claim)?;
@@ -78,9 +78,9 @@ impl Reconciler {
 
     /// Collects the claims between two rounds, and returns whether they require a new round. The programs have taken
     /// them into account already.
-    pub(super) async fn listen_for_claims(&mut self) -> bool {
+    pub(super) async fn poll_claims(&mut self) -> bool {
         let installed = std::mem::take(&mut self.installed);
-        let heard = self.hear_claims(&installed, &installed).await;
+        let heard = self.collect_claims(&installed, &installed).await;
         self.installed = installed;
         let differs = heard.unwrap_or_else(|error| {
             log::warn!("{error:#}; trying again");
@@ -112,7 +112,7 @@ impl Reconciler {
     }
 
     /// Sends the probes that are due, and returns whether the time for an answer has passed, so that a round is due.
-    pub(super) fn ask(&mut self) -> anyhow::Result<bool> {
+    pub(super) fn send_probes(&mut self) -> anyhow::Result<bool> {
         let now = now()?;
         let owners = &mut self.owners;
         let due = owners.probes.take_due(now);
@@ -124,7 +124,7 @@ impl Reconciler {
             let parent = self.installed.vlans.get(&key.vid());
             if let (Some(socket), Some(parent)) = (&owners.socket, parent)
                 // A device that is down causes a new round when it comes up.
-                && let Err(error) = socket.ask(parent, &key, senders.get(&key.vid).copied())
+                && let Err(error) = socket.probe(parent, &key, senders.get(&key.vid).copied())
             {
                 log::debug!("failed to ask for {}: {error}", key.address());
             }
@@ -135,11 +135,11 @@ impl Reconciler {
     }
 
     /// Waits for the first answers, so that confirmed addresses can be used as soon as the attachment is ready.
-    pub async fn vouch(&mut self) -> anyhow::Result<()> {
+    pub async fn await_probes(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + FIRST;
         while let Some(due) = self.owners.due().filter(|due| *due < end) {
             sleep_until(due).await;
-            if self.ask()? {
+            if self.send_probes()? {
                 self.follow().await?;
             }
         }

@@ -15,7 +15,7 @@ impl Reconciler {
     /// Checks the hooks, and returns whether anything has changed. If they cannot be read, their last known state is
     /// kept and the rest of the loop goes on. If netlink does not answer, the tables count as stale.
     pub(super) async fn watch_hooks(&mut self, kernel: &Netlink) -> anyhow::Result<bool> {
-        let seen = self.look_at_hooks(kernel).await;
+        let seen = self.check_hooks(kernel).await;
         let was_silent = self.is_silent;
         self.is_silent = seen.as_ref().is_err_and(is_silence);
         match seen {
@@ -33,7 +33,7 @@ impl Reconciler {
     }
 
     /// Checks the hooks, repairs our own attachments, and returns whether anything has changed.
-    pub(super) async fn look_at_hooks(&mut self, kernel: &Netlink) -> anyhow::Result<bool> {
+    pub(super) async fn check_hooks(&mut self, kernel: &Netlink) -> anyhow::Result<bool> {
         // Programs at VLAN devices are attached again in the round that follows.
         let taken = self
             .parents
@@ -48,7 +48,7 @@ impl Reconciler {
         if differs {
             self.hooks = watch.published(self.maps.settings()?.ingress_reason);
         }
-        differs |= self.look_for_receivers().await?;
+        differs |= self.poll_receivers().await?;
         Ok(differs || taken)
     }
 
@@ -72,7 +72,7 @@ impl Reconciler {
     }
 
     /// Attaches the shortcut's programs to the VLANs' own devices, and returns false if that has to be repeated.
-    pub(super) fn begin_at_parents(&mut self, desired: &mut Desired) -> bool {
+    pub(super) fn attach_parents(&mut self, desired: &mut Desired) -> bool {
         let Some(parents) = &mut self.parents else {
             return true;
         };

@@ -69,7 +69,7 @@ impl Owners {
     /// Converts entries of the host's neighbour tables into claims, if they give an endpoint's address to somebody
     /// else. A claim dates from the last confirmation of its entry. An address that is certain is skipped, because
     /// a probe would have shown the claimant to the programs as well.
-    pub(super) fn heard_by_the_host(
+    pub(super) fn host_claims(
         &self,
         known: &[(NeighborKey, HostNeighbor)],
         tables: &DesiredTables,

@@ -35,7 +35,7 @@ pub struct PacketReceivers {
     found: BTreeMap<Ifindex, Found>,
     sockets: Sockets,
     /// Devices to read at the next check, because an event named them.
-    doubtful: BTreeSet<Ifindex>,
+    stale: BTreeSet<Ifindex>,
     /// The last device that was read in turn.
     last: Ifindex,
 }
@@ -55,7 +55,7 @@ impl PacketReceivers {
             has_tcx: bpf_syscall::has_tcx(),
             found: BTreeMap::new(),
             sockets: Sockets::default(),
-            doubtful: BTreeSet::new(),
+            stale: BTreeSet::new(),
             last: Ifindex(0),
         })
     }
@@ -64,7 +64,7 @@ impl PacketReceivers {
     pub fn mark_stale(&mut self, events: &HookEvents) -> bool {
         let asked = self.found.keys().copied();
         let some: Vec<_> = asked.filter(|it| events.may_be_of(*it)).collect();
-        self.doubtful.extend(&some);
+        self.stale.extend(&some);
         !some.is_empty()
     }
 
@@ -86,9 +86,9 @@ impl PacketReceivers {
         if is_first {
             self.sockets = sockets()?;
         }
-        self.ask(new, trunk, pins).await?;
+        self.read(new, trunk, pins).await?;
         let unclear = unexplained(snapshot, &self.receivers(trunk));
-        self.ask(unclear, trunk, pins).await?;
+        self.read(unclear, trunk, pins).await?;
         Ok(self.receivers(trunk))
     }
 
@@ -102,15 +102,15 @@ impl PacketReceivers {
     ) -> anyhow::Result<BTreeMap<Ifindex, Receivers>> {
         let before = self.receivers(trunk).remove(&trunk);
         self.sockets = sockets()?;
-        let mut some = std::mem::take(&mut self.doubtful);
+        let mut some = std::mem::take(&mut self.stale);
         some.extend(self.in_turn());
         some.insert(trunk);
-        self.ask(some, trunk, pins).await?;
+        self.read(some, trunk, pins).await?;
         let found = self.receivers(trunk);
         let unclear = unexplained(snapshot, &found);
         if unclear.contains(&trunk) && found.get(&trunk) != before.as_ref() {
             let all: Vec<_> = self.found.keys().copied().collect();
-            self.ask(all, trunk, pins).await?;
+            self.read(all, trunk, pins).await?;
         }
         self.follow(snapshot, trunk, pins).await
     }
@@ -127,7 +127,7 @@ impl PacketReceivers {
         turn
     }
 
-    async fn ask(
+    async fn read(
         &mut self,
         devices: impl IntoIterator<Item = Ifindex>,
         trunk: Ifindex,

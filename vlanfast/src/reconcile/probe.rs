@@ -36,7 +36,7 @@ impl ProbeSocket {
     /// Probes for an address through the host's device on its VLAN. For IPv6, a second solicitation goes out from the
     /// host's own link-local address, if it has one: a claimant answers it by unicast, and not by multicast (RFC 4861
     /// clause 7.2.4), which could be mistaken for the endpoint's own answer coming back.
-    pub fn ask(
+    pub fn probe(
         &self,
         parent: &Parent,
         key: &NeighborKey,

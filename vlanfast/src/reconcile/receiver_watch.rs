@@ -25,7 +25,7 @@ impl Reconciler {
     }
 
     /// Reads the receivers, and returns whether they have changed.
-    pub(super) async fn look_for_receivers(&mut self) -> anyhow::Result<bool> {
+    pub(super) async fn poll_receivers(&mut self) -> anyhow::Result<bool> {
         let snapshot = self.netlink.snapshot();
         let found = self
             .packet_receivers
@@ -66,8 +66,8 @@ impl Reconciler {
     pub(super) async fn search(&mut self, is_unseen: bool) -> anyhow::Result<()> {
         let is_whole = self.netlink.search().await?;
         let in_vain = is_unseen && self.search.next.is_some_and(|(_, pause)| pause == LONG);
-        if in_vain && !is_whole && !self.search.said {
-            self.search.said = true;
+        if in_vain && !is_whole && !self.search.warned {
+            self.search.warned = true;
             log::warn!(
                 "a receiver is in a network namespace that is not visible, and without CAP_SYS_PTRACE not every process \
                  can be searched for it: vlanfast leaves the frames alone that it may want"

@@ -12,5 +12,5 @@ pub(super) struct Search {
     /// The last search was for a receiver that is known to exist.
     pub(super) for_unseen: bool,
     /// A warning was logged that some processes cannot be examined.
-    pub(super) said: bool,
+    pub(super) warned: bool,
 }

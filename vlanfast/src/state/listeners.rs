@@ -13,7 +13,7 @@ use crate::state::hidden_receivers;
 pub enum Listener {
     Port,
     Ipvlan,
-    Greedy,
+    CatchAll,
     Nested,
     Promiscuous,
     Guests,
@@ -27,7 +27,7 @@ impl Listener {
     const ALL: [Self; 10] = [
         Self::Port,
         Self::Ipvlan,
-        Self::Greedy,
+        Self::CatchAll,
         Self::Nested,
         Self::Promiscuous,
         Self::Guests,
@@ -47,7 +47,7 @@ impl Listener {
         match self {
             Self::Port => Parent::PORT,
             Self::Ipvlan => Parent::IPVLAN,
-            Self::Greedy => Parent::CATCH_ALL,
+            Self::CatchAll => Parent::CATCH_ALL,
             Self::Nested => Parent::NESTED,
             Self::Promiscuous => Parent::PROMISCUOUS,
             Self::Guests => Parent::GUESTS,
@@ -63,7 +63,7 @@ impl Listener {
         match self {
             Self::Port => "port",
             Self::Ipvlan => "ipvlan",
-            Self::Greedy => "greedy",
+            Self::CatchAll => "greedy",
             Self::Nested => "nested",
             Self::Promiscuous => "promiscuous",
             Self::Guests => "guests",
@@ -79,7 +79,7 @@ impl Listener {
         match self {
             Self::Port => "a port of a bridge, bond or switch",
             Self::Ipvlan => "ipvlan",
-            Self::Greedy => "a macvlan in mode passthru",
+            Self::CatchAll => "a macvlan in mode passthru",
             Self::Nested => "a VLAN device inside a container",
             Self::Promiscuous => "read in promiscuous mode",
             Self::Guests => "guests, whose addresses are not visible",

@@ -123,7 +123,7 @@ impl Inventory {
 
     async fn read_namespace(&mut self, nsid: Nsid) -> anyhow::Result<()> {
         let read = match self.reader.namespace(nsid).await? {
-            Answer::There(read) => read,
+            Answer::Found(read) => read,
             Answer::Gone => {
                 self.forget(nsid);
                 return Ok(());
@@ -151,7 +151,7 @@ impl Inventory {
     async fn read_link(&mut self, nsid: Nsid, ifindex: Ifindex) -> anyhow::Result<()> {
         let answer = self.reader.link(nsid, ifindex).await?;
         let read = match answer {
-            Answer::There((link, mut addresses, lacks)) => {
+            Answer::Found((link, mut addresses, lacks)) => {
                 if !lacks.is_nothing() {
                     let matters = nsid == Nsid::Own || !lacks.is_interrupted();
                     self.want(nsid, &words(&lacks), matters);
