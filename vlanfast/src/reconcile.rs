@@ -48,8 +48,7 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(5);
 /// How often everything is read again without an event, in case the kernel failed to report a change.
 const FULL_READ: Duration = Duration::from_secs(60);
-/// How often the hooks are checked. The kernel sends notifications about qdiscs and filters, but not about tcx programs
-/// and XDP links.
+/// How often the hooks are checked. The kernel reports changes of qdiscs and filters, but not of tcx and XDP links.
 const CHECK: Duration = Duration::from_secs(2);
 /// The shortest time between two checks of the hooks, however often filters change.
 const SPACING: Duration = Duration::from_millis(200);
@@ -176,8 +175,7 @@ impl Reconciler {
         self.freshness.clone()
     }
 
-    /// Follows the sources and watches the hooks. Returns an error if the trunk is gone, as after any other failure
-    /// that cannot be retried.
+    /// Follows the sources and watches the hooks until the trunk is gone or another failure cannot be retried.
     pub async fn run(&mut self, kernel: &Netlink) -> anyhow::Result<Infallible> {
         let mut full_read = Instant::now() + FULL_READ;
         let (mut checked, mut check) = (Instant::now(), Instant::now() + CHECK);

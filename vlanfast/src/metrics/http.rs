@@ -218,7 +218,8 @@ impl Sources {
         match (self.trust)() {
             Ok(Trust { alive: true, .. }) => {}
             Ok(_) => {
-                let why = "the heartbeat has expired: the process hangs, its tables can't be kept up to date, or XDP can't see VLAN tags";
+                let why = "the heartbeat has expired: the process hangs, its tables can't be kept up to date, or XDP \
+                           can't see VLAN tags";
                 return Some(why.into());
             }
             Err(error) => return Some(format!("{error:#}")),

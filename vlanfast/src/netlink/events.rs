@@ -41,7 +41,7 @@ const GROUPS: [u32; 5] = [
     libc::RTNLGRP_NSID,
 ];
 
-/// What must be read again. Namespaces are given by their nsid; `None` is our own.
+/// The parts of the inventory that must be read again. Namespaces are given by their nsid; `None` is our own.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
     /// Everything must be read, because events were lost or nothing was read yet.

@@ -132,7 +132,7 @@ impl Inventory {
     }
 
     /// Whether the inventory is complete. If not, [`Inventory::snapshot`] may lack a device, or still have one that is
-    /// gone. What only affects the container that keeps changing its own devices does not count.
+    /// gone. A gap does not count if it only affects the container that keeps changing its own devices.
     pub fn is_whole(&self) -> bool {
         self.retry.is_whole()
     }

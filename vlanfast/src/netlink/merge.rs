@@ -7,7 +7,7 @@ use crate::{
     state::snapshot::{Ifindex, Namespace, Nsid},
 };
 
-/// What a dump may lack.
+/// The parts that may be missing from a dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     /// Anything may be missing: there was a change during the dump, or a message was truncated or named no device.

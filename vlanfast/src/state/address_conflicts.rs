@@ -1,6 +1,6 @@
 //! Address conflict detection (RFC 5227) for addresses that endpoints chose themselves. Such an address is probed on
-//! the wire before it is trusted, and while a host there answers, it is that host's. This module is pure; times are of
-//! CLOCK_MONOTONIC.
+//! the wire before it is trusted, and while a station there answers, it belongs to that station. This module is pure;
+//! times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -35,7 +35,7 @@ enum Standing {
         next: Duration,
     },
     Certain,
-    /// A host on the wire claims the address. It has not answered this many probes, the first of which was sent at
+    /// A station on the wire claims the address. It has not answered this many probes, the first of which was sent at
     /// `since`. `next` is the time of the next probe, or the end of the wait for an answer.
     Claimed {
         unanswered: u8,
@@ -105,7 +105,7 @@ impl AddressProbes {
             }
             let claim = claims.get(&key).filter(|claim| claim.mac != neighbor.mac);
             let receiver = key.endpoint(neighbor.mac);
-            // A host that has the endpoint's MAC may also have its address, so it is probed in the same way.
+            // A station that has the endpoint's MAC may also have its address, so it is probed in the same way.
             let by_mac = claims.get(&NeighborKey::of_mac(receiver));
             let parent = tables.vlans.get(&vid);
             let prober = parent.filter(|parent| parent.ifindex != 0 && matters(vid));
@@ -133,7 +133,7 @@ impl AddressProbes {
         self.addresses = standings;
     }
 
-    /// Whether an address counts as the endpoint's, because no host on the wire claims it.
+    /// Whether an address counts as the endpoint's, because no station on the wire claims it.
     pub fn is_certain(&self, key: &NeighborKey) -> bool {
         let standing = self.addresses.get(key).map(|(_, standing)| *standing);
         standing == Some(Standing::Certain)
@@ -224,7 +224,7 @@ impl Standing {
     }
 }
 
-/// Computes the state of an address that a host on the wire claims.
+/// Computes the state of an address that a station on the wire claims.
 fn claimed(before: Option<Standing>, claim: &Claim, is_up: bool, now: Duration) -> Standing {
     let anew = |next| Standing::Claimed {
         unanswered: 0,
@@ -241,7 +241,7 @@ fn claimed(before: Option<Standing>, claim: &Claim, is_up: bool, now: Duration) 
     }
 }
 
-/// Computes the state of an address that no host on the wire claims any more.
+/// Computes the state of an address that no station on the wire claims any more.
 fn unclaimed(before: Option<Standing>, is_up: bool, now: Duration) -> Standing {
     let anew = |next| Standing::Probing { times: 0, next };
     match before {

@@ -1,4 +1,4 @@
-//! Claims: evidence from the programs and the host that somebody on the wire has an endpoint's address or MAC. This
+//! Claims: evidence from the programs and the host that a station on the wire has an endpoint's address or MAC. This
 //! module is pure; times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -10,13 +10,13 @@ use super::tables::DesiredTables;
 /// How long a claim counts at most, if the claimant cannot be probed.
 pub const VALIDITY: Duration = Duration::from_secs(150);
 
-/// An address or MAC of an endpoint here that somebody on the wire has as well (RFC 5227: address conflict).
+/// An endpoint's address or MAC that a station on the wire has as well (RFC 5227: address conflict).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     pub key: NeighborKey,
-    /// The MAC of the endpoint here.
+    /// The MAC of the endpoint.
     pub receiver: [u8; 6],
-    /// The MAC of the claimant on the wire.
+    /// The MAC of the claimant.
     pub by: [u8; 6],
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Conflict {
         if key.receiver().is_some() {
             return write!(
                 f,
-                "{receiver} on VLAN {vid}: a host on the wire and a container on this host have this MAC"
+                "{receiver} on VLAN {vid}: a station on the wire and a container on this host have this MAC"
             );
         }
         write!(

@@ -1,5 +1,5 @@
-//! Detects hosts on the wire that have a container's MAC. Frames from the host for such a MAC must not be delivered to
-//! the container, and the container's addresses are uncertain. This module is pure; times are of CLOCK_MONOTONIC.
+//! Detects stations on the wire that have a container's MAC. Frames from the host for such a MAC must not be delivered
+//! to the container, and the container's addresses are uncertain. This module is pure; times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,9 +32,9 @@ pub struct MacConflicts {
 }
 
 impl MacConflicts {
-    /// Finds the endpoints whose MAC somebody on the wire has as well: the host has a neighbour entry with this MAC and
-    /// an address that the endpoint does not have. However old the entry is, it counts as long as the host keeps it,
-    /// because the host sends there. The tables of `before` tell who certainly had which address.
+    /// Finds the endpoints whose MAC a station on the wire has as well: the host has a neighbour entry with this MAC
+    /// and an address that the endpoint does not have. However old the entry is, it counts as long as the host keeps
+    /// it, because the host sends there. The tables of `before` tell who certainly had which address.
     pub fn detect(
         &mut self,
         entries: impl Iterator<Item = Entry>,
@@ -87,7 +87,7 @@ impl MacConflicts {
     }
 }
 
-/// Marks the endpoints whose MAC somebody on the wire has as well, and their addresses.
+/// Marks the endpoints whose MAC a station on the wire has as well, and their addresses.
 pub fn mark(tables: &mut DesiredTables, claims: &BTreeMap<NeighborKey, Claim>) {
     for receiver in claims.keys().filter_map(NeighborKey::receiver) {
         if let Some(endpoint) = tables.endpoints.get_mut(&receiver) {

@@ -16,7 +16,7 @@ pub struct Message<'a> {
     pub kind: u16,
     pub flags: u16,
     pub number: u32,
-    /// What follows `struct nlmsghdr`.
+    /// The bytes after `struct nlmsghdr`.
     pub body: &'a [u8],
 }
 
