@@ -73,7 +73,7 @@ impl Scrape {
             let labels = [("trunk", trunk.as_str()), ("table", table)];
             (labels, (self.trust.incomplete & flag != 0).into())
         });
-        let help = "Whether a table may lack entries, so that no frame is dropped because of it";
+        let help = "Whether a table may lack entries; no frame is dropped because of that";
         out.gauge("tables_incomplete", help, incomplete)?;
         let left_alone = listeners.iter().flat_map(|(vid, listeners)| {
             listeners.iter().map(|listener: &Listener| {
