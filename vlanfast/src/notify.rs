@@ -1,8 +1,8 @@
-//! What the supervisor hears of us, by the protocol of sd_notify(3): that we are ready, how we do, and that
-//! we still do it.
+//! Notifies the supervisor by the protocol of sd_notify(3): that the process is ready, what its status is, and that it
+//! is alive.
 //!
-//! Not by the crate `sd-notify` (0.5): it takes an abstract socket's name for a path, waits for as long as a
-//! supervisor does not read, and looks its socket up in the environment for each message.
+//! The crate `sd-notify` (0.5) is not used, because it treats the name of an abstract socket as a path, blocks while a
+//! supervisor does not read, and looks up the socket in the environment for each message.
 
 use std::{
     env,
@@ -19,10 +19,11 @@ use std::{
     time::Duration,
 };
 
-/// For a supervisor to take that we are ready, which it has to know. It may miss anything else.
+/// How long sending may block until the supervisor knows that we are ready. Later messages are sent without blocking
+/// and may be lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whoever started us, if it listens. That it does not any more is no failure of ours.
+/// The supervisor that started us, if there is one. It is not an error if it does not listen any more.
 #[derive(Debug, Default)]
 pub struct Supervisor {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -30,7 +31,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that the environment names. The variables stay in it: this program starts no other.
+    /// Connects to the supervisor that the environment names. The variables stay set, because this process starts no
+    /// other.
     pub fn of_environment() -> Self {
         let number = |name| env::var(name).ok();
         Self {
@@ -43,33 +45,33 @@ impl Supervisor {
         }
     }
 
-    /// How long it waits for a sign of life before it takes us for dead.
+    /// Returns the interval within which the supervisor expects a keep-alive message.
     pub const fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// Says that what was asked for is done, and how.
+    /// Reports that the start is complete, with a status text.
     pub fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\n{}", line(status)));
         if let Some((socket, _)) = &self.socket {
-            // From here on nothing waits for it.
+            // Later messages must not block.
             let _ = socket.set_nonblocking(true);
         }
     }
 
-    /// Says in words how we do.
+    /// Reports a status text.
     pub fn status(&self, status: &str) {
         self.tell(&line(status));
     }
 
-    /// A sign of life, if one is waited for.
+    /// Sends a keep-alive message, if the supervisor expects one.
     pub fn feed(&self) {
         if self.watchdog.is_some() {
             self.tell("WATCHDOG=1");
         }
     }
 
-    /// Says that we end.
+    /// Reports that the process is about to end.
     pub fn stopping(&self) {
         self.tell("STOPPING=1");
     }
@@ -81,7 +83,7 @@ impl Supervisor {
     }
 }
 
-/// A message ends a variable with its line.
+/// Formats a status message. A line end would end the variable, so it is replaced.
 fn line(status: &str) -> String {
     format!("STATUS={}", status.replace('\n', " "))
 }
@@ -93,7 +95,7 @@ fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     Ok((socket, address))
 }
 
-/// A path, or behind an `@` a name in the abstract namespace.
+/// Parses the address of the socket: a path, or a name in the abstract namespace after an `@`.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -102,7 +104,7 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// How long the supervisor waits, if that is meant for this process.
+/// Parses the watchdog interval; `None` if the variables are meant for another process.
 fn watchdog(usec: Option<String>, pid: Option<String>, own: u32) -> Option<Duration> {
     let is_ours = match pid {
         Some(pid) => pid.parse() == Ok(own),
@@ -132,7 +134,7 @@ mod tests {
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     }
 
-    fn says_everything(supervisor: &Supervisor, socket: &UnixDatagram) {
+    fn check_messages(supervisor: &Supervisor, socket: &UnixDatagram) {
         supervisor.ready("eth0: attached\nand so on");
         assert_eq!(heard(socket), "READY=1\nSTATUS=eth0: attached and so on");
         supervisor.feed();
@@ -144,18 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn it_is_heard_at_a_path_and_at_an_abstract_name() {
+    fn messages_arrive_at_a_path_and_at_an_abstract_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
-        says_everything(&named(&path), &UnixDatagram::bind(&path).unwrap());
+        check_messages(&named(&path), &UnixDatagram::bind(&path).unwrap());
         let name = format!("vlanfast-test-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
-        says_everything(&named(format!("@{name}")), &socket);
+        check_messages(&named(format!("@{name}")), &socket);
     }
 
     #[test]
-    fn a_supervisor_that_is_gone_or_never_was_is_no_failure() {
+    fn a_missing_supervisor_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -181,20 +183,20 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_read_does_not_keep_us_waiting() {
+    fn a_supervisor_that_does_not_read_does_not_block_us() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let _deaf = UnixDatagram::bind(&path).unwrap();
         let supervisor = named(&path);
         supervisor.ready("well");
         let begin = Instant::now();
-        // Far more than the kernel keeps for a socket.
+        // This is far more than the kernel queues for a socket.
         (0..10_000).for_each(|_| supervisor.feed());
         assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
     }
 
     #[test]
-    fn a_watchdog_is_that_of_the_process_that_it_names() {
+    fn a_watchdog_is_for_the_process_that_it_names() {
         let text = |text: &str| Some(text.to_owned());
         let ten = Some(Duration::from_secs(10));
         assert_eq!(watchdog(text("10000000"), None, 7), ten);
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_sign_of_life_where_none_is_waited_for() {
+    fn without_a_watchdog_no_keep_alive_is_sent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();

@@ -1,6 +1,6 @@
-//! The reconciliation loop keeps the maps up to date: it reads the sources, computes the desired tables and the changes to
-//! the installed ones, applies these to the maps, and publishes a report for metrics. Each round starts from scratch, so
-//! that a lost event causes a delay but never a wrong table.
+//! The reconciliation loop keeps the maps up to date: it reads the sources, computes the desired tables and the changes
+//! to the installed ones, applies these to the maps, and publishes a report for metrics. Each round starts from
+//! scratch, so that a lost event causes a delay but never a wrong table.
 
 mod address_watch;
 mod hook_watch;
@@ -46,14 +46,14 @@ use crate::{
 
 /// How long to wait for more events before reading. A container's start causes a dozen within milliseconds.
 const SETTLE: Duration = Duration::from_millis(5);
-/// Reads everything anew however quiet it is, should the kernel ever have kept something from us.
-const DOUBT: Duration = Duration::from_secs(60);
-/// Looks at the hooks: the kernel tells of qdiscs and filters, and of tcx programs and XDP links it does not.
-const LOOK: Duration = Duration::from_secs(2);
-/// Between two looks, however often somebody changes filters.
-const SPACE: Duration = Duration::from_millis(200);
-/// Before a source that failed is asked anew.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How often everything is read again without an event, in case the kernel failed to report a change.
+const FULL_READ: Duration = Duration::from_secs(60);
+/// How often the hooks are checked. The kernel reports changes of qdiscs and filters, but not of tcx and XDP links.
+const CHECK: Duration = Duration::from_secs(2);
+/// The shortest time between two checks of the hooks, however often filters change.
+const SPACING: Duration = Duration::from_millis(200);
+/// How long to wait before a source that failed is read again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The loop's state.
 pub struct Reconciler {
@@ -62,31 +62,31 @@ pub struct Reconciler {
     maps: TableMaps,
     pins: Pins,
     trunk: Ifindex,
-    wishes: VlanConfig,
+    config: VlanConfig,
     capacity: Capacity,
     quotas: Quotas,
-    /// The namespaces that were said to have more than their share.
+    /// The namespaces for which a warning about their quota has been logged.
     over: BTreeSet<i32>,
-    /// What is in the maps.
+    /// The contents of the maps.
     installed: DesiredTables,
     netlink_status: SourceStatus,
-    /// Since when netlink can't be read as a whole.
-    torn: Option<Instant>,
-    /// There is something to do though the network is as it was: the last round failed, the pins did not
-    /// follow the trunk's name, or Docker has other names.
+    /// The time since which netlink could not be read completely.
+    incomplete_since: Option<Instant>,
+    /// A round is needed although the network has not changed: the last round failed, the pins did not follow the
+    /// trunk's name, or Docker has other names.
     behind: bool,
     owners: Owners,
     hooks: Vec<HookState>,
-    /// Once the programs are attached.
+    /// `None` until the programs are attached.
     watch: Option<Watch>,
-    /// Where the shortcut begins at the VLANs' own devices.
+    /// The programs at the VLANs' own devices, where the shortcut begins.
     parents: Option<hooks::Parents>,
-    /// The programs that read these maps are at work.
+    /// The programs that read these maps are attached.
     attached: bool,
-    /// Which tables lack something, as [`Settings::incomplete`] has it.
+    /// The incomplete tables, as bits of [`Settings::incomplete`].
     incomplete: u32,
     tags_hidden: bool,
-    /// Netlink did not answer when it was asked about the hooks.
+    /// Netlink did not answer the last check of the hooks.
     is_silent: bool,
     freshness: Freshness,
     packet_receivers: PacketReceivers,
@@ -95,12 +95,12 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Reads the sources and fills the maps, which must be empty: the programs that use them are to be
-    /// attached only then.
+    /// Reads the sources and fills the maps, which must be empty. The programs that use them must be attached only
+    /// afterwards.
     pub async fn fill(
         pins: Pins,
         trunk: Ifindex,
-        wishes: VlanConfig,
+        config: VlanConfig,
         quotas: Quotas,
         maps: TableMaps,
         docker: watch::Receiver<docker::State>,
@@ -112,8 +112,8 @@ impl Reconciler {
             maps,
             pins,
             trunk,
-            owners: Owners::new(&wishes)?,
-            wishes,
+            owners: Owners::new(&config)?,
+            config,
             quotas,
             over: BTreeSet::new(),
             installed: DesiredTables::default(),
@@ -121,7 +121,7 @@ impl Reconciler {
                 state: SourceState::Starting as u32,
                 ..SourceStatus::default()
             },
-            torn: None,
+            incomplete_since: None,
             behind: false,
             hooks: vec![],
             watch: None,
@@ -140,18 +140,18 @@ impl Reconciler {
         Ok(reconciler)
     }
 
-    /// Those of the trunk, by its name of today.
+    /// Returns the pins of the trunk under its current name.
     pub const fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// What the maps say of the trunk itself.
+    /// Returns the trunk's own entry in the map `VLANS`.
     pub fn untagged(&self) -> Parent {
         let vlans = &self.installed.vlans;
         vlans.get(&Vid::UNTAGGED).copied().unwrap_or_default()
     }
 
-    /// What each round finds, from now on with the hooks that were attached meanwhile.
+    /// Starts to publish a report after each round, and to watch the hooks, which have been attached by now.
     pub async fn publish(
         &mut self,
         kernel: &Netlink,
@@ -161,7 +161,7 @@ impl Reconciler {
         let watch = Watch::of(attached);
         self.hooks = watch.published(self.maps.settings()?.ingress_reason);
         self.watch = Some(watch);
-        self.look_at_hooks(kernel).await?;
+        self.check_hooks(kernel).await?;
         self.parents = parents;
         self.attached = true;
         // Attaching may have taken seconds.
@@ -170,17 +170,17 @@ impl Reconciler {
         Ok(self.publish.subscribe())
     }
 
-    /// How fresh the maps are, for the heartbeat.
+    /// Returns a handle to the freshness of the maps, which the heartbeat reads.
     pub fn freshness(&self) -> Freshness {
         self.freshness.clone()
     }
 
-    /// Follows the sources and watches the hooks until the trunk is gone, which is an error like any other.
+    /// Follows the sources and watches the hooks until the trunk is gone or another failure cannot be retried.
     pub async fn run(&mut self, kernel: &Netlink) -> anyhow::Result<Infallible> {
-        let mut doubt = Instant::now() + DOUBT;
-        let (mut looked, mut look) = (Instant::now(), Instant::now() + LOOK);
+        let mut full_read = Instant::now() + FULL_READ;
+        let (mut checked, mut check) = (Instant::now(), Instant::now() + CHECK);
         loop {
-            let ask = self.owners.due().unwrap_or(doubt);
+            let probe = self.owners.due().unwrap_or(full_read);
             let due = tokio::select! {
                 heard = self.netlink.changed() => {
                     heard.context("failed to listen to netlink events")?;
@@ -190,28 +190,28 @@ impl Reconciler {
                     self.behind = true;
                     true
                 }
-                () = sleep_until(doubt) => {
+                () = sleep_until(full_read) => {
                     self.freshness.mark_stale();
                     self.netlink.mark_stale();
-                    doubt = Instant::now() + DOUBT;
+                    full_read = Instant::now() + FULL_READ;
                     true
                 }
-                () = sleep_until(look) => false,
-                () = sleep_until(ask) => self.ask()?,
+                () = sleep_until(check) => false,
+                () = sleep_until(probe) => self.send_probes()?,
             };
             if self
                 .packet_receivers
                 .mark_stale(&self.netlink.take_hook_events())
             {
-                look = look.min(looked + SPACE);
+                check = check.min(checked + SPACING);
             }
-            self.is_still_there()?;
+            self.check_trunk()?;
             let mut differs = false;
-            if Instant::now() >= look {
+            if Instant::now() >= check {
                 differs = self.watch_hooks(kernel).await?;
-                differs |= self.listen_for_claims().await;
-                looked = Instant::now();
-                look = looked + LOOK;
+                differs |= self.poll_claims().await;
+                checked = Instant::now();
+                check = checked + CHECK;
             }
             if !due && !differs {
                 continue;
@@ -229,17 +229,17 @@ impl Reconciler {
                     log::warn!("{error:#}; trying again");
                     self.failed();
                     self.netlink.mark_stale();
-                    sleep(PAUSE).await;
+                    sleep(RETRY).await;
                 }
             }
         }
     }
 
-    /// Fails where the trunk was removed, or moved elsewhere: before anything is done to the device that has its
-    /// index by now.
-    pub fn is_still_there(&mut self) -> anyhow::Result<()> {
-        self.netlink.hear();
-        match self.netlink.take_loss(self.trunk) {
+    /// Returns an error if the trunk was removed or moved to another namespace. This is checked before anything is done
+    /// to the device, because another device may have its index by now.
+    pub fn check_trunk(&mut self) -> anyhow::Result<()> {
+        self.netlink.drain_events();
+        match self.netlink.take_lost(self.trunk) {
             true => {
                 let trunk = self.pins.trunk.to_string();
                 Err(Error::TrunkGone { trunk }.into())
@@ -248,13 +248,13 @@ impl Reconciler {
         }
     }
 
-    /// Lets what belongs together come together, where devices or addresses have changed; whether they have.
+    /// Waits a moment for further events if devices or addresses have changed, and returns whether they have.
     async fn settle(&mut self) -> bool {
         if !self.netlink.is_behind() {
             return false;
         }
         self.freshness.mark_stale();
-        // Whoever is new must not lose what comes for it before it is in the tables.
+        // Until a new endpoint is in the tables, frames for it must not be dropped.
         let changing = |settings: &mut Settings| settings.incomplete |= Settings::CHANGING;
         if let Err(error) = self.maps.update_settings(changing) {
             log::warn!("{error:#}");
@@ -263,13 +263,13 @@ impl Reconciler {
         true
     }
 
-    /// From what the sources show by now to what is in the maps.
+    /// Reads the sources and brings the maps up to date.
     async fn follow(&mut self) -> anyhow::Result<()> {
         let differs = self.netlink.refresh().await?;
-        self.note_success();
+        self.record_read();
         match differs || self.behind {
             true => {
-                self.see_the_trunk().await?;
+                self.require_trunk().await?;
                 self.follow_receivers().await?;
                 self.round().await?;
             }
@@ -277,7 +277,7 @@ impl Reconciler {
         }
         let changing = u32::from(!self.netlink.is_caught_up()) * Settings::CHANGING;
         let incomplete = self.incomplete | self.unread() | changing;
-        // The programs of a process that was there before share the note, and have tables of their own.
+        // The programs of a previous process share SETTINGS with us, but have tables of their own.
         match self.attached {
             true => self
                 .maps
@@ -286,28 +286,33 @@ impl Reconciler {
         }
     }
 
-    /// Only a whole read is a success. One that is not, is for a moment no failure either: something changed
-    /// in its middle.
-    fn note_success(&mut self) {
+    /// Records whether netlink was read completely. An incomplete read counts as a failure only after a while, because
+    /// it usually means that something changed during the read.
+    fn record_read(&mut self) {
         if self.netlink.is_whole() {
-            self.torn = None;
+            self.incomplete_since = None;
             self.netlink_status = SourceStatus {
                 state: SourceState::Ok as u32,
                 last_success: clock::seconds_since_1970(),
                 reserved: 0,
             };
-        } else if self.torn.get_or_insert_with(Instant::now).elapsed() > heartbeat::VALIDITY {
+        } else if self
+            .incomplete_since
+            .get_or_insert_with(Instant::now)
+            .elapsed()
+            > heartbeat::VALIDITY
+        {
             if self.netlink_status.state != SourceState::Unreachable as u32 {
                 log::warn!(
-                    "netlink can't be read as a whole: until it can, nothing is dropped or limited for want of a receiver"
+                    "netlink can't be read completely; until it can, no frame is dropped or limited for lack of a receiver"
                 );
             }
             self.netlink_status.state = SourceState::Unreachable as u32;
         }
     }
 
-    /// What the tables may lack because it can't be read, as [`Settings::incomplete`] has it: who is not seen is
-    /// not absent.
+    /// Returns the tables that may be incomplete because netlink could not be read completely, as bits of
+    /// [`Settings::incomplete`]. An endpoint that was not read must not count as absent.
     fn unread(&self) -> u32 {
         match self.netlink.is_whole() {
             true => 0,
@@ -315,79 +320,80 @@ impl Reconciler {
         }
     }
 
-    /// Without the trunk, the tables would be empty; but only the kernel's word means that it is gone.
-    async fn see_the_trunk(&mut self) -> anyhow::Result<()> {
+    /// Returns an error unless the trunk was read. Without the trunk, the tables would be empty; but it counts as gone
+    /// only if the kernel says so.
+    async fn require_trunk(&mut self) -> anyhow::Result<()> {
         let trunk = (Nsid::Own, self.trunk);
-        if self.netlink.network().find(trunk).is_some() {
+        if self.netlink.snapshot().find(trunk).is_some() {
             return Ok(());
         }
         let name = self.pins.trunk.to_string();
         match self.netlink.is_gone(self.trunk).await? {
             true => Err(Error::TrunkGone { trunk: name }.into()),
-            false => Err(anyhow!("what netlink says of {name} can't be read")),
+            false => Err(anyhow!("netlink's record of {name} can't be read")),
         }
     }
 
-    /// Lets everybody know that the maps are not kept up to date for the moment.
+    /// Publishes that the maps are not kept up to date for the moment.
     fn failed(&mut self) {
         self.behind = true;
         self.freshness.mark_stale();
         self.netlink_status.state = SourceState::Unreachable as u32;
-        // It may be the maps that failed; the warning has said why.
+        // Writing to the maps may be what failed. The cause has been logged already.
         let _ = self.report_sources();
     }
 
     async fn round(&mut self) -> anyhow::Result<()> {
         let given = Given::by(&self.docker.borrow().docker);
-        let mut desired = desired(self.netlink.network(), self.trunk, &given);
+        let mut desired = desired(self.netlink.snapshot(), self.trunk, &given);
         let before = std::mem::take(&mut self.installed);
-        let heard = self.hear_claims(&desired.tables, &before).await;
+        let heard = self.collect_claims(&desired.tables, &before).await;
         self.installed = before;
         heard?;
-        self.judge(&mut desired.tables)?;
-        self.wishes.write(&mut desired.tables);
-        let begun = self.begin_at_parents(&mut desired);
+        self.assess_addresses(&mut desired.tables)?;
+        self.config.write(&mut desired.tables);
+        let attached = self.attach_parents(&mut desired);
         let name = desired.parents.get(&Vid::UNTAGGED).cloned();
-        let name = name.with_context(|| format!("nobody has seen {}", self.pins.trunk))?;
-        let named = name == self.pins.trunk || self.rename(&name);
+        let name = name.with_context(|| format!("netlink does not show {}", self.pins.trunk))?;
+        let renamed = name == self.pins.trunk || self.rename(&name);
         let plan = plan(&self.installed, &desired, self.capacity, self.quotas);
         let incomplete = desired.tables.unseen();
-        // The VLANs that lack something, and what they lack, are not written at one stroke.
+        // The list of incomplete VLANs and their entries cannot be written atomically.
         let shifts = u32::from(plan.changes_what_is_left_out(&self.installed));
         let for_now =
             incomplete | self.unread() | (shifts * (Settings::ENDPOINTS | Settings::NEIGHBORS));
-        // Before the tables lack anything; and they lack it until the last of it is there.
+        // The tables are marked as incomplete before the first entry is removed, and until the last one is written.
         self.maps
             .update_settings(|settings| settings.incomplete |= for_now)?;
         let applied = self.maps.apply(&plan);
         match applied {
             Ok(()) => plan.apply_to(&mut self.installed),
-            // Some of it was done: the maps themselves say how much.
+            // A part of the plan was applied. The maps are read to find out which.
             Err(_) => self.installed = self.maps.read()?,
         }
         applied?;
         self.incomplete = incomplete;
-        self.behind = !named || !begun;
+        self.behind = !renamed || !attached;
         self.report(desired, &plan)
     }
 
-    /// Follows the trunk's name, or says that it has to be tried again.
+    /// Moves the pins to the trunk's new name. Returns false if that has to be repeated.
     fn rename(&mut self, name: &Name) -> bool {
         let renamed = self.pins.rename(name);
         match &renamed {
-            Ok(()) => log::warn!("the trunk is called {name} now"),
+            Ok(()) => log::warn!("the trunk has been renamed to {name}"),
             Err(error) => log::warn!("{error:#}"),
         }
         renamed.is_ok()
     }
 }
 
-/// Whether a failure is that the trunk is gone: nothing can be attached to it any more.
+/// Whether an error means that the trunk is gone, so that nothing can be attached to it any more.
 pub fn is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::TrunkGone { .. }))
 }
 
-/// Whether a failure is that somebody has removed the pins: what was by them can't be found that way.
+/// Whether an error means that the pins were removed, so that nothing can be found by them any more.
 pub fn are_pins_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::PinsGone { .. }))
 }

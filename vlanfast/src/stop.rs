@@ -1,8 +1,8 @@
-//! How a process that is attached is told to end, and that it does end.
+//! Stops an attached process by a signal.
 //!
-//! A signal ends whatever is being waited for. Where something does not come back all the same (a
-//! terminal that takes no output, a call that never returns), a thread of its own ends the process, as
-//! a `kill -9` would: what is attached stays, passes every frame, and is for the next `attach` or `detach`.
+//! A signal ends everything that is being waited for. If something blocks all the same, such as a terminal that takes
+//! no output or a system call that does not return, a separate thread ends the process as `kill -9` would. The programs
+//! then stay attached, pass every frame, and are left to the next `attach` or `detach`.
 
 use std::{
     mem, ptr,
@@ -19,22 +19,22 @@ use tokio::{
 
 use crate::output;
 
-/// How long an ending process may go without getting any further.
+/// How long an ending process may make no progress.
 const GRACE: Duration = Duration::from_millis(700);
 
-/// However long a driver takes: supervisors have no more patience either.
+/// How long ending may take in all. Supervisors do not wait longer either.
 const LONGEST: Duration = Duration::from_secs(8);
 
 static STEPS: AtomicU64 = AtomicU64::new(0);
 static BUSY: AtomicU64 = AtomicU64::new(0);
 
-/// Says that we got further: an end that does get on may take longer than [`GRACE`].
+/// Records progress. As long as there is progress, ending may take longer than [`GRACE`].
 pub fn step() {
     STEPS.fetch_add(1, Relaxed);
 }
 
-/// Calls into the kernel for something that only a driver, or whoever holds the kernel's locks, can make last:
-/// it comes back by itself, and to be ended in its middle would leave the rest undone.
+/// Makes a system call that may block only in a driver or on the kernel's locks. It will return by itself, and ending
+/// the process in the middle would leave its work half done, so a call counts as progress.
 pub fn in_kernel<T>(call: impl FnOnce() -> T) -> T {
     BUSY.fetch_add(1, Relaxed);
     let done = call();
@@ -43,13 +43,12 @@ pub fn in_kernel<T>(call: impl FnOnce() -> T) -> T {
     done
 }
 
-/// The signals that end an attachment.
+/// The signals that end the attachment.
 pub struct Stop(Vec<Signal>);
 
 impl Stop {
-    /// Listens from here on. What was ignored when we were started stays so, as `nohup` and a shell's
-    /// background jobs want it; SIGTERM alone always counts, because it is how `detach` and supervisors
-    /// end us.
+    /// Starts to listen for signals. Signals that were ignored when the process started stay ignored, as `nohup` and
+    /// background jobs of a shell expect. SIGTERM is always handled, because `detach` and supervisors send it.
     pub fn listen() -> anyhow::Result<Self> {
         let all = signals();
         guard(all.clone())?;
@@ -67,7 +66,7 @@ fn signals() -> Vec<SignalKind> {
     heeded.chain([SignalKind::terminate()]).collect()
 }
 
-/// Whether nothing happens when the signal comes.
+/// Whether the process ignores a signal.
 fn is_ignored(kind: SignalKind) -> bool {
     // SAFETY: all zeroes is a valid sigaction, and the kernel only writes to it.
     let (asked, action) = unsafe {
@@ -88,7 +87,7 @@ async fn any(signals: &mut [Signal]) {
     futures_util::future::select_all(one).await;
 }
 
-/// Starts the thread that ends the process where it does not end by itself.
+/// Starts the thread that ends the process if it does not end by itself.
 fn guard(kinds: Vec<SignalKind>) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -114,9 +113,9 @@ fn guard(kinds: Vec<SignalKind>) -> anyhow::Result<()> {
 
 fn give_up() -> ! {
     output::note(
-        "error: told to end, and something does not answer: what is still attached passes every frame; \
-         `vlanfast detach TRUNK` takes it off",
+        "error: told to end, and something does not answer: programs that are still attached pass every frame; \
+         `vlanfast detach TRUNK` removes them",
     );
-    // SAFETY: ends the process; what others may see of it is as after a kill -9.
+    // SAFETY: this ends the process at once; to others it looks like a kill -9.
     unsafe { libc::_exit(1) }
 }

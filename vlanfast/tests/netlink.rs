@@ -1,5 +1,4 @@
-//! Dumps of a kernel with something wrong in them: whatever it is, a question ends, and nobody is taken for
-//! absent.
+//! Tests with corrupted netlink dumps: whatever is wrong, a request ends, and no device is wrongly taken for absent.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use std::{
@@ -24,9 +23,9 @@ use vlanfast::{
     state::snapshot::{Ifindex, LinkKind, Mode, Namespace, Nsid},
 };
 
-/// As Linux 6.18 has said them: veths, one with an alias that is not UTF-8 and an alternative name, one whose name
-/// is not UTF-8, macvlan, macvtap, IPv4 with and without a peer, IPv6, clsact and two BPF filters. All have number
-/// 1, and no end.
+/// Dumps recorded from Linux 6.18: veths, one with an alias that is not UTF-8 and an alternative name, one whose name
+/// is not UTF-8, macvlan, macvtap, IPv4 with and without a peer, IPv6, clsact and two BPF filters. All messages have
+/// sequence number 1, and the end of each dump is left out.
 const LINKS: &[u8] = include_bytes!("data/links.bin");
 const ADDRESSES: &[u8] = include_bytes!("data/addresses.bin");
 const QDISCS: &[u8] = include_bytes!("data/qdiscs.bin");
@@ -38,7 +37,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// What netlink makes of datagrams that answer its first question, after which nobody says anything.
+/// Sends a request to a peer that answers with these datagrams and nothing else.
 async fn answered(
     datagrams: &[&[u8]],
     request: &Request,
@@ -50,7 +49,8 @@ async fn answered(
     for datagram in datagrams {
         send(kernels.as_raw_fd(), datagram, MsgFlags::empty()).unwrap();
     }
-    // It can't be written to any more, and still says what it has said: the question must not fail before.
+    // The peer accepts the request but never answers more, so that the request does not fail before it has read the
+    // datagrams.
     nix::sys::socket::shutdown(kernels.as_raw_fd(), nix::sys::socket::Shutdown::Write).unwrap();
     let once = Mutex::new(Some(ours));
     let netlink = Netlink::behind(move || {
@@ -82,7 +82,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().unwrap()))
 }
 
-/// The bodies of the messages of a dump, by a walk of its own; up to where it makes no sense any more.
+/// Splits a dump into the bodies of its messages, independently of the code under test, as far as it is valid.
 fn bodies(mut dump: &[u8]) -> Vec<&[u8]> {
     let mut bodies = vec![];
     while let Some(length) = number(dump, 0).map(|length| length as usize) {
@@ -95,7 +95,7 @@ fn bodies(mut dump: &[u8]) -> Vec<&[u8]> {
     bodies
 }
 
-/// A namespace, read from two dumps.
+/// Reads a namespace from two dumps.
 fn read(links: &[u8], addresses: &[u8]) -> Option<NamespaceDump> {
     let mut read = NamespaceDump::default();
     let end = done();
@@ -144,7 +144,7 @@ fn a_dump_is_read_as_it_was_meant() {
     };
     has(up0, "10.9.0.5");
     has(up0, "fd00::5");
-    // Its own, not its peer's.
+    // This is the device's own address, not its peer's.
     has(m0, "192.0.2.9");
     let qdiscs: Vec<_> = bodies(QDISCS)
         .into_iter()
@@ -175,15 +175,15 @@ fn a_dump_is_read_as_it_was_meant() {
     }
 }
 
-/// Something that is wrong with a dump.
+/// A corruption of a dump.
 #[derive(Clone, Debug)]
 enum Wrong {
     Byte(Index, u8),
-    /// A length, or any other number, of one of the values that lengths go wrong by.
+    /// A 16-bit number is replaced, usually by a value that is critical as a length.
     Short(Index, u16),
     Cut(Index),
     Hole(Index, usize),
-    /// Bytes of another dump, or this, at another place.
+    /// Bytes are overwritten with some of this or another dump.
     Splice(Index, usize, Index, usize),
 }
 
@@ -234,7 +234,7 @@ fn spoil(dump: &[u8], wrongs: &[Wrong]) -> Vec<u8> {
     dump
 }
 
-/// One message of a dump, spoilt, among the others as they were.
+/// Corrupts the body of one message of a dump.
 fn spoil_one(dump: &[u8], which: Index, wrongs: &[Wrong]) -> Vec<u8> {
     let mut starts = vec![0];
     for body in bodies(dump) {
@@ -243,17 +243,18 @@ fn spoil_one(dump: &[u8], which: Index, wrongs: &[Wrong]) -> Vec<u8> {
     }
     let which = which.index(starts.len() - 1);
     let (from, to) = (starts[which], starts[which + 1]);
-    // The framing stays whole, so that what follows is read.
+    // The framing stays valid, so that the messages that follow can be read.
     let body = spoil(&dump[from + HEADER..to], wrongs);
     let kind = u16::from_ne_bytes(dump[from + 4..from + 6].try_into().unwrap());
     [&dump[..from], &message(kind, &body), &dump[to..]].concat()
 }
 
-/// Everybody whom the read would have shown is there, or was not shown; what is not shown well is reported.
-fn nobody_is_taken_for_absent(links: &[u8], addresses: &[u8]) -> Result<(), TestCaseError> {
+/// Checks that every device that the dump showed is present or reported as possibly missing, and that unreadable
+/// messages are reported.
+fn nothing_is_taken_for_absent(links: &[u8], addresses: &[u8]) -> Result<(), TestCaseError> {
     let old = as_recorded();
     let Some(read) = read(links, addresses) else {
-        // The kernel refused, or nobody could tell how it ended: then everything stays.
+        // The kernel refused the dump, or its end is unclear: then everything is kept.
         return Ok(());
     };
     let (seen, lacks) = (read.namespace.clone(), read.links.clone());
@@ -303,7 +304,7 @@ fn nobody_is_taken_for_absent(links: &[u8], addresses: &[u8]) -> Result<(), Test
 }
 
 proptest! {
-    // Each is two dumps, and the program of every night.
+    // A case takes two dumps. This program also runs every night.
     #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -311,7 +312,7 @@ proptest! {
         links in prop::collection::vec(wrong(), 0..4),
         addresses in prop::collection::vec(wrong(), 0..4),
     ) {
-        nobody_is_taken_for_absent(&spoil(LINKS, &links), &spoil(ADDRESSES, &addresses))?;
+        nothing_is_taken_for_absent(&spoil(LINKS, &links), &spoil(ADDRESSES, &addresses))?;
     }
 
     #[test]
@@ -320,9 +321,9 @@ proptest! {
         (address, addresses) in (any::<Index>(), prop::collection::vec(wrong(), 1..3)),
     ) {
         let (links, addresses) = (spoil_one(LINKS, link, &links), spoil_one(ADDRESSES, address, &addresses));
-        // The others' framing is as it was: all of them are read.
+        // The framing of the other messages is unchanged, so that all of them are read.
         prop_assert_eq!(bodies(&links).len(), bodies(LINKS).len());
-        nobody_is_taken_for_absent(&links, &addresses)?;
+        nothing_is_taken_for_absent(&links, &addresses)?;
     }
 
     #[test]

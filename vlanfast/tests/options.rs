@@ -1,4 +1,4 @@
-//! Keeps `docs/options.md` equal to the help of the command line. Every line of the table is generated:
+//! Checks that `docs/options.md` agrees with the help of the command line. All rows of the tables are generated:
 //! `UPDATE=1 cargo test -p vlanfast --test options` writes them anew, between the markers in that file.
 
 use std::{env, fs};
@@ -10,7 +10,7 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/options.md");
 const BEGIN: &str = "<!-- options: begin -->\n";
 const END: &str = "<!-- options: end -->\n";
 
-/// One table for each verb, and for each verb below it.
+/// Generates one table for each command, and for each subcommand.
 fn tables(command: &Command, path: &str, to: &mut String) {
     for verb in command.get_subcommands() {
         if verb.get_name() == "help" {
@@ -36,7 +36,7 @@ fn row(arg: &Arg) -> String {
         .iter()
         .map(|value| format!("`{}`", value.to_string_lossy()))
         .collect();
-    // Switches have a default as well, which is to be off.
+    // A switch has a default as well, which is off.
     let default = match arg.get_action().takes_values() {
         true => defaults.join(","),
         false => String::new(),
@@ -49,7 +49,7 @@ fn row(arg: &Arg) -> String {
     )
 }
 
-/// The option as it is typed: `--name VALUE`, or the name of a positional argument.
+/// Formats an option as it is typed: `--name VALUE`, or the name of a positional argument.
 fn option(arg: &Arg) -> String {
     let names = arg.get_value_names().unwrap_or_default().join(" ");
     let values = arg.get_possible_values();
@@ -88,7 +88,7 @@ fn the_page_of_options_is_the_help_of_the_command_line() {
     }
 }
 
-/// Every option says what it does in one line, and has a longer text with an example.
+/// Checks that every option has a help line, and a longer text with an example.
 #[test]
 fn every_option_has_a_line_of_help_and_an_example() {
     fn check(command: &Command) {

@@ -1,4 +1,4 @@
-//! Plans between any tables whatever.
+//! Tests of plans from any tables to any others.
 
 use proptest::prelude::*;
 use vlanfast::state::{
@@ -22,7 +22,7 @@ const PLENTY: Capacity = Capacity {
     routes: 100,
 };
 
-/// To an address of 10.0.0.0/24, which an endpoint on another VLAN has.
+/// Builds a route to an address of 10.0.0.0/24 that an endpoint on another VLAN has.
 fn route((number, last, owner): (u16, u8, u8)) -> (NeighborKey, Route) {
     let route = Route {
         mac: mac(owner).0,
@@ -84,7 +84,7 @@ fn tables() -> impl Strategy<Value = DesiredTables> {
     })
 }
 
-/// Plans for what is desired on a machine where nobody has more than a share.
+/// Plans without quotas.
 fn planned(from: &DesiredTables, to: &DesiredTables, capacity: Capacity) -> Plan {
     plan(from, &desired(to), capacity, NO_QUOTAS)
 }
@@ -102,8 +102,8 @@ const NO_QUOTAS: Quotas = Quotas {
 };
 const LACKS: u32 = Parent::LEFT_OUT | Parent::SHORT;
 
-/// The tables without what says what they lack.
-fn as_wished(mut tables: DesiredTables) -> DesiredTables {
+/// Returns the tables without the flags for incompleteness.
+fn without_flags(mut tables: DesiredTables) -> DesiredTables {
     for parent in tables.vlans.values_mut() {
         parent.flags &= !LACKS;
     }
@@ -111,7 +111,7 @@ fn as_wished(mut tables: DesiredTables) -> DesiredTables {
     tables
 }
 
-/// What a namespace has on a VLAN: endpoints, and so many addresses of each.
+/// Adds endpoints of a namespace to a VLAN, each with a number of addresses.
 fn many(tables: &mut DesiredTables, nsid: i32, number: u16, endpoints: u16, addresses: u16) {
     for one in 0..endpoints {
         let [high, low] = one.to_be_bytes();
@@ -135,7 +135,7 @@ fn lacks(tables: &DesiredTables, number: u16) -> u32 {
     parent.unwrap_or_default().flags & LACKS
 }
 
-/// How many endpoints and addresses of a namespace are in the tables.
+/// Counts the endpoints and addresses of a namespace in the tables.
 fn has(tables: &DesiredTables, nsid: i32) -> (usize, usize) {
     let its = |endpoint: &&Endpoint| endpoint.nsid == nsid;
     let addresses = tables.neighbors.keys();
@@ -146,7 +146,7 @@ fn has(tables: &DesiredTables, nsid: i32) -> (usize, usize) {
 }
 
 #[test]
-fn what_is_over_a_quota_costs_its_owner_alone() {
+fn exceeding_a_quota_harms_only_its_owner() {
     let mut to = DesiredTables::default();
     many(&mut to, 1, 10, 1, 9_000);
     many(&mut to, 2, 10, 300, 1);
@@ -165,7 +165,7 @@ fn what_is_over_a_quota_costs_its_owner_alone() {
     let first = plan(&held, &desired(&to), capacity, quotas);
     first.apply_to(&mut held);
     assert_eq!(has(&held, 1), (1, 64));
-    // Of endpoints that are left out, no address is there either.
+    // The addresses of endpoints that are left out are left out as well.
     assert_eq!(has(&held, 2), (200, 200));
     assert_eq!(has(&held, 3), (1, 1));
     assert_eq!(has(&held, Endpoint::OWN_NAMESPACE), (20, 2_000));
@@ -179,7 +179,7 @@ fn what_is_over_a_quota_costs_its_owner_alone() {
         [(1, over(0, 8_936)), (2, over(100, 100))].into()
     );
     assert!(plan(&held, &desired(&to), capacity, quotas).is_empty());
-    // What comes with a lower key does not take the place of what is there.
+    // A new entry with a lower key does not replace an installed one.
     let lower = NeighborKey::new(vid(10), [1, 1, 0, 0].into());
     let mac = [2, 0, 1, 0, 0, 0];
     to.neighbors.insert(lower, Neighbor { mac, flags: 0 });
@@ -187,7 +187,7 @@ fn what_is_over_a_quota_costs_its_owner_alone() {
 }
 
 #[test]
-fn in_a_full_map_everybody_has_the_first_before_anybody_has_the_second() {
+fn in_a_full_map_every_owner_has_a_first_entry_before_any_has_a_second() {
     let mut to = DesiredTables::default();
     many(&mut to, 1, 10, 300, 7);
     let capacity = Capacity {
@@ -226,7 +226,7 @@ fn addresses_on_other_devices_have_the_quota_of_their_namespace() {
         let key = NeighborKey::new(Vid::UNTAGGED, [172, 17, 0, last].into()).anywhere();
         to.tables.neighbors.insert(key, Neighbor::default());
         to.elsewhere.insert((key, 1));
-        // Another namespace has a few of them, too.
+        // Another namespace also has a few of the addresses.
         if last >= 190 {
             to.elsewhere.insert((key, 2));
         }
@@ -261,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_never_overfills_and_leaves_out_just_what_finds_no_room(
+    fn a_plan_never_overfills_a_map_and_leaves_out_no_more_than_necessary(
         rounds in prop::collection::vec(tables(), 1..5), endpoints in 1..6u32, neighbors in 1..6u32,
     ) {
         let capacity = Capacity { endpoints, neighbors, routes: neighbors };
@@ -272,7 +272,7 @@ proptest! {
             prop_assert!(planned(&held, &to, capacity).is_empty());
             prop_assert!(held.endpoints.len() <= endpoints as usize);
             let says_so = held.vlans.values().any(|parent| parent.has(LACKS));
-            prop_assert_eq!(says_so, as_wished(held.clone()) != as_wished(to.clone()));
+            prop_assert_eq!(says_so, without_flags(held.clone()) != without_flags(to.clone()));
             let expected = to.endpoints.len().min(endpoints as usize);
             prop_assert_eq!(held.endpoints.len(), expected);
             prop_assert_eq!(plan.endpoints.left_out as usize, to.endpoints.len() - expected);

@@ -167,7 +167,7 @@ impl Ready {
         choice: choose::Choice,
         output: &Background,
     ) -> anyhow::Result<Attachment> {
-        self.reconciler.is_still_there()?;
+        self.reconciler.check_trunk()?;
         let pins = self.reconciler.pins();
         let (ebpf, maps) = (&mut self.ebpf, &mut self.maps);
         let done = hooks::attach::attach(netlink, trunk, choice, ebpf, maps, pins).await?;
@@ -187,7 +187,7 @@ impl Ready {
             .publish(netlink, done.hooks, parents)
             .await?;
         self.maps.beat(VALIDITY)?;
-        self.reconciler.vouch().await?;
+        self.reconciler.await_probes().await?;
         let pins = self.reconciler.pins();
         let (counters, pairs) = (CounterMap::open(pins)?, PairMap::open(pins)?);
         let read = move || {

@@ -78,7 +78,7 @@ pub async fn run(args: &EndpointsArgs) -> anyhow::Result<()> {
     let (docker, _) = docker::list_once(&args.docker, PATIENCE).await;
     let mut all = vec![];
     for pins in &trunks {
-        all.extend(read(&kernel, pins, netlink.network(), &docker).await?);
+        all.extend(read(&kernel, pins, netlink.snapshot(), &docker).await?);
     }
     match args.json {
         true => output::json(&all),

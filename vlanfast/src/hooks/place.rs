@@ -76,7 +76,7 @@ impl Placement<'_> {
             // BPF_LINK_CREATE gives an errno only; netlink gives the driver's own words.
             Err(error) if error.is::<NoNativeXdp>() => {
                 let ifindex = Ifindex(self.trunk.ifindex);
-                let why = self.netlink.why_not_xdp(ifindex, program).await;
+                let why = self.netlink.xdp_refusal(ifindex, program).await;
                 let refused = NoNativeXdp(self.trunk.name.to_string());
                 Err(why.map_or(error, |why| anyhow!(why).context(refused)))
             }

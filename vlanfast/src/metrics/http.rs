@@ -1,5 +1,5 @@
-//! The server of `/metrics`, `/ready` and `/live`, on a thread of its own: however long a scrape or a
-//! client takes, the reconciler does not wait for it; and however many there are, whoever comes is served.
+//! The HTTP server for `/metrics`, `/ready` and `/live`. It has a thread of its own, so that a slow scrape or client
+//! does not delay the reconciler, and it serves a new client however many others are connected.
 
 use std::{
     convert::Infallible,
@@ -38,17 +38,17 @@ use crate::{
     state::report::Report,
 };
 
-/// For a client to say what it wants.
+/// The time limit for receiving a request header.
 const HEAD: Duration = Duration::from_secs(2);
-/// What it may say: Prometheus takes 300 bytes in 7 headers.
+/// The limits of a request header. Prometheus sends 300 bytes in 7 headers.
 const HEAD_BYTES: usize = 16 << 10;
 const HEADERS: usize = 64;
-/// For a client to have it all. Prometheus gives up after as long.
+/// The time limit for a connection, which is as long as the timeout of Prometheus.
 const WHOLE: Duration = Duration::from_secs(10);
-/// Before the next connection is accepted where one could not be: no descriptors are left.
+/// The pause after a connection could not be accepted because no file descriptors are left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The address is taken, or not this host's.
+/// The address is in use, or does not belong to this host.
 #[derive(Debug, Error)]
 #[error(
     "can't serve metrics on {address}: {cause}; choose another address with --metrics ADDR:PORT, or \
@@ -59,7 +59,7 @@ pub struct ListenError {
     cause: io::Error,
 }
 
-/// Takes the address. From here on clients wait, and [`Server::start`] answers them.
+/// Binds the address. From now on clients can connect, and [`Server::start`] answers them.
 pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     let listen = || {
         let listener = TcpListener::bind(address)?;
@@ -69,20 +69,20 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     listen().map_err(|cause| ListenError { address, cause })
 }
 
-/// A server that runs; dropped, it stops.
+/// A running server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Reads what the programs have counted.
+/// A function that reads the counters of the programs.
 type ReadTotals = dyn Fn() -> anyhow::Result<Totals> + Send + Sync;
 
-/// Reads how far the programs trust the tables.
+/// A function that reads how far the programs trust the tables.
 type ReadTrust = dyn Fn() -> anyhow::Result<Trust> + Send + Sync;
 
-/// What the answers are made of.
+/// The sources of the answers.
 struct Sources {
     published: watch::Receiver<Option<Arc<Report>>>,
     totals: Box<ReadTotals>,
@@ -90,8 +90,9 @@ struct Sources {
 }
 
 impl Server {
-    /// Serves what is published at the time of each scrape, with the counters as they are then. `trust`
-    /// says whether the process still does its work: this thread would answer though it hung.
+    /// Starts to serve the report that is published at the time of each scrape, with the counters as they are then.
+    /// `trust` tells whether the process is doing its work, because this thread would answer even if the rest of the
+    /// process hung.
     pub fn start(
         listener: TcpListener,
         published: watch::Receiver<Option<Arc<Report>>>,
@@ -119,7 +120,7 @@ impl Server {
                 runtime.block_on(async {
                     tokio::select! {
                         () = serve(&listener, Arc::new(sources)) => {}
-                        // What is being answered ends with the runtime.
+                        // Unfinished answers end with the runtime.
                         _ = stopped => {}
                     }
                 });
@@ -136,14 +137,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It can only have panicked, and has said so.
+            // An error means that the thread panicked, which has been reported already.
             let _ = thread.join();
         }
     }
 }
 
 async fn serve(listener: &tokio::net::TcpListener, sources: Arc<Sources>) {
-    let room = Arc::new(Connections::default());
+    let connections = Arc::new(Connections::default());
     for number in 0.. {
         let stream = loop {
             match listener.accept().await {
@@ -151,30 +152,30 @@ async fn serve(listener: &tokio::net::TcpListener, sources: Arc<Sources>) {
                 Err(_) => time::sleep(PAUSE).await,
             }
         };
-        let (place, sources) = (room.place(number), sources.clone());
+        let (slot, sources) = (connections.slot(number), sources.clone());
         let task = tokio::spawn(async move {
-            // A client that is too slow, or goes away, is no concern of ours.
-            let _ = time::timeout(WHOLE, converse(stream, &sources, &place)).await;
+            // Errors of a client, or a client that is too slow, do not matter.
+            let _ = time::timeout(WHOLE, answer_one(stream, &sources, &slot)).await;
         });
-        room.enter(number, task.abort_handle());
-        // Whoever is here may have asked by now, and is to be heard before others come.
+        connections.add(number, task.abort_handle());
+        // Open connections may have sent their requests by now, which are read before another one is accepted.
         task::yield_now().await;
     }
 }
 
-/// One connection, one answer: none stays open to wait for the next scrape.
-async fn converse(
+/// Serves one request. No connection stays open for the next scrape.
+async fn answer_one(
     stream: TcpStream,
     sources: &Sources,
-    place: &ConnectionSlot,
+    slot: &ConnectionSlot,
 ) -> hyper::Result<()> {
     let service = service_fn(|request| async move {
-        place.asks();
+        slot.start_answer();
         Ok::<_, Infallible>(sources.answer(&request))
     });
     http1::Builder::new()
         .keep_alive(false)
-        // Who has said all that it has to say waits for an answer.
+        // A client may close its sending side and still wait for the answer.
         .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -189,10 +190,10 @@ impl Sources {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
         }
-        // Not held: the reconciler would wait for it.
+        // The lock is not held any longer, or the reconciler would have to wait.
         let published = self.published.borrow().clone();
         match (request.uri().path(), published) {
-            ("/live", published) => match self.ails(published.as_deref()) {
+            ("/live", published) => match self.failure(published.as_deref()) {
                 None => plain(StatusCode::OK, "live\n".into()),
                 Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
@@ -212,12 +213,13 @@ impl Sources {
         }
     }
 
-    /// Why the process does not do its work, if it does not.
-    fn ails(&self, published: Option<&Report>) -> Option<String> {
+    /// Returns the reason why the process is not doing its work, if it is not.
+    fn failure(&self, published: Option<&Report>) -> Option<String> {
         match (self.trust)() {
             Ok(Trust { alive: true, .. }) => {}
             Ok(_) => {
-                let why = "the heartbeat has expired: the process hangs, or its tables can't be kept true, or XDP can't see VLAN tags";
+                let why = "the heartbeat has expired: the process hangs, its tables can't be kept up to date, or XDP \
+                           can't see VLAN tags";
                 return Some(why.into());
             }
             Err(error) => return Some(format!("{error:#}")),
@@ -230,7 +232,7 @@ impl Sources {
             .collect();
         (!missing.is_empty()).then(|| {
             let missing = missing.join(" and ");
-            format!("somebody has taken the program off: {missing}; see `vlanfast status`")
+            format!("the program was taken off: {missing}; see `vlanfast status`")
         })
     }
 

@@ -1,5 +1,5 @@
-//! From what the reconciler published and the counters to Prometheus' text format. Pure.
-//! docs/metrics.md has a row for each metric.
+//! Encodes the report of the reconciler and the counters in Prometheus' text format. This module is pure.
+//! `docs/metrics.md` has a row for each metric.
 
 use std::{
     borrow::Cow,
@@ -24,28 +24,28 @@ use crate::state::report::Report;
 
 mod state;
 
-/// The encoder puts it before every name, and `_total` behind that of a counter.
+/// The prefix of all names. The encoder appends `_total` to the names of counters.
 const PREFIX: &str = "vlanfast";
 
-/// What the programs have counted.
+/// The counters of the programs.
 #[derive(Debug, Default)]
 pub struct Totals {
     pub vlans: Vec<(Vlan, Counters)>,
-    /// What became of learnt flows.
+    /// The counters of learnt flows.
     pub pairs: BTreeMap<VlanPair, VlanPairCounters>,
 }
 
-/// How far the programs trust the tables, at the moment of a scrape.
+/// How far the programs trust the tables at the time of a scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// The heartbeat is; else every frame is passed.
+    /// Whether the heartbeat is alive. If it is not, every frame is passed.
     pub alive: bool,
-    /// Which tables lack something, as `Settings::incomplete` has it.
+    /// The incomplete tables, as bits of `Settings::incomplete`.
     pub incomplete: u32,
 }
 
-/// Writes one scrape. A VLAN has series if the host has a device for it, or if it had traffic; a pair of VLANs,
-/// if there was a flow.
+/// Encodes one scrape. A VLAN has series if the host has a device for it or if it had traffic, and a pair of VLANs if
+/// there was a flow.
 pub fn encode(published: Arc<Report>, totals: Totals, trust: Trust) -> anyhow::Result<String> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(Scrape::new(published, totals, trust)));
@@ -54,7 +54,7 @@ pub fn encode(published: Arc<Report>, totals: Totals, trust: Trust) -> anyhow::R
     Ok(text)
 }
 
-/// What one scrape shows. Its own, because the registry takes nothing that is borrowed.
+/// The data of one scrape. It is owned, because the registry accepts nothing that is borrowed.
 #[derive(Debug)]
 struct Scrape {
     published: Arc<Report>,
@@ -63,10 +63,10 @@ struct Scrape {
     trust: Trust,
 }
 
-/// One VLAN's numbers.
+/// The data of one VLAN.
 #[derive(Debug)]
 struct VlanRow {
-    /// The label: the VID, or what frames have that have none.
+    /// The label: the VID, or a word for frames without one.
     vlan: Cow<'static, str>,
     counters: Counters,
     endpoints: u64,
@@ -154,7 +154,7 @@ impl Scrape {
                     (labels, packets)
                 })
         });
-        out.counter("verdicts", "Packets by what became of them", verdicts)?;
+        out.counter("verdicts", "Packets by verdict", verdicts)?;
         let drops = self.vlans.iter().flat_map(|row| {
             row.counters.drops().map(|(reason, packets)| {
                 let labels = [("trunk", trunk), ("vlan", &row.vlan), ("reason", reason)];
@@ -167,7 +167,7 @@ impl Scrape {
             (labels, row.counters.disputed)
         });
         let help =
-            "Packets for an address that two receivers on the VLAN claim, passed to everyone";
+            "Packets for an address that two endpoints on the VLAN claim, passed to everyone";
         out.counter("disputed", help, disputed)
     }
 
@@ -177,10 +177,10 @@ impl Scrape {
         let metrics: [(_, _, Number); 6] = [
             (
                 "candidates",
-                "Questions about flows that the router had not answered for",
+                "Probes for flows that the router had not forwarded yet",
                 |pair| &pair.candidates,
             ),
-            ("enabled", "Flows that the router has sent on", |pair| {
+            ("enabled", "Flows that the router has forwarded", |pair| {
                 &pair.enabled
             }),
             (
@@ -195,12 +195,12 @@ impl Scrape {
             ),
             (
                 "refreshes",
-                "Questions about flows that take the shortcut",
+                "Probes for flows that take the shortcut",
                 |pair| &pair.refreshes,
             ),
             (
                 "failures",
-                "Questions about flows that take the shortcut which the router did not answer",
+                "Probes for flows that take the shortcut that the router did not forward",
                 |pair| &pair.failures,
             ),
         ];
@@ -258,23 +258,24 @@ impl Scrape {
         )?;
         let help = "Entries that found no room in the map: their frames take the kernel's own path";
         gauge("map_left_out", help, |fill| fill.left_out)?;
-        let series = self.published.left_out.iter().flat_map(|culprit| {
+        let series = self.published.left_out.iter().flat_map(|excess| {
             let counts = [
-                ("endpoints", culprit.over.endpoints),
-                ("addresses", culprit.over.addresses),
+                ("endpoints", excess.over.endpoints),
+                ("addresses", excess.over.addresses),
             ];
             let some = counts.into_iter().filter(|(_, number)| *number > 0);
             some.map(|(what, number)| {
                 let labels = [
                     ("trunk", trunk.clone()),
-                    ("nsid", culprit.nsid.to_string()),
-                    ("container", culprit.container.clone().unwrap_or_default()),
+                    ("nsid", excess.nsid.to_string()),
+                    ("container", excess.container.clone().unwrap_or_default()),
                     ("what", what.to_owned()),
                 ];
                 (labels, number.into())
             })
         });
-        let help = "What is left out because one container has more than its share";
+        let help =
+            "Endpoints or addresses that are left out because one container exceeds its quota";
         out.gauge("left_out", help, series)
     }
 }
@@ -294,7 +295,7 @@ impl Collector for Scrape {
     }
 }
 
-/// Where metrics are written, each with all its series.
+/// Writes metrics with all their series.
 struct Output<'a>(DescriptorEncoder<'a>);
 
 impl Output<'_> {

@@ -1,11 +1,11 @@
-//! Docker's names, read over its socket. They only dress up what netlink shows: whatever goes wrong
-//! here is a state to report, never an error that ends anything.
+//! Reads names from Docker over its socket. The names only describe what netlink shows, so a failure here is a state to
+//! report and never ends the process.
 //!
-//! Events are hints, lists are truth: an event only says that it is time for a new list, so a lost one
-//! costs a moment.
+//! An event only causes a new list of networks and containers to be read, so a lost event causes a delay but no wrong
+//! names.
 //!
-//! Whoever listens at the socket may say anything, at any length and speed. An answer costs at most 64 MiB
-//! while it is read and [`LIMIT`], and a flood of events a list now and then.
+//! The peer on the socket is not trusted. Reading an answer takes at most 64 MiB of memory and [`LIMIT`] of time, and a
+//! flood of events causes only a bounded number of lists.
 
 mod answer;
 mod api;
@@ -40,29 +40,29 @@ use self::{api::Client, error::Error};
 use crate::{clock::seconds_since_1970, state::snapshot::Docker};
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
-/// Where dockerd leaves its number for as long as it runs.
+/// The files in which dockerd stores its process id as long as it runs.
 const PID_FILES: [&str; 2] = ["/var/run/docker.pid", "/run/docker.pid"];
 
-/// For a daemon that ended our connection to end itself: it stops containers first, 15 s by default.
+/// How long a daemon may take to end after it closed our connection. It stops containers first, for 15 s by default.
 const SHUTDOWN: Duration = Duration::from_secs(20);
-/// Docker tells of one `docker run` in several events; one list is enough for them.
+/// How long to wait for more events before reading a list. Docker sends several events for one `docker run`.
 const SETTLE: Duration = Duration::from_millis(20);
-/// What that grows to while events come one after the other.
+/// The longest such wait, which is reached while events keep coming.
 const SETTLE_MOST: Duration = Duration::from_secs(1);
-/// Lists may take a fifth of the time.
+/// After a list, the pause is this many times the time that it took, so that lists take at most a fifth of the time.
 const REST: u32 = 4;
-/// After this many pieces of events in a row the rest has to wait for a moment. They all say the same.
+/// After this many event messages in a row, reading pauses for a moment. All of them have the same effect.
 const BURST: usize = 100;
 const BREATH: Duration = Duration::from_millis(50);
-/// Without an event: so that a daemon that hangs is noticed, and `last_success` means something.
+/// How often a list is read without an event, so that a daemon that hangs is noticed and `last_success` stays current.
 const RELIST: Duration = Duration::from_secs(30);
-/// How long one list may take, and how long an answer to any request.
+/// The time limit for a list, and for the answer to any request.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Whose names the user wants.
+/// The daemon whose names are used (`--docker`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DockerSocket {
-    /// Those of the daemon that `docker` itself would ask, if it is on this host.
+    /// The daemon that the `docker` command would use, if it is on this host.
     #[default]
     Auto,
     Off,
@@ -77,7 +77,7 @@ impl FromStr for DockerSocket {
             "auto" => Ok(Self::Auto),
             "off" => Ok(Self::Off),
             _ => match local(text) {
-                // A misspelt word is no path.
+                // A single word is more likely a typing error than a path.
                 Some(path) if path.contains('/') => Ok(Self::Socket(path.into())),
                 _ => Err("expected auto, off, or the path of Docker's socket"),
             },
@@ -96,7 +96,7 @@ impl fmt::Display for DockerSocket {
 }
 
 impl DockerSocket {
-    /// Whom to ask, if anybody.
+    /// Returns the daemon to ask, if any.
     fn daemon(&self) -> Option<Daemon> {
         match self {
             Self::Auto => {
@@ -112,17 +112,17 @@ impl DockerSocket {
     }
 }
 
-/// Whom to ask.
+/// A daemon to ask.
 struct Daemon {
     socket: PathBuf,
-    /// One of them is there while the daemon runs, and until then it is not asked: to connect would
-    /// start one that its admin has stopped, where systemd listens for it (`docker.socket`). `None` for
-    /// a daemon that is to be asked in any case.
+    /// The daemon runs if one of these files exists, and is not asked otherwise: connecting would start a daemon that
+    /// was stopped on purpose, if systemd listens on its socket (`docker.socket`). `None` for a daemon that is asked in
+    /// any case.
     pid_files: Option<[PathBuf; 2]>,
 }
 
 impl Daemon {
-    /// Which daemon runs: another number after a restart, and none where that doesn't matter.
+    /// Returns the process id, which tells one run of the daemon from another; `None` for a daemon without such a file.
     fn pid(&self) -> Result<Option<String>, Error> {
         let Some(files) = &self.pid_files else {
             return Ok(None);
@@ -132,7 +132,7 @@ impl Daemon {
     }
 }
 
-/// Another's socket, Podman's say, has no such file.
+/// Returns the daemon behind a socket. Only dockerd's own socket has a file with a process id; Podman's has none.
 fn daemon_at(socket: PathBuf) -> Daemon {
     let dockerds = [DEFAULT_SOCKET, "/run/docker.sock"].map(Path::new);
     Daemon {
@@ -143,7 +143,8 @@ fn daemon_at(socket: PathBuf) -> Daemon {
     }
 }
 
-/// A daemon elsewhere (`tcp:`, `ssh:`) knows nothing of this host's containers.
+/// Returns the socket that `DOCKER_HOST` names. A remote daemon (`tcp:`, `ssh:`) knows nothing about this host's
+/// containers and is not used.
 fn default_socket(docker_host: Option<&str>) -> PathBuf {
     docker_host
         .filter(|host| host.starts_with("unix://"))
@@ -152,24 +153,23 @@ fn default_socket(docker_host: Option<&str>) -> PathBuf {
         .into()
 }
 
-/// The path of a socket, given as such or as Docker writes it: `unix:///run/docker.sock`.
+/// Returns the path of a local socket, given as a path or in Docker's notation (`unix:///run/docker.sock`).
 fn local(address: &str) -> Option<&str> {
     let path = address.strip_prefix("unix://").unwrap_or(address);
     (!path.is_empty() && !path.contains("://")).then_some(path)
 }
 
-/// What Docker said last, and how it does now.
+/// The last list that Docker returned, and the state of the connection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    /// Kept while Docker is away: its containers often outlive it.
+    /// The list is kept while Docker is away, because containers often outlive it.
     pub docker: Arc<Docker>,
     pub status: SourceStatus,
 }
 
-/// Watches Docker from now on. The receiver's end never closes before the task is dropped, also where
-/// there is nothing to watch.
-pub fn watch(wish: DockerSocket) -> (Task, watch::Receiver<State>) {
-    watch_daemon(wish.daemon(), LIMIT)
+/// Starts to watch Docker. The channel stays open until the task is dropped, even if there is nothing to watch.
+pub fn watch(socket: DockerSocket) -> (Task, watch::Receiver<State>) {
+    watch_daemon(socket.daemon(), LIMIT)
 }
 
 fn watch_daemon(daemon: Option<Daemon>, limit: Duration) -> (Task, watch::Receiver<State>) {
@@ -190,9 +190,9 @@ fn watch_daemon(daemon: Option<Daemon>, limit: Duration) -> (Task, watch::Receiv
     (Task::new(task), receiver)
 }
 
-/// Asks once; without an answer in time there are no names.
-pub async fn list_once(wish: &DockerSocket, limit: Duration) -> (Docker, SourceStatus) {
-    let Some(daemon) = wish.daemon() else {
+/// Reads one list. If there is no answer in time, the list is empty.
+pub async fn list_once(socket: &DockerSocket, limit: Duration) -> (Docker, SourceStatus) {
+    let Some(daemon) = socket.daemon() else {
         return (Docker::default(), status(SourceState::Off));
     };
     let ask = async {
@@ -206,7 +206,7 @@ pub async fn list_once(wish: &DockerSocket, limit: Duration) -> (Docker, SourceS
 }
 
 async fn keep_watching(daemon: &Daemon, limit: Duration, sender: &watch::Sender<State>) {
-    // The daemon that ended our session, and when: it may be about to end, with its file still there.
+    // The daemon that closed our connection, and when. It may be about to end, although its file still exists.
     let mut ending: Option<(String, Instant)> = None;
     loop {
         let is_ending = |pid: &str| {
@@ -225,7 +225,7 @@ async fn keep_watching(daemon: &Daemon, limit: Duration, sender: &watch::Sender<
             Err(error) => error,
         };
         let state = error.state() as u32;
-        // Nobody needs to hear once a second that nothing has changed.
+        // Receivers are notified only of a change, not of every failed attempt.
         sender.send_if_modified(|known| {
             let changed = known.status.state != state;
             if changed {
@@ -238,7 +238,7 @@ async fn keep_watching(daemon: &Daemon, limit: Duration, sender: &watch::Sender<
     }
 }
 
-/// One connection's life: it ends with an error, be it that Docker was stopped.
+/// Uses one connection until it fails or Docker stops.
 async fn session(
     socket: &Path,
     limit: Duration,
@@ -276,7 +276,7 @@ async fn session(
             }
         }
     };
-    // Events are asked for first. One that comes during a list leaves its mark for the next.
+    // Events are polled first. An event that arrives during a list causes the next list.
     tokio::select! {
         biased;
         end = hear => end,
@@ -284,8 +284,8 @@ async fn session(
     }
 }
 
-/// How long to wait after an event, if it was `last` before the list before it, and quiet since: long
-/// where one event follows the other, so that a flood costs little, and short after some seconds of calm.
+/// Computes how long to wait after an event, from the `last` pause and the time without events since the last list. The
+/// pause grows while events keep coming, so that a flood costs little, and is short again after some quiet seconds.
 fn next_pause(last: Duration, quiet: Duration) -> Duration {
     (2 * last)
         .saturating_sub(quiet / 4)

@@ -1,4 +1,4 @@
-//! Parses netlink attributes. Attributes that nobody asks for are not validated.
+//! Parses netlink attributes. Only attributes that are read are validated.
 
 use netlink_packet_core::{NLA_HEADER_SIZE, NlasIterator};
 
@@ -11,11 +11,11 @@ pub struct Malformed(pub &'static str);
 pub struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// Parses a sequence of attributes. A truncated one is an error, because nobody can tell what it lacks.
+    /// Parses a sequence of attributes. A truncated sequence is an error, because it is unknown what it lacks.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         match NlasIterator::new(bytes).all(|attribute| attribute.is_ok()) {
             true => Ok(Self(bytes)),
-            false => Err(Malformed("its attributes are cut off")),
+            false => Err(Malformed("its attributes are truncated")),
         }
     }
 
@@ -85,7 +85,7 @@ impl<'a> Value<'a> {
 
     /// Reads exactly `N` bytes; another length is an error.
     pub fn array<const N: usize>(self) -> Result<[u8; N], Malformed> {
-        let wrong = |_| Malformed("an attribute has a length of its own");
+        let wrong = |_| Malformed("an attribute has an unexpected length");
         self.0.try_into().map_err(wrong)
     }
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_found_among_those_of_any_kind() {
+    fn attributes_are_found_among_others() {
         let bytes = [
             attribute(7, 20, b"\xff\xfe\0"),
             attribute(8, 4 | 0x8000, &1500u32.to_ne_bytes()),
@@ -138,12 +138,12 @@ mod tests {
         assert_eq!(attributes.get(9).unwrap().bytes(), b"");
         assert!(attributes.get(9).unwrap().u8().is_err());
         assert!(attributes.get(5).is_none());
-        // The last one may lack what pads it.
+        // The last attribute may lack its padding.
         assert!(Attributes::read(&bytes[..7]).is_ok());
     }
 
     #[test]
-    fn a_chain_that_is_cut_off_is_none() {
+    fn a_truncated_sequence_is_malformed() {
         let bytes = [attribute(7, 20, b"abc"), attribute(8, 4, &[0; 4])].concat();
         for length in (1..7).chain(9..bytes.len()) {
             assert!(Attributes::read(&bytes[..length]).is_err(), "{length}");

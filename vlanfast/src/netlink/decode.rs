@@ -1,7 +1,8 @@
-//! What rtnetlink says of a device, an address or a namespace, as plain data.
+//! Decodes rtnetlink messages about devices, addresses and namespaces.
 //!
-//! Index and flags come from the message's own header, names are bytes. An attribute that is not needed can be
-//! anything. What lacks one that is, or has it in a length of its own, is [`Undecodable`], and never absent.
+//! Index and flags come from the fixed header of a message, and names are bytes. Attributes that are not needed may
+//! have any value. A message is [`Undecodable`] if an attribute that is needed is missing or has an unexpected length;
+//! what it is about never counts as absent.
 
 use std::net::IpAddr;
 
@@ -29,12 +30,12 @@ pub mod ifla {
     pub const TARGET_NETNSID: u16 = 46;
     pub const ALT_IFNAME: u16 = 53;
 
-    /// In `LINKINFO`.
+    /// Attributes nested in `LINKINFO`.
     pub const INFO_KIND: u16 = 1;
     pub const INFO_DATA: u16 = 2;
     pub const INFO_SLAVE_KIND: u16 = 4;
 
-    /// In `AF_SPEC`, in what IPv4 says: its settings, each a number.
+    /// The attribute in the IPv4 part of `AF_SPEC` that has the settings as an array of numbers.
     pub const INET_CONF: u16 = 1;
 
     pub const VLAN_ID: u16 = 1;
@@ -50,40 +51,40 @@ pub mod ifla {
 /// `NETNSA_NSID` of `include/uapi/linux/net_namespace.h`.
 pub const NETNSA_NSID: u16 = 1;
 
-/// A message of which something that is needed can't be read.
+/// The error for a message that lacks something that is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undecodable {
-    /// The device it is about, if its header has come so far.
+    /// The device that the message is about, if its header is complete.
     pub ifindex: Option<Ifindex>,
     pub why: &'static str,
 }
 
-/// What a device is.
+/// The properties of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkRecord {
     pub ifindex: Ifindex,
     pub name: Name,
-    /// `IFF_UP`, …
+    /// Flags such as `IFF_UP`.
     pub flags: u32,
-    /// `ARPHRD_ETHER`, …
+    /// The hardware type, such as `ARPHRD_ETHER`.
     pub hardware: u16,
-    /// All zeroes where its address is none of Ethernet's.
+    /// The MAC; all zeroes if the device has no Ethernet address.
     pub mac: Mac,
     pub mtu: u32,
-    /// The device below, and the kernel's id for that one's namespace if it is another.
+    /// The lower device, and the nsid of its namespace if that is another one.
     pub lower: Option<(Ifindex, Option<i32>)>,
-    /// It is a port of a device that takes its frames.
+    /// The device is a port of another device, which receives its frames.
     pub port: bool,
     pub promiscuity: u32,
-    /// It answers no ARP request (`arp_ignore` 8).
+    /// The device answers no ARP request (`arp_ignore` 8).
     pub ignores_arp: bool,
-    /// The kind of a software device (`IFLA_INFO_KIND`); hardware and virtio have none.
+    /// The kind of a software device (`IFLA_INFO_KIND`); `None` for hardware and virtio.
     pub driver: Option<String>,
     pub kind: LinkKind,
     pub xdp: Option<Xdp>,
 }
 
-/// An XDP program on a device.
+/// An XDP program that is attached to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Xdp {
     pub program_id: u32,
@@ -91,8 +92,8 @@ pub struct Xdp {
 }
 
 impl LinkRecord {
-    /// The same as a device of a namespace. `stands_for` translates the kernel's ids, which are those of our
-    /// namespace, whichever was asked about (`rtnl_fill_link_netnsid`).
+    /// Converts the record into a device of a snapshot. `stands_for` converts the nsids in the message, which are those
+    /// of our own namespace whichever namespace the message is about (`rtnl_fill_link_netnsid`).
     pub fn link(self, nsid: Nsid, stands_for: impl Fn(i32) -> Nsid) -> Link {
         let has = |flag: libc::c_int| self.flags & flag as u32 != 0;
         Link {
@@ -118,7 +119,7 @@ impl LinkRecord {
     }
 }
 
-/// A device, of `struct ifinfomsg` and what follows it.
+/// Decodes a device (`struct ifinfomsg` and its attributes).
 pub fn device(body: &[u8]) -> Result<LinkRecord, Undecodable> {
     whole_device(body).map_err(|Malformed(why)| Undecodable {
         ifindex: ifindex(body),
@@ -149,7 +150,7 @@ fn whole_device(body: &[u8]) -> Result<LinkRecord, Malformed> {
     for (kind, value) in attributes.iter() {
         match kind {
             ifla::IFNAME => device.name = Name::new(value.text()),
-            // Other lengths are other hardware's, or a tunnel's.
+            // An address of another length belongs to other hardware or a tunnel.
             ifla::ADDRESS => device.mac = value.array().map(Mac).unwrap_or_default(),
             ifla::MTU => device.mtu = value.u32()?,
             ifla::LINK => lower = Some(Ifindex(value.u32()?)),
@@ -168,18 +169,18 @@ fn whole_device(body: &[u8]) -> Result<LinkRecord, Malformed> {
             _ => {}
         }
     }
-    // `IFNAMSIZ`, less the NUL.
+    // The limit is `IFNAMSIZ` without the NUL.
     if !(1..16).contains(&device.name.as_bytes().len()) {
         return Err(Malformed("it has no name"));
     }
     device.lower = lower.map(|lower| (lower, lower_nsid));
-    // A VRF is about routes alone, and leaves frames to the device.
+    // A VRF only affects routes and leaves the frames to the device.
     device.port = has_master && !is_vrf;
     Ok(device)
 }
 
-/// Whether a device answers no ARP request by its own `arp_ignore`. What that is for all devices of its namespace,
-/// netlink does not say.
+/// Whether a device answers no ARP request because of its own `arp_ignore`. The setting for all devices of its
+/// namespace is not in the message.
 fn ignores_arp(families: Attributes<'_>) -> Result<bool, Malformed> {
     /// `IPV4_DEVCONF_ARP_IGNORE` of `include/uapi/linux/ip.h`; the first setting is number 1.
     const ARP_IGNORE: usize = 19;
@@ -191,16 +192,16 @@ fn ignores_arp(families: Attributes<'_>) -> Result<bool, Malformed> {
     Ok(it.is_some_and(|it| it == NEVER.to_ne_bytes()))
 }
 
-/// The value of `arp_ignore` that means never to answer.
+/// The value of `arp_ignore` with which a device never answers.
 pub const NEVER: u32 = 8;
 
-/// What software makes of a device (`IFLA_LINKINFO`).
+/// Decodes the kind of a software device (`IFLA_LINKINFO`).
 fn driver(info: Attributes<'_>) -> Result<(Option<String>, LinkKind), Malformed> {
     let Some(driver) = info.get(ifla::INFO_KIND).map(Value::text) else {
         return Ok((None, LinkKind::Other));
     };
     let data = || {
-        info.need(ifla::INFO_DATA, "it does not say what it is")?
+        info.need(ifla::INFO_DATA, "it has no data about its kind")?
             .nested()
     };
     let kind = match driver {
@@ -219,23 +220,26 @@ fn vlan(data: Attributes<'_>) -> Result<LinkKind, Malformed> {
     let id = data.need(ifla::VLAN_ID, "it has no VLAN id")?.u16()?;
     match (protocol.be16()?, id) {
         (C_TAG, 0..4096) => Ok(LinkKind::Vlan(Vid::new(id))),
-        (C_TAG, _) => Err(Malformed("its VLAN id is none")),
+        (C_TAG, _) => Err(Malformed("its VLAN id is invalid")),
         _ => Ok(LinkKind::ServiceVlan),
     }
 }
 
 fn mode(data: Attributes<'_>) -> Result<Mode, Malformed> {
     let number = data.need(ifla::MACVLAN_MODE, "it has no mode")?.u32()?;
-    // It takes frames, and nobody knows which.
-    Mode::from_number(number).ok_or(Malformed("its mode is one of a later kernel"))
+    // A macvlan in an unknown mode receives frames, but it is not known which.
+    Mode::from_number(number).ok_or(Malformed("its mode is unknown"))
 }
 
 fn xdp(attributes: Attributes<'_>) -> Result<Option<Xdp>, Malformed> {
-    /// `XDP_ATTACHED_SKB` and `XDP_ATTACHED_MULTI`: one for the driver or without it, and one in hardware.
+    /// The values of `XDP_ATTACHED_SKB` (generic mode) and `XDP_ATTACHED_MULTI` (a program in hardware, and one more).
     const SKB: u8 = 2;
     const MULTI: u8 = 4;
     let id = |kind| attributes.get(kind).map(Value::u32).transpose();
-    let attached = attributes.need(ifla::XDP_ATTACHED, "its XDP hook is unclear")?;
+    let attached = attributes.need(
+        ifla::XDP_ATTACHED,
+        "it does not say whether XDP is attached",
+    )?;
     let (ids, generic) = match attached.u8()? {
         MULTI => {
             let native = id(ifla::XDP_DRV_PROG_ID)?;
@@ -249,8 +253,8 @@ fn xdp(attributes: Attributes<'_>) -> Result<Option<Xdp>, Malformed> {
     }))
 }
 
-/// An address that is in use, and the device that has it, of `struct ifaddrmsg` and what follows it; `None` for
-/// one that is not in use, or no address of IP.
+/// Decodes an address in use, with its device (`struct ifaddrmsg` and its attributes). Returns `None` for an address
+/// that is not in use or not an IP address.
 pub fn address(body: &[u8]) -> Result<Option<(Ifindex, IpAddr)>, Undecodable> {
     whole_address(body).map_err(|Malformed(why)| Undecodable {
         ifindex: ifindex(body),
@@ -263,15 +267,16 @@ fn whole_address(body: &[u8]) -> Result<Option<(Ifindex, IpAddr)>, Malformed> {
     let [family, _, flags, _] = *body.first_chunk().ok_or(TOO_SHORT)?;
     let attributes = Attributes::behind(body, HEADER)?;
     let ifindex = ifindex(body).ok_or(Malformed("it has no index"))?;
-    // Someone else may have it, or has it (RFC 4862 clauses 5.4 and 5.4.5). The kernel says so again once it is
-    // sure, and answers for an optimistic one until then (RFC 4429).
+    // Duplicate address detection has not ended or has failed (RFC 4862 clauses 5.4 and 5.4.5). The kernel sends
+    // another notification when it succeeds, and already answers for an optimistic address (RFC 4429).
     let has = |flag| u32::from(flags) & flag != 0;
     let is_tentative = has(libc::IFA_F_TENTATIVE) && !has(libc::IFA_F_OPTIMISTIC);
     let is_ip = [libc::AF_INET, libc::AF_INET6].contains(&family.into());
     if !is_ip || is_tentative || has(libc::IFA_F_DADFAILED) {
         return Ok(None);
     }
-    // The other is the peer's on a point-to-point device; else the same, and for IPv6 the only one.
+    // `IFA_ADDRESS` is the peer's address on a point-to-point device, the same address on others, and the only
+    // attribute for IPv6.
     let own = attributes.get(libc::IFA_LOCAL);
     let value = match own {
         Some(own) => own,
@@ -284,17 +289,17 @@ fn whole_address(body: &[u8]) -> Result<Option<(Ifindex, IpAddr)>, Malformed> {
     Ok(Some((ifindex, address)))
 }
 
-/// The id that a message about ids names, of `struct rtgenmsg` and what follows it; `None` is "none yet".
+/// Decodes the nsid in a message about namespaces (`struct rtgenmsg` and its attributes); `None` if there is none yet.
 pub fn id(body: &[u8]) -> Result<Option<i32>, Malformed> {
-    /// `struct rtgenmsg` is one byte, padded.
+    /// The length of `struct rtgenmsg`, which is one byte with padding.
     const HEADER: usize = 4;
     let attributes = Attributes::behind(body, HEADER)?;
     let id = attributes.need(NETNSA_NSID, "it has no id")?.i32()?;
     Ok((id >= 0).then_some(id))
 }
 
-/// The index in the header of a message about a device, an address, a qdisc or a filter: all have it in the same
-/// place.
+/// Returns the index from the header of a message about a device, an address, a qdisc or a filter. All have it at the
+/// same offset.
 pub fn ifindex(body: &[u8]) -> Option<Ifindex> {
     let index = word(body, 4).ok()?;
     (1..=i32::MAX as u32)

@@ -1,4 +1,4 @@
-//! Questions to the kernel about the devices of any namespace.
+//! Reads the devices of any namespace over netlink.
 
 use std::{
     collections::BTreeSet,
@@ -30,34 +30,35 @@ const NETNSA_PID: u16 = 2;
 const NETNSA_FD: u16 = 3;
 const IFA_TARGET_NETNSID: u16 = 10;
 
-/// What the kernel says of something.
+/// The kernel's answer about something that may not exist.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer<T> {
-    There(T),
-    /// It is not there: the kernel's own word.
+    Found(T),
+    /// It does not exist, by the kernel's own answer.
     Gone,
-    /// Nobody can tell, and why.
+    /// The answer is unclear, for this reason.
     Unclear(String),
 }
 
-/// Asks about every namespace with an id.
-pub struct Questions {
+/// Reads from all namespaces that have an id.
+pub struct NamespaceReader {
     netlink: Netlink,
-    /// The id that our own namespace has in itself, which the kernel uses where it means us.
+    /// The id of our own namespace in itself, which the kernel uses in messages that refer to it.
     own: Option<i32>,
 }
 
-impl Questions {
+impl NamespaceReader {
     pub async fn open(netlink: Netlink) -> anyhow::Result<Self> {
-        let mut questions = Self { netlink, own: None };
+        let mut reader = Self { netlink, own: None };
         let own = (NETNSA_PID, std::process::id());
-        // The kernel would give it one at the first dump that mentions us; then we would not know it.
-        questions.give_id(own).await?;
-        questions.own = questions.id(own).await?;
-        Ok(questions)
+        // Otherwise the kernel would assign the id in the first dump that refers to our namespace, and we would not
+        // know it.
+        reader.give_id(own).await?;
+        reader.own = reader.id(own).await?;
+        Ok(reader)
     }
 
-    /// The namespace that an id of the kernel's stands for.
+    /// Converts an id from a message of the kernel.
     pub fn nsid(&self, id: Option<i32>) -> Nsid {
         match id {
             Some(id) if Some(id) != self.own => Nsid::Other(id),
@@ -65,7 +66,7 @@ impl Questions {
         }
     }
 
-    /// Gives the namespace of a file an id, if it has none.
+    /// Gives an id to the namespace of a file, if it has none.
     pub async fn give_id_to(&self, file: &File) -> anyhow::Result<()> {
         self.give_id((NETNSA_FD, file.as_raw_fd() as u32)).await
     }
@@ -76,7 +77,7 @@ impl Questions {
             .with(kind, &namespace.to_ne_bytes());
         match self.netlink.ask(&request, |_| {}).await {
             Ok(_) => Ok(()),
-            // It has one; or it died since.
+            // The namespace has an id already, or it has just been removed.
             Err(Failure::Refused(Errno::EEXIST | Errno::EINVAL, _)) => Ok(()),
             Err(failure) => Err(failure.of("give a namespace an id")),
         }
@@ -96,11 +97,11 @@ impl Questions {
         match id {
             Some(Ok(id)) => Ok(id),
             Some(Err(malformed)) => Err(Failure::Garbled(malformed.0).of(ASKED)),
-            None => Err(Failure::Garbled("there is none").of(ASKED)),
+            None => Err(Failure::Garbled("it has no id").of(ASKED)),
         }
     }
 
-    /// The other namespaces that have an id, and whether these are all.
+    /// Lists the other namespaces that have an id, and returns whether the list is complete.
     pub async fn namespaces(&self) -> anyhow::Result<(BTreeSet<Nsid>, bool)> {
         let request = Request::ids(libc::RTM_GETNSID, NLM_F_DUMP);
         let (mut all, mut readable) = (BTreeSet::new(), true);
@@ -117,11 +118,11 @@ impl Questions {
         Ok((others, whole && readable))
     }
 
-    /// Every device of a namespace.
+    /// Reads all devices of a namespace.
     pub async fn namespace(&self, nsid: Nsid) -> anyhow::Result<Answer<NamespaceDump>> {
         let read = self.dump(nsid).await;
         let read = match read {
-            // Once more: it is quiet most of the time.
+            // If something changed during the dump, one more attempt usually succeeds.
             Ok(read) if !read.is_whole() => self.dump(nsid).await,
             read => read,
         };
@@ -149,7 +150,7 @@ impl Questions {
         Ok(read)
     }
 
-    /// One device and its addresses, and what these may lack.
+    /// Reads a device with its addresses, and returns what may be missing of them.
     pub async fn link(
         &self,
         nsid: Nsid,
@@ -176,7 +177,7 @@ impl Questions {
         Ok((link, addresses.unwrap_or_default(), read.addresses))
     }
 
-    /// Every address, or those of one device.
+    /// Reads all addresses, or those of one device.
     async fn addresses(
         &self,
         nsid: Nsid,
@@ -191,8 +192,8 @@ impl Questions {
         Ok(())
     }
 
-    /// What an answer about a namespace, or a device of it, means. Silence is an error, and so is whatever is
-    /// refused about our own namespace.
+    /// Interprets an answer about a namespace or one of its devices. A missing answer is an error, and so is a refusal
+    /// that concerns our own namespace.
     async fn answer<T>(
         &self,
         nsid: Nsid,
@@ -200,7 +201,7 @@ impl Questions {
         what: &str,
     ) -> anyhow::Result<Answer<T>> {
         Ok(match asked {
-            Ok(answer) => Answer::There(answer),
+            Ok(answer) => Answer::Found(answer),
             Err(Failure::Refused(Errno::ENODEV, _)) => Answer::Gone,
             Err(failure @ Failure::Refused(..)) => match nsid {
                 Nsid::Own => return Err(failure.of(what)),
@@ -208,7 +209,7 @@ impl Questions {
                 Nsid::Other(_) => unclear(failure, what),
             },
             Err(failure @ Failure::Garbled(_)) => unclear(failure, what),
-            // The kernel had no room for its answer.
+            // The kernel had no memory for its answer.
             Err(Failure::Socket(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 unclear(Failure::Socket(error), what)
             }
@@ -216,19 +217,20 @@ impl Questions {
         })
     }
 
-    /// Whether no namespace has an id.
+    /// Whether no namespace has this id any more.
     async fn is_gone(&self, id: i32) -> anyhow::Result<bool> {
         let request =
             Request::ids(libc::RTM_GETNSID, NLM_F_ACK).with(NETNSA_NSID, &id.to_ne_bytes());
         match self.netlink.ask(&request, |_| {}).await {
             Ok(_) => Ok(false),
             Err(Failure::Refused(Errno::ENOENT, _)) => Ok(true),
-            Err(failure) => Err(failure.of("ask whether a network namespace is there")),
+            Err(failure) => Err(failure.of("ask whether a network namespace exists")),
         }
     }
 }
 
-/// What our own namespace has set for all of its devices. Netlink does not say that, and another's can't be read.
+/// Reads the setting of `arp_ignore` for all devices of our own namespace. Netlink does not have it, and that of
+/// another namespace cannot be read.
 fn silence_of_all() -> Silence {
     let all = fs::read_to_string("/proc/sys/net/ipv4/conf/all/arp_ignore");
     match all.is_ok_and(|all| all.trim().parse() == Ok(decode::NEVER)) {
@@ -241,7 +243,7 @@ fn unclear<T>(failure: Failure, what: &str) -> Answer<T> {
     Answer::Unclear(format!("{:#}", failure.of(what)))
 }
 
-/// A question about a namespace.
+/// Adds the namespace to a request.
 fn of(nsid: Nsid, attribute: u16, request: Request) -> Request {
     match nsid {
         Nsid::Own => request,

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::state::snapshot::Ifindex;
 
-/// The receive buffer has room for the events of some thousand containers that start at once. If it overflows, the kernel
-/// reports `ENOBUFS`, and everything is read again.
+/// The receive buffer has room for the events of some thousand containers that start at once. If it overflows, the
+/// kernel reports `ENOBUFS`, and everything is read again.
 const BUFFER: usize = 8 << 20;
 /// How much of a notification is read. A device notification may be longer (`if_nlmsg_size`); its start is enough.
 const MESSAGE: usize = 32 << 10;
@@ -41,7 +41,7 @@ const GROUPS: [u32; 5] = [
     libc::RTNLGRP_NSID,
 ];
 
-/// What must be read again. Namespaces are given by their nsid; `None` is our own.
+/// The parts of the inventory that must be read again. Namespaces are given by their nsid; `None` is our own.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
     /// Everything must be read, because events were lost or nothing was read yet.
@@ -54,8 +54,8 @@ pub struct Dirty {
     pub links: BTreeMap<Option<i32>, BTreeSet<Ifindex>>,
 }
 
-/// The devices of our own namespace whose hooks may have changed, by a notification about a qdisc, a filter or the device
-/// (which includes XDP). The kernel sends no notification about tcx.
+/// The devices of our own namespace whose hooks may have changed, by a notification about a qdisc, a filter or the
+/// device (which includes XDP). The kernel sends no notification about tcx.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookEvents {
     /// Any device may have changed, because events were lost.
@@ -105,8 +105,8 @@ impl Notifications {
         }
     }
 
-    /// Processes a truncated message at the end of a datagram. The kernel sends each event in its own datagram; a device
-    /// event may be long, but its start names the device.
+    /// Processes a truncated message at the end of a datagram. The kernel sends each event in its own datagram; a
+    /// device event may be long, but its start names the device.
     fn record_cut_off(&mut self, nsid: Option<i32>, rest: &[u8], length: usize) {
         let declared = word(rest, 0).unwrap_or_default() as usize;
         let is_last = declared > rest.len() && declared.next_multiple_of(4) >= length;

@@ -1,5 +1,5 @@
-//! Keeps an inventory of the devices and addresses of every network namespace, read over netlink. It needs no `setns` and
-//! does not depend on the container runtime.
+//! Keeps an inventory of the devices and addresses of every network namespace, read over netlink. It needs no `setns`
+//! and does not depend on the container runtime.
 //!
 //! An incomplete read keeps what was known, makes the inventory [incomplete](Inventory::is_whole), and is repeated.
 //! A namespace or device that changes continuously is read only now and then (`backoff.rs`), without delaying others.
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::retry::Retry;
 use super::{
-    dump::{Answer, Questions},
+    dump::{Answer, NamespaceReader},
     events::{Dirty, Events, HookEvents, Notifications},
     query::Netlink,
 };
@@ -41,9 +41,9 @@ const REST: Duration = Duration::from_millis(10);
 
 /// Reads the names of all devices of our own namespace.
 pub async fn names() -> anyhow::Result<BTreeMap<Ifindex, Name>> {
-    let questions = Questions::open(Netlink::connect()?).await?;
-    let links = match questions.namespace(Nsid::Own).await? {
-        Answer::There(read) => read.namespace.links,
+    let reader = NamespaceReader::open(Netlink::connect()?).await?;
+    let links = match reader.namespace(Nsid::Own).await? {
+        Answer::Found(read) => read.namespace.links,
         Answer::Gone | Answer::Unclear(_) => BTreeMap::new(),
     };
     Ok(links
@@ -54,7 +54,7 @@ pub async fn names() -> anyhow::Result<BTreeMap<Ifindex, Name>> {
 
 /// The devices and addresses that netlink shows, kept up to date.
 pub struct Inventory {
-    questions: Questions,
+    reader: NamespaceReader,
     events: Events,
     mounts: Mounts,
     heard: Notifications,
@@ -62,7 +62,7 @@ pub struct Inventory {
     again: BTreeSet<Nsid>,
     /// Devices to read again because their upper devices have changed.
     below: BTreeSet<DeviceId>,
-    network: Snapshot,
+    snapshot: Snapshot,
     /// The last read has changed the inventory.
     differs: bool,
     retry: Retry,
@@ -84,14 +84,14 @@ impl Inventory {
         Ok(Self {
             events,
             mounts: Mounts::open()?,
-            questions: Questions::open(Netlink::connect()?).await?,
+            reader: NamespaceReader::open(Netlink::connect()?).await?,
             heard: Notifications {
                 dirty,
                 ..Notifications::default()
             },
             again: BTreeSet::new(),
             below: BTreeSet::new(),
-            network: Snapshot::default(),
+            snapshot: Snapshot::default(),
             differs: false,
             retry: Retry::default(),
             backoff: Backoff::default(),
@@ -100,16 +100,17 @@ impl Inventory {
         })
     }
 
-    pub const fn network(&self) -> &Snapshot {
-        &self.network
+    pub const fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
-    /// Stores the receivers on devices of our own namespace, and returns whether they have changed. A changed MAC list may
-    /// switch the device's promiscuous mode without a notification (`__dev_set_rx_mode`), so the device is read again.
-    pub fn hear_of(&mut self, receivers: BTreeMap<Ifindex, Receivers>) -> bool {
-        let differs = self.network.receivers != receivers;
-        let known = std::mem::replace(&mut self.network.receivers, receivers);
-        for (ifindex, now) in &self.network.receivers {
+    /// Stores the receivers on devices of our own namespace, and returns whether they have changed. A changed MAC list
+    /// may switch the device's promiscuous mode without a notification (`__dev_set_rx_mode`), so the device is read
+    /// again.
+    pub fn update_receivers(&mut self, receivers: BTreeMap<Ifindex, Receivers>) -> bool {
+        let differs = self.snapshot.receivers != receivers;
+        let known = std::mem::replace(&mut self.snapshot.receivers, receivers);
+        for (ifindex, now) in &self.snapshot.receivers {
             if known.get(ifindex).map(|known| &known.unicast) != Some(&now.unicast) {
                 self.below.insert((Nsid::Own, *ifindex));
             }
@@ -117,21 +118,21 @@ impl Inventory {
         differs
     }
 
-    /// Gives an id to the network namespaces of all processes, so that netlink shows them. Returns whether every process
-    /// could be examined.
+    /// Gives an id to the network namespaces of all processes, so that netlink shows them. Returns whether every
+    /// process could be examined.
     pub async fn search(&self) -> anyhow::Result<bool> {
         let found = process_namespaces::namespaces().await?;
         for (inode, path) in &found.namespaces {
             // The process may have ended in the meantime.
             if let Some(file) = process_namespaces::open(*inode, path) {
-                self.questions.give_id_to(&file).await?;
+                self.reader.give_id_to(&file).await?;
             }
         }
         Ok(!found.refused)
     }
 
-    /// Whether the inventory is complete. If not, [`Inventory::network`] may lack a device, or still have one that is gone.
-    /// What only affects the container that keeps changing its own devices does not count.
+    /// Whether the inventory is complete. If not, [`Inventory::snapshot`] may lack a device, or still have one that is
+    /// gone. A gap does not count if it only affects the container that keeps changing its own devices.
     pub fn is_whole(&self) -> bool {
         self.retry.is_whole()
     }
@@ -147,7 +148,7 @@ impl Inventory {
     }
 
     /// Processes pending notifications.
-    pub fn hear(&mut self) {
+    pub fn drain_events(&mut self) {
         if self.events.drain(&mut self.heard).is_err() {
             self.heard.lose();
         }
@@ -155,7 +156,7 @@ impl Inventory {
 
     /// Whether a device of our own namespace was removed or moved to another one since the last call. Its index may be
     /// reused by now.
-    pub fn take_loss(&mut self, ifindex: Ifindex) -> bool {
+    pub fn take_lost(&mut self, ifindex: Ifindex) -> bool {
         std::mem::take(&mut self.heard.lost).contains(&ifindex)
     }
 
@@ -176,7 +177,7 @@ impl Inventory {
     /// The sources of changes that were not read yet.
     fn change_sources(&self) -> impl Iterator<Item = ChangeSource> {
         self.heard.dirty.links.iter().flat_map(|(&id, links)| {
-            let nsid = self.questions.nsid(id);
+            let nsid = self.reader.nsid(id);
             // All devices of another namespace are one source.
             let count = if nsid == Nsid::Own { links.len() } else { 1 };
             let some = links.iter().take(count);
@@ -196,7 +197,7 @@ impl Inventory {
                 heard = next_event(self.rest, &self.events) => {
                     heard?;
                     // The loop goes on if the event is irrelevant.
-                    self.hear();
+                    self.drain_events();
                     self.rest = Instant::now() + REST;
                 }
                 mounted = self.mounts.changed() => {
@@ -217,11 +218,11 @@ impl Inventory {
     /// Marks everything as stale. Each [`Inventory::refresh`] reads a part of it, so that changes are not delayed.
     pub fn mark_stale(&mut self) {
         self.heard.dirty.list = true;
-        self.again.extend(self.network.namespaces.keys());
+        self.again.extend(self.snapshot.namespaces.keys());
     }
 
-    /// Reads what has changed, and returns whether the inventory differs. After an error or a cancellation, the next call
-    /// reads everything.
+    /// Reads what has changed, and returns whether the inventory differs. After an error or a cancellation, the next
+    /// call reads everything.
     pub async fn refresh(&mut self) -> anyhow::Result<bool> {
         self.events
             .drain(&mut self.heard)
@@ -241,7 +242,7 @@ impl Inventory {
     fn take_due(&mut self, now: Instant) -> Dirty {
         let mut dirty = mem::take(&mut self.heard.dirty);
         for (&id, links) in &mut dirty.links {
-            let nsid = self.questions.nsid(id);
+            let nsid = self.reader.nsid(id);
             let waits = |ifindex| {
                 self.backoff
                     .waits(ChangeSource::of(nsid, ifindex), now)
@@ -257,9 +258,9 @@ impl Inventory {
         dirty
     }
 
-    /// Asks the kernel whether a device of our own namespace is gone. That the inventory lacks it is no proof.
+    /// Asks the kernel whether a device of our own namespace is gone. Its absence from the inventory is no proof.
     pub async fn is_gone(&self, ifindex: Ifindex) -> anyhow::Result<bool> {
-        let answer = self.questions.link(Nsid::Own, ifindex).await?;
+        let answer = self.reader.link(Nsid::Own, ifindex).await?;
         Ok(matches!(answer, Answer::Gone))
     }
 }

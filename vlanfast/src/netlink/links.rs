@@ -57,7 +57,7 @@ impl Netlink {
         }
     }
 
-    /// Asks about one device.
+    /// Requests one device.
     pub async fn one(&self, request: &Request) -> Result<LinkRecord, Failure> {
         let mut found = None;
         let whole = self
@@ -70,8 +70,8 @@ impl Netlink {
         match found {
             Some(Ok(device)) => Ok(device),
             Some(Err(Undecodable { why, .. })) => Err(Failure::Garbled(why)),
-            None if whole => Err(Failure::Garbled("there is none")),
-            None => Err(Failure::Garbled("it is cut off")),
+            None if whole => Err(Failure::Garbled("it has no device")),
+            None => Err(Failure::Garbled("it is truncated")),
         }
     }
 }

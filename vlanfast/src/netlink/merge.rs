@@ -7,7 +7,7 @@ use crate::{
     state::snapshot::{Ifindex, Namespace, Nsid},
 };
 
-/// What a dump may lack.
+/// The parts that may be missing from a dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     /// Anything may be missing: there was a change during the dump, or a message was truncated or named no device.
@@ -116,7 +116,7 @@ impl NamespaceDump {
 /// The error for a message of an unexpected type.
 const STRANGE: Undecodable = Undecodable {
     ifindex: None,
-    why: "it is no answer to what was asked",
+    why: "it has an unexpected type",
 };
 
 /// Adds the addresses that are not in the list yet, of which there may be thousands.

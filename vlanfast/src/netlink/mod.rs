@@ -1,4 +1,4 @@
-//! rtnetlink: every other module asks and configures the kernel through here.
+//! Talks rtnetlink with the kernel. All other modules use this one to read and change the configuration.
 //!
 //! A device that cannot be read is never treated as absent. Messages are decoded only as far as they are needed, and
 //! one that cannot be decoded is reported as [`Undecodable`](decode::Undecodable). Every request ends with an answer or

@@ -1,4 +1,4 @@
-//! Reads the host's neighbour tables, which say which MAC has which address.
+//! Reads the host's neighbour tables, which map addresses to MACs.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(stale.address, IpAddr::from([10, 9, 0, 1]));
         let permanent = known(&entry(NUD_PERMANENT, 1234)).unwrap().unwrap();
         assert_eq!(permanent.age, Duration::ZERO);
-        // It has failed, or nobody resolves there.
+        // These entries are failed or incomplete, or need no resolution.
         for state in [0, 1, 32, 64] {
             assert_eq!(known(&entry(state, 0)).unwrap(), None);
         }

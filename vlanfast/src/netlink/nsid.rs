@@ -1,9 +1,9 @@
 //! Finds mounted network namespaces, so that each can be given an id (nsid).
 //!
-//! The kernel gives a namespace an id in ours when a device moves there from here. A namespace whose macvlan was created
-//! in place (CNI, Podman), or came from a third namespace, has no id, and netlink shows neither its devices nor their
-//! events. Such a namespace is usually kept alive by a bind mount of its file (`ip netns`, CNI, Podman, Docker), and
-//! through that file it can be given an id. The mount table lists these mounts, wherever they are, and the kernel
+//! The kernel gives a namespace an id in ours when a device moves there from here. A namespace whose macvlan was
+//! created in place (CNI, Podman), or came from a third namespace, has no id, and netlink shows neither its devices nor
+//! their events. Such a namespace is usually kept alive by a bind mount of its file (`ip netns`, CNI, Podman, Docker),
+//! and through that file it can be given an id. The mount table lists these mounts, wherever they are, and the kernel
 //! reports when it changes (proc_pid_mountinfo(5)).
 
 use std::{
@@ -55,8 +55,8 @@ impl Mounts {
             .map(|mut ready| ready.clear_ready())
     }
 
-    /// Lists the mounts whose namespaces are not known to have an id. The caller opens them one at a time, because there
-    /// may be more containers than a process may have open files.
+    /// Lists the mounts whose namespaces are not known to have an id. The caller opens them one at a time, because
+    /// there may be more containers than a process may have open files.
     pub fn unknown(&mut self) -> anyhow::Result<Vec<Mount>> {
         // The file need not be UTF-8: the kernel escapes only separators.
         let table = fs::read(TABLE).with_context(|| format!("failed to read {TABLE}"))?;

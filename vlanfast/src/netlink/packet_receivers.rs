@@ -34,7 +34,7 @@ const GROUPS: &str = "/proc/self/net/igmp6";
 /// The unicast MACs that a device accepts beside its own.
 pub type List = BTreeSet<Mac>;
 
-/// The devices with a packet socket that is bound to one EtherType.
+/// The packet sockets that are bound to one EtherType.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sockets {
     /// A socket is bound to no device and receives on all of them.
@@ -56,7 +56,7 @@ impl Netlink {
             Ok(_) => {}
             Err(Malformed(why)) => wrong = Some(why),
         });
-        let asked = format!("list what device {} takes", ifindex.0);
+        let asked = format!("list the MACs of device {}", ifindex.0);
         let whole = match answered.await {
             Ok(whole) => whole,
             Err(Failure::Refused(Errno::ENODEV, _)) => return Ok(None),
@@ -65,7 +65,7 @@ impl Netlink {
         match wrong {
             Some(why) => Err(Failure::Garbled(why).of(&asked)),
             None if whole => Ok(Some(list)),
-            None => Err(Failure::Garbled("it is not whole").of(&asked)),
+            None => Err(Failure::Garbled("it is incomplete").of(&asked)),
         }
     }
 
@@ -80,8 +80,8 @@ impl Netlink {
     }
 }
 
-/// Decodes an FDB entry into its device and the MAC that the device accepts permanently. The MAC is `None` for entries of
-/// a bridge or a tunnel.
+/// Decodes an FDB entry into its device and the MAC that the device accepts permanently. The MAC is `None` for entries
+/// of a bridge or a tunnel.
 fn entry(body: &[u8]) -> Result<(Ifindex, Option<Mac>), Malformed> {
     let attributes = Attributes::behind(body, HEADER)?;
     let (ifindex, state) = (Ifindex(word(body, 4)?), half(body, 8)?);
@@ -92,7 +92,8 @@ fn entry(body: &[u8]) -> Result<(Ifindex, Option<Mac>), Malformed> {
     Ok((ifindex, mac))
 }
 
-/// Reads which solicited-node groups were joined on devices of our namespace. Each group is given by its last three bytes.
+/// Reads which solicited-node groups were joined on devices of our namespace. Each group is given by its last three
+/// bytes.
 pub fn groups() -> anyhow::Result<BTreeMap<Ifindex, BTreeSet<u32>>> {
     match fs::read(GROUPS) {
         Ok(table) => Ok(groups_of(&String::from_utf8_lossy(&table))),
@@ -135,7 +136,8 @@ fn of_table(table: &str) -> Sockets {
     /// Slow protocols (LACP), port access control (802.1X) and LLDP. They use groups that bridges never forward (IEEE
     /// 802.1Q-2022 clause 8.6.3), vlanfast passes them, and many hosts always listen to them.
     const OF_THE_LINK: [u16; 3] = [0x8809, 0x888e, 0x88cc];
-    /// A socket that receives nothing, and one that receives everything, as a capture does.
+    /// A socket with the first protocol receives nothing, and one with the second receives everything, as a capture
+    /// does.
     const NONE: [u16; 2] = [0, libc::ETH_P_ALL as u16];
     let mut sockets = Sockets::default();
     for line in table.lines().skip(1) {
@@ -176,7 +178,7 @@ mod tests {
             entry(&neighbor(own, &mac)),
             Ok((Ifindex(9), Some(Mac(mac))))
         );
-        // Learnt (`NUD_REACHABLE`), or the bridge's (`NTF_MASTER`); a tunnel's other end.
+        // Entries are learnt (`NUD_REACHABLE`), belong to the bridge (`NTF_MASTER`), or name the other end of a tunnel.
         for other in [
             neighbor([7, 0, 0, 0, 9, 0, 0, 0, 2, 0, 2, 0], &mac),
             neighbor([7, 0, 0, 0, 9, 0, 0, 0, 0x80, 0, 4, 0], &mac),
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn of_groups_the_solicited_nodes_alone_are_kept() {
+    fn only_solicited_node_groups_are_kept() {
         let table = "1    lo              ff020000000000000000000000000001     1 0000000C 0\n\
                      4    eth0.10         ff0200000000000000000001ff010203     1 00000004 0\n\
                      4    eth0.10         ff0500000000000000000001ff010204     1 00000004 0\n\
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_of_one_type_are_told_from_captures() {
+    fn sockets_for_one_type_are_distinguished_from_captures() {
         const HEAD: &str = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n";
         let of = |rows: &[(&str, u32)]| {
             let line = |(protocol, device): &(&str, u32)| {

@@ -1,5 +1,5 @@
-//! Finds the network namespaces of all processes. A namespace that only its processes keep alive has neither a mount nor
-//! an nsid (`systemd-nspawn --network-macvlan`, `unshare -n`).
+//! Finds the network namespaces of all processes. A namespace that only its processes keep alive has neither a mount
+//! nor an nsid (`systemd-nspawn --network-macvlan`, `unshare -n`).
 
 use std::{collections::BTreeMap, fs, fs::File, io, os::unix::fs::MetadataExt, path::PathBuf};
 

@@ -31,8 +31,8 @@ use super::{failure::Failure, request::Request};
 pub use crate::netlink::query::reply::{Message, messages};
 use crate::{netlink::query::reply::Reply, stop};
 
-/// How long to wait for the next datagram: normally, and after a request that the kernel did not answer. A detach sends a
-/// dozen requests and must still end soon.
+/// How long to wait for the next datagram: normally, and after a request that the kernel did not answer. A detach sends
+/// a dozen requests and must still end soon.
 const SILENCE: Duration = Duration::from_millis(500);
 const AFTER_SILENCE: Duration = Duration::from_millis(50);
 /// The time limit for a complete answer.
@@ -84,8 +84,8 @@ impl Netlink {
         Ok(self)
     }
 
-    /// Sends a request and calls `each` for every message of the answer. Returns whether the answer is complete: nothing
-    /// changed during the dump, nothing was truncated, and everything parsed as a message. Safe to cancel.
+    /// Sends a request and calls `each` for every message of the answer. Returns whether the answer is complete:
+    /// nothing changed during the dump, nothing was truncated, and everything parsed as a message. Safe to cancel.
     pub async fn ask(
         &self,
         request: &Request,
@@ -210,6 +210,6 @@ fn kernel() -> io::Result<OwnedFd> {
     socket.set_netlink_get_strict_chk(true)?;
     // Extended ACKs carry error messages (from Linux 4.12).
     let _ = socket.set_ext_ack(true).and(socket.set_cap_ack(true));
-    // SAFETY: the descriptor was the socket's, and is nobody's now.
+    // SAFETY: the socket gave up its descriptor, so nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(socket.into_raw_fd()) })
 }

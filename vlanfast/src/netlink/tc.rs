@@ -1,5 +1,5 @@
-//! Queueing disciplines and filters of a device, which is known by its index, and what it takes to have a BPF
-//! filter at a clsact hook: what aya and `tc` send for it.
+//! Reads and changes the queueing disciplines and TC filters of a device, which is given by its index. The requests are
+//! the same as those of aya and `tc`.
 
 mod decode;
 
@@ -14,9 +14,10 @@ use self::decode::{TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS};
 use super::{query::Netlink, request::Request};
 use crate::{netlink::failure::Failure, state::snapshot::Ifindex};
 
-/// `include/uapi/linux/pkt_sched.h`: the place of a clsact or an ingress qdisc, and its two hooks.
+/// Handles of `include/uapi/linux/pkt_sched.h`: the parent of a clsact or ingress qdisc, and the two hooks of a clsact
+/// qdisc.
 const CLSACT: u32 = 0xffff_0000;
-const CLSACT_PLACE: u32 = 0xffff_fff1;
+const CLSACT_PARENT: u32 = 0xffff_fff1;
 const INGRESS: u32 = CLSACT | 0xfff2;
 const EGRESS: u32 = CLSACT | 0xfff3;
 
@@ -28,30 +29,30 @@ const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters {
     pub list: Vec<Filter>,
-    /// There may be more, or others: something can't be read.
+    /// The list may be incomplete or wrong, because something could not be read.
     pub incomplete: bool,
-    /// There is something at the hook, be it without a filter.
+    /// The hook is in use, even if it has no filter.
     is_used: bool,
 }
 
 impl Filters {
-    /// Whether it is sure that there is nobody's.
+    /// Whether the hook is certainly unused.
     pub const fn are_none(&self) -> bool {
         self.list.is_empty() && !self.incomplete && !self.is_used
     }
 }
 
-/// Why there is no clsact qdisc.
+/// The reasons why a clsact qdisc cannot be added.
 #[derive(Debug, thiserror::Error)]
 pub enum NoClsact {
-    /// `EEXIST`: an ingress qdisc is in its place, or another clsact.
-    #[error("the place of the clsact qdisc is taken")]
+    /// `EEXIST`: the device already has an ingress or another clsact qdisc.
+    #[error("the device already has an ingress or clsact qdisc")]
     Taken,
     #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
 
-/// Where a filter is.
+/// Identifies a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterSlot {
     pub ifindex: Ifindex,
@@ -61,14 +62,14 @@ pub struct FilterSlot {
 }
 
 impl Netlink {
-    /// The qdiscs of a device. An error if one of them can't be read.
+    /// Lists the qdiscs of a device. It is an error if one of them cannot be read.
     pub async fn qdiscs(&self, ifindex: Ifindex) -> anyhow::Result<Vec<Qdisc>> {
         let asked = format!("list the qdiscs of device {}", ifindex.0);
         let request = message(libc::RTM_GETQDISC, NLM_F_DUMP, [ifindex.0, 0, 0, 0]);
         let (mut found, mut wrong) = (vec![], None);
-        // The kernel answers with the qdiscs of every device.
+        // The kernel answers with the qdiscs of all devices.
         let answered = self.ask(&request, |message| match qdisc(message.body) {
-            _ if message.kind != libc::RTM_NEWQDISC => wrong = Some("it is of something else"),
+            _ if message.kind != libc::RTM_NEWQDISC => wrong = Some("it has an unexpected type"),
             Ok((index, qdisc)) if index == ifindex => found.push(qdisc),
             Ok(_) => {}
             Err(error) if error.ifindex.is_some_and(|index| index != ifindex) => {}
@@ -78,7 +79,7 @@ impl Netlink {
         match wrong {
             Some(why) => Err(Failure::Garbled(why).of(&asked)),
             None if whole => Ok(found),
-            None => Err(Failure::Garbled("it is not whole").of(&asked)),
+            None => Err(Failure::Garbled("it is incomplete").of(&asked)),
         }
     }
 
@@ -93,8 +94,8 @@ impl Netlink {
     /// Adds a clsact qdisc.
     pub async fn add_clsact(&self, ifindex: Ifindex) -> Result<(), NoClsact> {
         let flags = NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE;
-        let place = [ifindex.0, CLSACT, CLSACT_PLACE, 0];
-        let request = message(libc::RTM_NEWQDISC, flags, place).with(TCA_KIND, b"clsact\0");
+        let fields = [ifindex.0, CLSACT, CLSACT_PARENT, 0];
+        let request = message(libc::RTM_NEWQDISC, flags, fields).with(TCA_KIND, b"clsact\0");
         match self.ask(&request, |_| {}).await {
             Ok(_) => Ok(()),
             Err(Failure::Refused(Errno::EEXIST, _)) => Err(NoClsact::Taken),
@@ -105,16 +106,16 @@ impl Netlink {
         }
     }
 
-    /// Removes the clsact qdisc, with all that is in it.
+    /// Removes the clsact qdisc with all its filters.
     pub async fn remove_clsact(&self, ifindex: Ifindex) -> anyhow::Result<()> {
-        let place = [ifindex.0, CLSACT, CLSACT_PLACE, 0];
-        let request = message(libc::RTM_DELQDISC, NLM_F_ACK, place).with(TCA_KIND, b"clsact\0");
+        let fields = [ifindex.0, CLSACT, CLSACT_PARENT, 0];
+        let request = message(libc::RTM_DELQDISC, NLM_F_ACK, fields).with(TCA_KIND, b"clsact\0");
         let removed = self.ask(&request, |_| {}).await;
         let what = || format!("remove the clsact qdisc of device {}", ifindex.0);
         removed.map(drop).map_err(|failure| failure.of(&what()))
     }
 
-    /// Removes the clsact qdisc, unless somebody's filter is still in it, or might be.
+    /// Removes the clsact qdisc, unless it has or may have a filter.
     pub async fn remove_clsact_if_empty(&self, ifindex: Ifindex) -> anyhow::Result<()> {
         for hook in [Direction::Rx, Direction::Tx] {
             if !self.filters(ifindex, hook).await?.are_none() {
@@ -124,17 +125,17 @@ impl Netlink {
         self.remove_clsact(ifindex).await
     }
 
-    /// The filters at a clsact hook, in their order.
+    /// Lists the filters at a clsact hook in the order in which they run.
     pub async fn filters(&self, ifindex: Ifindex, hook: Direction) -> anyhow::Result<Filters> {
-        let place = [ifindex.0, 0, parent(hook), 0];
-        let request = message(libc::RTM_GETTFILTER, NLM_F_DUMP, place);
+        let fields = [ifindex.0, 0, parent(hook), 0];
+        let request = message(libc::RTM_GETTFILTER, NLM_F_DUMP, fields);
         let mut filters = Filters::default();
         let answered = self.ask(&request, |message| {
             filters.is_used = true;
             match filter(message.body) {
                 _ if message.kind != libc::RTM_NEWTFILTER => filters.incomplete = true,
                 Ok(Some(filter)) => filters.list.push(filter),
-                // A classifier, before its filters.
+                // The message describes a classifier, and its filters follow.
                 Ok(None) => {}
                 Err(_) => filters.incomplete = true,
             }
@@ -144,7 +145,7 @@ impl Netlink {
                 filters.incomplete |= !whole;
                 Ok(filters)
             }
-            // There is no clsact to hold any.
+            // The device has no clsact qdisc.
             Err(Failure::Refused(Errno::EINVAL | Errno::ENOENT, _)) => Ok(Filters::default()),
             Err(failure) => {
                 let what = format!("list the TC filters of device {}", ifindex.0);
@@ -153,7 +154,7 @@ impl Netlink {
         }
     }
 
-    /// Adds a BPF filter in direct action; the kernel chooses a place before all others.
+    /// Adds a BPF filter in direct-action mode. The kernel chooses a priority before all others.
     pub async fn add_filter(
         &self,
         ifindex: Ifindex,
@@ -162,36 +163,36 @@ impl Netlink {
         name: &str,
     ) -> anyhow::Result<FilterSlot> {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let place = FilterSlot {
+        let slot = FilterSlot {
             ifindex,
             hook,
             priority: 0,
             handle: 0,
         };
-        self.put_filter(place, flags, program, name).await
+        self.put_filter(slot, flags, program, name).await
     }
 
-    /// Puts another program in place of a filter's: no packet meets the hook without one.
+    /// Replaces the program of a filter. Every packet meets either the old or the new program.
     pub async fn replace_filter(
         &self,
-        place: FilterSlot,
+        slot: FilterSlot,
         program: BorrowedFd<'_>,
         name: &str,
     ) -> anyhow::Result<()> {
-        self.put_filter(place, 0, program, name).await.map(drop)
+        self.put_filter(slot, 0, program, name).await.map(drop)
     }
 
     async fn put_filter(
         &self,
-        place: FilterSlot,
+        slot: FilterSlot,
         flags: u16,
         program: BorrowedFd<'_>,
         name: &str,
     ) -> anyhow::Result<FilterSlot> {
-        let asked = format!("put a TC filter on device {}", place.ifindex.0);
+        let asked = format!("put a TC filter on device {}", slot.ifindex.0);
         let name = [name.as_bytes(), &[0]].concat();
-        // With an echo of it, which says where it is.
-        let request = of_filter(libc::RTM_NEWTFILTER, flags | NLM_F_ACK | NLM_F_ECHO, place)
+        // The kernel echoes the filter, with its priority and handle.
+        let request = of_filter(libc::RTM_NEWTFILTER, flags | NLM_F_ACK | NLM_F_ECHO, slot)
             .with(TCA_KIND, b"bpf\0")
             .with_nested(
                 TCA_OPTIONS,
@@ -204,7 +205,7 @@ impl Netlink {
         let mut echo = None;
         let answered = self.ask(&request, |message| {
             if message.kind == libc::RTM_NEWTFILTER {
-                echo = Some(decode::place(message.body));
+                echo = Some(decode::slot(message.body));
             }
         });
         answered.await.map_err(|failure| failure.of(&asked))?;
@@ -212,21 +213,21 @@ impl Netlink {
             Some(Ok((priority, handle))) => Ok(FilterSlot {
                 priority,
                 handle,
-                ..place
+                ..slot
             }),
             Some(Err(malformed)) => Err(Failure::Garbled(malformed.0).of(&asked)),
-            None => Err(Failure::Garbled("it does not say where the filter is").of(&asked)),
+            None => Err(Failure::Garbled("it does not identify the filter").of(&asked)),
         }
     }
 
-    /// Removes a filter; one that is gone needs no removal.
-    pub async fn remove_filter(&self, place: FilterSlot) -> anyhow::Result<()> {
-        let request = of_filter(libc::RTM_DELTFILTER, NLM_F_ACK, place);
+    /// Removes a filter. It is not an error if the filter is gone already.
+    pub async fn remove_filter(&self, slot: FilterSlot) -> anyhow::Result<()> {
+        let request = of_filter(libc::RTM_DELTFILTER, NLM_F_ACK, slot);
         match self.ask(&request, |_| {}).await {
             Ok(_) => Ok(()),
             Err(Failure::Refused(Errno::ENOENT | Errno::ENODEV, _)) => Ok(()),
             Err(failure) => {
-                let what = format!("remove a TC filter of device {}", place.ifindex.0);
+                let what = format!("remove a TC filter of device {}", slot.ifindex.0);
                 Err(failure.of(&what))
             }
         }
@@ -240,7 +241,7 @@ const fn parent(hook: Direction) -> u32 {
     }
 }
 
-/// `struct tcmsg`: the device, then handle, parent and info.
+/// Builds a request with `struct tcmsg`: the device, then handle, parent and info.
 fn message(kind: u16, flags: u16, fields: [u32; 4]) -> Request {
     let mut header = [0; 20];
     for (to, from) in header[4..].chunks_mut(4).zip(fields) {
@@ -249,15 +250,15 @@ fn message(kind: u16, flags: u16, fields: [u32; 4]) -> Request {
     Request::new(kind, flags, &header)
 }
 
-/// About a filter of every protocol.
-fn of_filter(kind: u16, flags: u16, place: FilterSlot) -> Request {
+/// Builds a request about a filter for all protocols.
+fn of_filter(kind: u16, flags: u16, slot: FilterSlot) -> Request {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
-    let info = u32::from(place.priority) << 16 | u32::from(protocol);
+    let info = u32::from(slot.priority) << 16 | u32::from(protocol);
     let FilterSlot {
         ifindex,
         hook,
         handle,
         ..
-    } = place;
+    } = slot;
     message(kind, flags, [ifindex.0, handle, parent(hook), info])
 }

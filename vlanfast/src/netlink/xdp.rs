@@ -1,5 +1,5 @@
-//! Finds out why a driver refuses native XDP. `BPF_LINK_CREATE` returns only an error number; rtnetlink also returns the
-//! driver's message (extended ACK).
+//! Finds out why a driver refuses native XDP. `BPF_LINK_CREATE` returns only an error number; rtnetlink also returns
+//! the driver's message (extended ACK).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -16,8 +16,9 @@ const XDP_FLAGS_UPDATE_IF_NOEXIST: u32 = 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 impl Netlink {
-    /// Attaches a program over rtnetlink after a link was refused, and returns the driver's message if it refuses again.
-    pub async fn why_not_xdp(&self, ifindex: Ifindex, program: BorrowedFd<'_>) -> Option<String> {
+    /// Attaches a program over rtnetlink after a link was refused, and returns the driver's message if it refuses
+    /// again.
+    pub async fn xdp_refusal(&self, ifindex: Ifindex, program: BorrowedFd<'_>) -> Option<String> {
         let flags = XDP_FLAGS_DRV_MODE | XDP_FLAGS_UPDATE_IF_NOEXIST;
         match self
             .ask(&set(ifindex, program.as_raw_fd(), flags), |_| {})

@@ -21,13 +21,14 @@ use crate::{
     },
 };
 
-/// How long an attachment waits at most before it says that it is there: for the first answers, of the wire.
+/// How long an attachment waits at most for the first answers from the wire before it reports that it is ready.
 const FIRST: Duration = Duration::from_millis(300);
 
 impl Reconciler {
-    /// Takes in who claims an address or a MAC of these tables, and forgets the claims that mean nothing; whether
-    /// anybody is new or gone. The tables of `before` say how sure each address was.
-    pub(super) async fn hear_claims(
+    /// Collects the claims on addresses and MACs of these tables from the map `CLAIMS` and the host's neighbour tables,
+    /// and removes those that no longer matter. Returns whether the claimants differ from those of the last call. The
+    /// tables of `before` say how certain each address was.
+    pub(super) async fn collect_claims(
         &mut self,
         tables: &DesiredTables,
         before: &DesiredTables,
@@ -38,11 +39,11 @@ impl Reconciler {
         owners.former.extend(receivers);
         owners.former.retain(|_, seen| *seen + VALIDITY > now);
         let mut claims = self.maps.claims()?;
-        let matters = tables.vlans.keys().any(|vid| self.wishes.need_owners(*vid));
+        let matters = tables.vlans.keys().any(|vid| self.config.need_owners(*vid));
         if matters {
             let known = by_vlan(owners.kernel.neighbors().await?, tables);
-            for (key, claim) in owners.heard_by_the_host(&known, tables, now) {
-                // What the programs have heard is newer.
+            for (key, claim) in owners.host_claims(&known, tables, now) {
+                // A claim that the programs recorded is newer.
                 if let Entry::Vacant(place) = claims.entry(key) {
                     self.maps.set_claim(key, claim)?;
                     place.insert(claim);
@@ -53,33 +54,33 @@ impl Reconciler {
                 mac: known.mac,
                 confirmed: now.saturating_sub(known.age),
             });
-            for (key, claim) in owners.doubles.heard(entries, before, tables, now) {
+            for (key, claim) in owners.mac_conflicts.detect(entries, before, tables, now) {
                 self.maps.set_claim(key, claim)?;
                 claims.insert(key, claim);
             }
         }
         let mut idle = idle(&claims, tables, now);
-        idle.extend(owners.vouching.refuted(&claims, now));
+        idle.extend(owners.probes.refuted(&claims, now));
         self.maps.forget_claims(&idle)?;
         for key in idle {
             claims.remove(&key);
         }
-        let who = |claims: &BTreeMap<NeighborKey, Claim>| -> Vec<_> {
+        let claimants = |claims: &BTreeMap<NeighborKey, Claim>| -> Vec<_> {
             claims
                 .iter()
                 .map(|(key, claim)| (*key, claim.mac))
                 .collect()
         };
-        let differs = who(&owners.claims) != who(&claims);
+        let differs = claimants(&owners.claims) != claimants(&claims);
         owners.claims = claims;
         Ok(differs)
     }
 
-    /// Hears who claims an address between two rounds; whether that asks for one. The programs have heard it
-    /// before.
-    pub(super) async fn listen_for_claims(&mut self) -> bool {
+    /// Collects the claims between two rounds, and returns whether they require a new round. The programs have taken
+    /// them into account already.
+    pub(super) async fn poll_claims(&mut self) -> bool {
         let installed = std::mem::take(&mut self.installed);
-        let heard = self.hear_claims(&installed, &installed).await;
+        let heard = self.collect_claims(&installed, &installed).await;
         self.installed = installed;
         let differs = heard.unwrap_or_else(|error| {
             log::warn!("{error:#}; trying again");
@@ -89,17 +90,17 @@ impl Reconciler {
         differs
     }
 
-    /// Says of each address in these tables how sure it is.
-    pub(super) fn judge(&mut self, tables: &mut DesiredTables) -> anyhow::Result<()> {
+    /// Marks in the tables how certain each address is.
+    pub(super) fn assess_addresses(&mut self, tables: &mut DesiredTables) -> anyhow::Result<()> {
         let Owners {
-            vouching,
+            probes,
             claims,
-            asker,
+            socket,
             ..
         } = &mut self.owners;
-        let matters = |vid| asker.is_some() && self.wishes.need_owners(vid);
+        let matters = |vid| socket.is_some() && self.config.need_owners(vid);
         mac_conflicts::mark(tables, claims);
-        vouching.judge(tables, claims, matters, now()?);
+        probes.assess(tables, claims, matters, now()?);
         let conflicts: Vec<_> = conflicts(tables, claims).collect();
         for conflict in &conflicts {
             if !self.owners.conflicts.contains(conflict) {
@@ -110,35 +111,35 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Asks the wire for whatever is to be asked for by now; whether an answer is due, so that a round is.
-    pub(super) fn ask(&mut self) -> anyhow::Result<bool> {
+    /// Sends the probes that are due, and returns whether the time for an answer has passed, so that a round is due.
+    pub(super) fn send_probes(&mut self) -> anyhow::Result<bool> {
         let now = now()?;
         let owners = &mut self.owners;
-        let questions = owners.vouching.questions(now);
-        let senders = match questions.is_empty() {
+        let due = owners.probes.take_due(now);
+        let senders = match due.is_empty() {
             true => BTreeMap::new(),
             false => link_locals(&self.installed),
         };
-        for key in questions {
+        for key in due {
             let parent = self.installed.vlans.get(&key.vid());
-            if let (Some(asker), Some(parent)) = (&owners.asker, parent)
-                // A device that is down is up again with a round of its own.
-                && let Err(error) = asker.ask(parent, &key, senders.get(&key.vid).copied())
+            if let (Some(socket), Some(parent)) = (&owners.socket, parent)
+                // A device that is down causes a new round when it comes up.
+                && let Err(error) = socket.probe(parent, &key, senders.get(&key.vid).copied())
             {
                 log::debug!("failed to ask for {}: {error}", key.address());
             }
         }
-        let is_ripe = owners.vouching.is_ripe(now);
+        let is_ripe = owners.probes.is_ripe(now);
         self.behind |= is_ripe;
         Ok(is_ripe)
     }
 
-    /// Waits for the first answers: who has attached can then use what is sure.
-    pub async fn vouch(&mut self) -> anyhow::Result<()> {
+    /// Waits for the first answers, so that confirmed addresses can be used as soon as the attachment is ready.
+    pub async fn await_probes(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + FIRST;
         while let Some(due) = self.owners.due().filter(|due| *due < end) {
             sleep_until(due).await;
-            if self.ask()? {
+            if self.send_probes()? {
                 self.follow().await?;
             }
         }

@@ -12,14 +12,14 @@ use crate::{
 };
 
 impl Reconciler {
-    /// Looks at the hooks; whether anything is other than it was. That they can't be read keeps nobody from
-    /// following the rest: they stay as they were seen. But where netlink is silent, nothing is sure any more.
+    /// Checks the hooks, and returns whether anything has changed. If they cannot be read, their last known state is
+    /// kept and the rest of the loop goes on. If netlink does not answer, the tables count as stale.
     pub(super) async fn watch_hooks(&mut self, kernel: &Netlink) -> anyhow::Result<bool> {
-        let seen = self.look_at_hooks(kernel).await;
+        let seen = self.check_hooks(kernel).await;
         let was_silent = self.is_silent;
         self.is_silent = seen.as_ref().is_err_and(is_silence);
         match seen {
-            // The tables are looked at once more as well.
+            // After silence, the tables are read once more as well.
             Ok(differs) => Ok(differs || was_silent),
             Err(error) if is_gone(&error) || are_pins_gone(&error) => Err(error),
             Err(error) => {
@@ -32,9 +32,9 @@ impl Reconciler {
         }
     }
 
-    /// Looks at the hooks, and repairs what is ours to repair; whether anything is other than it was.
-    pub(super) async fn look_at_hooks(&mut self, kernel: &Netlink) -> anyhow::Result<bool> {
-        // Those of VLAN devices are put back with the round that follows.
+    /// Checks the hooks, repairs our own attachments, and returns whether anything has changed.
+    pub(super) async fn check_hooks(&mut self, kernel: &Netlink) -> anyhow::Result<bool> {
+        // Programs at VLAN devices are attached again in the round that follows.
         let taken = self
             .parents
             .as_mut()
@@ -48,37 +48,37 @@ impl Reconciler {
         if differs {
             self.hooks = watch.published(self.maps.settings()?.ingress_reason);
         }
-        differs |= self.look_for_receivers().await?;
+        differs |= self.poll_receivers().await?;
         Ok(differs || taken)
     }
 
-    /// Whether somebody has turned on what keeps XDP from seeing tags: then tables by VLAN mean nothing.
+    /// Whether a driver's offload strips the tags before XDP sees them, which makes tables by VLAN useless.
     pub(super) fn hides_tags(&mut self) -> bool {
-        let link = self.netlink.network().find((Nsid::Own, self.trunk));
+        let link = self.netlink.snapshot().find((Nsid::Own, self.trunk));
         let Some(trunk) = link.map(|(_, link)| &link.name) else {
             return self.tags_hidden;
         };
         let by_xdp = self.watch.as_ref().is_some_and(Watch::is_by_xdp);
-        // A device that can't be asked is as it was.
+        // If the device cannot be read, its last known state is kept.
         let hides = by_xdp && offloads::strips_tags(trunk).unwrap_or(self.tags_hidden);
         if hides && !self.tags_hidden {
             log::warn!(
-                "{trunk} strips VLAN tags before XDP sees them, since somebody has turned rx-vlan-offload on: \
-                 every frame is passed until `ethtool -K {trunk} rxvlan off`"
+                "{trunk} strips VLAN tags before XDP sees them, because rx-vlan-offload was turned on: every frame is \
+                 passed until `ethtool -K {trunk} rxvlan off`"
             );
         }
         self.tags_hidden = hides;
         hides
     }
 
-    /// Has the shortcut begin at the VLANs' own devices, or says that it has to be tried again.
-    pub(super) fn begin_at_parents(&mut self, desired: &mut Desired) -> bool {
+    /// Attaches the shortcut's programs to the VLANs' own devices, and returns false if that has to be repeated.
+    pub(super) fn attach_parents(&mut self, desired: &mut Desired) -> bool {
         let Some(parents) = &mut self.parents else {
             return true;
         };
         let followed = parents.follow(&desired.senders());
         if let Err(error) = &followed {
-            log::warn!("{error:#}; the shortcut begins at the trunk there");
+            log::warn!("{error:#}; on that VLAN the shortcut begins at the trunk");
         }
         for parent in desired.tables.vlans.values_mut() {
             if parents.has(parent.ifindex) {

@@ -1,4 +1,4 @@
-//! What the loop knows of who owns an address.
+//! The state of the loop that concerns the owners of addresses.
 
 use std::{
     collections::BTreeMap,
@@ -23,52 +23,53 @@ use crate::{
     },
 };
 
-/// What is known of owners.
+/// The evidence for who owns which address.
 pub(super) struct Owners {
-    /// Asks the kernel about the host's own neighbours.
+    /// The connection over which the host's neighbour tables are read.
     pub(super) kernel: Netlink,
-    pub(super) vouching: AddressProbes,
-    pub(super) doubles: MacConflicts,
+    pub(super) probes: AddressProbes,
+    pub(super) mac_conflicts: MacConflicts,
     pub(super) claims: BTreeMap<NeighborKey, Claim>,
-    /// In the last round.
+    /// The conflicts that the last round found.
     pub(super) conflicts: Vec<Conflict>,
-    /// Receivers that were there until lately, and when they were seen last: the host may remember them.
+    /// Endpoints that existed until recently, and when each was seen last. The host may still have neighbour entries
+    /// for them.
     pub(super) former: BTreeMap<EndpointKey, Duration>,
-    /// `None` where the wire can't be asked.
-    pub(super) asker: Option<ProbeSocket>,
+    /// `None` if the wire cannot be probed.
+    pub(super) socket: Option<ProbeSocket>,
 }
 
 impl Owners {
-    pub(super) fn new(wishes: &VlanConfig) -> anyhow::Result<Self> {
-        let is_needed = wishes.host_access != Vids::Off || wishes.routes != Routes::None;
-        let asker = is_needed.then(ProbeSocket::open).transpose().inspect_err(|error| {
+    pub(super) fn new(config: &VlanConfig) -> anyhow::Result<Self> {
+        let is_needed = config.host_access != Vids::Off || config.routes != Routes::None;
+        let socket = is_needed.then(ProbeSocket::open).transpose().inspect_err(|error| {
             log::warn!(
-                "{error:#}: nobody on the wire is asked whether he has a container's address; give CAP_NET_RAW, so \
-                 that he is"
+                "{error:#}: the wire can't be probed for conflicting owners of containers' addresses; give CAP_NET_RAW"
             );
         });
         Ok(Self {
             kernel: Netlink::connect()?,
-            vouching: AddressProbes::default(),
-            doubles: MacConflicts::default(),
+            probes: AddressProbes::default(),
+            mac_conflicts: MacConflicts::default(),
             claims: BTreeMap::new(),
             conflicts: vec![],
             former: BTreeMap::new(),
-            asker: asker.ok().flatten(),
+            socket: socket.ok().flatten(),
         })
     }
 
-    /// When there is something to do.
+    /// Returns the time of the next probe or deadline.
     pub(super) fn due(&self) -> Option<Instant> {
-        let due = self.vouching.due()?;
+        let due = self.probes.due()?;
         let left = due.saturating_sub(now().unwrap_or_default());
-        // Nobody waits for ever.
+        // The wait is bounded, in case the clock could not be read.
         Some(Instant::now() + left.min(VALIDITY))
     }
 
-    /// What the host knows of addresses that receivers here have, as claims: from when he was confirmed. Where a receiver
-    /// is vouched for, the wire would have told the programs as well.
-    pub(super) fn heard_by_the_host(
+    /// Converts entries of the host's neighbour tables into claims, if they give an endpoint's address to somebody
+    /// else. A claim dates from the last confirmation of its entry. An address that is certain is skipped, because
+    /// a probe would have shown the claimant to the programs as well.
+    pub(super) fn host_claims(
         &self,
         known: &[(NeighborKey, HostNeighbor)],
         tables: &DesiredTables,
@@ -86,14 +87,14 @@ impl Owners {
                 mac: known.mac,
                 reserved: 0,
             };
-            let counts = known.age < VALIDITY && !is_ours && !self.vouching.is_vouched(&key);
+            let counts = known.age < VALIDITY && !is_ours && !self.probes.is_certain(&key);
             counts.then_some((key, claim))
         };
         known.iter().filter_map(claim).collect()
     }
 }
 
-/// What the host knows of each VLAN.
+/// Assigns the host's neighbour entries to VLANs by their device.
 pub(super) fn by_vlan(
     known: Vec<HostNeighbor>,
     tables: &DesiredTables,
@@ -106,7 +107,7 @@ pub(super) fn by_vlan(
     known.into_iter().filter_map(key).collect()
 }
 
-/// The host's own link-local addresses by VLAN, from which it can ask.
+/// Returns the host's own link-local address on each VLAN, which is the source of its probes there.
 pub(super) fn link_locals(tables: &DesiredTables) -> BTreeMap<u16, Ipv6Addr> {
     let first = NeighborKey::new(
         Vid::UNTAGGED,

@@ -22,28 +22,28 @@ use crate::{
     },
 };
 
-/// Of the VLAN devices, this part is asked at each look, so that each has its turn within a minute.
+/// The fraction of the VLAN devices that is read at each check, so that every device is read within a minute.
 const TURNS: usize = 30;
-/// A group counts once it has been there for as long: before an address is in use, its group is joined
-/// (RFC 4862 clause 5.4.2).
+/// How long a multicast group must have been joined before it counts. A host joins the group of an address before it
+/// uses the address (RFC 4862 clause 5.4.2).
 const RIPE: Duration = Duration::from_secs(5);
 
-/// What was found so far.
+/// The receivers that were found so far.
 pub struct PacketReceivers {
     kernel: Netlink,
     has_tcx: bool,
     found: BTreeMap<Ifindex, Found>,
     sockets: Sockets,
-    /// Devices to be asked at the next look, because something has happened to them.
-    doubtful: BTreeSet<Ifindex>,
-    /// Whose turn was last.
+    /// Devices to read at the next check, because an event named them.
+    stale: BTreeSet<Ifindex>,
+    /// The last device that was read in turn.
     last: Ifindex,
 }
 
 #[derive(Default)]
 struct Found {
     list: List,
-    /// Since when each group has been there.
+    /// When each group was first seen.
     groups: BTreeMap<u32, Instant>,
     filters: bool,
 }
@@ -55,28 +55,28 @@ impl PacketReceivers {
             has_tcx: bpf_syscall::has_tcx(),
             found: BTreeMap::new(),
             sockets: Sockets::default(),
-            doubtful: BTreeSet::new(),
+            stale: BTreeSet::new(),
             last: Ifindex(0),
         })
     }
 
-    /// Takes in what has happened to hooks; whether that may be of a device that is asked.
+    /// Records events about hooks, and returns whether one of them may concern a device that is watched.
     pub fn mark_stale(&mut self, events: &HookEvents) -> bool {
         let asked = self.found.keys().copied();
         let some: Vec<_> = asked.filter(|it| events.may_be_of(*it)).collect();
-        self.doubtful.extend(&some);
+        self.stale.extend(&some);
         !some.is_empty()
     }
 
-    /// Follows devices that come and go. What nobody explains any more may have gone with them, so it is asked about
-    /// once more.
+    /// Adds new devices and removes those that are gone. Receivers that no device explains any more may be gone too, so
+    /// they are read once more.
     pub async fn follow(
         &mut self,
-        network: &Snapshot,
+        snapshot: &Snapshot,
         trunk: Ifindex,
         pins: &Pins,
     ) -> anyhow::Result<BTreeMap<Ifindex, Receivers>> {
-        let parents = parents(network, trunk);
+        let parents = parents(snapshot, trunk);
         let is_first = self.found.is_empty();
         self.found.retain(|ifindex, _| parents.contains(ifindex));
         let new: Vec<_> = parents
@@ -86,36 +86,36 @@ impl PacketReceivers {
         if is_first {
             self.sockets = sockets()?;
         }
-        self.ask(new, trunk, pins).await?;
-        let unclear = unexplained(network, &self.receivers(trunk));
-        self.ask(unclear, trunk, pins).await?;
+        self.read(new, trunk, pins).await?;
+        let unclear = unexplained(snapshot, &self.receivers(trunk));
+        self.read(unclear, trunk, pins).await?;
         Ok(self.receivers(trunk))
     }
 
-    /// Asks the trunk, and some of the VLAN devices in turn. The trunk's list has what is in theirs, so where it has
-    /// something new all of them are asked.
+    /// Reads the trunk, and some of the VLAN devices in turn. The trunk's list includes those of the VLAN devices, so
+    /// if it has something new, all of them are read.
     pub async fn look(
         &mut self,
-        network: &Snapshot,
+        snapshot: &Snapshot,
         trunk: Ifindex,
         pins: &Pins,
     ) -> anyhow::Result<BTreeMap<Ifindex, Receivers>> {
         let before = self.receivers(trunk).remove(&trunk);
         self.sockets = sockets()?;
-        let mut some = std::mem::take(&mut self.doubtful);
+        let mut some = std::mem::take(&mut self.stale);
         some.extend(self.in_turn());
         some.insert(trunk);
-        self.ask(some, trunk, pins).await?;
+        self.read(some, trunk, pins).await?;
         let found = self.receivers(trunk);
-        let unclear = unexplained(network, &found);
+        let unclear = unexplained(snapshot, &found);
         if unclear.contains(&trunk) && found.get(&trunk) != before.as_ref() {
             let all: Vec<_> = self.found.keys().copied().collect();
-            self.ask(all, trunk, pins).await?;
+            self.read(all, trunk, pins).await?;
         }
-        self.follow(network, trunk, pins).await
+        self.follow(snapshot, trunk, pins).await
     }
 
-    /// The devices whose turn it is.
+    /// Returns the devices whose turn it is.
     fn in_turn(&mut self) -> Vec<Ifindex> {
         let count = self.found.len().div_ceil(TURNS);
         let (upper, lower) = (self.last.0 + 1, self.last.0);
@@ -127,7 +127,7 @@ impl PacketReceivers {
         turn
     }
 
-    async fn ask(
+    async fn read(
         &mut self,
         devices: impl IntoIterator<Item = Ifindex>,
         trunk: Ifindex,
@@ -140,7 +140,7 @@ impl PacketReceivers {
         let ours = hooks::program_ids(pins)?;
         let joined = groups()?;
         for ifindex in devices {
-            // It is gone, as netlink will say.
+            // The device is gone, as a netlink event will tell.
             let Some(list) = self.kernel.list(ifindex).await? else {
                 self.found.remove(&ifindex);
                 continue;
@@ -149,7 +149,7 @@ impl PacketReceivers {
             let now = Instant::now();
             let known = |device| self.found.get(&device).map(|found| &found.groups);
             let since = |group| {
-                // What the trunk has known for a while is not new on the VLAN device that it comes from.
+                // A group that the trunk has had for a while is not new on the VLAN device that it comes from.
                 let known = [ifindex, trunk].map(|device| known(device)?.get(group).copied());
                 known.into_iter().flatten().min().unwrap_or(now)
             };
@@ -165,8 +165,8 @@ impl PacketReceivers {
         Ok(())
     }
 
-    /// Whether others' filters or programs may take frames of a device. XDP on the trunk has its frames before we
-    /// do, whatever we do to them.
+    /// Whether a filter or a program that is not ours may take frames of a device. XDP on the trunk runs before our
+    /// program in any case, so it does not count there.
     async fn is_filtered(
         &self,
         ifindex: Ifindex,

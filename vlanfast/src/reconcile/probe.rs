@@ -1,6 +1,6 @@
-//! Asks the wire whether somebody there has an address, as a host does that would take it itself: by an ARP probe
-//! (RFC 5227 clause 2.1.1), or by a solicitation without a sender (RFC 4862 clause 5.4.2), which change
-//! nothing of what anybody remembers. The programs see who answers.
+//! Probes the wire for an address, as a host does before it takes the address itself: by an ARP probe (RFC 5227 clause
+//! 2.1.1), or by a neighbour solicitation from the unspecified address (RFC 4862 clause 5.4.2). Neither changes
+//! anybody's neighbour cache. The programs record who answers.
 
 use std::{
     io,
@@ -13,30 +13,30 @@ use vlanfast_common::{NeighborKey, Parent};
 
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
-/// The length of the option of a solicitation that says the sender's MAC (RFC 4861 clause 4.6.1).
+/// The length of the source link-layer address option (RFC 4861 clause 4.6.1).
 const OPTION: usize = 8;
 
-/// A packet socket that never receives: protocol 0 is none.
+/// A packet socket that only sends: with protocol 0 it receives nothing.
 pub struct ProbeSocket(OwnedFd);
 
 impl ProbeSocket {
     pub fn open() -> anyhow::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: no pointers.
+        // SAFETY: the call takes no pointers.
         let socket = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
         match socket {
             0.. => {
-                // SAFETY: the call returned it, and nobody else has it.
+                // SAFETY: the call returned this descriptor, and nobody else has it.
                 Ok(Self(unsafe { OwnedFd::from_raw_fd(socket) }))
             }
             _ => Err(io::Error::last_os_error()).context("failed to open a packet socket"),
         }
     }
 
-    /// Asks for an address by the host's device on its VLAN. Of IPv6 also from the host's own address there, if it has
-    /// one: who has the receiver's MAC as well tells him alone, and not all (RFC 4861 clause 7.2.4), which might be the
-    /// receiver's own answer that comes back.
-    pub fn ask(
+    /// Probes for an address through the host's device on its VLAN. For IPv6, a second solicitation goes out from the
+    /// host's own link-local address, if it has one: a claimant answers it by unicast, and not by multicast (RFC 4861
+    /// clause 7.2.4), which could be mistaken for the endpoint's own answer coming back.
+    pub fn probe(
         &self,
         parent: &Parent,
         key: &NeighborKey,
@@ -46,7 +46,8 @@ impl ProbeSocket {
             IpAddr::V4(address) => self.send(parent, ARP, &arp(parent.mac, address)),
             IpAddr::V6(address) => {
                 let frame = solicitation(parent.mac, Ipv6Addr::UNSPECIFIED, address);
-                // The option that says the sender's MAC is for one who has an address (clause 4.3).
+                // A solicitation from the unspecified address must not have the source link-layer address option
+                // (clause 4.3).
                 self.send(parent, IPV6, &frame[..frame.len() - OPTION])?;
                 match from {
                     Some(from) => self.send(parent, IPV6, &solicitation(parent.mac, from, address)),
@@ -66,7 +67,7 @@ impl ProbeSocket {
             sll_halen: 6,
             sll_addr: [0; 8],
         };
-        // SAFETY: the kernel reads the frame and the address, each as long as it is said to be.
+        // SAFETY: the kernel reads the frame and the address within the lengths that are passed.
         let sent = unsafe {
             libc::sendto(
                 self.0.as_raw_fd(),
@@ -84,21 +85,21 @@ impl ProbeSocket {
     }
 }
 
-/// An ARP probe: a request whose sender has no address yet.
+/// Builds an ARP probe, which is a request without a sender IP address.
 fn arp(mac: [u8; 6], address: Ipv4Addr) -> [u8; 42] {
     let mut frame = [0; 42];
     frame[..6].fill(0xff);
     frame[6..12].copy_from_slice(&mac);
     frame[12..14].copy_from_slice(&ARP.to_be_bytes());
-    // Ethernet, IPv4, the lengths of their addresses, a request.
+    // Hardware type Ethernet, protocol type IPv4, the lengths of their addresses, and the operation "request".
     frame[14..22].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
     frame[22..28].copy_from_slice(&mac);
     frame[38..].copy_from_slice(&address.octets());
     frame
 }
 
-/// A neighbour solicitation, to whoever has the last three bytes of the address (RFC 4291 clause 2.7.1); with the option that
-/// says the sender's MAC at its end.
+/// Builds a neighbour solicitation to the solicited-node group of the address (RFC 4291 clause 2.7.1). The source
+/// link-layer address option is at its end.
 fn solicitation(mac: [u8; 6], from: Ipv6Addr, address: Ipv6Addr) -> [u8; 86] {
     const ICMPV6: u8 = 58;
     let target = address.octets();
@@ -109,7 +110,7 @@ fn solicitation(mac: [u8; 6], from: Ipv6Addr, address: Ipv6Addr) -> [u8; 86] {
     frame[..6].copy_from_slice(&[0x33, 0x33, 0xff, x, y, z]);
     frame[6..12].copy_from_slice(&mac);
     frame[12..14].copy_from_slice(&IPV6.to_be_bytes());
-    // Version, length, what follows, and the hop limit that no router leaves as it is.
+    // Version, payload length, next header, and hop limit 255, which proves that no router forwarded the packet.
     frame[14] = 6 << 4;
     frame[19..22].copy_from_slice(&[length, ICMPV6, 255]);
     let group = Ipv6Addr::new(
@@ -167,7 +168,7 @@ mod tests {
             assert_eq!(frame[38..54], group.octets());
             assert_eq!(frame[22..38], from.octets());
             assert_eq!(frame[19], length);
-            // With its checksum, all of it adds up to ones.
+            // Including the checksum, the words must add up to all ones.
             let words = frame[22..].chunks_exact(2);
             let sum: u32 = words
                 .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
@@ -175,7 +176,7 @@ mod tests {
                 + u32::from(length)
                 + 58;
             assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
-            // Who has no address says no MAC (RFC 4861 clause 4.3).
+            // RFC 4861 clause 4.3 forbids the option if the source is unspecified.
             let option = [&[1, 1][..], &MAC].concat();
             assert_eq!(frame[78..] == option, length == 32);
         }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Reconciler {
-    /// Reports how the sources do, where nothing else is new.
+    /// Publishes the state of the sources if nothing else has changed.
     pub(super) fn report_sources(&mut self) -> anyhow::Result<()> {
         let sources = self.sources();
         self.publish.send_if_modified(|published| {
@@ -43,7 +43,7 @@ impl Reconciler {
         sources
     }
 
-    /// The VLANs that are left alone, and why.
+    /// Returns the VLANs from which vlanfast backs off, with the reasons.
     fn listeners(&self) -> BTreeMap<Vid, Vec<Listener>> {
         let vlans = self.installed.vlans.iter();
         let rows = vlans.map(|(vid, parent)| (*vid, Listener::of(*parent).collect::<Vec<_>>()));
@@ -51,7 +51,7 @@ impl Reconciler {
             .collect()
     }
 
-    /// Tells `status` and the metrics.
+    /// Publishes the result of a round to `status` and the metrics.
     pub(super) fn report(&mut self, desired: Desired, plan: &Plan) -> anyhow::Result<()> {
         let docker = self.docker.borrow_and_update().clone();
         let sources = self.sources();
@@ -70,16 +70,16 @@ impl Reconciler {
         })?;
         let names = names(&desired, &docker.docker);
         let left_out = left_out(&plan.over, &desired, &names);
-        self.say_who_has_too_many(&left_out);
-        // Of several with one MAC, the one that the map has.
-        let is_installed = |key: &EndpointKey, place: DeviceId| {
+        self.warn_about_quotas(&left_out);
+        // If several devices have the same MAC, only the one in the map is shown.
+        let is_installed = |key: &EndpointKey, device: DeviceId| {
             let endpoint = self.installed.endpoints.get(key);
-            endpoint.is_some_and(|it| (it.nsid, it.ifindex) == (place.0.number(), place.1.0))
+            endpoint.is_some_and(|it| (it.nsid, it.ifindex) == (device.0.number(), device.1.0))
         };
         let endpoints = names.into_iter();
-        let endpoints = endpoints.filter(|((key, place), _)| is_installed(key, *place));
+        let endpoints = endpoints.filter(|((key, device), _)| is_installed(key, *device));
         let endpoints = endpoints.map(|((key, _), names)| (key, names)).collect();
-        let uses_routes = self.wishes.routes != Routes::None;
+        let uses_routes = self.config.routes != Routes::None;
         let maps = self.maps.fills(&self.installed, uses_routes)?;
         let published = Report {
             trunk: self.pins.trunk.to_string(),
@@ -97,18 +97,18 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Once for each, until it has no more than its share.
-    fn say_who_has_too_many(&mut self, left_out: &[LeftOut]) {
-        for culprit in left_out {
-            if !self.over.contains(&culprit.nsid) {
-                log::warn!("{culprit}");
+    /// Logs a warning once for each namespace, until it is within its quota again.
+    fn warn_about_quotas(&mut self, left_out: &[LeftOut]) {
+        for namespace in left_out {
+            if !self.over.contains(&namespace.nsid) {
+                log::warn!("{namespace}");
             }
         }
-        self.over = left_out.iter().map(|culprit| culprit.nsid).collect();
+        self.over = left_out.iter().map(|namespace| namespace.nsid).collect();
     }
 }
 
-/// Whose entries are left out because there are too many of them, by name.
+/// Lists the namespaces with entries that are left out because of a quota, with their containers' names.
 fn left_out(
     over: &BTreeMap<i32, Over>,
     desired: &Desired,
@@ -121,10 +121,10 @@ fn left_out(
             name.filter(|_| device.nsid.number() == nsid)
         })
     };
-    let culprits = over.iter().map(|(&nsid, &over)| LeftOut {
+    let namespaces = over.iter().map(|(&nsid, &over)| LeftOut {
         nsid,
         container: container(nsid),
         over,
     });
-    culprits.collect()
+    namespaces.collect()
 }

@@ -7,37 +7,38 @@ use vlanfast_common::{Parent, Shed};
 
 use crate::reconcile::Reconciler;
 
-/// Between two searches through all processes: the pause doubles, as long as nothing comes of it.
+/// The shortest and the longest pause between two searches through all processes. It doubles as long as nothing is
+/// found.
 const SHORT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 
 impl Reconciler {
-    /// Follows the devices that are asked who receives there.
+    /// Follows the devices whose receivers are watched.
     pub(super) async fn follow_receivers(&mut self) -> anyhow::Result<()> {
-        let network = self.netlink.network();
+        let snapshot = self.netlink.snapshot();
         let found = self
             .packet_receivers
-            .follow(network, self.trunk, &self.pins)
+            .follow(snapshot, self.trunk, &self.pins)
             .await?;
-        self.netlink.hear_of(found);
+        self.netlink.update_receivers(found);
         Ok(())
     }
 
-    /// Looks who receives; whether that is other than it was.
-    pub(super) async fn look_for_receivers(&mut self) -> anyhow::Result<bool> {
-        let network = self.netlink.network();
+    /// Reads the receivers, and returns whether they have changed.
+    pub(super) async fn poll_receivers(&mut self) -> anyhow::Result<bool> {
+        let snapshot = self.netlink.snapshot();
         let found = self
             .packet_receivers
-            .look(network, self.trunk, &self.pins)
+            .look(snapshot, self.trunk, &self.pins)
             .await?;
-        let differs = self.netlink.hear_of(found);
+        let differs = self.netlink.update_receivers(found);
         self.behind |= differs;
         self.search_while_unseen().await?;
         Ok(differs)
     }
 
-    /// Searches for the namespaces of receivers that nobody shows. Where VLANs are shed, it does so now and then
-    /// in any case: a VLAN device inside one has the trunk's MAC, and is on no list.
+    /// Searches for the namespaces of receivers that have no visible device. If frames are shed, it searches now and
+    /// then in any case: a VLAN device inside such a namespace has the trunk's MAC and is on no list.
     async fn search_while_unseen(&mut self) -> anyhow::Result<()> {
         let mut vlans = self.installed.vlans.values();
         let is_unseen = vlans.any(|parent| parent.has(Parent::UNSEEN));
@@ -45,7 +46,7 @@ impl Reconciler {
             self.search.next = None;
             return Ok(());
         }
-        // Whoever has just come is searched for at once.
+        // After a new receiver appears, the first search is immediate.
         let start = if is_unseen { SHORT } else { LONG };
         let next = self
             .search
@@ -65,11 +66,11 @@ impl Reconciler {
     pub(super) async fn search(&mut self, is_unseen: bool) -> anyhow::Result<()> {
         let is_whole = self.netlink.search().await?;
         let in_vain = is_unseen && self.search.next.is_some_and(|(_, pause)| pause == LONG);
-        if in_vain && !is_whole && !self.search.said {
-            self.search.said = true;
+        if in_vain && !is_whole && !self.search.warned {
+            self.search.warned = true;
             log::warn!(
-                "somebody receives in a namespace that nobody shows, and it can't be searched for in all processes, \
-                 which takes CAP_SYS_PTRACE: what it may want stays as it is without vlanfast"
+                "a receiver is in a network namespace that is not visible, and without CAP_SYS_PTRACE not every process \
+                 can be searched for it: vlanfast leaves the frames alone that it may want"
             );
         }
         Ok(())

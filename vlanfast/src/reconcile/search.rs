@@ -1,16 +1,16 @@
-//! When all processes are searched for network namespaces.
+//! The schedule of the search for network namespaces through all processes.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When all processes are searched for a namespace that nobody shows.
+/// The schedule of the search for namespaces that are neither mounted nor have an id.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// The next time, and the pause after it.
+    /// The time of the next search, and the pause after it.
     pub(super) next: Option<(Instant, Duration)>,
-    /// The last was for somebody who is there for sure.
+    /// The last search was for a receiver that is known to exist.
     pub(super) for_unseen: bool,
-    /// It was said that some processes can't be searched.
-    pub(super) said: bool,
+    /// A warning was logged that some processes cannot be examined.
+    pub(super) warned: bool,
 }

@@ -1,6 +1,6 @@
-//! Address conflict detection (RFC 5227) for addresses that endpoints chose themselves. Such an address is probed on the
-//! wire before it is trusted, and while a host there answers, it is that host's. This module is pure; times are of
-//! CLOCK_MONOTONIC.
+//! Address conflict detection (RFC 5227) for addresses that endpoints chose themselves. Such an address is probed on
+//! the wire before it is trusted, and while a station there answers, it belongs to that station. This module is pure;
+//! times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,34 +8,35 @@ use vlanfast_common::{Claim, Neighbor, NeighborKey, Parent, Vid};
 
 use crate::state::{quotas::Owner, tables::DesiredTables};
 
-/// How often the wire is asked before silence counts, how long after the first time for the second, and how long
-/// after that an answer may take.
+/// The number of probes before silence counts, the pause between them, and how long after the last one an answer may
+/// take.
 const TIMES: u8 = 2;
 const SPACE: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_millis(100);
-/// Whether who claims an address is there is asked at once, and then this often: an announcement may be old, or a lie.
+const WAIT: Duration = Duration::from_millis(100);
+/// How often a claimant is probed again. The first probe is immediate, because an announcement may be old or forged.
 const REPEAT: Duration = Duration::from_secs(10);
-/// Who does not answer so many questions, a second apart, is not there (`PROBE_NUM`, RFC 5227 clause 1.1).
-const QUESTIONS: u8 = 3;
-/// The programs' clock is behind by no more (`ktime_get_coarse`).
+/// A claimant that does not answer this many probes, a second apart, is gone (`PROBE_NUM`, RFC 5227 clause 1.1).
+const PROBES: u8 = 3;
+/// The resolution of the clock of the programs, which may be behind by this much (`ktime_get_coarse`).
 const TICK: Duration = Duration::from_millis(10);
-/// No more questions than this in a second, on all VLANs together, and no more for one owner: whoever adds addresses
-/// by the thousand must not keep the wire from being asked for anybody else's.
+/// The limits of probes per second, on all VLANs together and for one owner. An owner that adds thousands of addresses
+/// must not delay the probes for others.
 const RATE: usize = 200;
 const SHARE: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How far an address is vouched for.
+/// How certain it is that an address is the endpoint's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// The wire was asked so often, and is to be asked again, or to have answered, at this time.
-    Asked {
+    /// The wire has been probed this many times. `next` is the time of the next probe, or the end of the wait for
+    /// answers.
+    Probing {
         times: u8,
         next: Duration,
     },
-    Vouched,
-    /// Somebody there says that it is his. He has not answered so many questions since the first of them, and is asked
-    /// again, or has had his time, at this time.
+    Certain,
+    /// A station on the wire claims the address. It has not answered this many probes, the first of which was sent at
+    /// `since`. `next` is the time of the next probe, or the end of the wait for an answer.
     Claimed {
         unanswered: u8,
         since: Duration,
@@ -43,24 +44,24 @@ enum Standing {
     },
 }
 
-/// What is known of the addresses of receivers.
+/// The state of the addresses of all endpoints that are probed.
 #[derive(Debug, Default)]
 pub struct AddressProbes {
-    /// And whose they are.
+    /// The owner and the state of each address.
     addresses: BTreeMap<NeighborKey, (Owner, Standing)>,
-    asked: Asked,
+    sent: SentProbes,
 }
 
-/// What was asked in the second that began then, and for whom.
+/// The numbers of probes in the second that began at `since`, in total and by owner.
 #[derive(Debug, Default)]
-struct Asked {
+struct SentProbes {
     since: Duration,
     all: usize,
     of: BTreeMap<Owner, usize>,
 }
 
-impl Asked {
-    /// When there may be another question for an owner.
+impl SentProbes {
+    /// Returns the earliest time at which another probe for an owner is allowed.
     fn next(&self, owner: Owner) -> Duration {
         let of = self.of.get(&owner).copied().unwrap_or(0);
         match self.all >= RATE || of >= SHARE {
@@ -69,7 +70,7 @@ impl Asked {
         }
     }
 
-    /// One more, if there may be one by now.
+    /// Counts one more probe, and returns whether it is allowed.
     fn admit(&mut self, owner: Owner, now: Duration) -> bool {
         if now >= self.since + SECOND {
             *self = Self {
@@ -87,9 +88,9 @@ impl Asked {
 }
 
 impl AddressProbes {
-    /// Says of each address how sure it is. Where it `matters`, and the host has a device
-    /// that can ask, an address that nobody gave is sure once the wire was silent.
-    pub fn judge(
+    /// Marks in the tables how certain each address is. On a VLAN for which `matters` is true and where the host has a
+    /// device that can probe, an address that nobody assigned is certain only after the wire was silent.
+    pub fn assess(
         &mut self,
         tables: &mut DesiredTables,
         claims: &BTreeMap<NeighborKey, Claim>,
@@ -104,27 +105,27 @@ impl AddressProbes {
             }
             let claim = claims.get(&key).filter(|claim| claim.mac != neighbor.mac);
             let receiver = key.endpoint(neighbor.mac);
-            // Who has the receiver's MAC may have its address: he is asked just so.
+            // A station that has the endpoint's MAC may also have its address, so it is probed in the same way.
             let by_mac = claims.get(&NeighborKey::of_mac(receiver));
             let parent = tables.vlans.get(&vid);
-            let asker = parent.filter(|parent| parent.ifindex != 0 && matters(vid));
+            let prober = parent.filter(|parent| parent.ifindex != 0 && matters(vid));
             let is_assigned = neighbor.has(Neighbor::ASSIGNED);
             let before = self.addresses.get(&key).map(|(_, standing)| *standing);
-            let standing = match (asker, claim.or(by_mac)) {
+            let standing = match (prober, claim.or(by_mac)) {
                 (Some(parent), Some(claim)) => claimed(before, claim, parent.has(Parent::UP), now),
                 (Some(parent), None) if !is_assigned => {
                     unclaimed(before, parent.has(Parent::UP), now)
                 }
-                _ => Standing::Vouched,
+                _ => Standing::Certain,
             };
-            let doubt = match standing {
+            let uncertainty = match standing {
                 _ if is_assigned => 0,
                 _ if claim.is_some() => Neighbor::FOREIGN,
-                Standing::Asked { .. } => Neighbor::UNSURE,
-                Standing::Claimed { .. } | Standing::Vouched => 0,
+                Standing::Probing { .. } => Neighbor::UNSURE,
+                Standing::Claimed { .. } | Standing::Certain => 0,
             };
-            neighbor.flags |= doubt;
-            if asker.is_some() {
+            neighbor.flags |= uncertainty;
+            if prober.is_some() {
                 let owner = Owner::of(receiver, tables.endpoints.get(&receiver));
                 standings.insert(key, (owner, standing));
             }
@@ -132,39 +133,39 @@ impl AddressProbes {
         self.addresses = standings;
     }
 
-    /// Whether the receiver's word has been taken for an address.
-    pub fn is_vouched(&self, key: &NeighborKey) -> bool {
+    /// Whether an address counts as the endpoint's, because no station on the wire claims it.
+    pub fn is_certain(&self, key: &NeighborKey) -> bool {
         let standing = self.addresses.get(key).map(|(_, standing)| *standing);
-        standing == Some(Standing::Vouched)
+        standing == Some(Standing::Certain)
     }
 
-    /// When somebody is to be asked, or has had his time to answer.
+    /// Returns the time of the next probe, or of the end of a wait for an answer.
     pub fn due(&self) -> Option<Duration> {
         let due = |(owner, standing): &(Owner, Standing)| match *standing {
-            Standing::Asked { times: TIMES, next } => Some(next),
+            Standing::Probing { times: TIMES, next } => Some(next),
             Standing::Claimed {
-                unanswered: QUESTIONS,
+                unanswered: PROBES,
                 next,
                 ..
             } => Some(next),
-            Standing::Asked { next, .. } | Standing::Claimed { next, .. } => {
-                Some(next.max(self.asked.next(*owner)))
+            Standing::Probing { next, .. } | Standing::Claimed { next, .. } => {
+                Some(next.max(self.sent.next(*owner)))
             }
-            Standing::Vouched => None,
+            Standing::Certain => None,
         };
         self.addresses.values().filter_map(due).min()
     }
 
-    /// Whether an address has had its time, so that its standing may change.
+    /// Whether the wait for an answer has ended for an address, so that its state may change.
     pub fn is_ripe(&self, now: Duration) -> bool {
         let mut standings = self.addresses.values().map(|(_, standing)| *standing);
         standings.any(|standing| match standing {
-            Standing::Asked { times: TIMES, next } => next <= now,
+            Standing::Probing { times: TIMES, next } => next <= now,
             standing => standing.is_refuted(now),
         })
     }
 
-    /// The claims of those who have not answered when they were asked for them.
+    /// Returns the claims that are refuted, because the claimant did not answer.
     pub fn refuted(
         &self,
         claims: &BTreeMap<NeighborKey, Claim>,
@@ -178,52 +179,52 @@ impl AddressProbes {
         refuted.map(|(key, _)| *key).collect()
     }
 
-    /// The addresses that the wire is to be asked for now; they count as asked.
-    pub fn questions(&mut self, now: Duration) -> Vec<NeighborKey> {
-        let mut questions = vec![];
+    /// Returns the addresses to be probed now, and counts the probes as sent.
+    pub fn take_due(&mut self, now: Duration) -> Vec<NeighborKey> {
+        let mut probes = vec![];
         for (&key, (owner, standing)) in &mut self.addresses {
             let then = match *standing {
-                Standing::Asked { times, next } if times < TIMES && next <= now => {
+                Standing::Probing { times, next } if times < TIMES && next <= now => {
                     let last = times + 1 == TIMES;
-                    Standing::Asked {
+                    Standing::Probing {
                         times: times + 1,
-                        next: now + if last { PATIENCE } else { SPACE },
+                        next: now + if last { WAIT } else { SPACE },
                     }
                 }
                 Standing::Claimed {
                     unanswered,
                     since,
                     next,
-                } if unanswered < QUESTIONS && next <= now => Standing::Claimed {
+                } if unanswered < PROBES && next <= now => Standing::Claimed {
                     unanswered: unanswered + 1,
                     since: if unanswered == 0 { now } else { since },
                     next: now + SECOND,
                 },
                 _ => continue,
             };
-            if self.asked.admit(*owner, now) {
+            if self.sent.admit(*owner, now) {
                 *standing = then;
-                questions.push(key);
+                probes.push(key);
             }
         }
-        questions
+        probes
     }
 }
 
 impl Standing {
-    /// Nobody has answered, unless it was in the last moment.
+    /// Whether the claimant has not answered, except perhaps at the last moment.
     fn is_refuted(self, now: Duration) -> bool {
-        matches!(self, Self::Claimed { unanswered: QUESTIONS, next, .. } if next <= now)
+        matches!(self, Self::Claimed { unanswered: PROBES, next, .. } if next <= now)
     }
 
-    /// Whether a claim was heard since its claimant was asked.
+    /// Whether the claimant was heard since it was first probed.
     fn is_answered(self, claim: &Claim) -> bool {
         let heard = Duration::from_nanos(claim.heard) + TICK;
         matches!(self, Self::Claimed { unanswered: 1.., since, .. } if since <= heard)
     }
 }
 
-/// The standing of an address that somebody on the wire claims.
+/// Computes the state of an address that a station on the wire claims.
 fn claimed(before: Option<Standing>, claim: &Claim, is_up: bool, now: Duration) -> Standing {
     let anew = |next| Standing::Claimed {
         unanswered: 0,
@@ -231,7 +232,7 @@ fn claimed(before: Option<Standing>, claim: &Claim, is_up: bool, now: Duration) 
         next,
     };
     match before {
-        // Nobody can be asked.
+        // No probe can be sent.
         _ if !is_up => anew(Duration::MAX),
         Some(standing) if standing.is_answered(claim) => anew(now + REPEAT),
         Some(Standing::Claimed { next, .. }) if next == Duration::MAX => anew(now),
@@ -240,16 +241,16 @@ fn claimed(before: Option<Standing>, claim: &Claim, is_up: bool, now: Duration) 
     }
 }
 
-/// The standing of an address that nobody on the wire claims by now.
+/// Computes the state of an address that no station on the wire claims any more.
 fn unclaimed(before: Option<Standing>, is_up: bool, now: Duration) -> Standing {
-    let anew = |next| Standing::Asked { times: 0, next };
+    let anew = |next| Standing::Probing { times: 0, next };
     match before {
-        // Nothing can be asked.
+        // No probe can be sent.
         _ if !is_up => anew(Duration::MAX),
-        Some(standing) if standing.is_refuted(now) => Standing::Vouched,
+        Some(standing) if standing.is_refuted(now) => Standing::Certain,
         None | Some(Standing::Claimed { .. }) => anew(now),
-        Some(Standing::Asked { next, .. }) if next == Duration::MAX => anew(now),
-        Some(Standing::Asked { times: TIMES, next }) if next <= now => Standing::Vouched,
+        Some(Standing::Probing { next, .. }) if next == Duration::MAX => anew(now),
+        Some(Standing::Probing { times: TIMES, next }) if next <= now => Standing::Certain,
         Some(standing) => standing,
     }
 }

@@ -1,5 +1,5 @@
-//! Attributes each address to an endpoint. An address belongs to the endpoint that it was assigned to; an address that an
-//! endpoint has otherwise is only its claim.
+//! Attributes each address to an endpoint. An address belongs to the endpoint that it was assigned to. An endpoint that
+//! has it without assignment only claims it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
@@ -41,8 +41,8 @@ impl Given {
     }
 }
 
-/// Adds the addresses of an endpoint. If two endpoints that are up have the same address, it belongs to the one that it was
-/// assigned to, and the other is recorded as its rival. If that does not decide, the first stays and is marked.
+/// Adds the addresses of an endpoint. If two endpoints that are up have the same address, it belongs to the one that it
+/// was assigned to, and the other is recorded as its rival. If that does not decide, the first stays and is marked.
 pub fn neighbors(
     desired: &mut Desired,
     vid: Vid,
@@ -83,16 +83,16 @@ pub fn neighbors(
     }
 }
 
-/// Adds what else is answered for: Linux knows the addresses of a namespace on all of its devices
-/// (`arp_ignore` 0). Those of receivers are answered for on another VLAN, too, and where the receiver itself is silent.
-/// Says who has each.
+/// Adds the addresses for which Linux answers on other devices, because it answers for an address on every device of a
+/// namespace (`arp_ignore` 0). An endpoint's address is included if the namespace has an endpoint on another VLAN, or
+/// if the endpoint itself does not answer. Returns the namespaces that have each address.
 pub fn elsewhere(
-    network: &Snapshot,
+    snapshot: &Snapshot,
     receivers: &BTreeMap<DeviceId, Vid>,
     tables: &mut DesiredTables,
 ) -> BTreeSet<(NeighborKey, i32)> {
     let mut owners = BTreeSet::new();
-    for (&nsid, namespace) in &network.namespaces {
+    for (&nsid, namespace) in &snapshot.namespaces {
         let all = (nsid, Ifindex(0))..=(nsid, Ifindex(u32::MAX));
         let here: BTreeSet<Vid> = receivers.range(all.clone()).map(|(_, vid)| *vid).collect();
         let has_several = receivers.range(all).nth(1).is_some();
@@ -130,7 +130,8 @@ const fn is_of_one_device(address: IpAddr) -> bool {
     }
 }
 
-/// Of two devices with one MAC, frames for it reach one; so nobody's address leads to it for sure.
+/// Marks the addresses of endpoints whose MAC another device has as well. Frames for the MAC reach only one of the
+/// devices, so no address certainly leads to it.
 pub fn dispute(tables: &mut DesiredTables) {
     for (key, neighbor) in &mut tables.neighbors {
         let endpoint = tables.endpoints.get(&key.endpoint(neighbor.mac));

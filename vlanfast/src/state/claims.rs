@@ -1,5 +1,5 @@
-//! Claims: what the programs and the host have heard of somebody on the wire who has an address or a MAC of a receiver
-//! here. Pure: times are of CLOCK_MONOTONIC.
+//! Claims: evidence from the programs and the host that a station on the wire has an endpoint's address or MAC. This
+//! module is pure; times are of CLOCK_MONOTONIC.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -10,13 +10,13 @@ use super::tables::DesiredTables;
 /// How long a claim counts at most, if the claimant cannot be probed.
 pub const VALIDITY: Duration = Duration::from_secs(150);
 
-/// An address or MAC of an endpoint here that somebody on the wire has as well (RFC 5227: address conflict).
+/// An endpoint's address or MAC that a station on the wire has as well (RFC 5227: address conflict).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     pub key: NeighborKey,
-    /// The MAC of the endpoint here.
+    /// The MAC of the endpoint.
     pub receiver: [u8; 6],
-    /// The MAC of the claimant on the wire.
+    /// The MAC of the claimant.
     pub by: [u8; 6],
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Conflict {
         if key.receiver().is_some() {
             return write!(
                 f,
-                "{receiver} on VLAN {vid}: somebody on the wire has this MAC, and a container here, too"
+                "{receiver} on VLAN {vid}: a station on the wire and a container on this host have this MAC"
             );
         }
         write!(
@@ -52,8 +52,8 @@ pub fn conflicts<'a>(
     })
 }
 
-/// Finds claims that can be dropped, because they are old, no endpoint has the address, or the claimant is an endpoint of
-/// the VLAN itself.
+/// Finds claims that can be dropped, because they are old, no endpoint has the address, or the claimant is an endpoint
+/// of the VLAN itself.
 pub fn idle(
     claims: &BTreeMap<NeighborKey, Claim>,
     tables: &DesiredTables,

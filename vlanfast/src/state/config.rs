@@ -12,28 +12,29 @@ use crate::state::{
     vids::{VidPair, Vids},
 };
 
-/// What is wanted where.
+/// The configuration of all VLANs.
 #[derive(Clone, Debug, Default)]
 pub struct VlanConfig {
-    /// On these VLANs the host and its containers reach each other.
+    /// The VLANs on which the host and its containers can reach each other directly.
     pub host_access: Vids,
-    /// Packets that can do without the router.
+    /// The VLANs between which packets can bypass the router.
     pub routes: Routes,
 }
 
-/// Where packets can go that are for a router.
+/// The VLANs between which packets for a router may take the shortcut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Routes {
     #[default]
     None,
-    /// Between these VLANs.
+    /// Packets may take the shortcut between these pairs of VLANs.
     Between(Vec<VidPair>),
-    /// To every container on a VLAN.
+    /// Packets may take the shortcut to every container on a VLAN.
     Everywhere,
 }
 
 impl VlanConfig {
-    /// Whether frames for the receivers of a VLAN may go past the wire, so that it matters who has an address there.
+    /// Whether frames for the endpoints of a VLAN may be delivered without the wire, so that it matters who owns an
+    /// address there.
     pub fn need_owners(&self, vid: Vid) -> bool {
         self.host_access.contains(vid)
             || match &self.routes {
@@ -57,14 +58,14 @@ impl VlanConfig {
         tables.routes = self.routes(tables);
     }
 
-    /// Where packets for the containers of another VLAN go.
+    /// Computes the routes to the containers of other VLANs.
     fn routes(&self, tables: &DesiredTables) -> BTreeMap<NeighborKey, Route> {
         if self.routes == Routes::None {
             return BTreeMap::new();
         }
         let mut owners = BTreeMap::<IpAddr, usize>::new();
         for (key, neighbor) in &tables.neighbors {
-            // With a MAC, it is a receiver's, which has it on its own VLAN.
+            // An entry with a MAC is that of an endpoint, which also has the address on its own VLAN.
             let is_anothers = key.vid == NeighborKey::ANYWHERE && neighbor.mac != [0; 6];
             *owners.entry(key.address()).or_default() += usize::from(!is_anothers);
         }
@@ -75,7 +76,7 @@ impl VlanConfig {
         let mut routes = BTreeMap::new();
         for (key, neighbor) in &tables.neighbors {
             let address = key.address();
-            // Of an address on two VLANs, the router knows which of them it is.
+            // If an address is on two VLANs, only the router knows which of them is meant.
             let is_sure = is_certain(tables, key, neighbor) && owners.get(&address) == Some(&1);
             if !is_sure || is_local(address) || is_heard_by_others(key.vid) {
                 continue;
@@ -91,11 +92,11 @@ impl VlanConfig {
 }
 
 impl Routes {
-    /// Under which keys the datapath looks for an address.
+    /// Returns the keys under which the datapath looks up an address.
     fn keys(&self, address: NeighborKey) -> Vec<NeighborKey> {
         let pairs = match self {
             Self::Between(pairs) => pairs,
-            // What is untagged would come back to the trunk itself.
+            // Untagged frames would come back to the trunk itself.
             Self::Everywhere if address.vid != Vid::UNTAGGED.get() => {
                 return vec![address.anywhere()];
             }
@@ -111,7 +112,7 @@ impl Routes {
     }
 }
 
-/// Whether an address leads to one container for sure.
+/// Whether an address certainly leads to one container.
 fn is_certain(tables: &DesiredTables, key: &NeighborKey, neighbor: &Neighbor) -> bool {
     let endpoint = tables.endpoints.get(&key.endpoint(neighbor.mac));
     let is_container = endpoint
@@ -119,7 +120,7 @@ fn is_certain(tables: &DesiredTables, key: &NeighborKey, neighbor: &Neighbor) ->
     is_container && !neighbor.has(Neighbor::UNCERTAIN)
 }
 
-/// Whether an address is of one link alone (RFC 3927, RFC 4291 clause 2.5.6).
+/// Whether an address is link-local (RFC 3927, RFC 4291 clause 2.5.6).
 fn is_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -137,7 +138,7 @@ mod tests {
         Vid::new(number)
     }
 
-    /// A receiver with an address.
+    /// Adds an endpoint with an address.
     fn add(tables: &mut DesiredTables, number: u16, last: u8, address: &str, flags: (u16, u16)) {
         let mac = [2, 0, 0, 0, 0, last];
         let endpoint = Endpoint {
@@ -155,7 +156,7 @@ mod tests {
     }
 
     fn routes(tables: &mut DesiredTables, pairs: &[&str]) -> Vec<(u16, String, u16, u8)> {
-        let wishes = VlanConfig {
+        let config = VlanConfig {
             routes: match pairs {
                 [] => Routes::None,
                 ["everywhere"] => Routes::Everywhere,
@@ -163,7 +164,7 @@ mod tests {
             },
             ..VlanConfig::default()
         };
-        wishes.write(tables);
+        config.write(tables);
         let row = |(key, route): (&NeighborKey, &Route)| {
             (key.vid, key.address().to_string(), route.vid, route.mac[5])
         };
@@ -214,7 +215,7 @@ mod tests {
         add(&mut tables, 20, 4, "10.0.20.4", (0, Neighbor::DOWN));
         add(&mut tables, 20, 5, "169.254.0.5", (0, 0));
         add(&mut tables, 20, 6, "fe80::6", (0, 0));
-        // On two VLANs, whichever of them asks.
+        // The address is on two VLANs.
         add(&mut tables, 20, 7, "10.0.77.7", (0, 0));
         add(&mut tables, 30, 7, "10.0.77.7", (0, 0));
         let found = routes(&mut tables, &["10:20", "10:30"]);
@@ -255,11 +256,11 @@ mod tests {
         add(&mut tables, 40, 3, "10.0.40.1", (Endpoint::HOST, 0));
         let with_access = |host_access: &str| {
             let mut tables = tables.clone();
-            let wishes = VlanConfig {
+            let config = VlanConfig {
                 host_access: host_access.parse().unwrap(),
                 ..VlanConfig::default()
             };
-            wishes.write(&mut tables);
+            config.write(&mut tables);
             let with = tables
                 .vlans
                 .iter()

@@ -1,4 +1,5 @@
-//! Computes the desired contents of the maps from a snapshot: which endpoint receives frames on which VLAN of the trunk.
+//! Computes the desired contents of the maps from a snapshot: which endpoint receives frames on which VLAN of the
+//! trunk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,115 +15,118 @@ use super::{
 };
 use crate::state::address_owners::{Given, dispute, elsewhere, neighbors};
 
-/// Computes the desired tables from scratch. `given` has the addresses that Docker assigned to containers; the trunk is a
-/// device of our own namespace.
-pub fn desired(network: &Snapshot, trunk: Ifindex, given: &Given) -> Desired {
+/// Computes the desired tables from scratch. `given` has the addresses that Docker assigned to containers; the trunk is
+/// a device of our own namespace.
+pub fn desired(snapshot: &Snapshot, trunk: Ifindex, given: &Given) -> Desired {
     let mut desired = Desired::default();
     let trunk = (Nsid::Own, trunk);
-    let parents = parents(network, trunk, &mut desired);
+    let parents = parents(snapshot, trunk, &mut desired);
     let mut receivers = parents.clone();
-    let nested = nested(network);
-    for (place, link) in network.links() {
+    let nested = nested(snapshot);
+    for (device_id, link) in snapshot.links() {
         let vid = link.lower.and_then(|lower| parents.get(&lower));
         if let (Some((mode, flags)), Some(&vid)) = (macvlan(link.kind), vid) {
-            receivers.insert(place, vid);
-            let more = nested.get(&place).map_or(&[][..], Vec::as_slice);
-            let receiver = Receiver {
-                place,
+            receivers.insert(device_id, vid);
+            let more = nested.get(&device_id).map_or(&[][..], Vec::as_slice);
+            let upper = Upper {
+                device_id,
                 link,
                 vid,
                 mode,
                 flags,
             };
-            receiver.add(network, more, given, &mut desired);
+            upper.add(snapshot, more, given, &mut desired);
         }
     }
     // The host's own devices come last, because a macvlan with the same MAC receives the frame first
     // (`macvlan_handle_frame`).
-    for (&place, &vid) in &parents {
-        own(network, trunk, place, vid, &mut desired);
+    for (&device_id, &vid) in &parents {
+        own(snapshot, trunk, device_id, vid, &mut desired);
     }
     // A VLAN without a host device gets its flags too, or it would look like a VLAN without receivers.
-    for (vid, flags) in listeners::flags(network, &parents) {
+    for (vid, flags) in listeners::flags(snapshot, &parents) {
         desired.tables.vlans.entry(vid).or_default().flags |= flags;
     }
-    desired.elsewhere = elsewhere(network, &receivers, &mut desired.tables);
+    desired.elsewhere = elsewhere(snapshot, &receivers, &mut desired.tables);
     dispute(&mut desired.tables);
     desired
 }
 
 /// A macvlan or macvtap on a parent.
-struct Receiver<'a> {
-    place: DeviceId,
+struct Upper<'a> {
+    device_id: DeviceId,
     link: &'a Link,
     vid: Vid,
     mode: Mode,
     flags: u16,
 }
 
-impl Receiver<'_> {
+impl Upper<'_> {
     /// Adds the endpoint with its addresses; `more` has those of ipvlan devices on top of it.
-    fn add(self, network: &Snapshot, more: &[IpAddr], given: &Given, desired: &mut Desired) {
+    fn add(self, snapshot: &Snapshot, more: &[IpAddr], given: &Given, desired: &mut Desired) {
         let Self {
-            place, link, vid, ..
+            device_id,
+            link,
+            vid,
+            ..
         } = self;
         let Some(lower) = link.lower else { return };
-        let own = network.namespaces.get(&place.0);
-        let own = own.and_then(|namespace| namespace.addresses.get(&place.1));
+        let own = snapshot.namespaces.get(&device_id.0);
+        let own = own.and_then(|namespace| namespace.addresses.get(&device_id.1));
         let addresses: Vec<_> = own.into_iter().flatten().chain(more).copied().collect();
         let is_silent = self.flags & Endpoint::MACVTAP == 0 && addresses.is_empty();
         let silent = if is_silent { Endpoint::NO_ADDRESS } else { 0 };
         let endpoint = Endpoint {
-            ifindex: place.1.0,
-            nsid: place.0.number(),
+            ifindex: device_id.1.0,
+            nsid: device_id.0.number(),
             parent: lower.1.0,
             mode: self.mode as u16,
             flags: self.flags | silent | down(link),
         };
         add(&mut desired.tables, vid, link, endpoint);
-        let parent = network.find(lower).map(|(_, link)| link);
+        let parent = snapshot.find(lower).map(|(_, link)| link);
         let was_given = given.to(link, parent);
         // Root assigns the addresses of our own namespace, so they need no confirmation.
-        let is_given = |address: &IpAddr| place.0 == Nsid::Own || was_given.contains(address);
+        let is_given = |address: &IpAddr| device_id.0 == Nsid::Own || was_given.contains(address);
         neighbors(desired, vid, link, &addresses, is_given);
         let device = EndpointDevice {
             name: link.name.clone(),
-            nsid: place.0,
+            nsid: device_id.0,
             parent: parent.map(|link| link.name.clone()).unwrap_or_default(),
             addresses,
             endpoint,
         };
-        let id = (EndpointKey::new(vid, link.mac), place);
+        let id = (EndpointKey::new(vid, link.mac), device_id);
         desired.devices.insert(id, device);
     }
 }
 
-/// Adds a parent, which is the host's own receiver on its VLAN.
-fn own(network: &Snapshot, trunk: DeviceId, place: DeviceId, vid: Vid, desired: &mut Desired) {
-    let Some((namespace, link)) = network.find(place) else {
+/// Adds a parent, which is the host's own endpoint on its VLAN.
+fn own(snapshot: &Snapshot, trunk: DeviceId, device_id: DeviceId, vid: Vid, desired: &mut Desired) {
+    let Some((namespace, link)) = snapshot.find(device_id) else {
         return;
     };
     let tables = &mut desired.tables;
     let endpoint = Endpoint {
-        ifindex: place.1.0,
-        nsid: place.0.number(),
-        parent: place.1.0,
+        ifindex: device_id.1.0,
+        nsid: device_id.0.number(),
+        parent: device_id.1.0,
         mode: 0,
         flags: Endpoint::HOST | down(link),
     };
-    if !is_passed_through(tables, vid, link, place) {
+    if !is_passed_through(tables, vid, link, device_id) {
         add(tables, vid, link, endpoint);
     }
     // A VLAN device receives frames for the trunk's MAC as well as for its own (`vlan_do_receive`).
-    if let Some((_, trunk)) = network.find(trunk) {
+    if let Some((_, trunk)) = snapshot.find(trunk) {
         let key = EndpointKey::new(vid, trunk.mac);
         let first = tables.endpoints.entry(key).or_insert(endpoint);
         if first.has(Endpoint::DOWN) && !first.has(Endpoint::HOST) && link.up {
             *first = endpoint;
         }
     }
-    let addresses = namespace.addresses.get(&place.1);
-    let is_given = |_: &IpAddr| place.0 == Nsid::Own;
+    let addresses = namespace.addresses.get(&device_id.1);
+    let is_given = |_: &IpAddr| device_id.0 == Nsid::Own;
     neighbors(
         desired,
         vid,
@@ -132,10 +136,10 @@ fn own(network: &Snapshot, trunk: DeviceId, place: DeviceId, vid: Vid, desired: 
     );
     desired.parents.insert(vid, link.name.clone());
     // Frames cannot be redirected to a device in another namespace.
-    if place.0 == Nsid::Own {
+    if device_id.0 == Nsid::Own {
         let flags = if link.up { Parent::UP } else { 0 };
         let parent = Parent {
-            ifindex: place.1.0,
+            ifindex: device_id.1.0,
             flags,
             mac: link.mac.0,
             mtu: link.mtu.try_into().unwrap_or(u16::MAX),
@@ -145,10 +149,10 @@ fn own(network: &Snapshot, trunk: DeviceId, place: DeviceId, vid: Vid, desired: 
 }
 
 /// Collects the addresses of ipvlan devices that are up, by lower device, which answers for them with its own MAC.
-fn nested(network: &Snapshot) -> BTreeMap<DeviceId, Vec<IpAddr>> {
+fn nested(snapshot: &Snapshot) -> BTreeMap<DeviceId, Vec<IpAddr>> {
     let mut nested = BTreeMap::<_, Vec<_>>::new();
-    for ((nsid, ifindex), link) in network.links() {
-        let namespace = network.namespaces.get(&nsid);
+    for ((nsid, ifindex), link) in snapshot.links() {
+        let namespace = snapshot.namespaces.get(&nsid);
         let addresses = namespace.and_then(|namespace| namespace.addresses.get(&ifindex));
         if let (LinkKind::Ipvlan, true, Some(lower), Some(addresses)) =
             (link.kind, link.up, link.lower, addresses)
@@ -164,24 +168,24 @@ const fn down(link: &Link) -> u16 {
 }
 
 /// Finds the trunk and the 802.1Q devices on it, with their VIDs, and counts what is ignored.
-fn parents(network: &Snapshot, trunk: DeviceId, desired: &mut Desired) -> BTreeMap<DeviceId, Vid> {
+fn parents(snapshot: &Snapshot, trunk: DeviceId, desired: &mut Desired) -> BTreeMap<DeviceId, Vid> {
     let mut parents = BTreeMap::new();
     // Devices whose frames have several tags or a service tag on the trunk.
     let mut beyond = BTreeSet::new();
-    if network.find(trunk).is_some() {
+    if snapshot.find(trunk).is_some() {
         parents.insert(trunk, Vid::UNTAGGED);
     }
-    for (place, link) in network
+    for (device_id, link) in snapshot
         .links()
         .filter(|(_, link)| link.lower == Some(trunk))
     {
         match link.kind {
             LinkKind::Vlan(vid) if vid != Vid::UNTAGGED => {
-                parents.insert(place, vid);
+                parents.insert(device_id, vid);
             }
             LinkKind::ServiceVlan => {
                 desired.service_parents += 1;
-                beyond.insert(place);
+                beyond.insert(device_id);
             }
             _ => {}
         }
@@ -191,13 +195,13 @@ fn parents(network: &Snapshot, trunk: DeviceId, desired: &mut Desired) -> BTreeM
             .is_some_and(|lower| lower != trunk && parents.contains_key(&lower))
     };
     let is_vlan = |link: &Link| matches!(link.kind, LinkKind::Vlan(_) | LinkKind::ServiceVlan);
-    for (place, link) in network.links() {
+    for (device_id, link) in snapshot.links() {
         if is_vlan(link) && on_a_parent(link) {
-            beyond.insert(place);
+            beyond.insert(device_id);
             desired.stacked += 1;
         }
     }
-    desired.stacked += network
+    desired.stacked += snapshot
         .links()
         .filter(|(_, link)| macvlan(link.kind).is_some())
         .filter(|(_, link)| link.lower.is_some_and(|lower| beyond.contains(&lower)))
@@ -213,17 +217,16 @@ fn macvlan(kind: LinkKind) -> Option<(Mode, u16)> {
     }
 }
 
-/// Whether a macvlan in passthru mode has taken a parent over: it has the parent's MAC, and that is no
-/// conflict.
-fn is_passed_through(tables: &DesiredTables, vid: Vid, parent: &Link, place: DeviceId) -> bool {
+/// Whether a macvlan in passthru mode uses a parent. It has the parent's MAC, which is not a conflict.
+fn is_passed_through(tables: &DesiredTables, vid: Vid, parent: &Link, device_id: DeviceId) -> bool {
     let endpoint = tables.endpoints.get(&EndpointKey::new(vid, parent.mac));
     endpoint.is_some_and(|endpoint| {
-        endpoint.mode == Mode::Passthru as u16 && endpoint.parent == place.1.0
+        endpoint.mode == Mode::Passthru as u16 && endpoint.parent == device_id.1.0
     })
 }
 
-/// Adds an endpoint. If another endpoint that is up has the same MAC, that one stays and is marked as a conflict. A device
-/// that is down receives nothing, and the kernel does not let it come up beside the other.
+/// Adds an endpoint. If another endpoint that is up has the same MAC, that one stays and is marked as a conflict. A
+/// device that is down receives nothing, and the kernel does not let it come up beside the other.
 fn add(tables: &mut DesiredTables, vid: Vid, link: &Link, endpoint: Endpoint) {
     let first = tables
         .endpoints

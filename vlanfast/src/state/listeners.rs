@@ -8,12 +8,12 @@ use vlanfast_common::{Parent, Vid};
 use super::snapshot::{DeviceId, Link, LinkKind, Mode, Nsid, Snapshot};
 use crate::state::hidden_receivers;
 
-/// Why a VLAN is left alone.
+/// The reasons to back off from a VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
     Port,
     Ipvlan,
-    Greedy,
+    CatchAll,
     Nested,
     Promiscuous,
     Guests,
@@ -27,7 +27,7 @@ impl Listener {
     const ALL: [Self; 10] = [
         Self::Port,
         Self::Ipvlan,
-        Self::Greedy,
+        Self::CatchAll,
         Self::Nested,
         Self::Promiscuous,
         Self::Guests,
@@ -37,7 +37,7 @@ impl Listener {
         Self::Source,
     ];
 
-    /// Those of a VLAN, or of the trunk itself.
+    /// Returns the listeners of a VLAN, or of the trunk itself.
     pub fn of(parent: Parent) -> impl Iterator<Item = Self> {
         let all = Self::ALL.into_iter();
         all.filter(move |listener| parent.has(listener.flag()))
@@ -47,7 +47,7 @@ impl Listener {
         match self {
             Self::Port => Parent::PORT,
             Self::Ipvlan => Parent::IPVLAN,
-            Self::Greedy => Parent::CATCH_ALL,
+            Self::CatchAll => Parent::CATCH_ALL,
             Self::Nested => Parent::NESTED,
             Self::Promiscuous => Parent::PROMISCUOUS,
             Self::Guests => Parent::GUESTS,
@@ -58,12 +58,12 @@ impl Listener {
         }
     }
 
-    /// The word in `status --json`.
+    /// Returns the name in `status --json`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Port => "port",
             Self::Ipvlan => "ipvlan",
-            Self::Greedy => "greedy",
+            Self::CatchAll => "greedy",
             Self::Nested => "nested",
             Self::Promiscuous => "promiscuous",
             Self::Guests => "guests",
@@ -74,16 +74,16 @@ impl Listener {
         }
     }
 
-    /// The same in words.
+    /// Returns the description in `status`.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Port => "a port of a bridge, bond or switch",
             Self::Ipvlan => "ipvlan",
-            Self::Greedy => "a macvlan in mode passthru",
+            Self::CatchAll => "a macvlan in mode passthru",
             Self::Nested => "a VLAN device inside a container",
             Self::Promiscuous => "read in promiscuous mode",
-            Self::Guests => "guests, whose addresses nobody sees",
-            Self::Filters => "a tc filter with an action, or somebody's program",
+            Self::Guests => "guests, whose addresses are not visible",
+            Self::Filters => "a tc filter with an action, or another program",
             Self::Sockets => "a packet socket for one EtherType",
             Self::Unseen => "a receiver that no network namespace shows",
             Self::Source => "a macvlan in mode source",
@@ -91,7 +91,7 @@ impl Listener {
     }
 }
 
-/// Those of a VLAN that are among some flags, in words.
+/// Describes the listeners of a VLAN that are among some flags.
 pub fn words(parent: Parent, among: u32) -> String {
     let some = Parent {
         flags: parent.flags & among,
@@ -101,14 +101,13 @@ pub fn words(parent: Parent, among: u32) -> String {
     words.join(", ")
 }
 
-/// The flags that say so, of every VLAN that has any; the parents are the trunk and the 802.1Q devices
-/// on it.
-pub fn flags(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>) -> BTreeMap<Vid, u32> {
+/// Computes the flags of every VLAN with listeners. The parents are the trunk and the 802.1Q devices on it.
+pub fn flags(snapshot: &Snapshot, parents: &BTreeMap<DeviceId, Vid>) -> BTreeMap<Vid, u32> {
     let mut flags = Flags::default();
-    of_uppers(network, parents, &mut flags);
-    of_nested(network, parents, &mut flags);
-    of_parents(network, parents, &mut flags);
-    of_receivers(network, parents, &mut flags);
+    mark_uppers(snapshot, parents, &mut flags);
+    mark_nested(snapshot, parents, &mut flags);
+    mark_parents(snapshot, parents, &mut flags);
+    mark_receivers(snapshot, parents, &mut flags);
     flags.0
 }
 
@@ -123,9 +122,9 @@ impl Flags {
     }
 }
 
-/// Of the devices on top of the parents.
-fn of_uppers(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
-    for (_, link) in network.links() {
+/// Marks listeners among the devices on top of the parents.
+fn mark_uppers(snapshot: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
+    for (_, link) in snapshot.links() {
         let vid = link.lower.and_then(|lower| parents.get(&lower));
         if let Some(&vid) = vid {
             flags.mark(vid, of_upper(link));
@@ -133,70 +132,71 @@ fn of_uppers(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut 
     }
 }
 
-/// Of VLAN devices whose frames come from the trunk with the tag that they take off.
-fn of_nested(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
+/// Marks VLAN devices that take off the tag of frames from the trunk itself.
+fn mark_nested(snapshot: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
     let own: BTreeSet<Vid> = parents.values().copied().collect();
-    for (_, link) in network.links() {
+    for (_, link) in snapshot.links() {
         let (LinkKind::Vlan(vid), Some(lower)) = (link.kind, link.lower) else {
             continue;
         };
         let is_on_a_receiver = || {
-            let lower = network.find(lower).map(|(_, lower)| lower);
+            let lower = snapshot.find(lower).map(|(_, lower)| lower);
             lower.is_some_and(|lower| {
                 matches!(lower.kind, LinkKind::Macvlan(_) | LinkKind::Macvtap(_))
                     && is_on_the_trunk(lower, parents)
             })
         };
-        // It takes what is priority-tagged, and its addresses are none of the trunk's.
+        // A VLAN device with VID 0 receives priority-tagged frames, and its addresses do not belong to the trunk.
         let is_priority = vid == Vid::UNTAGGED && is_on_the_trunk(link, parents);
-        // A device of the trunk's own for the VLAN takes the frames before macvlan does (`vlan_do_receive`).
+        // If the trunk has a device of its own for the VLAN, that one receives the frames before a macvlan does
+        // (`vlan_do_receive`).
         if is_priority || !own.contains(&vid) && is_on_a_receiver() {
             flags.mark(vid, Parent::NESTED);
         }
     }
 }
 
-/// Of the parents themselves.
-fn of_parents(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
-    // How many of the devices on top of each keep it in promiscuous mode.
+/// Marks listeners that use the parents themselves.
+fn mark_parents(snapshot: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
+    // For each device, the number of upper devices that keep it in promiscuous mode.
     let mut explained = BTreeMap::<DeviceId, u32>::new();
-    for (_, link) in network.links() {
+    for (_, link) in snapshot.links() {
         if let Some(lower) = link.lower {
             *explained.entry(lower).or_default() += u32::from(keeps_promiscuous(link));
         }
     }
-    for (&place, &vid) in parents {
-        let Some((_, link)) = network.find(place) else {
+    for (&device, &vid) in parents {
+        let Some((_, link)) = snapshot.find(device) else {
             continue;
         };
-        // It was moved into a container as it is.
-        if place.0 != Nsid::Own {
+        // The parent itself was moved into a container.
+        if device.0 != Nsid::Own {
             flags.mark(vid, Parent::NESTED);
         }
         if link.port {
             flags.mark(vid, Parent::PORT);
         }
-        let explained = explained.get(&place).copied().unwrap_or(0)
+        let explained = explained.get(&device).copied().unwrap_or(0)
             + u32::from(link.promiscuity.by_hand)
             + u32::from(link.port)
-            + u32::from(filters_nothing(network, place, link));
+            + u32::from(filters_nothing(snapshot, device, link));
         if link.promiscuity.count > explained {
             flags.mark(vid, Parent::PROMISCUOUS);
         }
     }
 }
 
-/// Of receivers that are no devices, or whose devices nobody sees.
-fn of_receivers(network: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
-    /// On the trunk they stand before the devices of all VLANs.
+/// Marks receivers that are not devices, or whose devices are not visible.
+fn mark_receivers(snapshot: &Snapshot, parents: &BTreeMap<DeviceId, Vid>, flags: &mut Flags) {
+    /// On the trunk, these receive frames before the devices of all VLANs do.
     const OF_ALL: u32 = Parent::FILTERS | Parent::SOCKETS;
-    let unexplained = hidden_receivers::unexplained(network, &network.receivers);
+    let unexplained = hidden_receivers::unexplained(snapshot, &snapshot.receivers);
     for (&(nsid, ifindex), &vid) in parents {
-        let (Nsid::Own, Some(found)) = (nsid, network.receivers.get(&ifindex)) else {
+        let (Nsid::Own, Some(found)) = (nsid, snapshot.receivers.get(&ifindex)) else {
             continue;
         };
-        // A bridge writes the MACs behind its other ports into the list.
-        let is_port = network
+        // A bridge adds the MACs behind its other ports to the list.
+        let is_port = snapshot
             .find((nsid, ifindex))
             .is_some_and(|(_, link)| link.port);
         let is_unseen = unexplained.contains(&ifindex) && !is_port;
@@ -219,7 +219,7 @@ fn is_on_the_trunk(link: &Link, parents: &BTreeMap<DeviceId, Vid>) -> bool {
     below == Some(&Vid::UNTAGGED)
 }
 
-/// What a device on top of a parent means for the VLAN.
+/// Returns the flags of a VLAN for a device on top of its parent.
 const fn of_upper(link: &Link) -> u32 {
     match link.kind {
         LinkKind::Ipvlan => Parent::IPVLAN,
@@ -232,14 +232,14 @@ const fn of_upper(link: &Link) -> u32 {
 const fn of_mode(mode: Mode) -> u32 {
     match mode {
         Mode::Passthru => Parent::CATCH_ALL,
-        // The kernel looks at the sender's MAC, which nobody changes (`macvlan_forward_source`).
+        // The kernel selects by the sender's MAC, which vlanfast never changes (`macvlan_forward_source`).
         Mode::Source => Parent::SOURCE,
         Mode::Private | Mode::Vepa | Mode::Bridge => 0,
     }
 }
 
-/// Whether a device keeps the one below in promiscuous mode while it is up, as
-/// `macvlan_change_rx_flags` and `vlan_dev_change_rx_flags` have it; or, in mode passthru, always.
+/// Whether a device keeps its lower device in promiscuous mode. A device that is promiscuous itself does so while it is
+/// up (`macvlan_change_rx_flags`, `vlan_dev_change_rx_flags`), and a macvlan in mode passthru always.
 const fn keeps_promiscuous(link: &Link) -> bool {
     link.up
         && match link.kind {
@@ -252,12 +252,13 @@ const fn keeps_promiscuous(link: &Link) -> bool {
         }
 }
 
-/// Whether a device may be promiscuous only because its driver can't filter by the MACs of the macvlans on
-/// it (no `IFF_UNICAST_FLT`, `__dev_set_rx_mode`), which netlink does not show. VLAN devices can.
-fn filters_nothing(network: &Snapshot, place: DeviceId, link: &Link) -> bool {
+/// Whether a device may be promiscuous only because its driver cannot filter by the MACs of the macvlans on it (no
+/// `IFF_UNICAST_FLT`, `__dev_set_rx_mode`). Netlink does not show that. VLAN devices can always filter.
+fn filters_nothing(snapshot: &Snapshot, device: DeviceId, link: &Link) -> bool {
     let below = |upper: &Link| {
-        let lower = |place: &DeviceId| network.find(*place)?.1.lower;
-        // No more than the kernel stacks (`MAX_NEST_DEV`): two ends of a veth are below each other.
+        let lower = |device: &DeviceId| snapshot.find(*device)?.1.lower;
+        // The depth is the kernel's limit for stacked devices (`MAX_NEST_DEV`). The two ends of a veth are each other's
+        // lower devices.
         std::iter::successors(upper.lower, lower).take(8)
     };
     let has_mac_of_its_own = |upper: &Link| match upper.kind {
@@ -265,13 +266,13 @@ fn filters_nothing(network: &Snapshot, place: DeviceId, link: &Link) -> bool {
         LinkKind::Vlan(_) | LinkKind::ServiceVlan => upper.mac != link.mac,
         LinkKind::Ipvlan | LinkKind::Other => false,
     };
-    let has_list = match (place.0, network.receivers.get(&place.1)) {
+    let has_list = match (device.0, snapshot.receivers.get(&device.1)) {
         (Nsid::Own, Some(receivers)) => !receivers.unicast.is_empty(),
         _ => false,
     };
-    let mut uppers = network
+    let mut uppers = snapshot
         .links()
         .filter(|(_, upper)| upper.up && has_mac_of_its_own(upper));
     !matches!(link.kind, LinkKind::Vlan(_))
-        && (has_list || uppers.any(|(_, upper)| below(upper).any(|lower| lower == place)))
+        && (has_list || uppers.any(|(_, upper)| below(upper).any(|lower| lower == device)))
 }

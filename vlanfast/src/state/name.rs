@@ -1,4 +1,4 @@
-//! The name of a device: bytes, as the kernel has it, in whatever encoding somebody gave it.
+//! Device names. For the kernel, a name is a sequence of bytes in any encoding.
 
 use std::{
     convert::Infallible,
@@ -10,10 +10,10 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-/// A device's name, or one by which somebody looks for a device. Any bytes but NUL.
+/// The name of a device, or a name by which a device is looked up. It has any bytes but NUL.
 ///
-/// Shown, it is text that is safe on a terminal: what can't be printed, and bytes that are not UTF-8, are
-/// escaped as in a Rust string (`\u{1b}`, `\xff`).
+/// It is displayed as text that is safe on a terminal: control characters, and bytes that are not UTF-8, are escaped as
+/// in a Rust string (`\u{1b}`, `\xff`).
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Vec<u8>);
 
@@ -26,8 +26,8 @@ impl Name {
         &self.0
     }
 
-    /// Whether a device can be called so: `dev_valid_name` of the kernel's `net/core/dev.c`. An alternative
-    /// name can be longer, and have a slash.
+    /// Whether the kernel allows this name for a device (`dev_valid_name` in `net/core/dev.c`). An alternative name may
+    /// be longer and contain a slash.
     pub fn is_valid(&self) -> bool {
         const IFNAMSIZ: usize = 16;
         let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b || *byte == 0xa0;
@@ -51,7 +51,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// Text that a terminal shows and does not obey: what can't be printed is escaped, line ends as well.
+/// Escapes everything in a text that a terminal would not print, including line ends.
 pub fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {

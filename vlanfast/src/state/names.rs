@@ -1,8 +1,8 @@
-//! Docker's names for the endpoints that netlink found.
+//! Finds Docker's names for the endpoints that netlink shows.
 //!
-//! What Docker believes of an interface may be out of date: who has `CAP_NET_ADMIN` in a container
-//! changes MAC and addresses. Nor is either unique: the same may be on several VLANs. So the parent
-//! must agree, and then the better evidence goes first.
+//! Docker's record of an interface may be out of date, because a container with `CAP_NET_ADMIN` can change its MAC and
+//! addresses. Neither is unique, because several VLANs may use the same ones. So the parent has to match in any case,
+//! and a device that matches by MAC and address takes precedence over one that matches by either.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,26 +19,27 @@ use super::{
 };
 use crate::state::tables::{Desired, EndpointDevice};
 
-/// The names of one endpoint; all empty where Docker knows nothing of it.
+/// The names of an endpoint. All but the device's are empty if Docker does not know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// The device's name in its namespace.
+    /// The name of the device in its namespace.
     pub device: String,
     pub container: Option<String>,
     pub network: Option<String>,
-    /// The Compose project and service.
+    /// The names of the Compose project and service.
     pub project: Option<String>,
     pub service: Option<String>,
 }
 
-/// An endpoint's key, and the device it is: several may have one MAC.
+/// An endpoint's key and its device, because several devices may have the same MAC.
 type Id = (EndpointKey, snapshot::DeviceId);
 
-/// The names of every device that is an endpoint.
+/// Finds the names of all devices that are endpoints.
 pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
-    let places = Candidates::of(docker);
+    let candidates = Candidates::of(docker);
     let mut found: BTreeMap<Id, Candidate> = BTreeMap::new();
-    // An attachment is one device: where one has its MAC, another with its address is someone else.
+    // An attachment belongs to one device. If one device has its MAC, another one that has its address does not get its
+    // name.
     let mut taken = HashSet::new();
     for evidence in [
         Candidates::by_both,
@@ -49,17 +50,17 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
             if found.contains_key(&key) {
                 continue;
             }
-            let mut candidates = evidence(&places, key.0.mac(), device).into_iter();
-            if let Some(place) = candidates.find(|place| !taken.contains(&place.id())) {
-                taken.insert(place.id());
-                found.insert(key, place);
+            let mut matching = evidence(&candidates, key.0.mac(), device).into_iter();
+            if let Some(candidate) = matching.find(|candidate| !taken.contains(&candidate.id())) {
+                taken.insert(candidate.id());
+                found.insert(key, candidate);
             }
         }
     }
     let residents = residents(desired, &found);
     let name = |(&key, device): (&Id, &EndpointDevice)| {
         let (container, network) = match found.get(&key) {
-            Some(place) => (Some(place.container), Some(place.network)),
+            Some(candidate) => (Some(candidate.container), Some(candidate.network)),
             None => {
                 let container = residents.get(&device.nsid).copied().flatten();
                 let network = container.and_then(|it| only_network(it, &device.parent, docker));
@@ -78,7 +79,7 @@ pub fn names(desired: &Desired, docker: &Docker) -> BTreeMap<Id, Names> {
     desired.devices.iter().map(name).collect()
 }
 
-/// A container's place in a macvlan network.
+/// An attachment of a container to a macvlan network, which may be that of a device.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
     container: &'a Container,
@@ -92,7 +93,7 @@ impl Candidate<'_> {
     }
 }
 
-/// All places, by what a device on the parent of that name can be known by.
+/// All attachments, indexed by parent name and MAC, and by parent name and address.
 #[derive(Default)]
 struct Candidates<'a> {
     macs: HashMap<(&'a [u8], Mac), Vec<Candidate<'a>>>,
@@ -101,7 +102,7 @@ struct Candidates<'a> {
 
 impl<'a> Candidates<'a> {
     fn of(docker: &'a Docker) -> Self {
-        let mut places = Self::default();
+        let mut candidates = Self::default();
         for container in &docker.containers {
             for attachment in &container.attachments {
                 let Some(network) = docker.networks.get(&attachment.network) else {
@@ -110,34 +111,39 @@ impl<'a> Candidates<'a> {
                 let Some(parent) = network.parent.as_deref().map(str::as_bytes) else {
                     continue;
                 };
-                let place = Candidate {
+                let candidate = Candidate {
                     container,
                     attachment,
                     network,
                 };
                 if let Some(mac) = attachment.mac {
-                    places.macs.entry((parent, mac)).or_default().push(place);
+                    candidates
+                        .macs
+                        .entry((parent, mac))
+                        .or_default()
+                        .push(candidate);
                 }
                 for &address in &attachment.addresses {
-                    let known = places.addresses.entry((parent, address));
-                    known.or_default().push(place);
+                    let known = candidates.addresses.entry((parent, address));
+                    known.or_default().push(candidate);
                 }
             }
         }
-        places
+        candidates
     }
 
-    /// Two may be said to have one MAC: one that has changed its own, and one that was given it since.
+    /// Two attachments may have the same MAC, if a container has changed its own and Docker has given it to another
+    /// since.
     fn by_both(&self, mac: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
-        let mut places = self.by_mac(mac, device);
+        let mut candidates = self.by_mac(mac, device);
         let has = |address| device.addresses.contains(address);
-        places.retain(|place| place.attachment.addresses.iter().any(has));
-        places
+        candidates.retain(|candidate| candidate.attachment.addresses.iter().any(has));
+        candidates
     }
 
     fn by_mac(&self, mac: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
-        let places = self.macs.get(&(device.parent.as_bytes(), mac));
-        places.cloned().unwrap_or_default()
+        let candidates = self.macs.get(&(device.parent.as_bytes(), mac));
+        candidates.cloned().unwrap_or_default()
     }
 
     fn by_address(&self, _: Mac, device: &EndpointDevice) -> Vec<Candidate<'a>> {
@@ -148,19 +154,19 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// The container that a namespace belongs to; `None` where several seem to share it.
+/// Finds the container of each namespace; `None` if several containers seem to share the namespace.
 fn residents<'a>(
     desired: &Desired,
     found: &BTreeMap<Id, Candidate<'a>>,
 ) -> HashMap<Nsid, Option<&'a Container>> {
     let mut residents = HashMap::new();
-    for (key, place) in found {
+    for (key, candidate) in found {
         match desired.devices.get(key).map(|device| device.nsid) {
-            // The host's own namespace is nobody's.
+            // The host's own namespace belongs to no container.
             None | Some(Nsid::Own) => {}
             Some(nsid) => {
-                let resident = residents.entry(nsid).or_insert(Some(place.container));
-                if resident.is_some_and(|other| !ptr::eq(other, place.container)) {
+                let resident = residents.entry(nsid).or_insert(Some(candidate.container));
+                if resident.is_some_and(|other| !ptr::eq(other, candidate.container)) {
                     *resident = None;
                 }
             }
@@ -169,7 +175,7 @@ fn residents<'a>(
     residents
 }
 
-/// The container's network on a parent, if there is exactly one.
+/// Returns the container's network on a parent, if there is exactly one.
 fn only_network<'a>(
     container: &Container,
     parent: &Name,

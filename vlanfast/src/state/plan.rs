@@ -1,4 +1,5 @@
-//! Plans the changes from the installed to the desired map contents, and what is left out for lack of room.
+//! Plans the changes from the installed to the desired contents of the maps, and which entries are left out for lack of
+//! room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use crate::state::{
     tables::{Desired, DesiredTables},
 };
 
-/// How many entries the hashes have room for.
+/// The capacities of the hash maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     pub endpoints: u32,
@@ -17,31 +18,31 @@ pub struct Capacity {
     pub routes: u32,
 }
 
-/// What to do to the maps, removals first.
+/// The changes to all maps. In each map, entries are removed before others are added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub vlans: Changes<Vid, Parent>,
     pub endpoints: Changes<EndpointKey, Endpoint>,
     pub neighbors: Changes<NeighborKey, Neighbor>,
     pub routes: Changes<NeighborKey, Route>,
-    /// Which namespaces have more than their share, by the number that `ENDPOINTS` has, and what is left out of it.
+    /// The namespaces that exceed their quota, by their number in `ENDPOINTS`, and how much of each is left out.
     pub over: BTreeMap<i32, Over>,
 }
 
-/// What is left out of somebody's entries because there are too many.
+/// The numbers of entries that are left out because a namespace exceeds its quota.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Over {
     pub endpoints: u32,
     pub addresses: u32,
 }
 
-/// What to do to one map.
+/// The changes to one map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes<K, V> {
     pub remove: Vec<K>,
-    /// New entries, and those whose value changes.
+    /// Entries that are new or have another value.
     pub put: Vec<(K, V)>,
-    /// Entries that find no room because the map is full.
+    /// The number of entries for which the map has no room.
     pub left_out: u32,
 }
 
@@ -56,7 +57,7 @@ impl<K, V> Default for Changes<K, V> {
 }
 
 impl Plan {
-    /// How many entries are written or removed.
+    /// The number of entries that are written or removed.
     pub fn len(&self) -> usize {
         self.vlans.len() + self.endpoints.len() + self.neighbors.len() + self.routes.len()
     }
@@ -65,21 +66,21 @@ impl Plan {
         self.len() == 0
     }
 
-    /// Whether entries of the hashes are removed.
+    /// Whether entries are removed from the hash maps.
     pub fn removes(&self) -> bool {
         !(self.endpoints.remove.is_empty()
             && self.neighbors.remove.is_empty()
             && self.routes.remove.is_empty())
     }
 
-    /// Whether entries of the hashes are written.
+    /// Whether entries are written to the hash maps.
     pub fn puts(&self) -> bool {
         !(self.endpoints.put.is_empty()
             && self.neighbors.put.is_empty()
             && self.routes.put.is_empty())
     }
 
-    /// Whether a VLAN begins or ceases to lack something.
+    /// Whether a VLAN's tables become incomplete or complete.
     pub fn changes_what_is_left_out(&self, installed: &DesiredTables) -> bool {
         const LACKS: u32 = Parent::LEFT_OUT | Parent::SHORT;
         let flags = |vid| installed.vlans.get(vid).copied().unwrap_or_default().flags;
@@ -89,7 +90,7 @@ impl Plan {
         put.any(|changed| changed & LACKS != 0) || removed.any(|old| old & LACKS != 0)
     }
 
-    /// Does to tables what applying the plan does to the maps.
+    /// Makes the changes in a copy of the tables, as applying the plan does in the maps.
     pub fn apply_to(&self, tables: &mut DesiredTables) {
         self.vlans.apply_to(&mut tables.vlans);
         self.endpoints.apply_to(&mut tables.endpoints);
@@ -111,7 +112,7 @@ impl<K: Ord + Copy, V: Copy> Changes<K, V> {
     }
 }
 
-/// From what is installed to what is desired, as far as there is room.
+/// Plans the changes to the maps, as far as there is room.
 pub fn plan(
     installed: &DesiredTables,
     desired: &Desired,
@@ -146,7 +147,7 @@ pub fn plan(
     }
 }
 
-/// Endpoints with their quota, which is a namespace's.
+/// Lists the endpoints with their namespaces' quotas.
 fn endpoints(tables: &DesiredTables, quotas: Quotas) -> impl Iterator<Item = Wanted<EndpointKey>> {
     tables.endpoints.iter().map(move |(&key, endpoint)| {
         let owner = Owner::of(key, Some(endpoint));
@@ -163,7 +164,8 @@ fn endpoints(tables: &DesiredTables, quotas: Quotas) -> impl Iterator<Item = Wan
     })
 }
 
-/// What leads to an endpoint, with its quota. Whoever is left out for its owner's having too many needs none.
+/// Describes an entry that leads to an endpoint, with its quota. If the endpoint itself exceeds its owner's quota, the
+/// entry is left out as well.
 fn leading_to(
     key: NeighborKey,
     to: EndpointKey,
@@ -195,7 +197,8 @@ fn addresses<'a>(
         let to = key.endpoint(neighbor.mac);
         leading_to(key, to, tables, (quotas, left_out))
     });
-    // Those that a namespace has on other devices lead to none, and have its quota together.
+    // An address that a namespace has on other devices leads to no endpoint, and counts towards one common quota of the
+    // namespace.
     let elsewhere = desired.elsewhere.iter().map(move |&(key, nsid)| {
         let owner = Owner::namespace(nsid);
         Wanted {
@@ -226,8 +229,8 @@ fn routes<'a>(
     })
 }
 
-/// Says on which VLANs somebody who is not in the tables may be no absentee. An address over its owner's quota costs
-/// its owner alone.
+/// Marks the VLANs whose tables are incomplete, so that an endpoint there does not count as absent. An address over its
+/// owner's quota harms only its owner, so it marks no VLAN.
 fn mark(
     vlans: &mut BTreeMap<Vid, Parent>,
     tables: &DesiredTables,
@@ -243,7 +246,7 @@ fn mark(
             vlans.entry(Vid::new(vid)).or_default().flags |= Parent::SHORT;
         }
     }
-    // It is answered for on any VLAN that its owner is on.
+    // Linux answers for such an address on every VLAN that its owner is on.
     if short.contains(&NeighborKey::ANYWHERE) {
         for key in tables.endpoints.keys() {
             vlans.entry(key.vid()).or_default().flags |= Parent::SHORT;

@@ -1,21 +1,21 @@
-//! Quotas: to whom an entry of the tables belongs, and how many entries each owner may have, so that none can crowd out
-//! another.
+//! Quotas: which owner an entry of the tables belongs to, and how many entries each owner may have, so that none can
+//! crowd out another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vlanfast_common::{Endpoint, EndpointKey};
 
-/// How much room there is for one, however much is free.
+/// The number of entries that one owner may have, however much room is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {
-    /// For an endpoint's addresses.
+    /// The quota for the addresses of an endpoint.
     pub addresses: u32,
-    /// For the endpoints of a namespace other than the trunk's.
+    /// The quota for the endpoints of a namespace other than the trunk's.
     pub endpoints: u32,
 }
 
-/// Who shares the room with others: another namespace as a whole, since its devices are one container's. The trunk's
-/// own has those of everybody, and there each is for itself.
+/// The owner of entries. Another namespace is one owner, because all its devices belong to one container. In the
+/// trunk's own namespace, each endpoint is an owner of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     pub nsid: i32,
@@ -23,7 +23,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Of what leads to an endpoint.
+    /// Returns the owner of an endpoint, and of all entries that lead to it.
     pub fn of(key: EndpointKey, endpoint: Option<&Endpoint>) -> Self {
         let nsid = endpoint.map_or(Endpoint::OWN_NAMESPACE, |endpoint| endpoint.nsid);
         match nsid {
@@ -35,33 +35,33 @@ impl Owner {
         }
     }
 
-    /// Another namespace.
+    /// Returns the owner of everything in another namespace.
     pub const fn namespace(nsid: i32) -> Self {
         Self { nsid, one: None }
     }
 
-    /// What has its devices made by root alone.
+    /// Whether the owner is in the trunk's own namespace, where only root can create devices.
     pub const fn is_ours(&self) -> bool {
         self.nsid == Endpoint::OWN_NAMESPACE
     }
 }
 
-/// An entry that wants room.
+/// An entry that a map should have.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<K> {
     pub key: K,
     pub owner: Owner,
-    /// What the quota is for: a VLAN, and an endpoint on one.
+    /// What the quota counts for: a VLAN, and an endpoint on it.
     pub unit: (u16, EndpointKey),
     pub quota: u32,
 }
 
-/// Who finds no room.
+/// The entries that a map will not have.
 #[derive(Debug)]
 pub struct LeftOut<K> {
-    /// Because its owner has as much as it may have.
+    /// The entries that exceed their owner's quota.
     pub over: BTreeMap<K, Owner>,
-    /// Because the map is full.
+    /// The entries for which the map has no room.
     pub short: BTreeSet<K>,
 }
 
@@ -84,11 +84,11 @@ impl<K: Ord> LeftOut<K> {
     }
 }
 
-/// The entries of each unit, and its quota.
+/// The entries of each unit, with its quota.
 type Units<K> = BTreeMap<(Owner, (u16, EndpointKey)), (u32, Vec<K>)>;
 
-/// Shares the room out. Of one unit, what is installed keeps its place, and then the lowest key has it. Where a map is
-/// full, everybody's first entry comes before anybody's second.
+/// Selects the entries that a map will not have. Within a unit, installed entries take precedence, and then lower keys.
+/// If the map is full, every owner gets its first entry before any owner gets a second.
 pub fn share<K: Ord + Copy>(
     wanted: impl IntoIterator<Item = Wanted<K>>,
     is_installed: impl Fn(&K) -> bool,
@@ -100,39 +100,44 @@ pub fn share<K: Ord + Copy>(
         unit.0 = entry.quota;
         unit.1.push(entry.key);
     }
-    let place = |key: &K| (!is_installed(key), *key);
+    let precedence = |key: &K| (!is_installed(key), *key);
     let mut over = BTreeMap::new();
     for ((owner, _), (quota, keys)) in &mut units {
         let quota = *quota as usize;
         if keys.len() > quota {
-            keys.sort_by_cached_key(place);
+            keys.sort_by_cached_key(precedence);
             over.extend(keys.drain(quota..).map(|key| (key, *owner)));
         }
     }
-    let (mut there, mut short) = (BTreeSet::new(), BTreeSet::new());
+    let (mut admitted, mut short) = (BTreeSet::new(), BTreeSet::new());
     let kept: usize = units.values().map(|(_, keys)| keys.len()).sum();
     if over.is_empty() && kept <= capacity as usize {
         return LeftOut { over, short };
     }
-    for key in in_turns(units, place) {
-        if there.contains(&key) {
+    for key in in_turns(units, precedence) {
+        if admitted.contains(&key) {
             continue;
         }
-        match there.len() < capacity as usize {
-            true => there.insert(key),
+        match admitted.len() < capacity as usize {
+            true => admitted.insert(key),
             false => short.insert(key),
         };
     }
-    // What two have, an address of a bridge say, is there where one of them has room for it.
-    over.retain(|key, _| !there.contains(key) && !short.contains(key));
+    // Two owners may want the same entry, for example the address of a bridge. It is in the map if one of them has room
+    // for it.
+    over.retain(|key, _| !admitted.contains(key) && !short.contains(key));
     LeftOut { over, short }
 }
 
-/// Everybody's first entry, then everybody's second; the units of an owner take turns among themselves.
-fn in_turns<K: Copy, P: Ord>(units: Units<K>, place: impl Fn(&K) -> P) -> impl Iterator<Item = K> {
+/// Orders the entries so that every owner's first entry precedes any owner's second. The units of one owner alternate
+/// in the same way.
+fn in_turns<K: Copy, P: Ord>(
+    units: Units<K>,
+    precedence: impl Fn(&K) -> P,
+) -> impl Iterator<Item = K> {
     let mut owners = BTreeMap::<Owner, Vec<(usize, K)>>::new();
     for ((owner, _), (_, mut keys)) in units {
-        keys.sort_by_cached_key(&place);
+        keys.sort_by_cached_key(&precedence);
         let entries = owners.entry(owner).or_default();
         entries.extend(keys.into_iter().enumerate());
     }
@@ -142,7 +147,7 @@ fn in_turns<K: Copy, P: Ord>(units: Units<K>, place: impl Fn(&K) -> P) -> impl I
         keys.enumerate()
     });
     let mut ranked: Vec<_> = ranks.collect();
-    ranked.sort_by_cached_key(|(rank, key)| (*rank, place(key)));
+    ranked.sort_by_cached_key(|(rank, key)| (*rank, precedence(key)));
     ranked.into_iter().map(|(_, key)| key)
 }
 
@@ -169,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_more_than_its_share_keeps_what_is_installed_and_then_the_lowest() {
+    fn an_owner_over_its_quota_keeps_installed_entries_and_then_the_lowest() {
         let all = [wanted(1, 1..6, 3), wanted(2, 6..8, 3)].concat();
         let left_out = share(all, |key| *key == 4, 100);
         let over: Vec<_> = left_out.over.into_iter().collect();
@@ -179,22 +184,22 @@ mod tests {
     }
 
     #[test]
-    fn where_a_map_is_full_everybodys_first_comes_before_anybodys_second() {
+    fn in_a_full_map_every_owner_has_a_first_entry_before_any_has_a_second() {
         let all = || {
             let others = (2..6).map(|nsid| wanted(nsid, [100 * nsid as u32], 99));
             let all: Vec<_> = others.chain([wanted(1, 0..50, 99)]).collect();
             all.concat()
         };
-        // All the room was the noisy one's before the others came.
+        // Owner 1 had filled the map before the others came.
         let left_out = share(all(), |key| *key < 8, 8);
         assert_eq!(left_out.short, (4..50).collect());
-        // And so it stays.
+        // The result is stable.
         let again = share(all(), |key| !left_out.short.contains(key), 8);
         assert_eq!(again.short, left_out.short);
     }
 
     #[test]
-    fn what_two_have_is_left_out_where_neither_has_room() {
+    fn an_entry_of_two_owners_is_left_out_if_neither_has_room() {
         let shared = |quota| [wanted(1, 1..4, quota), wanted(2, [3], 1)].concat();
         assert!(share(shared(2), |_| false, 100).over.is_empty());
         let left_out = share(shared(1), |_| false, 100);
@@ -203,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn in_our_own_namespace_each_is_for_itself() {
+    fn in_our_own_namespace_each_endpoint_is_an_owner() {
         let own = Endpoint {
             nsid: Endpoint::OWN_NAMESPACE,
             ..Endpoint::default()

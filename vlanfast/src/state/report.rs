@@ -1,4 +1,4 @@
-//! The report that the reconciler publishes after each round. Metrics need nothing else beside the counters.
+//! The report that the reconciler publishes after each round. Metrics are made from it and the counters alone.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -6,32 +6,32 @@ use vlanfast_common::{EndpointKey, Policy, SourceStatus, Vid};
 
 use crate::state::{claims::Conflict, listeners::Listener, name::Name, names::Names, plan::Over};
 
-/// One round's result.
+/// The result of a round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     pub trunk: String,
-    /// The VLANs that the host has a device for, with that device's name; VID 0 is the trunk.
+    /// The VLANs for which the host has a device, with the device's name; VID 0 is the trunk.
     pub parents: Arc<BTreeMap<Vid, Name>>,
-    /// The macvlans and macvtaps whose entries are in the map, with their names.
+    /// The endpoints in the map that are macvlans or macvtaps, with their names.
     pub endpoints: Arc<BTreeMap<EndpointKey, Names>>,
     pub maps: Vec<MapFill>,
-    /// By `vlanfast_common::Source`.
+    /// The status of each source, indexed by `vlanfast_common::Source`.
     pub sources: [SourceStatus; 2],
     pub hooks: Vec<HookState>,
-    /// What the programs were told to do.
+    /// The policy that the programs follow.
     pub policy: Policy,
-    /// The VLANs that are left alone, and why; VID 0 is untagged traffic.
+    /// The VLANs from which vlanfast backs off, with the reasons; VID 0 is untagged traffic.
     pub listeners: Arc<BTreeMap<Vid, Vec<Listener>>>,
-    /// The namespaces that have more than their share.
+    /// The namespaces that exceed their quota.
     pub left_out: Arc<Vec<LeftOut>>,
-    /// The addresses of receivers that somebody on the wire claims.
+    /// The addresses of endpoints that are also claimed on the wire.
     pub conflicts: Vec<Conflict>,
 }
 
-/// A namespace that has more than its share, and what is left out of it.
+/// A namespace that exceeds its quota, and what is left out of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// As `ENDPOINTS` has it.
+    /// The number of the namespace in `ENDPOINTS`.
     pub nsid: i32,
     pub container: Option<String>,
     pub over: Over,
@@ -50,36 +50,36 @@ impl fmt::Display for LeftOut {
         }
         write!(
             f,
-            " has more than its share: {} endpoints and {} addresses of it are left out, and take the kernel's own \
-             path; if that is meant to be so, attach with larger --max-endpoints-per-namespace and \
+            " exceeds its quota: {} endpoints and {} addresses of it are left out, and their frames take the kernel's \
+             own path; if it needs them all, attach with a larger --max-endpoints-per-namespace or \
              --max-addresses-per-endpoint",
             over.endpoints, over.addresses
         )
     }
 }
 
-/// A hook of the trunk, as it was when somebody looked last.
+/// A hook of the trunk, as of the last check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookState {
-    /// `ingress` or `egress`.
+    /// The name of the hook, `ingress` or `egress`.
     pub hook: &'static str,
-    /// `tcx`, `xdp-native`, …: how our program is attached, or was until somebody took it off.
+    /// How our program is attached, or was until it was removed: `tcx`, `xdp-native`, …
     pub mode: &'static str,
-    /// Of ingress, why in that mode; else empty.
+    /// The reason for the mode at ingress; empty at egress.
     pub reason: &'static str,
-    /// Our program is there.
+    /// Whether our program is attached.
     pub attached: bool,
-    /// Other people's programs and filters that run before ours, each in words. What they keep to themselves
-    /// is neither counted nor decided about.
+    /// Descriptions of other programs and filters that run before ours. Frames that they drop or redirect are not
+    /// counted, and vlanfast makes no decision about them.
     pub preceded_by: Vec<String>,
 }
 
-/// How full a map is.
+/// The fill level of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MapFill {
     pub map: &'static str,
     pub entries: u32,
     pub capacity: u32,
-    /// Entries that found no room.
+    /// The number of entries for which the map has no room.
     pub left_out: u32,
 }

@@ -10,21 +10,21 @@ use vlanfast_common::{Endpoint, Mac, Vid};
 
 use super::name::Name;
 
-/// An interface index. It means a device only together with its namespace.
+/// An interface index. It identifies a device only together with its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ifindex(pub u32);
 
-/// A network namespace, by the id under which the trunk's own namespace knows it (`ip netns list-id`).
+/// A network namespace, identified by its id (nsid) in the trunk's own namespace (`ip netns list-id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Nsid {
     /// The trunk's namespace itself.
     Own,
-    /// Another one.
+    /// Another namespace with this id.
     Other(i32),
 }
 
 impl Nsid {
-    /// As the map `ENDPOINTS` has it.
+    /// Returns the number that identifies the namespace in the map `ENDPOINTS`.
     pub const fn number(self) -> i32 {
         match self {
             Self::Own => Endpoint::OWN_NAMESPACE,
@@ -40,25 +40,26 @@ pub type DeviceId = (Nsid, Ifindex);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub namespaces: BTreeMap<Nsid, Namespace>,
-    /// What receives on devices of our own namespace, of those that were asked about.
+    /// The receivers on the watched devices of our own namespace.
     pub receivers: BTreeMap<Ifindex, Receivers>,
 }
 
-/// What receives on a device, by the kernel's own lists: in whichever namespace it is, and with a device or without.
+/// The receivers on a device, from the kernel's own lists. They may be in any namespace, and they may have no device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receivers {
-    /// The MACs that the device takes beside its own.
+    /// The unicast MACs that the device accepts beside its own.
     pub unicast: BTreeSet<Mac>,
-    /// The last bytes of the solicited-node groups that it takes (RFC 4291 clause 2.7.1), as a number.
+    /// The last three bytes of each solicited-node group that the device has joined (RFC 4291 clause 2.7.1), as a
+    /// number.
     pub solicited: BTreeSet<u32>,
-    /// A filter with an action, or a program of someone else's, is at its ingress.
+    /// A filter with an action, or a program that is not ours, is attached at its ingress.
     pub filters: bool,
-    /// A packet socket takes one EtherType of it.
+    /// A packet socket receives one EtherType from it.
     pub sockets: bool,
 }
 
 impl Snapshot {
-    /// Every device, with its place.
+    /// Iterates over all devices with their ids.
     pub fn links(&self) -> impl Iterator<Item = (DeviceId, &Link)> {
         self.namespaces.iter().flat_map(|(&nsid, namespace)| {
             let links = namespace.links.iter();
@@ -66,7 +67,7 @@ impl Snapshot {
         })
     }
 
-    /// A device, with its namespace.
+    /// Finds a device, and its namespace.
     pub fn find(&self, (nsid, ifindex): DeviceId) -> Option<(&Namespace, &Link)> {
         let namespace = self.namespaces.get(&nsid)?;
         Some((namespace, namespace.links.get(&ifindex)?))
@@ -80,7 +81,7 @@ pub struct Namespace {
     pub addresses: BTreeMap<Ifindex, Vec<IpAddr>>,
 }
 
-/// A device, as far as it matters here.
+/// A device. It has only the properties that matter to vlanfast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     pub name: Name,
@@ -88,27 +89,28 @@ pub struct Link {
     pub up: bool,
     pub mtu: u32,
     pub kind: LinkKind,
-    /// The device below (`IFLA_LINK`), in whichever namespace it is.
+    /// The lower device (`IFLA_LINK`), in any namespace.
     pub lower: Option<DeviceId>,
-    /// It is a port of a bridge, a bond, a team or Open vSwitch.
+    /// The device is a port of a bridge, a bond, a team or Open vSwitch.
     pub port: bool,
     pub promiscuity: Promiscuity,
     pub silence: Silence,
 }
 
-/// Of which addresses a device tells nobody that it has them; the greater hides more.
+/// The addresses for which a device answers no ARP request or solicitation. A greater value hides more of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Silence {
     #[default]
     None,
-    /// IPv4's: `arp_ignore` is 8, which means neither its own nor another device's.
+    /// The device answers for no IPv4 address, because `arp_ignore` is 8.
     Ipv4,
-    /// All: `ip link set arp off` (`IFF_NOARP`). Linux drops ARP requests there, and answers solicitations to itself.
+    /// The device answers for no address, because of `ip link set arp off` (`IFF_NOARP`). Linux drops ARP requests
+    /// there, and sends the answers to solicitations back to itself.
     All,
 }
 
 impl Silence {
-    /// Whether the device keeps this address to itself.
+    /// Whether the device does not answer for this address.
     pub const fn hides(self, address: IpAddr) -> bool {
         match self {
             Self::None => false,
@@ -118,26 +120,26 @@ impl Silence {
     }
 }
 
-/// How many have put a device into promiscuous mode.
+/// The users of a device's promiscuous mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Promiscuity {
-    /// All together (`IFLA_PROMISCUITY`).
+    /// The number of all users (`IFLA_PROMISCUITY`).
     pub count: u32,
-    /// One of them is `ip link set promisc on` (`IFF_PROMISC` as netlink shows it): nobody in
-    /// particular, who need not read anything.
+    /// One of them is `ip link set promisc on` (`IFF_PROMISC` as netlink shows it), which does not mean that anything
+    /// reads the frames.
     pub by_hand: bool,
 }
 
-/// What a device is.
+/// The kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
-    /// An 802.1Q device.
+    /// A VLAN device with 802.1Q tags.
     Vlan(Vid),
-    /// An 802.1ad device, whose VIDs are another number space.
+    /// A VLAN device with 802.1ad tags, whose VIDs are separate from those of 802.1Q.
     ServiceVlan,
     Macvlan(Mode),
     Macvtap(Mode),
-    /// An ipvlan or an ipvtap: it has the MAC of the device below.
+    /// An ipvlan or ipvtap device, which has the MAC of its lower device.
     Ipvlan,
     Other,
 }
@@ -154,7 +156,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Reads the kernel's number; `None` for one that this version does not know.
+    /// Converts the kernel's number; `None` if it is unknown.
     pub const fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             1 => Self::Private,
@@ -179,10 +181,10 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What Docker shows: names for what netlink found.
+/// The names that Docker has for what netlink shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Docker {
-    /// The macvlan networks, by id.
+    /// The macvlan networks by their ids.
     pub networks: BTreeMap<String, DockerNetwork>,
     pub containers: Vec<Container>,
 }
@@ -190,24 +192,24 @@ pub struct Docker {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerNetwork {
     pub name: String,
-    /// The option `parent`: the name of the device below, in the host's namespace.
+    /// The option `parent`: the name of the lower device, in the host's namespace.
     pub parent: Option<String>,
 }
 
-/// A container that runs or is paused.
+/// A container that is running or paused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     pub name: String,
-    /// Labels `com.docker.compose.project` and `com.docker.compose.service`.
+    /// The labels `com.docker.compose.project` and `com.docker.compose.service`.
     pub project: Option<String>,
     pub service: Option<String>,
     pub attachments: Vec<DockerAttachment>,
 }
 
-/// A container's place in one network, as Docker believes it to be.
+/// A container's attachment to a network, as Docker recorded it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerAttachment {
-    /// A key of [`Docker::networks`], or a network that is no macvlan.
+    /// The id of the network. It is a key of [`Docker::networks`] if the network is a macvlan.
     pub network: String,
     pub mac: Option<Mac>,
     pub addresses: Vec<IpAddr>,

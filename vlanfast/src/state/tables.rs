@@ -1,4 +1,4 @@
-//! The contents of the maps, and what is shown beside them.
+//! The contents of the maps, and the data that commands and metrics show beside them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +31,7 @@ impl DesiredTables {
     }
 }
 
-/// The desired contents of the maps, and what commands and metrics show beside them.
+/// The desired contents of the maps, with the data that commands and metrics show beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     pub tables: DesiredTables,
@@ -41,17 +41,18 @@ pub struct Desired {
     pub devices: BTreeMap<(EndpointKey, DeviceId), EndpointDevice>,
     /// The MACs of endpoints that have an address which is attributed to another endpoint.
     pub rivals: BTreeMap<NeighborKey, BTreeSet<[u8; 6]>>,
-    /// The addresses that are answered for on any VLAN, with the namespaces that have them.
+    /// The addresses for which a namespace answers on all of its VLANs, with the namespace's number.
     pub elsewhere: BTreeSet<(NeighborKey, i32)>,
-    /// 802.1ad devices on the trunk: ignored.
+    /// The number of 802.1ad devices on the trunk, which are ignored.
     pub service_parents: u32,
-    /// macvlans and VLAN devices on top of a stacked or 802.1ad VLAN device of the trunk: ignored.
+    /// The number of macvlans and VLAN devices on top of a stacked or 802.1ad VLAN device of the trunk, which are
+    /// ignored.
     pub stacked: u32,
 }
 
 impl Desired {
-    /// The VLANs with routes to another VLAN (`--shortcut allow`), by the index of their device. Untagged frames leave by
-    /// the trunk itself and are not included.
+    /// The VLANs with routes to another VLAN (`--shortcut allow`), by the index of their device. Untagged frames leave
+    /// by the trunk itself and are not included.
     pub fn senders(&self) -> BTreeMap<u32, (Vid, &Name)> {
         let vids: BTreeSet<_> = self.tables.routes.keys().map(|key| key.vid).collect();
         let tagged = |(&vid, parent): (&Vid, &Parent)| {
@@ -63,7 +64,7 @@ impl Desired {
     }
 }
 
-/// The device behind an endpoint.
+/// The device of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointDevice {
     pub name: Name,

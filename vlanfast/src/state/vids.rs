@@ -1,10 +1,10 @@
-//! A choice of VLANs, as a flag names them.
+//! The argument of a flag that selects VLANs.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use vlanfast_common::Vid;
 
-/// Which VLANs something is for.
+/// A selection of VLANs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Vids {
     #[default]
@@ -67,7 +67,7 @@ impl fmt::Display for Vids {
     }
 }
 
-/// Two VLANs, in either order.
+/// An unordered pair of VLANs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VidPair(pub Vid, pub Vid);
 

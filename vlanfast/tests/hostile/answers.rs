@@ -1,30 +1,30 @@
-//! Answers that somebody who means us harm may give, from a seed: the same seed is the same answer.
+//! Generates malicious answers from a seed. The same seed always gives the same answer.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-/// For as long as anybody listens.
+/// A repetition that ends only when the client closes the connection.
 const ENDLESS: usize = usize::MAX;
 
 pub enum Step {
     Say(Vec<u8>),
     Repeat(Vec<u8>, usize),
-    /// Byte by byte, with a pause before each.
+    /// Sends the bytes one by one, with a pause before each.
     Drip(Vec<u8>, Duration),
-    /// Until the other side goes.
+    /// Waits until the client closes the connection.
     Hang,
 }
 
-/// An answer for one path; the others are answered as Docker does.
+/// A malicious answer for one path. Other paths are answered as Docker does.
 pub struct Hostile {
     pub name: &'static str,
     pub path: &'static str,
     pub steps: Vec<Step>,
-    /// It comes to an end by itself, or to a bound of ours other than time.
+    /// Whether the answer ends by itself, or at a limit other than time.
     pub ends: bool,
-    /// By chance there may be something to understand in it.
+    /// Whether the answer may happen to be valid.
     pub may_be_sane: bool,
 }
 
@@ -35,7 +35,7 @@ fn say(text: impl Into<Vec<u8>>) -> Step {
     Step::Say(text.into())
 }
 
-/// An answer in order with any body.
+/// Builds a valid response with any body.
 fn with_length(body: impl Into<Vec<u8>>) -> Vec<Step> {
     let body = body.into();
     vec![
@@ -44,9 +44,9 @@ fn with_length(body: impl Into<Vec<u8>>) -> Vec<Step> {
     ]
 }
 
-/// What a body is until somebody ends it.
+/// Builds a response whose body goes on until the connection is closed.
 fn open(start: &str, repeated: &str, times: usize) -> Vec<Step> {
-    // In one piece, so that the sender is no slower than the reader.
+    // The repetition is sent in large parts, so that the sender is not slower than the reader.
     let many = repeated.repeat((64 << 10) / repeated.len() + 1);
     vec![
         say(format!("{HEAD}\r\n{start}")),
@@ -54,7 +54,7 @@ fn open(start: &str, repeated: &str, times: usize) -> Vec<Step> {
     ]
 }
 
-/// The value that Docker would have answered.
+/// Returns Docker's real answer for a path.
 fn value(path: &str) -> Value {
     match path {
         "/version" => json!({"ApiVersion": "1.41", "MinAPIVersion": "1.12"}),
@@ -64,7 +64,7 @@ fn value(path: &str) -> Value {
             {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"},
             "NetworkSettings": {"Networks": {"macvlan10": {"NetworkID": "m10",
             "MacAddress": "02:42:0a:00:0a:02", "IPAddress": "10.0.10.2"}}}}]),
-        _ => panic!("nobody should ask for {path}"),
+        _ => panic!("unexpected request for {path}"),
     }
 }
 
@@ -84,7 +84,7 @@ pub fn whole(path: &'static str, body: String) -> Hostile {
 
 type Steps = fn(&mut Rng, &str) -> Vec<Step>;
 
-/// By their names: which end by themselves, which may be sane.
+/// The kinds of answers: name, whether it ends by itself, whether it may be valid, and its steps.
 const KINDS: &[(&str, bool, bool, Steps)] = &[
     ("a huge list", true, false, |_, _| open("[\"", "x", ENDLESS)),
     ("an endless list of nothing", true, false, |_, _| {
@@ -300,11 +300,11 @@ const KINDS: &[(&str, bool, bool, Steps)] = &[
     }),
 ];
 
-/// Each kind, and then some of them anew with other chances.
+/// Generates each kind once, and then some of them again with other random numbers.
 pub fn generate(seed: u64) -> Hostile {
     let mut rng = Rng::with_seed(seed);
     let (name, ends, may_be_sane, steps) = KINDS[seed as usize % KINDS.len()];
-    // Most of them are about lists.
+    // Most of these corruptions are about lists.
     let list = name.contains("of one") || name.contains("escaped");
     let path = match name {
         _ if list => "/containers/json",
@@ -322,7 +322,7 @@ pub fn generate(seed: u64) -> Hostile {
     }
 }
 
-/// Makes something else of one value or more.
+/// Replaces one or more values by others.
 fn replace(rng: &mut Rng, value: &mut Value) {
     let others = [
         json!(null),

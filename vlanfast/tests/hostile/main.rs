@@ -1,5 +1,5 @@
-//! Whoever answers at Docker's socket may answer anything. Whatever it is, there is an end to it in time,
-//! it costs a bounded amount of memory, and what is sane is understood afterwards.
+//! Tests with a malicious peer at Docker's socket. Whatever it answers, a request ends in time and takes a limited
+//! amount of memory, and the next valid answer is parsed.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
 )]
 
 mod answers;
-mod crowd;
+mod large_host;
 mod server;
 
 use std::{
@@ -26,13 +26,13 @@ use vlanfast_common::SourceState;
 
 use server::Server;
 
-/// Counts what is in use, and the most that ever was.
+/// An allocator that records the memory in use and its maximum.
 struct Counting;
 
 static USED: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: it is `System`, which keeps the contract.
+// SAFETY: all calls are passed on to `System`.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let used = USED.fetch_add(layout.size(), Relaxed) + layout.size();
@@ -47,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.dealloc(pointer, layout) }
     }
 
-    /// What is large enough to matter is not copied: the kernel moves its pages.
+    /// A large allocation is not copied, because the kernel moves its pages.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let used = USED.fetch_add(size, Relaxed) + size - layout.size();
         USED.fetch_sub(layout.size(), Relaxed);
@@ -60,17 +60,17 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The tests of this program go one after the other: they share the count.
-static NO_STEER: Mutex<()> = Mutex::new(());
+/// A lock so that the tests run one after the other, because they share the counter.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// What reading one answer may take, as `source/docker.rs` promises.
+/// The limit of memory for one answer, as documented in `names/docker.rs`.
 const MEMORY: usize = 64 << 20;
-/// For answers that go on: they are cut off by the clock.
+/// The time limit for answers without end.
 const SHORT: Duration = Duration::from_millis(200);
-/// For those that end by themselves; emulated machines are slow.
+/// The time limit for answers that end by themselves. Emulated machines are slow.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Asks once, and says what came, and how much memory that took.
+/// Reads one list, and returns it with the state and the amount of memory that was used.
 fn ask(server: &Server, limit: Duration) -> (Docker, SourceState, usize) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -78,9 +78,9 @@ fn ask(server: &Server, limit: Duration) -> (Docker, SourceState, usize) {
         .unwrap();
     let before = USED.load(Relaxed);
     MOST.store(before, Relaxed);
-    let wish = DockerSocket::Socket(server.socket.clone());
-    let (docker, status) = runtime.block_on(list_once(&wish, limit));
-    // With what it left behind to be done.
+    let socket = DockerSocket::Socket(server.socket.clone());
+    let (docker, status) = runtime.block_on(list_once(&socket, limit));
+    // Dropping the runtime includes tasks that are still to be done.
     drop(runtime);
     let took = MOST.load(Relaxed) - before;
     (
@@ -92,7 +92,7 @@ fn ask(server: &Server, limit: Duration) -> (Docker, SourceState, usize) {
 
 #[test]
 fn a_hundred_hostile_answers_end_in_bounds() {
-    let _alone = NO_STEER.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start();
     for seed in 0..100 {
         let hostile = answers::generate(seed);
@@ -122,12 +122,12 @@ fn a_hundred_hostile_answers_end_in_bounds() {
     }
 }
 
-/// As Docker 28 lists containers that Compose made, with what it says of each.
+/// The list is like that of Docker 28 for containers of Docker Compose.
 #[test]
 fn ten_thousand_containers_have_room() {
-    let _alone = NO_STEER.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start();
-    let list = crowd::containers(10_000);
+    let list = large_host::containers(10_000);
     let size = list.len();
     println!("{} bytes for each container", size / 10_000);
     server.answer(Some(answers::whole("/containers/json", list)));

@@ -1,4 +1,4 @@
-//! Somebody at a socket who says what a test wants. Threads and plain bytes: nothing here keeps to HTTP.
+//! A server that sends what a test wants. It uses threads and plain bytes, so that nothing enforces valid HTTP.
 
 use std::{
     io::{Read, Write},
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::answers::{Hostile, Step, sane};
 
-/// No client waits longer.
+/// No client may wait longer.
 const GIVEN_UP: Duration = Duration::from_secs(300);
 
 pub struct Server {
@@ -29,7 +29,7 @@ impl Server {
         let listener = UnixListener::bind(&socket).unwrap();
         let hostile = Arc::new(Mutex::new(None));
         let known = hostile.clone();
-        // It ends with the test's process.
+        // The thread ends with the process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let hostile: Option<Arc<Hostile>> = known.lock().unwrap().clone();
@@ -43,7 +43,7 @@ impl Server {
         }
     }
 
-    /// From now on.
+    /// Sets the answer for all requests from now on.
     pub fn answer(&self, hostile: Option<Hostile>) {
         *self.hostile.lock().unwrap() = hostile.map(Arc::new);
     }
@@ -65,7 +65,7 @@ fn serve(mut stream: UnixStream, hostile: Option<&Hostile>) {
         Some(hostile) => &hostile.steps,
         None => &sane(path),
     };
-    // A client that has gone has had enough.
+    // An error means that the client has closed the connection.
     for step in steps {
         if play(&mut stream, step).is_err() {
             return;

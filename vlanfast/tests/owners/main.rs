@@ -1,4 +1,4 @@
-//! Who has an address: by what was given, by what is claimed, and by whom the wire has been asked for.
+//! Tests of the owners of addresses: by assignment, by claims, and by probes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod probes;
@@ -28,17 +28,17 @@ fn key(vid: u16, address: &str) -> NeighborKey {
 }
 
 /// A trunk with VLANs 10 and 20, whose devices have the indexes 10 and 20, and the MAC …:01.
-struct Lan(Snapshot);
+struct TwoVlans(Snapshot);
 
-impl Lan {
+impl TwoVlans {
     fn new() -> Self {
-        let mut lan = Self(Snapshot::default());
-        lan.add(Nsid::Own, TRUNK.0, 1, LinkKind::Other, None, &[]);
+        let mut topology = Self(Snapshot::default());
+        topology.add(Nsid::Own, TRUNK.0, 1, LinkKind::Other, None, &[]);
         for number in [10, 20] {
             let kind = LinkKind::Vlan(Vid::new(number));
-            lan.add(Nsid::Own, number.into(), 1, kind, Some(TRUNK.0), &[]);
+            topology.add(Nsid::Own, number.into(), 1, kind, Some(TRUNK.0), &[]);
         }
-        lan
+        topology
     }
 
     fn add(
@@ -68,7 +68,7 @@ impl Lan {
         links.insert_entry(link).into_mut()
     }
 
-    /// A macvlan of a container.
+    /// Adds a macvlan in a container.
     fn container(&mut self, nsid: i32, last: u8, vid: u32, addresses: &[&str]) -> &mut Link {
         let kind = LinkKind::Macvlan(Mode::Bridge);
         let index = 100 + u32::from(last);
@@ -90,7 +90,7 @@ impl Lan {
     }
 }
 
-/// Docker's word: on VLAN 10, this MAC was given this address.
+/// Docker's record that an address was assigned to a MAC on VLAN 10.
 fn given(last: u8, address: &str) -> Docker {
     let network = DockerNetwork {
         name: "lan".into(),
@@ -111,26 +111,26 @@ fn given(last: u8, address: &str) -> Docker {
 }
 
 #[test]
-fn who_was_given_an_address_keeps_it_and_the_other_is_its_rival() {
+fn an_assigned_address_belongs_to_its_endpoint_and_the_other_is_its_rival() {
     let address = "10.0.10.5";
     for nsids in [[1, 2], [2, 1]] {
-        let mut lan = Lan::new();
-        lan.container(nsids[0], 5, 10, &[address]);
-        lan.container(nsids[1], 6, 10, &[address, "10.0.10.6"]);
-        let desired = lan.desired(&given(5, address));
+        let mut topology = TwoVlans::new();
+        topology.container(nsids[0], 5, 10, &[address]);
+        topology.container(nsids[1], 6, 10, &[address, "10.0.10.6"]);
+        let desired = topology.desired(&given(5, address));
         let owner = desired.tables.neighbors[&key(10, address)];
         assert_eq!((owner.mac, owner.flags), (mac(5).0, Neighbor::ASSIGNED));
         assert!(desired.rivals[&key(10, address)].iter().eq([&mac(6).0]));
         assert_eq!(desired.rivals.len(), 1);
-        // Nobody was given it: nobody is sure to have it.
-        let nobody = lan.desired(&Docker::default());
+        // Without an assignment, it is uncertain who owns the address.
+        let nobody = topology.desired(&Docker::default());
         assert_eq!(
             nobody.tables.neighbors[&key(10, address)].flags,
             Neighbor::CONFLICT
         );
-        // Docker's word is about one VLAN, one MAC and one address.
+        // An assignment is for one VLAN, one MAC and one address.
         for docker in [given(7, address), given(5, "10.0.10.9")] {
-            let desired = lan.desired(&docker);
+            let desired = topology.desired(&docker);
             assert_eq!(
                 desired.tables.neighbors[&key(10, address)].flags,
                 Neighbor::CONFLICT
@@ -141,10 +141,10 @@ fn who_was_given_an_address_keeps_it_and_the_other_is_its_rival() {
 
 #[test]
 fn the_hosts_own_address_is_the_hosts() {
-    let mut lan = Lan::new();
-    lan.host_address(10, "10.0.10.1");
-    lan.container(1, 5, 10, &["10.0.10.1"]);
-    let desired = lan.desired(&Docker::default());
+    let mut topology = TwoVlans::new();
+    topology.host_address(10, "10.0.10.1");
+    topology.container(1, 5, 10, &["10.0.10.1"]);
+    let desired = topology.desired(&Docker::default());
     let owner = desired.tables.neighbors[&key(10, "10.0.10.1")];
     assert_eq!((owner.mac, owner.flags), (mac(1).0, Neighbor::ASSIGNED));
     assert!(desired.rivals[&key(10, "10.0.10.1")].contains(&mac(5).0));
@@ -158,17 +158,17 @@ fn a_silent_device_has_no_address_that_others_can_ask_it_for() {
         (Silence::Ipv4, [true, false]),
         (Silence::All, [true, true]),
     ] {
-        let mut lan = Lan::new();
-        lan.container(1, 5, 10, &virtual_ip).silence = silence;
-        let tables = lan.tables();
+        let mut topology = TwoVlans::new();
+        topology.container(1, 5, 10, &virtual_ip).silence = silence;
+        let tables = topology.tables();
         for (address, hidden) in virtual_ip.into_iter().zip(hidden) {
             assert_eq!(!tables.neighbors.contains_key(&key(10, address)), hidden);
-            // Nobody else is there to answer for it.
+            // No other device answers for the address.
             assert!(!tables.neighbors.contains_key(&key(0, address).anywhere()));
         }
-        // Another device of the namespace is.
-        lan.container(1, 6, 10, &["10.0.10.6"]);
-        let tables = lan.tables();
+        // Another device of the namespace answers for it.
+        topology.container(1, 6, 10, &["10.0.10.6"]);
+        let tables = topology.tables();
         for (address, hidden) in virtual_ip.into_iter().zip(hidden) {
             assert_eq!(
                 tables.neighbors.contains_key(&key(0, address).anywhere()),
@@ -176,13 +176,13 @@ fn a_silent_device_has_no_address_that_others_can_ask_it_for() {
                 "{address} {silence:?}"
             );
         }
-        // A shortcut leads to whoever would have answered.
+        // The shortcut leads to the device that would have answered.
         let mut tables = tables;
-        let wishes = VlanConfig {
+        let config = VlanConfig {
             routes: Routes::Between(vec!["10:20".parse().unwrap()]),
             ..VlanConfig::default()
         };
-        wishes.write(&mut tables);
+        config.write(&mut tables);
         for (address, hidden) in virtual_ip.into_iter().zip(hidden) {
             assert_eq!(!tables.routes.contains_key(&key(20, address)), hidden);
         }
@@ -191,13 +191,13 @@ fn a_silent_device_has_no_address_that_others_can_ask_it_for() {
 
 #[test]
 fn an_address_on_one_vlan_is_answered_for_on_the_other() {
-    let mut lan = Lan::new();
-    lan.container(1, 5, 10, &["10.0.10.5", "fe80::5"]);
-    lan.container(1, 6, 20, &["10.0.20.6"]);
-    lan.container(2, 7, 10, &["10.0.10.7"]);
-    lan.container(2, 8, 10, &["10.0.10.8"]);
-    lan.host_address(10, "10.0.10.1");
-    let mut tables = lan.tables();
+    let mut topology = TwoVlans::new();
+    topology.container(1, 5, 10, &["10.0.10.5", "fe80::5"]);
+    topology.container(1, 6, 20, &["10.0.20.6"]);
+    topology.container(2, 7, 10, &["10.0.10.7"]);
+    topology.container(2, 8, 10, &["10.0.10.8"]);
+    topology.host_address(10, "10.0.10.1");
+    let mut tables = topology.tables();
     let anywhere: Vec<IpAddr> = tables
         .neighbors
         .keys()
@@ -209,12 +209,12 @@ fn an_address_on_one_vlan_is_answered_for_on_the_other() {
         .into();
     expected.sort();
     assert_eq!(anywhere, expected);
-    // It is one container's all the same, which a shortcut leads to.
-    let wishes = VlanConfig {
+    // The address still belongs to one container, so the shortcut leads to it.
+    let config = VlanConfig {
         routes: Routes::Everywhere,
         ..VlanConfig::default()
     };
-    wishes.write(&mut tables);
+    config.write(&mut tables);
     let route = tables.routes[&key(10, "10.0.10.5").anywhere()];
     assert_eq!((route.mac, route.vid), (mac(5).0, 10));
 }

@@ -1,4 +1,4 @@
-//! From snapshot to plan, case by case, without a kernel.
+//! Tests of the way from a snapshot to a plan, without a kernel.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod network;
@@ -13,7 +13,7 @@ use vlanfast::state::{
 };
 use vlanfast_common::{Endpoint, EndpointKey, Neighbor, NeighborKey};
 
-/// The endpoints alone, the host's own left out.
+/// Returns the keys of the endpoints, without the host's own.
 fn endpoints(desired: &Desired) -> Vec<EndpointKey> {
     let all = desired.tables.endpoints.iter();
     all.filter(|(_, endpoint)| !endpoint.has(Endpoint::HOST))
@@ -58,7 +58,7 @@ fn a_container_in_two_vlans_is_two_endpoints() {
 }
 
 #[test]
-fn the_host_itself_is_a_receiver_on_every_parent_but_no_endpoint() {
+fn the_host_has_an_entry_on_every_parent_but_is_no_container() {
     let mut network = TestNetwork::new();
     network.addresses(OWN, 10, &["10.0.10.250"]);
     network.addresses(OWN, TRUNK.0, &["192.0.2.1"]);
@@ -71,7 +71,7 @@ fn the_host_itself_is_a_receiver_on_every_parent_but_no_endpoint() {
         );
         assert_eq!(receiver.nsid, Endpoint::OWN_NAMESPACE);
     }
-    // Each is answered for on the other VLANs as well.
+    // Linux answers for each address on the other VLANs as well.
     let neighbors = desired.tables.neighbors.keys();
     let vids: Vec<_> = neighbors.map(|key| key.vid).collect();
     assert_eq!(vids.len(), 4);
@@ -83,7 +83,7 @@ fn the_host_itself_is_a_receiver_on_every_parent_but_no_endpoint() {
 }
 
 #[test]
-fn the_vlan_is_the_devices_and_not_its_names() {
+fn the_vlan_is_that_of_the_device_and_not_of_its_name() {
     let mut network = TestNetwork::new();
     network.vlan(30, "uplink", 7);
     network.vlan(31, "eth0.99", 8);
@@ -139,7 +139,7 @@ fn the_same_mac_and_address_on_two_vlans_are_no_conflict() {
 }
 
 #[test]
-fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
+fn two_endpoints_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
     let mut network = TestNetwork::new();
     network.container(1, 7, 5, 10, &["10.0.10.5", "10.0.10.9"]);
     network.container(2, 7, 5, 10, &["10.0.10.6"]);
@@ -152,8 +152,8 @@ fn two_of_one_vlan_with_the_same_mac_or_address_are_a_conflict() {
 }
 
 #[test]
-fn a_device_that_is_down_is_in_nobodys_way() {
-    // Whichever is found first, a macvlan or the host's own.
+fn a_device_that_is_down_causes_no_conflict() {
+    // Two macvlans, or a macvlan and the host's own device, have the same MAC, in either order.
     for (twin, others) in [(1, 5), (9, 5), (1, 1), (9, 1)] {
         let mut network = TestNetwork::new();
         network.container(5, 7, 5, 10, &["10.0.10.5"]);
@@ -168,8 +168,8 @@ fn a_device_that_is_down_is_in_nobodys_way() {
         );
         let owner = desired.tables.neighbors[&neighbor(10, "10.0.10.5")];
         assert_eq!((owner.mac, owner.flags), (mac(5).0, 0));
-        let twins = desired.devices.keys().filter(|(_, place)| place.1.0 == 8);
-        assert_eq!(twins.count(), 1, "it is shown all the same");
+        let twins = desired.devices.keys().filter(|(_, device)| device.1.0 == 8);
+        assert_eq!(twins.count(), 1, "the device that is down is still shown");
     }
     let mut network = TestNetwork::new();
     network.container(1, 7, 5, 10, &["10.0.10.5"]);
@@ -203,7 +203,7 @@ fn a_macvlan_answers_for_the_ipvlan_devices_on_it() {
 }
 
 #[test]
-fn a_container_with_the_hosts_mac_takes_its_frames() {
+fn a_container_with_the_hosts_mac_receives_its_frames() {
     let mut network = TestNetwork::new();
     network.container(1, 7, 1, 10, &[]);
     let receiver = network.desired().tables.endpoints[&key(10, 1)];
@@ -259,7 +259,7 @@ fn devices_of_another_trunk_and_indexes_of_other_namespaces_are_not_ours() {
         Some((OWN, 60)),
     );
     network.container(1, 7, 5, 61, &[]);
-    // Index 10 of namespace 4 is not our eth0.10.
+    // Index 10 in namespace 4 is not our device eth0.10.
     network.add(
         Nsid::Other(4),
         8,
@@ -294,7 +294,7 @@ fn a_vlan_device_that_was_moved_away_still_gives_its_macvlans_their_vlan() {
     let desired = network.desired();
     assert_eq!(endpoints(&desired), [key(30, 6)]);
     let parent = desired.tables.vlans[&vid(30)];
-    assert_eq!(parent.ifindex, 0, "there is nowhere to redirect to");
+    assert_eq!(parent.ifindex, 0, "frames cannot be redirected there");
     assert_eq!(desired.parents[&vid(30)], "eth0.30".into());
 }
 
@@ -322,7 +322,7 @@ fn a_sub_interface_that_comes_back_with_another_vid_moves_its_endpoints() {
 }
 
 #[test]
-fn without_the_trunk_there_is_nothing() {
+fn without_the_trunk_the_tables_are_empty() {
     let nobody = TestNetwork(Snapshot::default());
     assert_eq!(nobody.desired(), Desired::default());
 }

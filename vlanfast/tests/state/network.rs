@@ -29,11 +29,12 @@ pub fn neighbor(number: u16, address: &str) -> NeighborKey {
     NeighborKey::new(vid(number), address.parse().unwrap())
 }
 
-/// The devices and addresses of a host, added one by one.
+/// The devices and addresses of a host, which a test adds one by one.
 pub struct TestNetwork(pub Snapshot);
 
 impl TestNetwork {
-    /// A trunk `eth0` (MAC …:01) with the VLAN devices `eth0.10` (index 10) and `eth0.20` (index 20), which share its MAC.
+    /// A trunk `eth0` (MAC …:01) with the VLAN devices `eth0.10` (index 10) and `eth0.20` (index 20), which share its
+    /// MAC.
     pub fn new() -> Self {
         let mut network = Self(Snapshot::default());
         network.add(OWN, TRUNK.0, "eth0", 1, LinkKind::Other, None);

@@ -1,4 +1,4 @@
-//! What the server says, to whom, and in which time.
+//! Tests of the answers of the server, and of their timing.
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,7 @@ use crate::{metrics::connections::CONNECTIONS, state::report::HookState};
 
 type Publisher = watch::Sender<Option<Arc<Report>>>;
 
-/// Less than a scraper waits for an answer, and more than one takes on a busy machine.
+/// A time limit below that of a scraper, and above what a scrape takes on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
 fn start(first: Option<Report>) -> (Server, Publisher, SocketAddr) {
@@ -43,7 +43,7 @@ fn ask(address: SocketAddr, request: &str) -> String {
     said
 }
 
-/// So many VLANs that an answer does not fit into the sockets' buffers.
+/// A report with so many VLANs that an answer does not fit into the sockets' buffers.
 fn large() -> Report {
     let vids = (1..4095).map(vlanfast_common::Vid::new);
     let parents = vids.map(|vid| (vid, format!("eth0.{vid}").as_str().into()));
@@ -72,14 +72,14 @@ fn it_is_not_live_when_the_process_is_not() {
     assert!(said.starts_with("HTTP/1.1 503"), "{said}");
     assert!(said.contains("the heartbeat has expired"), "{said}");
     assert!(ask(address, "GET /ready").starts_with("HTTP/1.1 200"));
-    // The scrape goes on, and says so.
+    // Scraping still works, and shows the state.
     let metrics = ask(address, "GET /metrics");
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
     assert!(metrics.contains("\nvlanfast_heartbeat_alive{trunk=\"\"} 0\n"));
 }
 
 #[test]
-fn it_is_not_live_where_nobody_can_say_whether_it_is() {
+fn it_is_not_live_if_its_state_cannot_be_read() {
     let unreadable = || anyhow::bail!("failed to read SETTINGS");
     let (_server, _publisher, address) = start_with(Some(Report::default()), unreadable);
     let said = ask(address, "GET /live");
@@ -125,14 +125,14 @@ fn it_is_live_at_once_and_ready_when_something_was_published() {
 }
 
 #[test]
-fn what_there_is_not_is_refused() {
+fn other_paths_and_methods_are_refused() {
     let (_server, _publisher, address) = start(None);
     assert!(ask(address, "GET /").starts_with("HTTP/1.1 404"));
     assert!(ask(address, "POST /metrics").starts_with("HTTP/1.1 405"));
 }
 
 #[test]
-fn an_address_that_is_taken_is_named_with_a_way_out_on_one_line() {
+fn the_error_for_an_address_in_use_names_a_remedy_on_one_line() {
     let (_server, _publisher, address) = start(None);
     let said = listen(address).unwrap_err().to_string();
     assert!(said.starts_with(&format!(
@@ -142,7 +142,7 @@ fn an_address_that_is_taken_is_named_with_a_way_out_on_one_line() {
     assert!(!said.contains('\n'));
 }
 
-/// That a scrape is answered whole, although others are connected.
+/// Checks that a scrape is answered completely although others are connected.
 fn is_served(address: SocketAddr) {
     let begin = Instant::now();
     let said = ask(address, "GET /metrics");
@@ -160,7 +160,7 @@ fn a_hundred_silent_clients_do_not_keep_a_scraper_from_being_served() {
     let connect = |_| TcpStream::connect(address).unwrap();
     let mut silent: Vec<_> = (0..100).map(connect).collect();
     is_served(address);
-    // The surplus was refused, long before its time to say something was over.
+    // The surplus connections were closed long before their time limit.
     let begin = Instant::now();
     for stream in &mut silent[..100 - CONNECTIONS] {
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "nothing was asked");
@@ -185,7 +185,7 @@ fn slow_readers_do_not_keep_a_scraper_from_being_served() {
 }
 
 #[test]
-fn who_reads_an_answer_is_not_pushed_out_by_silent_clients() {
+fn silent_clients_do_not_close_a_connection_that_reads_its_answer() {
     let (_server, _publisher, address) = start(Some(large()));
     let mut reader = TcpStream::connect(address).unwrap();
     write!(reader, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -205,7 +205,7 @@ fn a_head_without_an_end_is_refused_and_small() {
     let mut stream = TcpStream::connect(address).unwrap();
     let _ = write!(stream, "GET /metrics HTTP/1.1\r\nX: ");
     let mut sent = 0;
-    // It stops reading, or hangs up, long before all of it is sent.
+    // The client stops reading or closes the connection long before the end of the answer.
     stream.set_write_timeout(Some(SOON)).unwrap();
     while sent < 64 << 20 && stream.write_all(&[b'x'; 4096]).is_ok() {
         sent += 4096;

@@ -1,4 +1,4 @@
-//! What a scrape shows of vlanfast itself: whether it does its work, and which.
+//! Encodes the state of vlanfast itself: whether it is working, and its settings.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -27,7 +27,7 @@ impl Scrape {
             sources().map(|(labels, state, _)| (labels, u64::from(state == Some(SourceState::Ok))));
         out.gauge("source_up", "Whether the source answers", up)?;
         let last = sources().map(|(labels, _, last)| (labels, last));
-        let help = "When the source was last read whole, 0 for never";
+        let help = "When the source was last read completely, 0 for never";
         out.gauge("sync_last_success_timestamp_seconds", help, last)
     }
 
@@ -42,7 +42,7 @@ impl Scrape {
             ];
             (labels, hook.attached.into())
         });
-        let help = "Whether our program is at a hook of the trunk, how, and why not otherwise";
+        let help = "Whether our program is attached to a hook of the trunk, with its mode and the reason for that";
         out.gauge("attached", help, attached)?;
         let preceded = hooks.iter().map(|hook: &HookState| {
             let labels = [("trunk", trunk.as_str()), ("hook", hook.hook)];
@@ -52,7 +52,7 @@ impl Scrape {
         out.gauge("hook_preceded", help, preceded)
     }
 
-    /// Whether the programs act on the tables, and on which of them.
+    /// Encodes whether the programs act on the tables, and on which of them.
     pub(super) fn trust(&self, out: &mut Output) -> fmt::Result {
         let Report {
             trunk,
@@ -62,7 +62,7 @@ impl Scrape {
             ..
         } = &*self.published;
         let alive = [([("trunk", trunk)], self.trust.alive.into())];
-        let help = "Whether the tables are kept true; where not, every frame is passed";
+        let help = "Whether the programs trust the tables; if not, every frame is passed";
         out.gauge("heartbeat_alive", help, alive)?;
         let incomplete = [
             ("endpoints", Settings::ENDPOINTS),
@@ -73,7 +73,7 @@ impl Scrape {
             let labels = [("trunk", trunk.as_str()), ("table", table)];
             (labels, (self.trust.incomplete & flag != 0).into())
         });
-        let help = "Whether a table may lack something, so that nobody counts as absent by it";
+        let help = "Whether a table may lack entries; no frame is dropped because of that";
         out.gauge("tables_incomplete", help, incomplete)?;
         let left_alone = listeners.iter().flat_map(|(vid, listeners)| {
             listeners.iter().map(|listener: &Listener| {
@@ -85,7 +85,7 @@ impl Scrape {
                 (labels, 1)
             })
         });
-        let help = "A VLAN that is left alone, because somebody there takes frames unseen";
+        let help = "A reason why vlanfast backs off on the VLAN";
         out.gauge("vlan_left_alone", help, left_alone)?;
         let mut claimed: BTreeMap<Vid, u64> = parents.keys().map(|vid| (*vid, 0)).collect();
         for conflict in conflicts {
@@ -95,7 +95,7 @@ impl Scrape {
             let labels = [("trunk", trunk.clone()), ("vlan", vid.to_string())];
             (labels, number)
         });
-        let help = "Addresses of receivers here that somebody on the wire has as well";
+        let help = "Addresses and MACs of endpoints that a station on the wire has as well";
         out.gauge("address_conflicts", help, claimed)
     }
 
@@ -113,7 +113,7 @@ impl Scrape {
             ("deliver", policy.deliver_name()),
             ("dry_run", switch(policy.dry_run.into())),
         ];
-        let help = "What the programs were told to do";
+        let help = "The policy that the programs follow";
         out.gauge("policy_info", help, [(labels, 1)])?;
         let version = [([("version", env!("CARGO_PKG_VERSION"))], 1)];
         out.gauge("build_info", "The version of vlanfast", version)

@@ -1,4 +1,4 @@
-//! What a scrape shows.
+//! Tests of the text of a scrape.
 
 mod state;
 
@@ -109,7 +109,7 @@ fn flows_are_told_apart_by_the_vlans_that_they_join() {
     }
 }
 
-/// The series of a scrape whose names start so.
+/// Returns the series of a scrape whose names have this prefix.
 fn series<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let is_named = |line: &&str| line.starts_with(name);
     text.lines().filter(is_named).collect()

@@ -1,6 +1,6 @@
-//! What is read of Docker's answers. An answer may be made to cost memory when it is read: three bytes
-//! (`{},`) for each element of a list. So each is reduced to what matters of it before the next one is
-//! read, texts are cut, and there is a bound on how many are kept.
+//! Parses Docker's answers. A small element such as `{},` could take much more memory than its three bytes. So each
+//! element is reduced to what is needed before the next one is read, texts are truncated, and the number of elements is
+//! limited.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData, net::IpAddr};
 
@@ -12,14 +12,14 @@ use vlanfast_common::Mac;
 
 use crate::state::snapshot::{Container, DockerAttachment, DockerNetwork};
 
-/// How many of anything are kept of one answer.
+/// The maximum number of elements that are kept of one answer.
 pub const MOST: usize = 32_768;
-/// How many networks one container is in.
+/// The maximum number of networks of one container.
 const NETWORKS: usize = 256;
-/// The longest text that is kept. Docker's ids have 64 letters, and devices' names 15.
+/// The maximum length of a text. Docker's ids have 64 letters, and device names 15.
 const TEXT: usize = 128;
 
-/// Text that somebody chose, cut.
+/// A text of unknown origin, truncated.
 #[derive(Default, PartialEq, Eq)]
 struct Text(String);
 
@@ -41,7 +41,7 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// At most [`TEXT`] bytes of it, and a sign that there was more.
+/// Truncates a text to [`TEXT`] bytes, and marks that by an ellipsis.
 pub fn cut(text: &str) -> String {
     match text.len() {
         ..=TEXT => text.to_owned(),
@@ -49,13 +49,13 @@ pub fn cut(text: &str) -> String {
     }
 }
 
-/// An element of a list, reduced to what matters.
+/// An element of a list, reduced to what is needed.
 pub trait Element: Sized {
-    /// How many of [`MOST`] it is; 0 for one that need not be kept.
+    /// Returns how much the element counts towards [`MOST`]; 0 for one that is not kept.
     fn weight(&self) -> usize;
 }
 
-/// What is kept of a list.
+/// The elements of a list that are kept.
 pub struct List<T>(pub Vec<T>);
 
 impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
@@ -73,7 +73,7 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
                 while let Some(element) = seq.next_element::<T>()? {
                     weight += element.weight();
                     if weight > MOST {
-                        return Err(de::Error::custom(format_args!("more than {MOST} of them")));
+                        return Err(de::Error::custom(format_args!("more than {MOST} elements")));
                     }
                     if element.weight() > 0 {
                         kept.push(element);
@@ -86,7 +86,7 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
     }
 }
 
-/// The answer of `/version`.
+/// The answer to `/version`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Version {
@@ -94,7 +94,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// The daemon's newest API, as (1, 41).
+    /// Returns the newest API version of the daemon, for example (1, 41).
     pub fn api(&self) -> Option<(u16, u16)> {
         let (major, minor) = self.api_version.0.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
@@ -123,7 +123,7 @@ struct ConfigFrom {
 }
 
 impl Element for Network {
-    /// Macvlans, and what may be a template of one.
+    /// Macvlan networks are kept, and networks that may be the template of one.
     fn weight(&self) -> usize {
         usize::from(self.is_macvlan() || self.parent().is_some())
     }
@@ -141,17 +141,17 @@ impl Network {
         (!parent.0.is_empty()).then_some(&parent.0)
     }
 
-    /// The network that this one was made from. Docker shows none of its options at a network of swarm
-    /// scope, whose parent each host decides.
+    /// Returns the network from which this one was created. A network of swarm scope has no options of its own, because
+    /// each host chooses its parent.
     fn template(&self) -> Option<&Text> {
         self.config_from.as_ref()?.network.as_ref()
     }
 }
 
-/// The macvlan networks by their ids.
+/// Returns the macvlan networks by their ids.
 pub fn macvlans(networks: &[Network]) -> BTreeMap<String, DockerNetwork> {
     let name = |network: &Network| network.name.as_ref().map(|name| name.0.clone());
-    // Of several with one name, the first.
+    // If several networks have the same name, the first one counts.
     let parents: BTreeMap<_, _> = networks
         .iter()
         .rev()
@@ -169,7 +169,7 @@ pub fn macvlans(networks: &[Network]) -> BTreeMap<String, DockerNetwork> {
     macvlans.filter_map(pair).collect()
 }
 
-/// A container of a list.
+/// A container in a list.
 pub struct Listed(pub Container);
 
 impl Element for Listed {
@@ -204,7 +204,7 @@ impl<'de> Deserialize<'de> for Listed {
     }
 }
 
-/// Of a container that others link to, `/other/alias` is a name too.
+/// The container's own name. If other containers link to it, `/other/alias` is one of its names as well.
 #[derive(Default)]
 struct OwnName(String);
 
@@ -235,7 +235,7 @@ impl<'de> Deserialize<'de> for OwnName {
     }
 }
 
-/// Those of Compose.
+/// The labels that Docker Compose sets.
 #[derive(Default)]
 struct Labels {
     project: Option<String>,
@@ -272,7 +272,7 @@ impl<'de> Deserialize<'de> for Labels {
     }
 }
 
-/// The networks that a container is in.
+/// The networks to which a container is attached.
 #[derive(Default)]
 struct DockerAttachments(Vec<DockerAttachment>);
 
@@ -299,7 +299,7 @@ impl<'de> Deserialize<'de> for DockerAttachments {
                         return Err(de::Error::custom(error));
                     }
                 }
-                // They come without an order, and two lists of the same must be equal.
+                // Docker lists them in no particular order, but equal lists must compare as equal.
                 attachments.sort_by(|a, b| a.network.cmp(&b.network));
                 Ok(DockerAttachments(attachments))
             }
@@ -308,7 +308,7 @@ impl<'de> Deserialize<'de> for DockerAttachments {
     }
 }
 
-/// A container's place in a network.
+/// An attachment of a container to a network.
 #[derive(Deserialize)]
 struct Settings {
     #[serde(rename = "NetworkID")]
@@ -335,7 +335,7 @@ impl Settings {
     }
 }
 
-/// Six bytes in hexadecimal with colons between.
+/// Parses a MAC of six hexadecimal bytes separated by colons.
 fn mac(text: &str) -> Option<Mac> {
     let mut bytes = [0; 6];
     let mut parts = text.split(':');

@@ -1,4 +1,4 @@
-//! The requests.
+//! Sends requests to the Docker API.
 
 use std::path::PathBuf;
 
@@ -17,18 +17,16 @@ use crate::{
     state::snapshot::Docker,
 };
 
-/// The newest API that this was written for. A daemon's answers are in the version that they are asked
-/// for in.
+/// The newest API version that is supported. A daemon answers in the version of the request.
 const API: (u16, u16) = (1, 53);
 
-/// After which there may be other names. Health checks (`exec_…`, every few seconds) are not among
-/// them.
+/// The events after which names may have changed. Health checks (`exec_…`, every few seconds) are not among them.
 const EVENTS: &[&str] = &[
-    // container
+    // Events of containers.
     "start",
     "die",
     "rename",
-    // network
+    // Events of networks.
     "create",
     "connect",
     "disconnect",
@@ -37,11 +35,11 @@ const EVENTS: &[&str] = &[
     "update",
 ];
 
-/// How many networks are named in the question for their containers. With more, all containers are
-/// asked for: a path can't have more than 64 KiB.
+/// The maximum number of networks in a request for their containers. If there are more, all containers are requested,
+/// because a path is limited to 64 KiB.
 const NAMED: usize = 256;
 
-/// A daemon that answered once.
+/// A daemon that has answered once.
 pub struct Client {
     socket: PathBuf,
     version: (u16, u16),
@@ -66,16 +64,16 @@ impl Client {
         http::get(&self.socket, &format!("/v{major}.{minor}{path}?{query}")).await
     }
 
-    /// Whatever comes of this answer, there may be other names now: it need not be understood.
+    /// Requests events. Each part of the answer means that names may have changed, so it need not be parsed.
     pub async fn events(&self) -> Result<Answer, Error> {
         let filters = json!({"type": ["container", "network"], "event": EVENTS}).to_string();
-        // Docker answers a moment before it listens; this brings what happened in between.
+        // Docker answers a moment before it starts to listen. This also returns events of that moment.
         let since = seconds_since_1970().to_string();
         self.get("/events", &[("since", &since), ("filters", &filters)])
             .await
     }
 
-    /// The macvlan networks, and the containers in them.
+    /// Lists the macvlan networks and the containers attached to them.
     pub async fn list(&self) -> Result<Docker, Error> {
         let List::<Network>(networks) = read(self.get("/networks", &[]).await?).await?;
         let networks = macvlans(&networks);
@@ -100,10 +98,10 @@ impl Client {
     }
 }
 
-/// Reads an answer. A long one takes a while, in which the rest of the process has better things to do.
+/// Parses an answer, in another thread because a long one takes a while.
 async fn read<T: DeserializeOwned + Send + 'static>(answer: Answer) -> Result<T, Error> {
     let whole = answer.whole().await?;
-    // What is wrong is told in the words that are wrong, however many they are.
+    // An error message quotes the answer, so it is truncated as well.
     let parse = move || {
         serde_json::from_slice(&whole).map_err(|error| Error::Answer(cut(&error.to_string())))
     };

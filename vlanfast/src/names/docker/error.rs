@@ -1,4 +1,4 @@
-//! Why Docker gives no names, and how soon it is asked again.
+//! The ways in which reading names from Docker fails.
 
 use std::{io, time::Duration};
 
@@ -14,24 +14,24 @@ pub const RETRY: Duration = Duration::from_secs(1);
 /// How long to wait after an answer that cannot be used, because producing it may have been expensive.
 pub const RETRY_WRONG: Duration = Duration::from_secs(5);
 
-/// Why there are no names.
+/// The reasons why there are no names.
 #[derive(Debug, Error)]
 pub enum Error {
-    #[error("no daemon runs")]
+    #[error("no daemon is running")]
     NotRunning,
     #[error("failed to connect: {0}")]
     Connect(#[source] io::Error),
     #[error("failed to ask: {0}")]
     Ask(#[from] hyper::http::Error),
-    #[error("no HTTP: {0}")]
+    #[error("the connection failed: {0}")]
     Http(#[from] hyper::Error),
-    #[error("it answered {0}")]
+    #[error("the daemon answered {0}")]
     Status(StatusCode),
-    #[error("an answer of more than {} MiB", LONGEST_ANSWER >> 20)]
+    #[error("the answer has more than {} MiB", LONGEST_ANSWER >> 20)]
     TooLong,
-    #[error("an answer that can't be read: {0}")]
+    #[error("the answer can't be parsed: {0}")]
     Answer(String),
-    #[error("it does not say which API it has")]
+    #[error("the answer has no API version")]
     Version,
     #[error("no answer in time")]
     Timeout,
@@ -55,14 +55,14 @@ impl Error {
         }
     }
 
-    /// Until it is asked again.
+    /// Returns how long to wait before the next attempt.
     pub fn retry(&self) -> Duration {
         match self {
             Self::TooLong | Self::Answer(_) | Self::Version | Self::Timeout => RETRY_WRONG,
             Self::NotRunning
             | Self::Connect(_)
             | Self::Ask(_)
-            // As from a daemon that was killed.
+            // A connection to a killed daemon ends like this.
             | Self::Http(_)
             | Self::Status(_)
             | Self::Ended => RETRY,
@@ -70,12 +70,12 @@ impl Error {
     }
 }
 
-/// What a socket that can't be connected to says of Docker.
+/// Returns the state of Docker if its socket cannot be connected to.
 pub fn refusal(kind: io::ErrorKind) -> SourceState {
     match kind {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SourceState::Absent,
         io::ErrorKind::PermissionDenied => SourceState::NotPermitted,
-        // The socket is there, and nobody behind it.
+        // The socket exists, but nobody listens on it.
         _ => SourceState::Unreachable,
     }
 }

@@ -1,4 +1,4 @@
-//! A daemon that says what a test wants: as much HTTP/1.1 as our client needs, on a socket of its own.
+//! A fake Docker daemon for tests. It implements as much of HTTP/1.1 as our client needs, on a socket of its own.
 
 use std::{
     fs,
@@ -15,54 +15,54 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// What the daemon is asked and what it answers; it outlives the daemon.
+/// The answers of the fake daemon and the requests to it. They outlive the daemon.
 #[derive(Clone, Default)]
-pub struct World(Arc<Mutex<Facts>>);
+pub struct FakeDocker(Arc<Mutex<Script>>);
 
 #[derive(Default)]
-pub struct Facts {
+pub struct Script {
     pub networks: Value,
     pub containers: Value,
-    /// Instead of any JSON.
+    /// The daemon sends this text and no JSON.
     pub garbage: Option<&'static str>,
-    /// Takes connections and says nothing.
+    /// The daemon accepts connections and never answers.
     pub hangs: bool,
-    /// Tells of an event as often as it can.
+    /// The daemon sends events as fast as it can.
     pub floods: bool,
-    /// Paths with their queries, versions stripped.
+    /// The requested paths with their queries, without API versions.
     pub asked: Vec<String>,
 }
 
-impl World {
+impl FakeDocker {
     pub fn new(networks: Value, containers: Value) -> Self {
-        let world = Self::default();
-        world.change(|facts| {
-            facts.networks = networks;
-            facts.containers = containers;
+        let fake = Self::default();
+        fake.change(|script| {
+            script.networks = networks;
+            script.containers = containers;
         });
-        world
+        fake
     }
 
-    pub fn change<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
+    pub fn change<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
         change(&mut self.0.lock().unwrap())
     }
 
     fn answer(&self, path: &str) -> Option<String> {
-        self.change(|facts| {
-            facts.asked.push(path.to_owned());
+        self.change(|script| {
+            script.asked.push(path.to_owned());
             let answer = match path.split('?').next() {
-                _ if facts.hangs => return None,
+                _ if script.hangs => return None,
                 Some("/version") => json!({"ApiVersion": "1.41", "MinAPIVersion": "1.12"}),
-                Some("/networks") => facts.networks.clone(),
-                Some("/containers/json") => facts.containers.clone(),
-                _ => panic!("nobody should ask for {path}"),
+                Some("/networks") => script.networks.clone(),
+                Some("/containers/json") => script.containers.clone(),
+                _ => panic!("unexpected request for {path}"),
             };
-            Some(facts.garbage.map_or(answer.to_string(), str::to_owned))
+            Some(script.garbage.map_or(answer.to_string(), str::to_owned))
         })
     }
 }
 
-/// A running daemon; dropped, it is as dead as after `kill -9`, its socket left behind.
+/// A running daemon. Dropping it has the effect of `kill -9`: its socket is left behind.
 pub struct Daemon {
     events: broadcast::Sender<String>,
     server: JoinHandle<()>,
@@ -75,41 +75,41 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    pub fn start(socket: &Path, world: &World) -> Self {
-        // As dockerd does with what its predecessor left.
+    pub fn start(socket: &Path, fake: &FakeDocker) -> Self {
+        // dockerd also removes the socket of its predecessor.
         fs::remove_file(socket).ok();
         let listener = UnixListener::bind(socket).unwrap();
         let (events, _) = broadcast::channel(16);
-        let (told, world) = (events.clone(), world.clone());
+        let (told, fake) = (events.clone(), fake.clone());
         let server = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, world.clone(), told.subscribe()));
+                connections.spawn(serve(stream, fake.clone(), told.subscribe()));
             }
         });
         Self { events, server }
     }
 
-    /// Tells those who listen.
-    pub fn tell(&self, kind: &str, action: &str) {
+    /// Sends an event to all clients that listen.
+    pub fn send_event(&self, kind: &str, action: &str) {
         let event = json!({"Type": kind, "Action": action, "scope": "local", "time": 1});
         self.events.send(event.to_string()).ok();
     }
 }
 
-/// One connection: one request, as our client keeps none open.
-async fn serve(mut stream: UnixStream, world: World, events: broadcast::Receiver<String>) {
+/// Serves one request, because our client keeps no connection open.
+async fn serve(mut stream: UnixStream, fake: FakeDocker, events: broadcast::Receiver<String>) {
     let Some(path) = request(&mut stream).await else {
         return;
     };
-    if path.starts_with("/events") && !world.change(|facts| facts.hangs) {
-        world.change(|facts| facts.asked.push(path));
-        return match world.change(|facts| facts.floods) {
+    if path.starts_with("/events") && !fake.change(|script| script.hangs) {
+        fake.change(|script| script.asked.push(path));
+        return match fake.change(|script| script.floods) {
             true => flood(stream).await,
             false => follow(stream, events).await,
         };
     }
-    match world.answer(&path) {
+    match fake.answer(&path) {
         Some(body) => {
             let length = body.len();
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
@@ -119,7 +119,7 @@ async fn serve(mut stream: UnixStream, world: World, events: broadcast::Receiver
     }
 }
 
-/// The path that is asked for; a client may put a version before it.
+/// Reads a request and returns its path without the API version.
 async fn request(stream: &mut UnixStream) -> Option<String> {
     let mut head = String::new();
     while !head.contains("\r\n\r\n") {
@@ -153,7 +153,7 @@ async fn flood(mut stream: UnixStream) {
     }
 }
 
-/// A place for a socket.
+/// Returns a path for a socket in a temporary directory.
 pub fn socket() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("docker.sock");

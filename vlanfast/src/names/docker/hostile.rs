@@ -1,4 +1,4 @@
-//! A daemon that means us harm, over a longer time. What one answer may be is in `tests/hostile/`.
+//! Tests with a malicious daemon over a longer time. Single answers are tested in `tests/hostile/`.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +11,21 @@ use crate::names::docker::{
     answer::{MOST, cut},
     fake::{Daemon, socket},
     next_pause,
-    tests::{container, is, names, until, world},
+    tests::{container, fake_docker, is, names, until},
     watch, watch_daemon,
 };
 
 #[tokio::test]
-async fn names_outlive_answers_that_are_none() {
+async fn names_outlive_invalid_answers() {
     for garbage in ["[", r#"[{"Id": [[]]}]"#, "{}"] {
         let (_dir, socket) = socket();
-        let world = world();
-        let daemon = Daemon::start(&socket, &world);
+        let fake = fake_docker();
+        let daemon = Daemon::start(&socket, &fake);
         let (_task, mut states) = watch(DockerSocket::Socket(socket));
         until(&mut states, is(SourceState::Ok)).await;
 
-        world.change(|facts| facts.garbage = Some(garbage));
-        daemon.tell("container", "start");
+        fake.change(|script| script.garbage = Some(garbage));
+        daemon.send_event("container", "start");
         let wrong = until(&mut states, is(SourceState::Unreachable)).await;
         assert_eq!(names(&wrong), ["web"], "{garbage}");
         assert!(wrong.status.last_success > 0);
@@ -35,8 +35,8 @@ async fn names_outlive_answers_that_are_none() {
 #[tokio::test]
 async fn names_outlive_a_daemon_that_hangs_and_come_back() {
     let (_dir, socket) = socket();
-    let world = world();
-    let daemon = Daemon::start(&socket, &world);
+    let fake = fake_docker();
+    let daemon = Daemon::start(&socket, &fake);
     let watched = crate::names::docker::Daemon {
         socket,
         pid_files: None,
@@ -44,14 +44,14 @@ async fn names_outlive_a_daemon_that_hangs_and_come_back() {
     let (_task, mut states) = watch_daemon(Some(watched), Duration::from_secs(1));
     until(&mut states, is(SourceState::Ok)).await;
 
-    world.change(|facts| facts.hangs = true);
-    daemon.tell("container", "start");
+    fake.change(|script| script.hangs = true);
+    daemon.send_event("container", "start");
     let hung = until(&mut states, is(SourceState::Unreachable)).await;
     assert_eq!(names(&hung), ["web"]);
 
-    world.change(|facts| {
-        facts.hangs = false;
-        facts.containers = json!([container("api", "running", json!({}))]);
+    fake.change(|script| {
+        script.hangs = false;
+        script.containers = json!([container("api", "running", json!({}))]);
     });
     let back = states.wait_for(|state| names(state) == ["api"]);
     let back = tokio::time::timeout(3 * crate::names::docker::error::RETRY_WRONG, back).await;
@@ -59,20 +59,20 @@ async fn names_outlive_a_daemon_that_hangs_and_come_back() {
 }
 
 #[tokio::test]
-async fn a_flood_of_events_is_a_list_now_and_then() {
+async fn a_flood_of_events_causes_few_lists() {
     let (_dir, socket) = socket();
-    let world = world();
-    world.change(|facts| facts.floods = true);
-    let _daemon = Daemon::start(&socket, &world);
+    let fake = fake_docker();
+    fake.change(|script| script.floods = true);
+    let _daemon = Daemon::start(&socket, &fake);
     let (_task, mut states) = watch(DockerSocket::Socket(socket));
     until(&mut states, is(SourceState::Ok)).await;
     let lists = || {
-        world.change(|facts| {
-            let asked = facts.asked.iter();
+        fake.change(|script| {
+            let asked = script.asked.iter();
             asked.filter(|path| path.starts_with("/networks")).count()
         })
     };
-    // Until the pauses have grown.
+    // The pauses have to grow first.
     let start = Instant::now();
     while lists() < 8 {
         sleep(SETTLE).await;
@@ -91,14 +91,14 @@ async fn a_flood_of_events_is_a_list_now_and_then() {
         lists() - before
     );
 
-    // The names still follow.
+    // Changed names still arrive.
     let renamed = json!([container("api", "running", json!({}))]);
-    world.change(|facts| facts.containers = renamed);
+    fake.change(|script| script.containers = renamed);
     until(&mut states, |state| names(state) == ["api"]).await;
 }
 
 #[test]
-fn pauses_grow_with_events_and_shrink_in_peace() {
+fn pauses_grow_with_events_and_shrink_without() {
     let ms = Duration::from_millis;
     let mut pause = SETTLE;
     let grown: Vec<_> = std::iter::repeat_with(|| {
@@ -122,7 +122,7 @@ fn texts_are_cut_between_letters() {
     assert_eq!(cut(&format!("a{}", "é".repeat(64))).chars().count(), 65);
 }
 
-/// However short its elements are: each is read into something larger than itself.
+/// Each element is read into a structure larger than itself, so even short ones are limited in number.
 #[test]
 fn a_list_of_too_many_is_refused() {
     use super::answer::{List, Listed, Network};
@@ -135,7 +135,7 @@ fn a_list_of_too_many_is_refused() {
         |text: &str| serde_json::from_str::<List<Network>>(text).map(|list| list.0.len());
     assert_eq!(containers(&list("{}", MOST)).unwrap(), MOST);
     assert!(containers(&list("{}", MOST + 1)).is_err());
-    // Those that are no macvlans are not kept.
+    // Networks that are not macvlans are not kept.
     assert_eq!(networks(&list("{}", 2 * MOST)).unwrap(), 0);
     let macvlan = r#"{"Driver": "macvlan"}"#;
     assert_eq!(networks(&list(macvlan, MOST)).unwrap(), MOST);

@@ -1,5 +1,5 @@
-//! One request on a connection of its own, to somebody who may answer anything: whatever comes costs a
-//! bounded amount of memory, and the caller bounds the time.
+//! Sends one HTTP request per connection. The peer is not trusted: reading an answer takes a limited amount of memory,
+//! and the caller limits the time.
 
 use std::path::Path;
 
@@ -19,19 +19,19 @@ use crate::names::docker::{
     task::Task,
 };
 
-/// What each piece of an answer counts for at least: of pieces of one byte there would be too many.
+/// The minimum that each part of an answer counts for, so that there cannot be too many parts of a single byte.
 const PIECE: usize = 64;
-/// What is read ahead, and the longest head.
+/// The size of the read buffer, which also limits the HTTP header.
 const BUFFER: usize = 64 << 10;
 
-/// An answer whose head has come.
+/// An answer whose header has been received.
 pub struct Answer {
     body: Incoming,
     limit: ReadLimit,
     _connection: Task,
 }
 
-/// Asks for a path.
+/// Requests a path.
 pub async fn get(socket: &Path, path: &str) -> Result<Answer, Error> {
     let stream = UnixStream::connect(socket).await.map_err(Error::Connect)?;
     let (stream, limit) = LimitedStream::new(stream);
@@ -40,7 +40,7 @@ pub async fn get(socket: &Path, path: &str) -> Result<Answer, Error> {
         .handshake(TokioIo::new(stream))
         .await?;
     let connection = Task::new(tokio::spawn(async move {
-        // What went wrong is seen where the answer is waited for.
+        // An error is also returned to the caller that waits for the answer.
         let _ = connection.await;
     }));
     let request = Request::get(path)
@@ -58,18 +58,18 @@ pub async fn get(socket: &Path, path: &str) -> Result<Answer, Error> {
 }
 
 impl Answer {
-    /// The next piece; `None` at the end.
+    /// Returns the next part; `None` at the end.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
         let Some(frame) = self.body.frame().await.transpose()? else {
             return Ok(None);
         };
-        // Trailers are no concern of ours.
+        // Trailers are ignored.
         let piece = frame.into_data().unwrap_or_default();
         self.limit.refill(piece.len().max(PIECE));
         Ok(Some(piece))
     }
 
-    /// All of it.
+    /// Returns the complete body.
     pub async fn whole(mut self) -> Result<Vec<u8>, Error> {
         let mut whole = Vec::new();
         let mut counted = 0;
@@ -79,7 +79,7 @@ impl Answer {
                 return Err(Error::TooLong);
             }
             if whole.capacity() < whole.len() + piece.len() {
-                // As it grows anyway, but never to more than there may be.
+                // The capacity grows as usual, but never beyond the maximum length.
                 let more = (2 * whole.capacity()).clamp(whole.len() + piece.len(), LONGEST_ANSWER);
                 whole.reserve_exact(more - whole.len());
             }

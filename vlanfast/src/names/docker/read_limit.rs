@@ -1,5 +1,5 @@
-//! A stream that fails after too many bytes without content. HTTP headers, chunk sizes and the like could otherwise go on
-//! for ever, and each byte costs time.
+//! A stream that fails after too many bytes without content. HTTP headers, chunk sizes and the like could otherwise go
+//! on for ever, and each byte costs time.
 
 use std::{
     io,
@@ -16,15 +16,15 @@ use tokio::{
     net::UnixStream,
 };
 
-/// How much may come before the first content, and between contents. More than is read ahead.
+/// The maximum number of bytes before the first content, and between contents. It exceeds the read buffer.
 const ALLOWANCE: usize = 1 << 20;
 
-/// What may still be read.
+/// The number of bytes that may still be read.
 #[derive(Clone)]
 pub struct ReadLimit(Arc<AtomicUsize>);
 
 impl ReadLimit {
-    /// So much of what was read was content.
+    /// Records that this many of the bytes were content.
     pub fn refill(&self, content: usize) {
         let left = self.0.load(Relaxed).saturating_add(content);
         self.0.store(left.min(ALLOWANCE), Relaxed);
@@ -57,7 +57,7 @@ impl AsyncRead for LimitedStream {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let read = buffer.filled().len() - before;
         let left = self.limit.0.load(Relaxed).checked_sub(read);
-        let left = left.ok_or_else(|| io::Error::other("too much that is no content"))?;
+        let left = left.ok_or_else(|| io::Error::other("too many bytes without content"))?;
         self.limit.0.store(left, Relaxed);
         Poll::Ready(Ok(()))
     }

@@ -15,16 +15,16 @@ use crate::{
     names::docker::{
         DEFAULT_SOCKET, DockerSocket, State, daemon_at,
         error::{RETRY, refusal},
-        fake::{Daemon, World, socket},
+        fake::{Daemon, FakeDocker, socket},
         list_once, watch, watch_daemon,
     },
     state::snapshot::{Docker, DockerAttachment},
 };
 
-/// More than any step takes, a retry included.
+/// A time limit beyond what any step takes, including a retry.
 pub const SOON: Duration = Duration::from_secs(5);
 
-/// As 20.10 (API 1.41) answers.
+/// The networks as Docker 20.10 (API 1.41) lists them.
 fn networks() -> Value {
     json!([
         {"Name": "bridge", "Id": "b0", "Created": "2024-01-01T00:00:00Z", "Scope": "local",
@@ -74,8 +74,8 @@ fn containers() -> Value {
     json!([container("web", "running", both)])
 }
 
-pub fn world() -> World {
-    World::new(networks(), containers())
+pub fn fake_docker() -> FakeDocker {
+    FakeDocker::new(networks(), containers())
 }
 
 fn parents(docker: &Docker) -> Vec<(&str, &str, Option<&str>)> {
@@ -90,15 +90,15 @@ pub fn names(state: &State) -> Vec<&str> {
     containers.map(|container| &container.name[..]).collect()
 }
 
-async fn once(world: &World) -> (Docker, SourceState) {
+async fn once(fake: &FakeDocker) -> (Docker, SourceState) {
     let (_dir, socket) = socket();
-    let _daemon = Daemon::start(&socket, world);
+    let _daemon = Daemon::start(&socket, fake);
     let (docker, status) =
         list_once(&DockerSocket::Socket(socket), Duration::from_millis(500)).await;
     (docker, SourceState::from_number(status.state).unwrap())
 }
 
-/// Waits until the state is as it should be.
+/// Waits until the state fulfils a condition.
 pub async fn until(
     states: &mut tokio::sync::watch::Receiver<State>,
     wanted: impl FnMut(&State) -> bool,
@@ -112,9 +112,9 @@ pub fn is(state: SourceState) -> impl Fn(&State) -> bool {
 }
 
 #[tokio::test]
-async fn a_list_has_the_macvlan_networks_and_who_is_in_them() {
-    let world = world();
-    let (docker, state) = once(&world).await;
+async fn a_list_has_the_macvlan_networks_and_their_containers() {
+    let fake = fake_docker();
+    let (docker, state) = once(&fake).await;
     assert_eq!(state, SourceState::Ok);
     let expected = [
         ("m0", "nowhere", None),
@@ -144,15 +144,15 @@ async fn a_list_has_the_macvlan_networks_and_who_is_in_them() {
         attachment("m20", [2, 0x42, 10, 0, 20, 2], &["10.0.20.2", "fd00::2"]),
     ];
     assert_eq!(web.attachments, expected);
-    world.change(|facts| {
-        let asked = facts.asked.last().unwrap();
+    fake.change(|script| {
+        let asked = script.asked.last().unwrap();
         for filter in ["m0", "m10", "m20", "running", "paused"] {
             assert!(asked.contains(&format!("%22{filter}%22")), "{asked}");
         }
     });
 }
 
-/// What Docker added since, and what it may add one day.
+/// The answer has fields that Docker has added since, and one that it may add.
 #[tokio::test]
 async fn newer_answers_are_understood() {
     let network = json!({
@@ -168,29 +168,29 @@ async fn newer_answers_are_understood() {
     container["Health"] = json!({"Status": "healthy", "FailingStreak": 0});
     container["Mounts"][0]["Type"] = json!("hologram");
     container["Unheard"] = json!({"of": null});
-    let (docker, state) = once(&World::new(json!([network]), json!([container]))).await;
+    let (docker, state) = once(&FakeDocker::new(json!([network]), json!([container]))).await;
     assert_eq!((state, docker.containers.len()), (SourceState::Ok, 1));
 }
 
 #[tokio::test]
-async fn what_is_not_asked_for_may_be_anything() {
-    let world = world();
-    world.change(|facts| {
-        facts.containers[0]["Ports"][0]["Type"] = json!("quic");
-        facts.containers[0]["State"] = json!({"of": "mind"});
+async fn fields_that_are_not_needed_may_be_anything() {
+    let fake = fake_docker();
+    fake.change(|script| {
+        script.containers[0]["Ports"][0]["Type"] = json!("quic");
+        script.containers[0]["State"] = json!({"of": "mind"});
     });
-    let (docker, state) = once(&world).await;
+    let (docker, state) = once(&fake).await;
     assert_eq!((state, docker.containers.len()), (SourceState::Ok, 1));
 }
 
 #[tokio::test]
-async fn without_a_macvlan_network_no_container_is_asked_for() {
-    let world = World::new(json!([networks()[0]]), json!("not asked for"));
-    assert_eq!(once(&world).await, (Docker::default(), SourceState::Ok));
+async fn without_a_macvlan_network_containers_are_not_requested() {
+    let fake = FakeDocker::new(json!([networks()[0]]), json!("not asked for"));
+    assert_eq!(once(&fake).await, (Docker::default(), SourceState::Ok));
 }
 
 #[tokio::test]
-async fn what_is_no_answer_leaves_no_names() {
+async fn an_invalid_answer_has_no_names() {
     for garbage in [
         "",
         "[",
@@ -201,9 +201,9 @@ async fn what_is_no_answer_leaves_no_names() {
         r#"[{"Id": 7}]"#,
         "<html>",
     ] {
-        let world = world();
-        world.change(|facts| facts.garbage = Some(garbage));
-        let (docker, state) = once(&world).await;
+        let fake = fake_docker();
+        fake.change(|script| script.garbage = Some(garbage));
+        let (docker, state) = once(&fake).await;
         assert_eq!(docker, Docker::default(), "{garbage}");
         assert_eq!(state, SourceState::Unreachable, "{garbage}");
     }
@@ -211,53 +211,53 @@ async fn what_is_no_answer_leaves_no_names() {
 
 #[tokio::test]
 async fn a_daemon_that_hangs_is_not_waited_for() {
-    let world = world();
-    world.change(|facts| facts.hangs = true);
+    let fake = fake_docker();
+    fake.change(|script| script.hangs = true);
     let start = Instant::now();
-    assert_eq!(once(&world).await.1, SourceState::Unreachable);
+    assert_eq!(once(&fake).await.1, SourceState::Unreachable);
     assert!(start.elapsed() < SOON);
 }
 
 #[tokio::test]
 async fn an_event_brings_a_new_list() {
     let (_dir, socket) = socket();
-    let world = world();
-    let daemon = Daemon::start(&socket, &world);
+    let fake = fake_docker();
+    let daemon = Daemon::start(&socket, &fake);
     let (_task, mut states) = watch(DockerSocket::Socket(socket));
     let first = until(&mut states, is(SourceState::Ok)).await;
     assert_eq!(names(&first), ["web"]);
     assert!(first.status.last_success > 1_700_000_000);
 
     let renamed = json!([container("api", "running", json!({}))]);
-    world.change(|facts| facts.containers = renamed);
-    daemon.tell("container", "rename");
+    fake.change(|script| script.containers = renamed);
+    daemon.send_event("container", "rename");
     until(&mut states, |state| names(state) == ["api"]).await;
 }
 
 #[tokio::test]
 async fn events_are_asked_for_before_the_first_list() {
     let (_dir, socket) = socket();
-    let world = world();
-    let _daemon = Daemon::start(&socket, &world);
+    let fake = fake_docker();
+    let _daemon = Daemon::start(&socket, &fake);
     let (_task, mut states) = watch(DockerSocket::Socket(socket));
     until(&mut states, is(SourceState::Ok)).await;
-    world.change(|facts| {
-        let paths: Vec<_> = facts
+    fake.change(|script| {
+        let paths: Vec<_> = script
             .asked
             .iter()
             .map(|path| path.split('?').next())
             .collect();
         let expected = ["/version", "/events", "/networks", "/containers/json"];
         assert_eq!(paths, expected.map(Some));
-        assert!(facts.asked[1].contains("since=1"), "{}", facts.asked[1]);
+        assert!(script.asked[1].contains("since=1"), "{}", script.asked[1]);
     });
 }
 
 #[tokio::test]
 async fn a_killed_daemon_keeps_its_names_and_is_found_again() {
     let (_dir, socket) = socket();
-    let world = world();
-    let daemon = Daemon::start(&socket, &world);
+    let fake = fake_docker();
+    let daemon = Daemon::start(&socket, &fake);
     let (_task, mut states) = watch(DockerSocket::Socket(socket.clone()));
     let first = until(&mut states, is(SourceState::Ok)).await;
 
@@ -266,28 +266,28 @@ async fn a_killed_daemon_keeps_its_names_and_is_found_again() {
     assert_eq!(away.docker, first.docker);
     assert_eq!(away.status.last_success, first.status.last_success);
 
-    world.change(|facts| facts.containers = json!([]));
-    let _daemon = Daemon::start(&socket, &world);
+    fake.change(|script| script.containers = json!([]));
+    let _daemon = Daemon::start(&socket, &fake);
     let back = until(&mut states, is(SourceState::Ok)).await;
     assert!(back.docker.containers.is_empty());
 }
 
 #[tokio::test]
-async fn docker_may_come_later_than_we() {
+async fn docker_may_start_later() {
     let (_dir, socket) = socket();
     let (_task, mut states) = watch(DockerSocket::Socket(socket.clone()));
     assert!(is(SourceState::Starting)(&states.borrow()));
     until(&mut states, is(SourceState::Absent)).await;
-    let _daemon = Daemon::start(&socket, &world());
+    let _daemon = Daemon::start(&socket, &fake_docker());
     until(&mut states, is(SourceState::Ok)).await;
 }
 
-/// To connect would start it again, where systemd listens for it.
+/// Connecting would start the daemon again if systemd listens on its socket.
 #[tokio::test]
 async fn a_daemon_that_does_not_run_is_not_asked() {
     let (dir, socket) = socket();
-    let world = world();
-    let daemon = Daemon::start(&socket, &world);
+    let fake = fake_docker();
+    let daemon = Daemon::start(&socket, &fake);
     let pid_file = dir.path().join("docker.pid");
     let daemon_with_file = Some(crate::names::docker::Daemon {
         socket: socket.clone(),
@@ -295,7 +295,7 @@ async fn a_daemon_that_does_not_run_is_not_asked() {
     });
     let (_task, mut states) = watch_daemon(daemon_with_file, crate::names::docker::LIMIT);
     let a_while = || sleep(RETRY + RETRY / 2);
-    let asked = || world.change(|facts| facts.asked.len());
+    let asked = || fake.change(|script| script.asked.len());
     until(&mut states, is(SourceState::Absent)).await;
     a_while().await;
     assert_eq!(asked(), 0);
@@ -303,10 +303,10 @@ async fn a_daemon_that_does_not_run_is_not_asked() {
     fs::write(&pid_file, "1").unwrap();
     until(&mut states, is(SourceState::Ok)).await;
 
-    // On its way out it has its file still, and only its socket is somebody's: systemd's.
+    // While the daemon ends, its file still exists, but its socket belongs to systemd.
     drop(daemon);
     until(&mut states, is(SourceState::Unreachable)).await;
-    let _daemon = Daemon::start(&socket, &world);
+    let _daemon = Daemon::start(&socket, &fake);
     let before = asked();
     a_while().await;
     assert_eq!(asked(), before);
@@ -318,7 +318,7 @@ async fn a_daemon_that_does_not_run_is_not_asked() {
 }
 
 #[test]
-fn only_dockerds_own_socket_says_by_a_file_whether_it_runs() {
+fn only_dockerds_own_socket_has_a_file_with_a_process_id() {
     assert!(daemon_at(DEFAULT_SOCKET.into()).pid_files.is_some());
     assert!(daemon_at("/run/docker.sock".into()).pid_files.is_some());
     assert!(
@@ -333,7 +333,7 @@ fn only_dockerds_own_socket_says_by_a_file_whether_it_runs() {
 }
 
 #[tokio::test]
-async fn off_is_off_and_stays_so() {
+async fn off_never_connects() {
     let (_task, mut states) = watch(DockerSocket::Off);
     assert!(is(SourceState::Off)(&states.borrow()));
     let silence = timeout(Duration::from_millis(50), states.changed()).await;
@@ -355,8 +355,8 @@ async fn the_task_ends_with_its_handle() {
 }
 
 #[test]
-fn a_refusal_says_what_docker_is() {
-    // Root may connect to any socket, so the kernel can't be made to say all of this here.
+fn the_error_of_connecting_determines_the_state() {
+    // Root may connect to any socket, so the kernel cannot be made to return all of these errors here.
     let expected = [
         (ErrorKind::NotFound, SourceState::Absent),
         (ErrorKind::NotADirectory, SourceState::Absent),

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn an_address_counts_once_its_detection_of_duplicates_has_ended() {
+fn an_address_counts_once_duplicate_address_detection_has_ended() {
     let own: IpAddr = "fd00::1".parse().unwrap();
     let read = |flags: u32| {
         let mut body = vec![libc::AF_INET6 as u8, 64, flags as u8, 0];
@@ -17,7 +17,7 @@ fn an_address_counts_once_its_detection_of_duplicates_has_ended() {
     assert_eq!(read(libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC), known);
 }
 
-/// A device's message, of its attributes.
+/// Builds a message about a device from its attributes.
 fn body(attributes: &[(u16, &[u8])]) -> Vec<u8> {
     let mut body = vec![0, 0, 1, 0];
     body.extend(7u32.to_ne_bytes());
@@ -45,7 +45,7 @@ fn a_name_is_any_bytes_and_an_alias_anything() {
 }
 
 #[test]
-fn a_hardware_address_of_another_length_is_none_of_ethernets() {
+fn a_hardware_address_of_another_length_is_not_an_ethernet_address() {
     for length in [0, 4, 6, 8, 16, 20, 32] {
         let address = vec![2; length];
         let read = device(&body(&[NAME, (ifla::ADDRESS, &address)])).unwrap();
@@ -55,7 +55,7 @@ fn a_hardware_address_of_another_length_is_none_of_ethernets() {
 }
 
 #[test]
-fn what_is_needed_and_malformed_is_undecodable_and_names_its_device() {
+fn a_malformed_attribute_that_is_needed_is_an_error_that_names_the_device() {
     let kind = |kind: &[u8], data: Option<&[(u16, &[u8])]>| {
         let mut info = body(&[(ifla::INFO_KIND, kind)]).split_off(16);
         if let Some(data) = data {

@@ -8,8 +8,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 
 use super::*;
 
-/// Questions to somebody who answers each kind of message with a code: netlink's end.
-fn answered_with(code: impl Fn(u16) -> i32 + Clone + Send + Sync + 'static) -> Questions {
+/// Reads from a peer that plays netlink, and answers each type of message with an error code.
+fn answered_with(code: impl Fn(u16) -> i32 + Clone + Send + Sync + 'static) -> NamespaceReader {
     let netlink = Netlink::behind(move || {
         let flags = SockFlag::SOCK_CLOEXEC;
         let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
@@ -28,7 +28,7 @@ fn answered_with(code: impl Fn(u16) -> i32 + Clone + Send + Sync + 'static) -> Q
         });
         Ok(ours)
     });
-    Questions {
+    NamespaceReader {
         netlink,
         own: Some(5),
     }
@@ -49,31 +49,31 @@ async fn only_the_kernels_word_means_that_a_device_or_a_namespace_is_gone() {
         libc::EACCES,
         libc::ENOMEM,
     ] {
-        // The namespace has no id any more, or has it still.
+        // The namespace has no id any more, or still has one.
         for (answer, is_gone) in [(libc::ENOENT, true), (0, false)] {
             let code = move |kind| match kind {
                 libc::RTM_GETNSID => answer,
                 _ => refused,
             };
-            let questions = answered_with(code);
-            let link = questions.link(OTHER, DEVICE).await.unwrap();
-            let namespace = questions.namespace(OTHER).await.unwrap();
+            let reader = answered_with(code);
+            let link = reader.link(OTHER, DEVICE).await.unwrap();
+            let namespace = reader.namespace(OTHER).await.unwrap();
             assert_eq!(link == Answer::Gone, is_gone, "{link:?}");
             assert_eq!(namespace == Answer::Gone, is_gone, "{namespace:?}");
-            // Our own is there.
-            questions.link(Nsid::Own, DEVICE).await.unwrap_err();
-            questions.namespace(Nsid::Own).await.unwrap_err();
+            // Our own namespace always exists.
+            reader.link(Nsid::Own, DEVICE).await.unwrap_err();
+            reader.namespace(Nsid::Own).await.unwrap_err();
         }
     }
-    // It says that it has answered, and nothing else.
+    // The peer sends only the end of its answer.
     let nothing = answered_with(|_| 0).link(Nsid::Own, DEVICE).await.unwrap();
     assert!(matches!(nothing, Answer::Unclear(_)), "{nothing:?}");
 }
 
 #[tokio::test]
 async fn our_own_id_stands_for_us() {
-    let questions = answered_with(|_| 0);
-    assert_eq!(questions.nsid(Some(5)), Nsid::Own);
-    assert_eq!(questions.nsid(None), Nsid::Own);
-    assert_eq!(questions.nsid(Some(3)), OTHER);
+    let reader = answered_with(|_| 0);
+    assert_eq!(reader.nsid(Some(5)), Nsid::Own);
+    assert_eq!(reader.nsid(None), Nsid::Own);
+    assert_eq!(reader.nsid(Some(3)), OTHER);
 }

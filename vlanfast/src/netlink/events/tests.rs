@@ -17,7 +17,7 @@ fn record(nsid: Option<i32>, datagram: &[u8]) -> Notifications {
 }
 
 #[test]
-fn every_message_of_a_datagram_is_noted_for_its_namespace() {
+fn every_message_of_a_datagram_is_recorded_for_its_namespace() {
     let mut heard = Notifications::default();
     let datagram = [
         message(libc::RTM_NEWLINK, 7),
@@ -38,7 +38,7 @@ fn every_message_of_a_datagram_is_noted_for_its_namespace() {
 }
 
 #[test]
-fn what_happens_to_hooks_of_our_own_devices_is_noted_and_makes_nothing_dirty() {
+fn events_about_hooks_are_recorded_for_our_own_devices_and_make_nothing_dirty() {
     for kind in [
         libc::RTM_NEWQDISC,
         libc::RTM_DELQDISC,
@@ -51,7 +51,7 @@ fn what_happens_to_hooks_of_our_own_devices_is_noted_and_makes_nothing_dirty() {
         assert!(heard.hooks.may_be_of(Ifindex(7)) && !heard.hooks.may_be_of(Ifindex(8)));
         assert_eq!(record(Some(3), &message(kind, 7)), Notifications::default());
     }
-    // XDP is a matter of the device.
+    // A change of XDP is sent as a notification about the device.
     let link = record(None, &message(libc::RTM_NEWLINK, 7));
     assert!(link.hooks.may_be_of(Ifindex(7)) && !link.dirty.links.is_empty());
 }
@@ -61,7 +61,7 @@ fn an_id_that_was_taken_back_is_noted() {
     let mut event = 36u32.to_ne_bytes().to_vec();
     event.extend(libc::RTM_DELNSID.to_ne_bytes());
     event.resize(20, 0);
-    // NETNSA_CURRENT_NSID, then NETNSA_NSID.
+    // NETNSA_CURRENT_NSID is followed by NETNSA_NSID.
     for (kind, id) in [(5u16, 9i32), (1, 4)] {
         event.extend(8u16.to_ne_bytes());
         event.extend(kind.to_ne_bytes());
@@ -70,14 +70,14 @@ fn an_id_that_was_taken_back_is_noted() {
     let heard = record(None, &event);
     assert!(heard.dirty.list && !heard.dirty.all);
     assert_eq!(heard.dirty.renumbered, BTreeSet::from([(None, 4)]));
-    // Without the id, any may stand for another namespace now.
+    // Without the id, any id may stand for another namespace now.
     event.truncate(28);
     event[0] = 28;
     assert!(record(None, &event).dirty.all);
 }
 
 #[test]
-fn what_lies_about_its_length_may_have_been_about_anything() {
+fn a_message_with_a_wrong_length_may_have_been_about_anything() {
     for length in [0u32, 1, 15, 37, u32::MAX] {
         let mut bytes = message(libc::RTM_NEWLINK, 7);
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
@@ -86,14 +86,14 @@ fn what_lies_about_its_length_may_have_been_about_anything() {
             assert!(heard.dirty.all && heard.hooks.all, "{length} {end}");
         }
     }
-    // Its device can't be told.
+    // The message is too short to name its device.
     for index in [0, u32::MAX] {
         assert!(record(None, &message(libc::RTM_NEWLINK, index)).dirty.all);
     }
 }
 
 #[test]
-fn an_event_that_is_cut_off_is_about_its_device_or_anything() {
+fn a_truncated_event_is_about_its_device_or_anything() {
     let bytes = message(libc::RTM_NEWLINK, 7);
     for room in 1..bytes.len() {
         let mut heard = Notifications::default();
@@ -102,7 +102,7 @@ fn an_event_that_is_cut_off_is_about_its_device_or_anything() {
         assert_eq!(heard.dirty.all, !has_index, "{room}");
         assert_eq!(heard.dirty.links.contains_key(&None), has_index, "{room}");
     }
-    // There was another behind it.
+    // The truncated part contained another message.
     let mut heard = Notifications::default();
     heard.record(None, &bytes[..30], 72);
     assert!(heard.dirty.all);

@@ -10,12 +10,12 @@ use crate::state::snapshot::{Ifindex, Nsid};
 /// The shortest and the longest pause after a read.
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(1);
-/// A source is quiet if it has not changed for this long after its pause (or for another pause, if that is longer). This
-/// is well beyond the duration of a read, during which even a noisy source seems quiet.
+/// A source is quiet if it has not changed for this long after its pause (or for another pause, if that is longer).
+/// This is well beyond the duration of a read, during which even a noisy source seems quiet.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// A source of changes: another namespace as a whole, because its devices belong to one container, or a single device of
-/// our own namespace.
+/// A source of changes: another namespace as a whole, because its devices belong to one container, or a single device
+/// of our own namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChangeSource(Nsid, Option<Ifindex>);
 
@@ -95,7 +95,7 @@ mod tests {
         Duration::from_millis(number)
     }
 
-    /// Reads it whenever it may be, for some time; after how many milliseconds.
+    /// Reads the source whenever its backoff allows it, and returns after how many milliseconds each read happened.
     fn reads(backoff: &mut Backoff, start: Instant, for_millis: u64) -> Vec<u64> {
         let mut at = vec![];
         for ms in 0..for_millis {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_change_is_read_at_once_and_those_of_who_goes_on_ever_more_rarely() {
+    fn the_first_change_is_read_at_once_and_continuous_changes_ever_more_rarely() {
         let (mut backoff, start) = (Backoff::default(), Instant::now());
         let at = reads(&mut backoff, start, 5_000);
         assert_eq!(
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_quiet_is_read_at_once_again() {
+    fn a_source_that_becomes_quiet_is_read_at_once_again() {
         let (mut backoff, start) = (Backoff::default(), Instant::now());
         reads(&mut backoff, start, 700);
         let mut now = start + millis(635 + 640 + 640);
@@ -139,10 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn that_a_read_takes_its_time_is_no_rest() {
+    fn the_duration_of_a_read_does_not_count_as_quiet() {
         let (mut backoff, mut now) = (Backoff::default(), Instant::now());
         for expected in [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000] {
-            // The settling, and the read.
+            // This is the time to settle and to read.
             now += millis(60);
             backoff.settle(now);
             backoff.record(NOISY, now);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_changes_now_and_then_never_waits() {
+    fn a_source_that_changes_rarely_never_waits() {
         let (mut backoff, start) = (Backoff::default(), Instant::now());
         for second in 0..10 {
             let now = start + second * LONGEST;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_namespace_goes_by_device_and_an_id_that_is_given_anew_is_nobodys() {
+    fn devices_of_our_own_namespace_are_separate_sources_and_a_released_id_is_forgotten() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
         let of = |nsid, index| ChangeSource::of(nsid, Ifindex(index));
         backoff.record(of(Nsid::Own, 1), now);

@@ -22,7 +22,7 @@ const AT_ONCE: usize = 16;
 impl Inventory {
     pub(super) async fn read(&mut self, dirty: &Dirty) -> anyhow::Result<()> {
         for &(namespace, id) in &dirty.renumbered {
-            if self.questions.nsid(namespace) == Nsid::Own {
+            if self.reader.nsid(namespace) == Nsid::Own {
                 self.forget(Nsid::Other(id));
             }
         }
@@ -34,10 +34,10 @@ impl Inventory {
         links.sort_by_key(|(id, links)| {
             let first = links.first().copied().unwrap_or(Ifindex(0));
             self.backoff
-                .pause(ChangeSource::of(self.questions.nsid(**id), first))
+                .pause(ChangeSource::of(self.reader.nsid(**id), first))
         });
         for (&id, links) in links {
-            self.read_links(self.questions.nsid(id), links).await?;
+            self.read_links(self.reader.nsid(id), links).await?;
         }
         for _ in 0..AT_ONCE {
             let Some(nsid) = self.again.pop_first() else {
@@ -50,7 +50,7 @@ impl Inventory {
 
     /// Reads the given devices of a namespace, or all of it if there are many.
     async fn read_links(&mut self, nsid: Nsid, links: &BTreeSet<Ifindex>) -> anyhow::Result<()> {
-        if links.len() > ONE_BY_ONE || !self.network.namespaces.contains_key(&nsid) {
+        if links.len() > ONE_BY_ONE || !self.snapshot.namespaces.contains_key(&nsid) {
             self.read_namespace(nsid).await?;
         } else {
             for &ifindex in links {
@@ -65,18 +65,18 @@ impl Inventory {
         Ok(())
     }
 
-    /// Reads the list of namespaces, and the new ones. If everything must be read, the known ones follow a few per round,
-    /// so that a new container does not wait for the last of them.
+    /// Reads the list of namespaces, and the new ones. If everything must be read, the known ones follow a few per
+    /// round, so that a new container does not wait for the last of them.
     async fn read_list(&mut self, all: bool) -> anyhow::Result<()> {
-        if all && !self.network.namespaces.is_empty() {
+        if all && !self.snapshot.namespaces.is_empty() {
             self.is_lost = true;
-            self.again.extend(self.network.namespaces.keys());
+            self.again.extend(self.snapshot.namespaces.keys());
         }
         self.give_ids(all).await?;
-        let (mut there, whole) = self.questions.namespaces().await?;
+        let (mut there, whole) = self.reader.namespaces().await?;
         there.insert(Nsid::Own);
         self.retry.want_list(!whole);
-        let known: Vec<_> = self.network.namespaces.keys().copied().collect();
+        let known: Vec<_> = self.snapshot.namespaces.keys().copied().collect();
         let unlisted = known.into_iter().filter(|nsid| !there.contains(nsid));
         let unlisted: Vec<_> = unlisted.collect();
         for nsid in unlisted {
@@ -89,7 +89,7 @@ impl Inventory {
             }
         }
         for nsid in there {
-            if !self.network.namespaces.contains_key(&nsid) {
+            if !self.snapshot.namespaces.contains_key(&nsid) {
                 self.read_namespace(nsid).await?;
             }
         }
@@ -97,7 +97,7 @@ impl Inventory {
     }
 
     fn forget(&mut self, nsid: Nsid) {
-        if let Some(old) = self.network.namespaces.remove(&nsid) {
+        if let Some(old) = self.snapshot.namespaces.remove(&nsid) {
             self.below.extend(lowers(&old));
             self.differs = true;
         }
@@ -114,7 +114,7 @@ impl Inventory {
         for mount in self.mounts.unknown()? {
             // Opening fails if it was unmounted, or is below a directory that we may not enter.
             if let Ok(file) = File::open(&mount.path) {
-                self.questions.give_id_to(&file).await?;
+                self.reader.give_id_to(&file).await?;
                 self.mounts.know(mount);
             }
         }
@@ -122,8 +122,8 @@ impl Inventory {
     }
 
     async fn read_namespace(&mut self, nsid: Nsid) -> anyhow::Result<()> {
-        let read = match self.questions.namespace(nsid).await? {
-            Answer::There(read) => read,
+        let read = match self.reader.namespace(nsid).await? {
+            Answer::Found(read) => read,
             Answer::Gone => {
                 self.forget(nsid);
                 return Ok(());
@@ -137,25 +137,25 @@ impl Inventory {
             true => self.retry.done(nsid),
             false => self.want(nsid, &missing(&read), self.matters(nsid, &read)),
         }
-        let old = self.network.namespaces.get(&nsid);
+        let old = self.snapshot.namespaces.get(&nsid);
         let new = read.merge_into(old);
         if old != Some(&new) {
             let lowers = old.into_iter().chain([&new]).flat_map(lowers);
             self.below.extend(lowers);
-            self.network.namespaces.insert(nsid, new);
+            self.snapshot.namespaces.insert(nsid, new);
             self.differs = true;
         }
         Ok(())
     }
 
     async fn read_link(&mut self, nsid: Nsid, ifindex: Ifindex) -> anyhow::Result<()> {
-        let answer = self.questions.link(nsid, ifindex).await?;
+        let answer = self.reader.link(nsid, ifindex).await?;
         let read = match answer {
-            Answer::There((link, mut addresses, lacks)) => {
+            Answer::Found((link, mut addresses, lacks)) => {
                 if !lacks.is_nothing() {
                     let matters = nsid == Nsid::Own || !lacks.is_interrupted();
                     self.want(nsid, &words(&lacks), matters);
-                    let known = self.network.namespaces.get(&nsid);
+                    let known = self.snapshot.namespaces.get(&nsid);
                     let known = known.and_then(|known| known.addresses.get(&ifindex));
                     join(&mut addresses, known.map_or(&[], Vec::as_slice));
                 }
@@ -167,7 +167,7 @@ impl Inventory {
                 return Ok(());
             }
         };
-        let Some(namespace) = self.network.namespaces.get_mut(&nsid) else {
+        let Some(namespace) = self.snapshot.namespaces.get_mut(&nsid) else {
             return Ok(());
         };
         let (link, addresses) = read.unzip();
@@ -191,10 +191,10 @@ impl Inventory {
         Ok(())
     }
 
-    /// Whether an incomplete read may hide devices that others depend on. If a known container was only interrupted by its
-    /// own changes, all that can be missing is what it has just created.
+    /// Whether an incomplete read may hide devices that others depend on. If a known container was only interrupted by
+    /// its own changes, all that can be missing is what it has just created.
     fn matters(&self, nsid: Nsid, read: &NamespaceDump) -> bool {
-        let is_known = nsid != Nsid::Own && self.network.namespaces.contains_key(&nsid);
+        let is_known = nsid != Nsid::Own && self.snapshot.namespaces.contains_key(&nsid);
         !(is_known && read.links.is_interrupted() && read.addresses.is_interrupted())
     }
 
@@ -211,13 +211,13 @@ impl Inventory {
         }
     }
 
-    /// Reads the lower devices of those that have changed. Changes of a lower device, for example of promiscuous mode, do
-    /// not always cause a notification.
+    /// Reads the lower devices of those that have changed. Changes of a lower device, for example of promiscuous mode,
+    /// do not always cause a notification.
     pub(super) async fn read_below(&mut self) -> anyhow::Result<()> {
         let mut all = std::mem::take(&mut self.below);
         let mut tops: Vec<_> = all.iter().copied().collect();
         while let Some(top) = tops.pop() {
-            let below = self.network.find(top).and_then(|(_, link)| lower(link));
+            let below = self.snapshot.find(top).and_then(|(_, link)| lower(link));
             tops.extend(below.filter(|below| all.insert(*below)));
         }
         for (nsid, ifindex) in all {
@@ -239,11 +239,11 @@ fn words(missing: &Missing) -> String {
     match (missing.why, missing.of.first()) {
         (Some(why), Some(device)) => format!("of device {}: {why}", device.0),
         (Some(why), None) => why.into(),
-        (None, _) => "it changed meanwhile".into(),
+        (None, _) => "something changed in the meantime".into(),
     }
 }
 
-/// The lower device of a link. The peer of a veth is none.
+/// Returns the lower device of a link. The peer of a veth does not count as one.
 fn lower(link: &Link) -> Option<DeviceId> {
     match link.kind {
         LinkKind::Other | LinkKind::Ipvlan => None,

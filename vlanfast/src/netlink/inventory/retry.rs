@@ -35,8 +35,8 @@ impl Retry {
         !self.list && !self.namespaces.values().any(|matters| *matters)
     }
 
-    /// Records that something of a namespace may be missing, and whether that matters to others. Returns whether this is
-    /// new.
+    /// Records that something of a namespace may be missing, and whether that matters to others. Returns whether this
+    /// is new.
     pub fn want(&mut self, nsid: Nsid, matters: bool) -> bool {
         let known = self.namespaces.insert(nsid, matters);
         if known == Some(true) {

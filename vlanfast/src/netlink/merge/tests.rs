@@ -21,7 +21,7 @@ fn link(name: &str) -> Link {
     }
 }
 
-/// Devices 1 to 3, each with an address that ends in its number.
+/// Builds devices 1 to 3, each with an address that ends in its number.
 fn namespace(devices: &[u32]) -> Namespace {
     let address = |device: &u32| IpAddr::from([10, 0, 0, *device as u8]);
     Namespace {
@@ -58,7 +58,7 @@ fn devices(namespace: &Namespace) -> Vec<u32> {
 }
 
 #[test]
-fn a_whole_read_says_who_is_gone_and_another_does_not() {
+fn only_a_complete_read_shows_which_devices_are_gone() {
     let old = namespace(&[1, 2, 3]);
     assert_eq!(devices(&read(&[1]).merge_into(Some(&old))), [1]);
     let mut one = read(&[1]);
@@ -94,7 +94,7 @@ fn addresses_stay_where_some_could_not_be_read() {
 }
 
 #[test]
-fn what_is_no_answer_to_the_question_is_reported() {
+fn a_message_of_another_type_is_reported() {
     let message = |kind| Message {
         kind,
         flags: 0,

@@ -16,7 +16,7 @@ pub struct Message<'a> {
     pub kind: u16,
     pub flags: u16,
     pub number: u32,
-    /// What follows `struct nlmsghdr`.
+    /// The bytes after `struct nlmsghdr`.
     pub body: &'a [u8],
 }
 
@@ -120,8 +120,8 @@ impl Reply {
     }
 }
 
-/// Reads the result from an ACK or the end of a dump. An ACK is an error message with code 0; a failed dump has its error
-/// code in `NLMSG_DONE` (`netlink_dump_done`).
+/// Reads the result from an ACK or the end of a dump. An ACK is an error message with code 0; a failed dump has its
+/// error code in `NLMSG_DONE` (`netlink_dump_done`).
 fn end(message: &Message<'_>) -> Result<(), Failure> {
     match word(message.body, 0).map(|code| code as i32) {
         Ok(code @ ..0) => Err(Failure::Refused(

@@ -13,10 +13,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use super::*;
 use crate::state::snapshot::Ifindex;
 
-/// What somebody who plays the kernel says to a question of a number: datagrams.
+/// The datagrams with which the simulated kernel answers the request with a sequence number.
 type Script = dyn FnMut(u32) -> Vec<Vec<u8>> + Send;
 
-/// Netlink with somebody else at its other end, who counts the sockets.
+/// Creates a connection to a simulated kernel, which counts the sockets.
 fn fake(script: impl FnMut(u32) -> Vec<Vec<u8>> + Send + 'static) -> (Netlink, Arc<AtomicUsize>) {
     let sockets = Arc::new(AtomicUsize::new(0));
     let count = sockets.clone();
@@ -70,7 +70,7 @@ fn dump() -> Request {
     Request::links(libc::RTM_GETLINK, NLM_F_DUMP, Ifindex(0))
 }
 
-/// How often something was handed over, and how it ended.
+/// Returns how many messages were passed on, and the result.
 async fn ask(netlink: &Netlink, request: &Request) -> (usize, Result<bool, Failure>) {
     let mut count = 0;
     let result = netlink.ask(request, |_| count += 1).await;
@@ -78,12 +78,12 @@ async fn ask(netlink: &Netlink, request: &Request) -> (usize, Result<bool, Failu
 }
 
 #[tokio::test]
-async fn an_answer_is_whole_or_is_not() {
+async fn an_answer_is_complete_or_not() {
     type Answer = fn(u32) -> Vec<Vec<u8>>;
     let answers: [(Answer, usize, bool); 8] = [
         (|n| vec![link(n), link(n), done(n)], 2, true),
         (|n| vec![[link(n), done(n)].concat()], 1, true),
-        // Late answers to another question.
+        // These are late answers to another request.
         (
             |n| vec![link(n - 1), done(n - 1), link(n), done(n)],
             1,
@@ -104,7 +104,7 @@ async fn an_answer_is_whole_or_is_not() {
             1,
             false,
         ),
-        // Cut off: within a message, and by the room that there is.
+        // Answers may be truncated within a message, or by the size of the buffer.
         (
             |n| vec![[link(n), link(n)[..18].to_vec()].concat(), done(n)],
             1,
@@ -115,7 +115,7 @@ async fn an_answer_is_whole_or_is_not() {
             1,
             false,
         ),
-        // Nothing follows an end.
+        // No message may follow the end.
         (|n| vec![[done(n), link(n)].concat()], 0, false),
     ];
     for (number, (answer, count, whole)) in answers.into_iter().enumerate() {
@@ -128,13 +128,13 @@ async fn an_answer_is_whole_or_is_not() {
 }
 
 #[tokio::test]
-async fn what_the_kernel_refuses_is_told_from_what_is_no_answer() {
+async fn a_refusal_is_distinguished_from_an_invalid_answer() {
     let errno = |answer: fn(u32) -> Vec<u8>| async move {
         let (netlink, sockets) = fake(move |n| vec![answer(n)]);
         let failure = ask(&netlink, &question()).await.1.unwrap_err();
         let again = ask(&netlink, &question()).await.1.unwrap_err();
         assert_eq!(failure.errno(), again.errno());
-        // A refusal is an answer: the socket goes on.
+        // A refusal is a complete answer, so the socket stays in use.
         assert_eq!(sockets.load(Ordering::Relaxed), 1);
         failure
     };
@@ -147,7 +147,7 @@ async fn what_the_kernel_refuses_is_told_from_what_is_no_answer() {
     assert_eq!(errno(failed_dump).await.errno(), Some(Errno::ENONET));
     let short = errno(|n| message(libc::NLMSG_ERROR, 0, n, &[1])).await;
     assert!(matches!(short, Failure::Garbled(_)), "{short:?}");
-    // With the kernel's reason: the number, the header of what was refused, and an attribute.
+    // The extended ACK has the error code, the header of the refused request, and an attribute.
     let explained = |n| {
         let mut body = (-libc::EEXIST).to_ne_bytes().to_vec();
         body.resize(20, 0);
@@ -169,7 +169,7 @@ async fn silence_ends_and_the_next_is_not_waited_for_as_long() {
         let answers = answers.clone();
         move |n| match answers.load(Ordering::Relaxed) {
             0 => vec![],
-            // Only to somebody else.
+            // The answer is for another socket.
             1 => vec![link(n - 1); 8],
             _ => vec![link(n), ack(n, 0)],
         }
@@ -186,7 +186,7 @@ async fn silence_ends_and_the_next_is_not_waited_for_as_long() {
         start.elapsed()
     };
     assert!(silent().await >= SILENCE);
-    // As long as a whole removal may take.
+    // Removing everything may take as long.
     let start = Instant::now();
     for _ in 0..9 {
         assert!(silent().await >= AFTER_SILENCE);
@@ -196,7 +196,7 @@ async fn silence_ends_and_the_next_is_not_waited_for_as_long() {
     silent().await;
     assert_eq!(sockets.load(Ordering::Relaxed), 11);
     answers.store(2, Ordering::Relaxed);
-    // The kernel would have answered before it is waited for; who plays it here is slower.
+    // The real kernel would have answered before the wait, but the simulated one is slower.
     let start = Instant::now();
     while ask(&netlink, &question()).await.1.is_err() {
         assert!(start.elapsed() < Duration::from_secs(20));
@@ -206,7 +206,7 @@ async fn silence_ends_and_the_next_is_not_waited_for_as_long() {
 }
 
 #[tokio::test]
-async fn a_question_that_is_left_in_its_middle_leaves_nothing_to_the_next() {
+async fn a_cancelled_request_does_not_affect_the_next() {
     let mut asked = 0;
     let (netlink, sockets) = fake(move |n| {
         asked += 1;
@@ -225,7 +225,7 @@ async fn a_question_that_is_left_in_its_middle_leaves_nothing_to_the_next() {
 }
 
 #[tokio::test]
-async fn where_a_dump_is_not_over_the_next_has_a_socket_of_its_own() {
+async fn while_a_dump_has_not_ended_the_next_uses_a_new_socket() {
     let mut asked = 0;
     let (netlink, sockets) = fake(move |n| {
         asked += 1;
@@ -237,10 +237,10 @@ async fn where_a_dump_is_not_over_the_next_has_a_socket_of_its_own() {
     });
     assert_eq!(ask(&netlink, &dump()).await.0, 1);
     assert_eq!(sockets.load(Ordering::Relaxed), 2);
-    // Once: the kernel may mean it.
+    // The request is repeated once only, because the refusal may be meant.
     let refused = ask(&netlink, &dump()).await.1.unwrap_err();
     assert_eq!(refused.errno(), Some(Errno::EBUSY));
-    // An order may be refused so for its own sake.
+    // A request that is no dump may be refused like this for a reason of its own.
     let refused = ask(&netlink, &question()).await.1.unwrap_err();
     assert_eq!(refused.errno(), Some(Errno::EBUSY));
     assert_eq!(sockets.load(Ordering::Relaxed), 3);

@@ -1,4 +1,4 @@
-//! What rtnetlink says of qdiscs and filters: `struct tcmsg` and what follows it.
+//! Decodes rtnetlink messages about qdiscs and filters (`struct tcmsg` and its attributes).
 
 use crate::{
     netlink::{
@@ -23,7 +23,7 @@ const TCA_BPF_ID: u16 = 11;
 /// A queueing discipline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qdisc {
-    /// `clsact`, `ingress`, `mq`, …
+    /// The kind, for example `clsact`, `ingress` or `mq`.
     pub kind: Name,
     pub handle: u32,
     pub parent: u32,
@@ -32,26 +32,26 @@ pub struct Qdisc {
 /// A filter at a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// `bpf`, `matchall`, `u32`, …
+    /// The kind, for example `bpf`, `matchall` or `u32`.
     pub kind: Name,
     pub priority: u16,
     pub handle: u32,
     pub chain: u32,
-    /// Of a `bpf` filter.
+    /// The program of a `bpf` filter.
     pub program: Option<Program>,
-    /// It may do something to a frame beside giving it a class.
+    /// Whether the filter may do more than classify a frame, for example drop it.
     pub acts: bool,
 }
 
-/// A BPF program as its filter shows it.
+/// A BPF program, as shown by its filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     pub id: u32,
-    /// As who attached it called it.
+    /// The name that was given when the filter was added.
     pub name: Name,
 }
 
-/// A qdisc, and its device.
+/// Decodes a qdisc and its device.
 pub fn qdisc(body: &[u8]) -> Result<(Ifindex, Qdisc), Undecodable> {
     let read = || {
         let (attributes, device) = start(body)?;
@@ -65,17 +65,17 @@ pub fn qdisc(body: &[u8]) -> Result<(Ifindex, Qdisc), Undecodable> {
     read().map_err(|why| undecodable(body, why))
 }
 
-/// A filter; `None` for the classifier itself, which a dump has before its filters.
+/// Decodes a filter; `None` for the classifier itself, which precedes its filters in a dump.
 pub fn filter(body: &[u8]) -> Result<Option<Filter>, Undecodable> {
     let read = || {
         let (attributes, _) = start(body)?;
         let kind = kind(attributes)?;
-        let (priority, handle) = place(body)?;
+        let (priority, handle) = slot(body)?;
         let options = attributes.get(TCA_OPTIONS);
         if handle == 0 && options.is_none() {
             return Ok(None);
         }
-        // Of other kinds, options can be anything.
+        // The options of other kinds may have any format.
         let nested = options.map(Value::nested);
         let acts = acts(kind.as_bytes(), nested.and_then(Result::ok));
         let program = match kind.as_bytes() {
@@ -94,13 +94,13 @@ pub fn filter(body: &[u8]) -> Result<Option<Filter>, Undecodable> {
     read().map_err(|why| undecodable(body, why))
 }
 
-/// Priority and handle, by which a filter is found again.
-pub fn place(body: &[u8]) -> Result<(u16, u32), Malformed> {
+/// Returns the priority and the handle, which identify a filter at a hook.
+pub fn slot(body: &[u8]) -> Result<(u16, u32), Malformed> {
     Ok(((word(body, 16)? >> 16) as u16, word(body, 8)?))
 }
 
-/// Whether a filter may have an action, by the attributes of its kind (`include/uapi/linux/pkt_cls.h`): actions, the
-/// older policer, and of a BPF filter that its program decides itself.
+/// Whether a filter may have an action, according to the attributes of its kind (`include/uapi/linux/pkt_cls.h`). These
+/// are actions, the older policer, and for a BPF filter also the direct-action flag.
 fn acts(kind: &[u8], options: Option<Attributes<'_>>) -> bool {
     let Some(options) = options else {
         return true;
@@ -118,7 +118,7 @@ fn acts(kind: &[u8], options: Option<Attributes<'_>>) -> bool {
     any.iter().any(|kind| options.get(*kind).is_some())
 }
 
-/// Classic BPF has no id.
+/// Decodes the program of a BPF filter. A classic BPF program has no id.
 fn program(options: Attributes<'_>) -> Result<Option<Program>, Malformed> {
     let id = options.get(TCA_BPF_ID).map(Value::u32).transpose()?;
     let name = options.get(TCA_BPF_NAME).map(Value::text);

@@ -13,7 +13,7 @@ use crate::state::{
     tables::{Desired, EndpointDevice},
 };
 
-/// Parents, MACs and addresses by number: all that matters is which are the same.
+/// Parents, MACs and addresses are made from numbers, because only their equality matters.
 fn parent(number: u8) -> String {
     match number {
         0 => "eth0".to_owned(),
@@ -58,7 +58,7 @@ fn container(name: &str, attachments: Vec<DockerAttachment>) -> Container {
     }
 }
 
-/// Networks as `(id, parent)`; the id is the name as well.
+/// Builds Docker's state. Networks are given as `(id, parent)`, and the id is the name as well.
 fn docker(networks: &[(&str, u8)], containers: Vec<Container>) -> Docker {
     let network = |&(id, on): &(&str, u8)| {
         let network = DockerNetwork {
@@ -73,7 +73,7 @@ fn docker(networks: &[(&str, u8)], containers: Vec<Container>) -> Docker {
     }
 }
 
-/// Container and network of each device, in the order of keys: by VLAN, then by MAC.
+/// Returns the container and the network of each device, in the order of keys: by VLAN, then by MAC.
 fn found(devices: &[(Id, EndpointDevice)], docker: &Docker) -> Vec<(String, String)> {
     let desired = Desired {
         devices: devices.iter().cloned().collect(),
@@ -143,13 +143,13 @@ fn the_same_mac_and_address_on_two_vlans_are_two_containers() {
 }
 
 #[test]
-fn several_networks_on_one_parent_are_told_apart() {
+fn several_networks_on_one_parent_are_distinguished() {
     let docker = docker(
         &[("front", 10), ("back", 10)],
         vec![
             container("a", vec![attachment("back", 1, 1)]),
             container("b", vec![attachment("front", 2, 2)]),
-            // In both.
+            // This container is attached to both networks.
             container(
                 "c",
                 vec![attachment("back", 3, 3), attachment("front", 4, 4)],
@@ -167,18 +167,18 @@ fn several_networks_on_one_parent_are_told_apart() {
 }
 
 #[test]
-fn a_changed_mac_is_known_by_its_address() {
+fn a_device_with_a_changed_mac_is_found_by_its_address() {
     let docker = docker(
         &[("n10", 10)],
         vec![container("web", vec![attachment("n10", 1, 1)])],
     );
     check(&[device(10, 9, 1, NS)], &docker, &[("web", "n10")]);
-    // Not on another VLAN.
+    // The address does not match on another VLAN.
     check(&[device(20, 9, 1, NS)], &docker, &[("-", "-")]);
 }
 
 #[test]
-fn an_address_that_the_owner_of_the_mac_has_too_makes_no_container() {
+fn an_address_alone_does_not_match_if_another_device_has_the_mac() {
     let docker = docker(
         &[("n10", 10)],
         vec![container("web", vec![attachment("n10", 5, 1)])],
@@ -189,7 +189,7 @@ fn an_address_that_the_owner_of_the_mac_has_too_makes_no_container() {
 }
 
 #[test]
-fn a_mac_given_away_is_its_new_owners() {
+fn a_reassigned_mac_belongs_to_its_new_container() {
     // `old` changed its MAC from 1 to 9, and then `new` was started with 1.
     let old = container("old", vec![attachment("n10", 1, 1)]);
     let new = container("new", vec![attachment("n10", 1, 2)]);
@@ -204,7 +204,7 @@ fn a_mac_given_away_is_its_new_owners() {
 }
 
 #[test]
-fn a_device_of_which_nothing_is_left_is_known_by_its_company() {
+fn a_device_without_a_match_is_named_after_others_in_its_namespace() {
     let web = container(
         "web",
         vec![attachment("n10", 1, 1), attachment("n20", 2, 2)],
@@ -216,13 +216,13 @@ fn a_device_of_which_nothing_is_left_is_known_by_its_company() {
         &docker,
         &[("web", "n10"), ("web", "n20")],
     );
-    // One that Docker has not made: the container is known, and it is in no network there.
+    // If Docker has not created the device, the container is known, but no network.
     check(
         &[known.clone(), device(30, 9, 9, NS)],
         &docker,
         &[("web", "n10"), ("web", "-")],
     );
-    // In another namespace it is in nobody's company.
+    // A device in another namespace does not belong to the container.
     check(
         &[known, device(20, 9, 9, Nsid::Other(4))],
         &docker,
@@ -231,7 +231,7 @@ fn a_device_of_which_nothing_is_left_is_known_by_its_company() {
 }
 
 #[test]
-fn company_names_no_network_where_there_are_two() {
+fn a_shared_namespace_determines_no_network_if_there_are_two() {
     let attachments = vec![
         attachment("n10", 1, 1),
         attachment("a20", 2, 2),
@@ -246,7 +246,7 @@ fn company_names_no_network_where_there_are_two() {
 }
 
 #[test]
-fn company_in_the_hosts_namespace_or_of_two_containers_says_nothing() {
+fn the_hosts_namespace_or_one_of_two_containers_determines_no_container() {
     let docker = docker(
         &[("n10", 10)],
         vec![
@@ -265,7 +265,7 @@ fn company_in_the_hosts_namespace_or_of_two_containers_says_nothing() {
 }
 
 #[test]
-fn what_leads_nowhere_does_no_harm() {
+fn incomplete_networks_are_ignored() {
     let mut docker = docker(
         &[("gone", 99)],
         vec![
@@ -282,7 +282,7 @@ fn what_leads_nowhere_does_no_harm() {
     check(&[device(10, 1, 1, NS)], &docker, &[("-", "-")]);
 }
 
-/// Few of everything, so that much coincides.
+/// There are few values of each kind, so that many coincide.
 const NETWORKS: [(&str, u8); 4] = [("n0", 0), ("a10", 10), ("b10", 10), ("gone", 99)];
 
 prop_compose! {
@@ -324,7 +324,7 @@ proptest! {
         }
     }
 
-    /// Each in a namespace of its own, so that none is named for its company.
+    /// Each device is in a namespace of its own, so that none is named after others in its namespace.
     #[test]
     fn an_attachment_is_at_most_one_device(
         docker in any_docker(),

@@ -1,9 +1,9 @@
-//! What a scrape shows of vlanfast itself.
+//! Tests of the metrics about vlanfast itself.
 
 use super::*;
 
 #[test]
-fn a_source_that_does_not_answer_is_down_and_one_switched_off_is_not_there() {
+fn a_source_that_does_not_answer_is_down_and_one_switched_off_has_no_series() {
     for state in [
         SourceState::Starting,
         SourceState::Absent,
@@ -20,7 +20,7 @@ fn a_source_that_does_not_answer_is_down_and_one_switched_off_is_not_there() {
 }
 
 #[test]
-fn a_hook_without_its_program_is_not_attached_and_who_comes_first_is_counted() {
+fn a_hook_without_our_program_is_not_attached_and_preceding_programs_are_counted() {
     let mut published = published();
     published.hooks[0].attached = false;
     published.hooks[1].preceded_by = vec!["program 7".into(), "program 8".into()];
@@ -42,7 +42,7 @@ fn a_hook_without_its_program_is_not_attached_and_who_comes_first_is_counted() {
 }
 
 #[test]
-fn what_the_programs_trust_is_what_it_is_at_the_scrape() {
+fn the_trust_of_the_programs_is_read_at_the_scrape() {
     let text = |alive, incomplete| {
         let trust = Trust { alive, incomplete };
         super::super::encode(Arc::new(published()), Totals::default(), trust).unwrap()
@@ -58,7 +58,7 @@ fn what_the_programs_trust_is_what_it_is_at_the_scrape() {
     );
     for (incomplete, expected) in [
         (0, [0, 0, 0]),
-        // A change that is on its way is none.
+        // A change that is being processed does not make a table incomplete.
         (Settings::CHANGING, [0, 0, 0]),
         (Settings::ENDPOINTS, [1, 0, 0]),
         (Settings::NEIGHBORS | Settings::CHANGING, [0, 1, 0]),
@@ -77,7 +77,7 @@ fn what_the_programs_trust_is_what_it_is_at_the_scrape() {
 }
 
 #[test]
-fn vlans_that_are_left_alone_are_named_with_each_reason() {
+fn vlans_with_backoff_are_listed_with_every_reason() {
     let mut published = published();
     let listeners = [
         (Vid::UNTAGGED, vec![Listener::Promiscuous]),
@@ -113,7 +113,7 @@ fn addresses_that_the_wire_claims_are_counted_by_vlan() {
         [(0, 1), (10, 2)]
             .map(|(vlan, number)| format!(r#"{name}{{trunk="eth0",vlan="{vlan}"}} {number}"#))
     );
-    // A VLAN that the host has a device for has a number without any, so that an alert sees its end.
+    // A VLAN with a host device always has a number, so that an alert sees the end of a conflict.
     let none = encode(self::published(), &[]);
     assert!(series(&none, name).iter().all(|line| line.ends_with(" 0")));
     assert_eq!(series(&none, name).len(), 2);

@@ -1,4 +1,4 @@
-//! The option `--docker`, and the socket that it means.
+//! Tests of the option `--docker` and of the socket that it selects.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
-//! What a large host has to say.
+//! Docker's answer on a large host.
 
 use serde_json::json;
 
-/// A list as long as a large host has it.
+/// Builds a list of containers.
 pub fn containers(count: usize) -> String {
     let id = "4c01db0b339c9f5c2b1d7a0e8c6f4a3b2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a";
     let container = |number: usize| {
