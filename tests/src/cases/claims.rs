@@ -1,4 +1,4 @@
-//! Frames by which a sender claims an address, to one MAC and to all.
+//! Frames in which a sender claims an address, sent by unicast or to a group.
 
 use vlanfast_common::Verdict;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Claims that are sent to one MAC: ARP replies and neighbour advertisements.
+/// Claims that are sent by unicast: ARP replies and neighbour advertisements.
 #[rustfmt::skip]
 pub fn claims() -> Vec<FrameCase> {
     use Verdict::Pass;
@@ -72,7 +72,7 @@ pub fn claims() -> Vec<FrameCase> {
     ]
 }
 
-/// Claims that are sent to all: gratuitous ARP and unsolicited neighbour advertisements.
+/// Claims that are sent to a group: gratuitous ARP and unsolicited neighbour advertisements.
 #[rustfmt::skip]
 pub fn announcements() -> Vec<FrameCase> {
     use Verdict::Pass;

@@ -1,5 +1,6 @@
-//! Frames that steering and `--shed` decide about, with the verdict that each gets in a
-//! [`TableFixture`](crate::fixtures::tables::TableFixture): frames for one endpoint, and frames that only look like one.
+//! The frames that steering and `--shed` decide about, each with its verdict over a
+//! [`TableFixture`](crate::fixtures::tables::TableFixture): frames for one endpoint, and frames that only look like
+//! one.
 
 use vlanfast_common::{
     Mac, Reason,
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 
-/// With steering, and within the storm limit.
+/// Verdicts with steering on, within the storm limit.
 pub fn steering() -> Vec<FrameCase> {
     [
         arp_frames(),
@@ -121,7 +122,7 @@ fn other_groups() -> Vec<FrameCase> {
     ]
 }
 
-/// By `--shed mac`.
+/// Verdicts under `--shed mac`.
 #[rustfmt::skip]
 pub fn shedding() -> Vec<FrameCase> {
     let ip = [8, 0, 0x45];
