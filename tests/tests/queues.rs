@@ -34,7 +34,7 @@ fn seen_by_xdp(wire: &Wire) -> Vec<u64> {
 }
 
 #[test]
-fn what_comes_in_by_any_queue_is_decided_and_counted() {
+fn frames_of_every_queue_are_decided_and_counted() {
     in_the_lab!("queues");
     let wire = Wire::virtio().unwrap();
     for (netns, device) in [(&wire.host, wire.trunk.as_str()), (&wire.router, WIRE)] {
@@ -46,11 +46,11 @@ fn what_comes_in_by_any_queue_is_decided_and_counted() {
     assert_eq!(before.len(), 2);
     let vlan = OneVlan::new(wire, 10, "auto", 2).unwrap();
     let attached = vlan.attach(&["--shed", "mac"]).unwrap();
-    let receiver = vlan.endpoints[0];
-    for mac in [receiver.mac, NOBODY] {
+    let endpoint = vlan.endpoints[0];
+    for mac in [endpoint.mac, NOBODY] {
         for port in 0..FRAMES {
             let [high, low] = (1024 + port).to_be_bytes();
-            let rest = udp(0x45, 0, receiver.address, [high, low, 0, 9], &[]);
+            let rest = udp(0x45, 0, endpoint.address, [high, low, 0, 9], &[]);
             vlan.send(&frame(mac, &rest, 60), 1).unwrap();
         }
     }
@@ -112,7 +112,7 @@ impl Bulk {
 const METRICS: &str = "127.0.0.1:9441";
 
 #[test]
-fn auto_gives_up_what_the_nic_merges_for_shedding_alone() {
+fn auto_gives_up_merging_by_the_nic_only_for_shedding() {
     in_the_lab!("merging");
     let bulk = Bulk::new();
     let (host, trunk) = (&bulk.wire.host, &bulk.wire.trunk);

@@ -94,14 +94,14 @@ fn allow(wire: Wire, ingress: &[&str]) -> u64 {
 }
 
 #[test]
-fn what_is_allowed_does_without_the_router() {
+fn allowed_packets_bypass_the_router() {
     in_the_lab!("shortcut");
     let shortest = allow(Wire::veth().unwrap(), TC);
     assert!(shortest > 2 * PACKET, "buffers were split: {shortest}");
 }
 
 #[test]
-fn what_is_allowed_behind_virtio_does_without_the_router() {
+fn allowed_packets_bypass_the_router_behind_virtio() {
     in_the_lab!("shortcut, virtio");
     // Whatever the buffers: the lab's NICs take none of several packets.
     allow(Wire::virtio().unwrap(), XDP);
@@ -128,7 +128,7 @@ fn a_route_is_traced_through_the_router_all_the_same() {
 }
 
 #[test]
-fn what_is_not_allowed_or_does_not_fit_is_the_routers() {
+fn packets_that_are_not_allowed_or_too_large_go_to_the_router() {
     in_the_lab!("shortcut, not taken");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans
@@ -184,7 +184,7 @@ fn a_container_that_goes_takes_its_routes_with_it() {
 }
 
 #[test]
-fn without_a_heartbeat_the_router_has_it_all() {
+fn without_a_heartbeat_every_packet_goes_to_the_router() {
     in_the_lab!("shortcut, no heartbeat");
     let vlans = TwoVlans::new().unwrap();
     let attached = allowed(&vlans);
@@ -248,7 +248,7 @@ fn make_vlan_20_anew(vlans: &mut TwoVlans) {
 }
 
 #[test]
-fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
+fn from_linux_6_6_on_the_shortcut_starts_at_the_vlan_devices() {
     in_the_lab!("shortcut, from VLAN devices");
     let has_tcx = kernel_at_least(6, 6);
     let one = if has_tcx { 1 } else { 0 };

@@ -99,7 +99,7 @@ fn the_vlan_is_read_from_the_device_and_followed() {
 }
 
 #[test]
-fn a_vlan_with_receivers_that_nobody_sees_is_shown_and_no_other() {
+fn only_a_vlan_with_hidden_receivers_is_shown() {
     in_the_lab!("listeners");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);

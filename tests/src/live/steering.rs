@@ -33,14 +33,14 @@ const VALIDITY: Duration = Duration::from_secs(3);
 macro_rules! live_tests {
     ($kind:ident: $wire:expr, $vid:expr, $ingress:expr, if $condition:expr, $reason:expr) => {
         $crate::live_tests!($kind: $wire, $vid, $ingress, if $condition, $reason;
-            steering::what_seeks_one_receiver_reaches_that_one_alone
-            storm::a_storm_is_cut_off_and_everyone_here_answers_all_the_same
-            steering::what_is_switched_off_is_not_done
+            steering::frames_for_one_endpoint_reach_only_that_endpoint
+            storm::a_storm_is_limited_and_every_endpoint_still_answers
+            steering::features_that_are_switched_off_do_nothing
             shedding::frames_of_vlans_without_a_device_are_shed
             shedding::frames_for_a_mac_that_nobody_has_are_shed
-            steering::a_process_that_is_killed_or_hangs_leaves_every_frame_alone
-            steering::a_dry_run_counts_and_everyone_hears
-            steering::a_disputed_address_is_asked_for_by_broadcast
+            steering::without_a_running_daemon_every_frame_is_passed
+            steering::a_dry_run_counts_and_steers_nothing
+            steering::requests_for_a_conflicting_address_stay_broadcasts
         );
     };
     ($kind:ident: $wire:expr, $vid:expr, $ingress:expr, if $condition:expr, $reason:expr; $($module:ident::$test:ident)*) => {
@@ -81,7 +81,7 @@ fn asked(vlan: &OneVlan, endpoint: &Addresses, times: u64, expected: &[Received]
     ears.advertisements(endpoint, times)
 }
 
-pub fn what_seeks_one_receiver_reaches_that_one_alone(
+pub fn frames_for_one_endpoint_reach_only_that_endpoint(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -118,7 +118,11 @@ pub fn what_seeks_one_receiver_reaches_that_one_alone(
     attached.stop()
 }
 
-pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static str) -> Result<()> {
+pub fn features_that_are_switched_off_do_nothing(
+    wire: Wire,
+    vid: u16,
+    ingress: &'static str,
+) -> Result<()> {
     let vlan = OneVlan::new(wire, vid, ingress, 2)?;
     // Requests that are not steered go to every endpoint, and have their share of the limit.
     let attached = vlan.attach(&["--steer", "off", "--storm-limit", "10000"])?;
@@ -157,7 +161,7 @@ fn everyone_hears(vlan: &OneVlan) -> Result<()> {
     vlan.counted(expected)
 }
 
-pub fn a_process_that_is_killed_or_hangs_leaves_every_frame_alone(
+pub fn without_a_running_daemon_every_frame_is_passed(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -191,7 +195,7 @@ pub fn a_process_that_is_killed_or_hangs_leaves_every_frame_alone(
     attached.stop()
 }
 
-pub fn a_dry_run_counts_and_everyone_hears(
+pub fn a_dry_run_counts_and_steers_nothing(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -216,7 +220,7 @@ pub fn a_dry_run_counts_and_everyone_hears(
     attached.stop()
 }
 
-pub fn a_disputed_address_is_asked_for_by_broadcast(
+pub fn requests_for_a_conflicting_address_stay_broadcasts(
     wire: Wire,
     vid: u16,
     ingress: &'static str,

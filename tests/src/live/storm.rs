@@ -101,7 +101,7 @@ impl Storm {
 }
 
 /// Runs one storm of ARP requests and one of neighbour solicitations.
-pub fn a_storm_is_cut_off_and_everyone_here_answers_all_the_same(
+pub fn a_storm_is_limited_and_every_endpoint_still_answers(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -186,10 +186,10 @@ fn storms(vlan: &OneVlan, prepared: fn(Packets) -> Result<Packets>) -> Result<()
         (0..storm.frames)
             .step_by(WANTED as usize)
             .for_each(|number| wants[wanted(number)] += 1);
-        for (receiver, &times) in vlan.endpoints.iter().zip(&wants) {
+        for (endpoint, &times) in vlan.endpoints.iter().zip(&wants) {
             match name {
-                "ARP" => ears.answers(receiver, times)?,
-                _ => ears.advertisements(receiver, times)?,
+                "ARP" => ears.answers(endpoint, times)?,
+                _ => ears.advertisements(endpoint, times)?,
             }
         }
         let after = VlanCounts::of(&vlan.wire, vlan.vid)?;

@@ -38,7 +38,7 @@ fn reaches(wire: &Wire, addresses: [&str; 2], when: &str) {
 
 /// The container has the gateway's MAC, and its addresses as well or not, since before we attach or later.
 #[test]
-fn a_container_with_the_gateways_mac_gets_nothing_of_the_gateways() {
+fn a_container_with_the_gateways_mac_gets_none_of_its_frames() {
     require!("double", nix::unistd::geteuid().is_root(), "needs root");
     for (mode, with_addresses) in [("bridge", false), ("bridge", true), ("vepa", false)] {
         let (wire, inside) = host_gateway_and_container();
@@ -78,7 +78,7 @@ fn a_container_with_the_gateways_mac_gets_nothing_of_the_gateways() {
 
 /// The host has known its gateway all along, and asks nobody.
 #[test]
-fn whom_the_host_knows_on_the_wire_has_his_mac() {
+fn a_mac_that_the_host_knows_on_the_wire_stays_there() {
     require!(
         "known double",
         nix::unistd::geteuid().is_root(),

@@ -110,7 +110,7 @@ fn shown() -> &'static str {
 }
 
 #[test]
-fn a_program_in_front_of_ours_is_said() {
+fn a_program_in_front_of_ours_is_reported() {
     require!("front", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -161,7 +161,7 @@ fn a_program_in_front_of_ours_is_said() {
 }
 
 #[test]
-fn a_program_behind_ours_is_nobodys_business() {
+fn a_program_behind_ours_is_not_reported() {
     require!("behind", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -243,7 +243,7 @@ fn taken_away(wire: &Wire, what: &str) {
 }
 
 #[test]
-fn what_somebody_took_off_is_put_back() {
+fn a_detached_hook_is_attached_again() {
     require!("repaired", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
@@ -266,7 +266,7 @@ fn what_somebody_took_off_is_put_back() {
 }
 
 #[test]
-fn an_xdp_link_that_somebody_detached_is_put_back() {
+fn a_detached_xdp_link_is_attached_again() {
     require!(
         "repaired xdp",
         nix::unistd::geteuid().is_root(),
@@ -312,7 +312,7 @@ fn occupied(wire: &Wire) -> Option<ForeignProgram> {
 }
 
 #[test]
-fn a_hook_that_is_taken_for_good_is_reported_and_comes_back_once_it_is_free() {
+fn an_occupied_hook_is_reported_and_retaken_once_it_is_free() {
     require!("occupied", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap().keeping_tags().unwrap();
     let attached = match kernel_at_least(6, 6) {
@@ -352,7 +352,7 @@ fn a_hook_that_is_taken_for_good_is_reported_and_comes_back_once_it_is_free() {
 }
 
 #[test]
-fn an_ingress_qdisc_of_someone_else_is_named_with_the_way_out() {
+fn a_foreign_ingress_qdisc_is_named_with_the_remedy() {
     require!("ingress", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);

@@ -119,7 +119,7 @@ fn every_name_of_a_device_means_the_same_trunk() {
 }
 
 #[test]
-fn the_name_of_before_means_the_same_trunk() {
+fn the_former_name_means_the_same_trunk() {
     require!("before", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, old) = (&wire.host, wire.trunk.as_str());
@@ -250,7 +250,7 @@ fn namespaces_have_trunks_of_their_own() {
 }
 
 #[test]
-fn what_a_namespace_that_is_gone_has_left_can_be_removed() {
+fn pins_of_a_deleted_namespace_can_be_removed() {
     require!("gone", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, here) = (Wire::veth().unwrap(), Netns::new().unwrap());
     let trunk = wire.trunk.clone();

@@ -268,7 +268,7 @@ fn no_arguments_and_long_ones_end() {
 
 /// `vlanfast status | head -1`, and terminals that are gone.
 #[test]
-fn nobody_has_to_listen() {
+fn output_need_not_be_read() {
     require!("closed", nix::unistd::geteuid().is_root(), "needs root");
     let wire = trunk_with_odd_devices();
     let trunk = &wire.trunk;

@@ -11,6 +11,8 @@ mod netlink;
 mod noise;
 mod owners;
 mod path;
+#[path = "../shared/pins.rs"]
+mod pins;
 mod receivers;
 mod signals;
 mod strangers;

@@ -77,7 +77,7 @@ fn has(row: &Value, address: &str) -> bool {
 }
 
 #[test]
-fn an_alias_that_is_no_text_on_an_attached_trunk_changes_nothing() {
+fn an_alias_that_is_not_utf8_on_an_attached_trunk_changes_nothing() {
     require!("alias", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &["--storm-limit", "20", "--on-exit", "keep"]);
@@ -109,7 +109,7 @@ fn an_alias_that_is_no_text_on_an_attached_trunk_changes_nothing() {
 }
 
 #[test]
-fn an_alias_that_is_no_text_is_no_obstacle_to_attach() {
+fn an_alias_that_is_not_utf8_does_not_prevent_attaching() {
     require!(
         "alias before",
         nix::unistd::geteuid().is_root(),
@@ -143,7 +143,7 @@ fn an_alias_that_is_no_text_is_no_obstacle_to_attach() {
 }
 
 #[test]
-fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
+fn devices_whose_names_are_not_utf8_are_shown_escaped_and_stay_in_the_tables() {
     require!("names", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -346,7 +346,7 @@ fn another_ingress_qdisc_is_told_from_other_failures() {
 
 /// Paths are bytes as well: only white space, a backslash and a hash are escaped in the kernel's table of mounts.
 #[test]
-fn a_mount_point_that_is_no_text_keeps_nobody_from_being_seen() {
+fn a_mount_point_that_is_not_utf8_hides_no_namespace() {
     require!(
         "mount point",
         nix::unistd::geteuid().is_root(),

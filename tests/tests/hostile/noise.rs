@@ -12,11 +12,7 @@ use std::{
 };
 
 use nix::unistd::{SysconfVar, sysconf};
-use vlanfast::{
-    maps::tables::{Heartbeat, TableMaps, now},
-    pins::Pins,
-    state::name::Name,
-};
+use vlanfast::maps::tables::{Heartbeat, TableMaps, now};
 use vlanfast_common::{Parent, Settings, Vid};
 use vlanfast_tests::{
     fixtures::{
@@ -36,6 +32,8 @@ use vlanfast_tests::{
         require::in_the_lab,
     },
 };
+
+use crate::pins::opened;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -116,12 +114,6 @@ fn change(add: bool, index: u32) -> Vec<u8> {
     bytes
 }
 
-fn opened(trunk: &str) -> Pins {
-    let name = Name::from(trunk);
-    let pins = Pins::find(|entry| entry.name == name, |_| true).unwrap();
-    pins.into_iter().next().expect("the trunk has pins")
-}
-
 /// What `SETTINGS` says, every 20 ms.
 #[derive(Debug, Default)]
 struct Samples {
@@ -173,7 +165,7 @@ fn arrival(wire: &Wire, number: usize) -> (Duration, Netns) {
 }
 
 #[test]
-fn a_container_that_changes_all_the_time_keeps_nobody_waiting() {
+fn a_container_that_changes_constantly_does_not_delay_others() {
     require!("noise", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let noisy = container(&wire, "noisy", "192.0.2.10");
@@ -268,7 +260,7 @@ const WANTED: u64 = 25;
 
 /// A storm of requests for absent hosts, some of them for a container; how many of those there were. All have to be
 /// answered where a storm is limited; and where it is not, macvlan may have lost some.
-fn storm(vlan: &OneVlan, receiver: usize) -> u64 {
+fn storm(vlan: &OneVlan, container: usize) -> u64 {
     const FRAMES: u64 = 5_000;
     let sender = Packets::open(&vlan.wire.router.path(), WIRE, false).unwrap();
     let start = Instant::now();
@@ -277,7 +269,7 @@ fn storm(vlan: &OneVlan, receiver: usize) -> u64 {
             thread::sleep(Duration::from_micros(200));
         }
         let address = match number % WANTED {
-            0 => vlan.endpoints[receiver].address,
+            0 => vlan.endpoints[container].address,
             _ => [10, 0, 10, 100 + (number % 100) as u8],
         };
         sender.send(&request(address)).unwrap();
@@ -305,7 +297,7 @@ fn becomes<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, now: impl Fn
 }
 
 #[test]
-fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone() {
+fn thousands_of_addresses_of_one_container_do_not_affect_others() {
     require!("addresses", nix::unistd::geteuid().is_root(), "needs root");
     let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 2).unwrap();
     let trunk = &vlan.wire.trunk;
@@ -331,10 +323,10 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
         status().contains("0 endpoints and 893")
     });
     // Those that are there stay, and what goes makes room.
-    let receiver = PinnedTables::open(trunk).unwrap();
+    let tables = PinnedTables::open(trunk).unwrap();
     let has = |address: &str| {
         let address = address.parse().unwrap();
-        receiver.has(0, vlan.endpoints[0].mac, address).unwrap()
+        tables.has(0, vlan.endpoints[0].mac, address).unwrap()
     };
     assert!(has("10.99.0.1") && !has("10.99.30.1"));
     vlan.run(
@@ -348,7 +340,7 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
 }
 
 #[test]
-fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
+fn one_container_cannot_keep_others_out_of_full_maps() {
     require!("full maps", nix::unistd::geteuid().is_root(), "needs root");
     let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 3).unwrap();
     let trunk = &vlan.wire.trunk;
@@ -360,9 +352,9 @@ fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
         Parent::LEFT_OUT | Parent::SHORT,
         || lacks(trunk),
     );
-    let receiver = PinnedTables::open(trunk).unwrap();
+    let tables = PinnedTables::open(trunk).unwrap();
     for other in &vlan.endpoints[1..] {
-        assert!(receiver.has(0, other.mac, other.address.into()).unwrap());
+        assert!(tables.has(0, other.mac, other.address.into()).unwrap());
     }
     let mut ears = vlan.listen().unwrap();
     let wanted = storm(&vlan, 1);
@@ -378,7 +370,7 @@ fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
 }
 
 #[test]
-fn the_heart_beats_however_much_one_container_has() {
+fn the_heartbeat_goes_on_however_much_one_container_has() {
     require!("heart", nix::unistd::geteuid().is_root(), "needs root");
     let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 2).unwrap();
     let attached = vlan.attach(&["--storm-limit", "100"]).unwrap();

@@ -85,10 +85,10 @@ pub fn row(attached: &Attached, what: &str, is: impl Fn(&serde_json::Value) -> b
 }
 
 /// Waits for what the map says of an address; fails with what it says.
-fn settles(receiver: &PinnedTables, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
+fn settles(tables: &PinnedTables, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
     let start = Instant::now();
     loop {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         if is(neighbor) {
             return;
         }
@@ -133,7 +133,7 @@ fn a_container_never_gets_what_the_host_sends_to_its_gateway() {
 }
 
 #[test]
-fn whom_the_host_knows_on_the_wire_has_his_address() {
+fn an_address_that_the_host_knows_on_the_wire_stays_there() {
     require!("known", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, inside) = host_gateway_and_container();
     add(&inside, "mv0", GATEWAY, true);
@@ -145,20 +145,20 @@ fn whom_the_host_knows_on_the_wire_has_his_address() {
         wire.host.run(&format!("ping -c 1 -W 1 {address}")).unwrap();
     }
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     // From the start, and not once somebody has looked twice.
     for address in GATEWAY {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         assert!(
             neighbor.is_some_and(|it| it.has(Neighbor::FOREIGN)),
             "{address}: {neighbor:?}"
         );
     }
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
     }
     for address in HOST {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor.map(|it| it.flags), Some(Neighbor::ASSIGNED));
     }
     row(&attached, "the conflict", |row| {
@@ -183,15 +183,15 @@ fn whom_the_host_knows_on_the_wire_has_his_address() {
 
 /// What the programs hear counts for as long as it is repeated.
 #[test]
-fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
+fn a_claim_that_the_programs_have_seen_is_followed_until_it_expires() {
     require!("claim", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, _inside) = host_gateway_and_container();
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     let claims = MapData::from_pin(pins(&wire.trunk).join("CLAIMS")).map(Map::LruHashMap);
     let mut claims: HashMap<_, NeighborKey, Claim> = claims.unwrap().try_into().unwrap();
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
         let parsed: IpAddr = address.parse().unwrap();
         let key = NeighborKey::new(Vid::UNTAGGED, parsed);
         let mut claim = Claim {
@@ -200,7 +200,7 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
             reserved: 0,
         };
         claims.insert(key, claim, 0).unwrap();
-        settles(&receiver, address, |it| {
+        settles(&tables, address, |it| {
             it.is_some_and(|it| it.has(Neighbor::FOREIGN))
         });
         row(&attached, "the claimant", |row| {
@@ -209,7 +209,7 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
         // As if that had been long ago.
         claim.heard -= Duration::from_secs(151).as_nanos() as u64;
         claims.insert(key, claim, 0).unwrap();
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
         assert!(claims.get(&key, 0).is_err());
     }
     row(&attached, "peace", |row| row["conflict"] == false);
@@ -217,7 +217,7 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
 }
 
 #[test]
-fn the_wire_is_asked_before_a_containers_word_is_taken() {
+fn the_wire_is_asked_before_a_containers_claim_is_accepted() {
     require!("asked", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, inside) = host_gateway_and_container();
     let host = wire.host.mac(&wire.trunk).unwrap();
@@ -247,25 +247,23 @@ fn the_wire_is_asked_before_a_containers_word_is_taken() {
     // Where nothing is changed, nobody but the wire hears it.
     let attached = attach(&wire, &["--host-access", "0", "--dry-run"]);
     assert_eq!(questions(&packets), (2, 2));
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     for address in CONTAINER {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor.map(|it| it.flags), Some(0), "{address}");
     }
     // One that comes later is not sure before the wire has said nothing.
     inside.run("ip addr add 10.9.0.3/24 dev mv0").unwrap();
-    settles(&receiver, "10.9.0.3", |it| {
+    settles(&tables, "10.9.0.3", |it| {
         it.is_some_and(|it| it.flags == Neighbor::UNSURE)
     });
-    settles(&receiver, "10.9.0.3", |it| {
-        it.is_some_and(|it| it.flags == 0)
-    });
+    settles(&tables, "10.9.0.3", |it| it.is_some_and(|it| it.flags == 0));
     attached.stop().unwrap();
 }
 
 /// A director's address on the wire, which the servers behind it have as well and keep to themselves.
 #[test]
-fn a_silent_device_is_nobodys_target() {
+fn a_device_that_does_not_answer_is_never_a_target() {
     require!("silent", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, _inside) = host_gateway_and_container();
     add(&wire.router, WIRE, VIRTUAL, true);
@@ -292,9 +290,9 @@ fn a_silent_device_is_nobodys_target() {
         assert_eq!(found(&wire, address), director, "{address} without");
     }
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     for address in VIRTUAL {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor, None, "{address}");
         assert_eq!(found(&wire, address), director, "{address} with");
     }
@@ -303,7 +301,7 @@ fn a_silent_device_is_nobodys_target() {
 
 /// Whether a device answers may change at any time.
 #[test]
-fn a_device_that_falls_silent_gives_its_addresses_up() {
+fn a_device_that_stops_answering_loses_its_addresses() {
     require!(
         "falls silent",
         nix::unistd::geteuid().is_root(),
@@ -311,19 +309,19 @@ fn a_device_that_falls_silent_gives_its_addresses_up() {
     );
     let (wire, inside) = host_gateway_and_container();
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
         assert_eq!(found(&wire, address), inside.mac("mv0").ok());
     }
     inside.run("ip link set mv0 arp off").unwrap();
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_none());
+        settles(&tables, address, |it| it.is_none());
         assert_eq!(found(&wire, address), None, "{address}");
     }
     inside.run("ip link set mv0 arp on").unwrap();
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
     }
     attached.stop().unwrap();
 }

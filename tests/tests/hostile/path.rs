@@ -90,7 +90,7 @@ fn rage(vlan: &OneVlan, frame: &[u8]) -> (u64, u64) {
     }
 }
 
-fn a_storm_is_a_storm(ingress: &'static str) {
+fn a_storm_is_limited_from_any_source(ingress: &'static str) {
     let wire = Wire::veth().unwrap().keeping_tags().unwrap();
     let vlan = three_containers(wire, ingress);
     let group_has = |frame: &[u8]| {
@@ -139,25 +139,25 @@ fn a_storm_is_a_storm(ingress: &'static str) {
     }
     // All the while whoever is here is reached.
     let mut ears = vlan.listen().unwrap();
-    for receiver in &vlan.endpoints[..2] {
-        vlan.send(&request(receiver.address), 50).unwrap();
-        ears.answers(receiver, 50).unwrap();
-        vlan.send(&solicit(receiver.address6), 50).unwrap();
-        ears.advertisements(receiver, 50).unwrap();
+    for endpoint in &vlan.endpoints[..2] {
+        vlan.send(&request(endpoint.address), 50).unwrap();
+        ears.answers(endpoint, 50).unwrap();
+        vlan.send(&solicit(endpoint.address6), 50).unwrap();
+        ears.advertisements(endpoint, 50).unwrap();
     }
     attached.stop().unwrap();
 }
 
 #[test]
-fn a_storm_is_a_storm_whoever_seems_to_send_it_by_tc() {
+fn a_storm_is_limited_from_any_source_at_tc() {
     require!("storms", is_root(), "needs root");
-    a_storm_is_a_storm("tc");
+    a_storm_is_limited_from_any_source("tc");
 }
 
 #[test]
-fn a_storm_is_a_storm_whoever_seems_to_send_it_by_xdp() {
+fn a_storm_is_limited_from_any_source_at_xdp() {
     require!("storms", is_root(), "needs root");
-    a_storm_is_a_storm("xdp-generic");
+    a_storm_is_limited_from_any_source("xdp-generic");
 }
 
 fn claim(trunk: &str, address: [u8; 4]) -> Option<[u8; 6]> {
@@ -197,7 +197,7 @@ fn steering_hides_no_conflict() {
         assert_eq!(heard(), [[3, 3]; 2], "without vlanfast");
         let attached = vlan.attach(&[]).unwrap();
         assert_eq!(heard(), [[3, 3]; 2], "{ingress}");
-        // One that contradicts nobody reaches its receiver alone.
+        // One that contradicts nobody reaches its endpoint alone.
         let mut ears = vlan.listen().unwrap();
         vlan.send(&frame(BROADCAST, &arp(1, SENDER, second.address), 60), 3)
             .unwrap();
@@ -268,7 +268,7 @@ impl Pair {
 
 /// What asks for an address crosses, and goes to the wire too: whoever has it there says so, and is heard at once.
 #[test]
-fn an_address_that_the_wire_claims_is_the_wires() {
+fn an_address_that_the_wire_claims_belongs_to_the_wire() {
     require!("claims", is_root(), "needs root");
     let pair = Pair::new();
     assert!(!pair.is_pinged(), "without vlanfast");

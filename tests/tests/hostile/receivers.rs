@@ -135,7 +135,7 @@ pub fn is_root() -> bool {
 }
 
 #[test]
-fn a_receiver_that_nobody_shows_loses_nothing() {
+fn a_hidden_receiver_loses_no_frames() {
     require!("hidden", is_root(), "needs root");
     let wire = wire(WIRE);
     let hidden = Hidden::file();
@@ -201,7 +201,7 @@ fn join(netns: &Netns, device: &str, group: &str) -> UdpSocket {
 }
 
 #[test]
-fn a_group_that_no_address_explains_is_somebody_who_answers() {
+fn a_solicited_node_group_without_an_address_means_a_proxy() {
     require!("group", is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -234,7 +234,7 @@ fn a_group_that_no_address_explains_is_somebody_who_answers() {
 }
 
 #[test]
-fn a_device_that_is_down_is_in_nobodys_way() {
+fn a_device_that_is_down_does_not_disturb_others() {
     require!("down", is_root(), "needs root");
     let wire = wire(WIRE);
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -274,7 +274,7 @@ fn a_device_that_is_down_is_in_nobodys_way() {
 }
 
 #[test]
-fn two_who_claim_one_address_are_both_shown_with_what_they_have() {
+fn two_endpoints_that_claim_one_address_are_both_shown() {
     require!("claims", is_root(), "needs root");
     let wire = wire(WIRE);
     let victim = container(&wire, "mv0", "192.0.2.10");

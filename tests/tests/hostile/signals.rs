@@ -209,7 +209,7 @@ fn a_signal_ends_running_and_removing_though_netlink_is_stalled() {
 }
 
 #[test]
-fn nothing_that_is_asked_of_a_stalled_netlink_waits_for_ever() {
+fn no_request_to_a_stalled_netlink_waits_for_ever() {
     require!("verbs", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let line = format!("attach {} {ATTACH} --on-exit keep", wire.trunk);
@@ -266,7 +266,7 @@ fn full_pipe() -> (OwnedFd, OwnedFd) {
 }
 
 #[test]
-fn output_that_nobody_takes_keeps_nobody_from_working() {
+fn unread_output_does_not_block_the_process() {
     require!("unread", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();

@@ -204,7 +204,7 @@ fn traps(trunk: &str, victim: &str) -> Vec<(&'static str, String, [&'static str;
 }
 
 #[test]
-fn what_another_user_made_is_refused_and_left_alone() {
+fn paths_of_another_user_are_refused_and_left_alone() {
     require!("traps", nix::unistd::geteuid().is_root(), "needs root");
     let victim = Victim::new();
     let wire = Wire::veth().unwrap();
@@ -313,7 +313,7 @@ fn a_trunks_directory_that_others_can_write_to_is_refused() {
 }
 
 #[test]
-fn what_is_not_vlanfasts_stays() {
+fn foreign_files_among_the_pins_stay() {
     require!("not ours", nix::unistd::geteuid().is_root(), "needs root");
     let victim = Victim::new();
     let wire = Wire::veth().unwrap();

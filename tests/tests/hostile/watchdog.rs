@@ -60,7 +60,7 @@ fn becomes(attached: &Attached, expected: &str) {
 }
 
 #[test]
-fn what_is_asked_of_a_stalled_netlink_is_swallowed_until_it_resumes() {
+fn requests_to_a_stalled_netlink_are_swallowed_until_it_resumes() {
     require!("stall", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -85,7 +85,7 @@ fn what_is_asked_of_a_stalled_netlink_is_swallowed_until_it_resumes() {
 }
 
 #[test]
-fn it_is_ready_when_it_has_attached_and_not_before() {
+fn ready_is_reported_after_attaching_and_not_before() {
     require!("ready", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     for supervisor in [
@@ -172,7 +172,7 @@ fn a_supervisor_that_is_gone_is_no_failure() {
 /// With tags hidden the tables mean nothing: nothing acts on them, everybody is told, and no restart would
 /// mend it.
 #[test]
-fn where_the_heartbeat_is_withheld_on_purpose_the_process_is_in_order() {
+fn a_process_that_withholds_the_heartbeat_on_purpose_is_healthy() {
     require!("withheld", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap().keeping_tags();
     let wire = wire.unwrap();

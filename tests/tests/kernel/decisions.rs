@@ -118,7 +118,7 @@ fn absent() -> FrameCase {
 }
 
 #[test]
-fn frames_that_seek_one_receiver_go_to_that_one() {
+fn frames_for_one_endpoint_are_steered_to_it() {
     for policy in [STEERING, ALL] {
         // With all of it switched on, the frames of a VLAN without device end.
         let mut frames = steering();
@@ -135,7 +135,7 @@ fn a_storm_is_cut_off_at_its_limit() {
 }
 
 #[test]
-fn requests_that_one_alone_cant_have_are_cut_off_at_a_limit_of_their_own() {
+fn requests_that_cannot_be_steered_have_a_limit_of_their_own() {
     let frames = over_the_limit_for_some();
     let before = frames[0].clone();
     decides(
@@ -149,7 +149,7 @@ fn requests_that_one_alone_cant_have_are_cut_off_at_a_limit_of_their_own() {
 }
 
 #[test]
-fn everything_else_for_a_group_is_cut_off_at_another_limit() {
+fn other_group_frames_have_another_limit() {
     let policy = Policy {
         group_limit: 1,
         ..STEERING
@@ -170,12 +170,12 @@ fn everything_else_for_a_group_is_cut_off_at_another_limit() {
 }
 
 #[test]
-fn frames_for_nobody_here_are_shed() {
+fn frames_without_a_receiver_are_shed() {
     decides(&shedding(), None, || TableFixture::new(ALL).unwrap());
 }
 
 #[test]
-fn what_leaves_for_this_host_comes_in_again() {
+fn outgoing_frames_for_this_host_are_reflected() {
     let policy = Policy {
         host_access: 1,
         ..ALL
@@ -192,7 +192,7 @@ fn what_leaves_for_this_host_comes_in_again() {
 
 /// A tag that is among the bytes was written by who sent the frame, and is no VLAN's that the host has put it on.
 #[test]
-fn a_tag_that_a_container_wrote_takes_no_frame_past_the_wire() {
+fn frames_that_a_container_tagged_itself_are_not_reflected() {
     require!("tags", nix::unistd::geteuid().is_root(), "needs root");
     let policy = Policy {
         host_access: 1,
@@ -212,7 +212,7 @@ fn a_tag_that_a_container_wrote_takes_no_frame_past_the_wire() {
 }
 
 #[test]
-fn what_the_router_would_bring_back_takes_the_shortcut() {
+fn routed_packets_between_local_vlans_take_the_shortcut() {
     let policy = Policy { shortcut: 1, ..ALL };
     let both = Policy {
         host_access: 1,
@@ -238,7 +238,7 @@ fn what_the_router_would_bring_back_takes_the_shortcut() {
 }
 
 #[test]
-fn unicast_for_a_receiver_here_goes_straight_to_it() {
+fn unicast_for_a_local_device_is_delivered_to_it() {
     let policy = Policy {
         deliver: 1,
         ..STEERING
@@ -292,7 +292,7 @@ fn taken() -> Vec<FrameCase> {
 }
 
 #[test]
-fn what_is_switched_off_is_not_done() {
+fn features_that_are_switched_off_do_nothing() {
     let nothing = Policy::default();
     passes(shedding(), None, || TableFixture::new(STEERING).unwrap());
     passes(over_the_limit(), Some(&absent()), || {
@@ -325,7 +325,7 @@ fn without_a_heartbeat_every_frame_is_passed() {
 }
 
 #[test]
-fn tables_without_room_for_everybody_are_no_reason_to_drop() {
+fn incomplete_tables_are_no_reason_to_drop() {
     let incomplete = || {
         let mut fixture = TableFixture::new(ALL).unwrap();
         fixture.settings.incomplete = Settings::ENDPOINTS | Settings::NEIGHBORS;
@@ -340,7 +340,7 @@ fn tables_without_room_for_everybody_are_no_reason_to_drop() {
 }
 
 #[test]
-fn a_trunk_with_receivers_of_any_vlan_sheds_none() {
+fn a_trunk_with_receivers_for_all_vlans_sheds_nothing() {
     let unseen = || {
         let mut fixture = TableFixture::new(ALL).unwrap();
         fixture.settings.incomplete = Settings::VLANS;

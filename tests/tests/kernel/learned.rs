@@ -82,7 +82,7 @@ fn learning(refresh: u32) -> Policy {
 }
 
 #[test]
-fn what_the_router_sends_on_takes_the_shortcut_from_then_on() {
+fn flows_that_the_router_forwards_take_the_shortcut() {
     require!("flows", nix::unistd::geteuid().is_root(), "needs root");
     for refresh in [0, 1] {
         for ingress in [load::RX, load::XDP] {
@@ -92,7 +92,7 @@ fn what_the_router_sends_on_takes_the_shortcut_from_then_on() {
 }
 
 #[test]
-fn everything_else_may_be_switched_on_with_it() {
+fn learning_works_with_all_other_features_on() {
     require!("flows", nix::unistd::geteuid().is_root(), "needs root");
     let policy = Policy {
         host_access: 1,

@@ -328,7 +328,7 @@ fn the_corpus_has_every_cast_and_kind_of_frame() {
 }
 
 #[test]
-fn the_verifier_takes_every_program_and_says_at_what_cost() {
+fn the_verifier_accepts_every_program_within_the_limit() {
     require!("verifier", nix::unistd::geteuid().is_root(), "needs root");
     let everything = |shortcut: Shortcut| Policy {
         host_access: 1,

@@ -56,7 +56,7 @@ fn meets(loaded: &mut Loaded, frames: &[FrameCase]) {
 }
 
 #[test]
-fn what_the_router_would_bring_back_takes_the_shortcut_from_a_vlans_device() {
+fn routed_packets_take_the_shortcut_at_the_vlan_device() {
     require!("parents", nix::unistd::geteuid().is_root(), "needs root");
     // What is remembered is each CPU's own.
     pin(0).unwrap();
@@ -75,7 +75,7 @@ fn what_the_router_would_bring_back_takes_the_shortcut_from_a_vlans_device() {
 
 /// What is remembered is good for one heartbeat, and for tables that lack nobody.
 #[test]
-fn a_way_is_forgotten_with_its_heartbeat() {
+fn cached_routes_expire_with_the_heartbeat() {
     require!("parents", nix::unistd::geteuid().is_root(), "needs root");
     pin(0).unwrap();
     let mut frames = untagged(shortcutting());

@@ -102,13 +102,13 @@ fn learn(trunk: &Trunk) {
 }
 
 #[test]
-fn what_the_router_sends_on_does_without_it_from_then_on() {
+fn flows_that_the_router_forwards_bypass_it() {
     in_the_lab!("learned");
     learn(&VETH);
 }
 
 #[test]
-fn what_the_router_sends_on_behind_virtio_does_without_it_from_then_on() {
+fn flows_that_the_router_forwards_bypass_it_behind_virtio() {
     in_the_lab!("learned, virtio");
     learn(&VIRTIO);
 }
@@ -164,19 +164,19 @@ fn ask_again(trunk: &Trunk) {
 }
 
 #[test]
-fn the_router_is_asked_again_and_nobody_notices() {
+fn probes_do_not_disturb_flows() {
     in_the_lab!("learned, refreshed");
     ask_again(&VETH);
 }
 
 #[test]
-fn the_router_behind_virtio_is_asked_again_and_nobody_notices() {
+fn probes_do_not_disturb_flows_behind_virtio() {
     in_the_lab!("learned, refreshed, virtio");
     ask_again(&VIRTIO);
 }
 
 #[test]
-fn a_connection_that_rests_begins_anew_and_goes_on() {
+fn an_idle_connection_is_learnt_anew_and_goes_on() {
     in_the_lab!("learned, begun anew");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans.attach(OFTEN).unwrap();
@@ -236,7 +236,7 @@ fn slow_down(vlans: &TwoVlans, delay: &str) {
 }
 
 #[test]
-fn a_router_that_takes_its_time_is_waited_for_once() {
+fn a_slow_router_is_waited_for_once() {
     in_the_lab!("learned, slow router");
     for (delay, there_and_back) in [("500us", 1.0), ("5ms", 10.0)] {
         let vlans = TwoVlans::new().unwrap();
@@ -256,7 +256,7 @@ fn a_router_that_takes_its_time_is_waited_for_once() {
 }
 
 #[test]
-fn without_a_heartbeat_connections_go_on_by_the_router() {
+fn without_a_heartbeat_connections_continue_through_the_router() {
     in_the_lab!("learned, no heartbeat");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans.attach(LEARNED).unwrap();

@@ -30,7 +30,7 @@ fn filter(vlans: &TwoVlans, rule: &str) {
 }
 
 #[test]
-fn what_the_router_drops_is_never_delivered() {
+fn packets_that_the_router_drops_are_never_delivered() {
     in_the_lab!("learned, filtered");
     let vlans = TwoVlans::new().unwrap();
     filter(&vlans, "udp dport 81 drop");
@@ -91,7 +91,7 @@ impl Datagrams {
 }
 
 #[test]
-fn what_the_router_translates_is_the_routers() {
+fn translated_packets_stay_with_the_router() {
     in_the_lab!("learned, translated");
     let vlans = TwoVlans::new().unwrap();
     vlans
@@ -112,7 +112,7 @@ fn what_the_router_translates_is_the_routers() {
 }
 
 #[test]
-fn a_router_that_is_dead_ends_what_it_allowed() {
+fn flows_end_when_the_router_is_dead() {
     in_the_lab!("learned, dead router");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans.attach(OFTEN).unwrap();
@@ -138,7 +138,7 @@ fn a_router_that_is_dead_ends_what_it_allowed() {
 }
 
 #[test]
-fn what_changes_behind_the_trunk_is_asked_anew() {
+fn flows_are_learnt_anew_after_a_change_behind_the_trunk() {
     in_the_lab!("learned, sync");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans.attach(LEARNED).unwrap();

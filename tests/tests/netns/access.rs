@@ -44,7 +44,7 @@ fn host_and_container_reach_each_other_in_every_mode() {
 }
 
 #[test]
-fn without_the_switch_or_a_heartbeat_they_do_not() {
+fn without_the_switch_or_a_heartbeat_they_do_not_reach_each_other() {
     require!("no access", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let lan = HostAndContainers::new(&wire, 0, "bridge").unwrap();

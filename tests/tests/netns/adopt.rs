@@ -248,7 +248,7 @@ fn versions_with_other_maps_follow_each_other_without_losing_a_packet() {
 }
 
 #[test]
-fn what_is_kept_is_nobodys_and_detach_takes_it_off() {
+fn a_kept_attachment_has_no_daemon_and_detach_removes_it() {
     require!("kept", nix::unistd::geteuid().is_root(), "needs root");
     let wire = wire();
     let (host, trunk) = (&wire.host, wire.trunk.as_str());

@@ -22,7 +22,7 @@ fn unicast_for_a_device_next_to_the_trunk_is_redirected() {
 }
 
 #[test]
-fn where_it_can_not_be_the_kernel_delivers_and_says_why() {
+fn where_redirect_is_impossible_the_kernel_delivers_and_the_reason_is_shown() {
     require!("deliver", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap().keeping_tags().unwrap();
     let neighbours = LocalDevices::new(&wire, 0).unwrap();

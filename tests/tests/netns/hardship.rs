@@ -21,10 +21,10 @@ use vlanfast_tests::{
     },
 };
 
-use super::opened;
+use super::pins::opened;
 
 #[test]
-fn a_full_map_says_so_passes_the_rest_and_heals() {
+fn a_full_map_is_reported_passes_the_rest_and_recovers() {
     require!("full", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     // The host's own entry takes one of the four.
@@ -137,7 +137,7 @@ fn lost_events(netns: &Netns) -> u64 {
 }
 
 #[test]
-fn events_that_find_no_room_cost_nothing_but_a_moment() {
+fn lost_notifications_cost_only_a_moment() {
     require!("overrun", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);

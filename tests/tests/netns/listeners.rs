@@ -16,7 +16,7 @@ use vlanfast_tests::{
     },
 };
 
-use super::opened;
+use super::pins::opened;
 
 /// How long something that must not come is waited for.
 const QUIET: Duration = Duration::from_millis(300);
@@ -36,7 +36,7 @@ fn upper(wire: &Wire, name: &str, kind: &str) {
 }
 
 #[test]
-fn those_who_take_what_nobody_sees_are_shown() {
+fn receivers_without_an_entry_are_shown() {
     require!("receivers", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -116,7 +116,7 @@ fn a_capture_is_told_from_promiscuous_mode_by_hand_and_from_those_of_containers(
 }
 
 #[test]
-fn shedding_is_refused_where_the_trunk_has_receivers_that_nobody_sees() {
+fn shedding_is_refused_on_a_trunk_with_hidden_receivers() {
     require!("shed", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);

@@ -75,7 +75,7 @@ fn tags_are_left_to_xdp_for_as_long_as_it_is_attached() {
 }
 
 #[test]
-fn whoever_comes_after_a_crash_turns_it_on_again_unless_xdp_goes_on() {
+fn after_a_crash_the_offload_is_turned_on_again_unless_xdp_stays() {
     require!("after", nix::unistd::geteuid().is_root(), "needs root");
     let wire = wire();
     let (host, trunk) = (&wire.host, &wire.trunk);

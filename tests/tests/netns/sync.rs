@@ -84,7 +84,7 @@ fn a_macvlan_is_seen_whatever_way_it_comes() {
 }
 
 #[test]
-fn what_changes_inside_a_container_is_followed() {
+fn changes_inside_a_container_are_followed() {
     require!("inside", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -225,7 +225,7 @@ fn a_trunk_that_is_gone_ends_the_process_and_leaves_no_pin() {
 
 /// Nobody reads what it says, and Ctrl-C takes everything off all the same.
 #[test]
-fn a_closed_pipe_keeps_nothing_from_being_taken_off() {
+fn a_closed_pipe_does_not_prevent_detaching() {
     require!("pipe", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (trunk, binary) = (&wire.trunk, vlanfast_tests::run::program::binary());

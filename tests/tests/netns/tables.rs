@@ -103,7 +103,7 @@ fn tables(numbers: &[u8]) -> DesiredTables {
 }
 
 #[test]
-fn what_was_planned_is_what_the_kernel_holds() {
+fn the_kernel_holds_what_was_planned() {
     require!("plan", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     assert_eq!(maps.capacity().unwrap(), CAPACITY);
@@ -137,7 +137,7 @@ fn what_was_planned_is_what_the_kernel_holds() {
 }
 
 #[test]
-fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
+fn entries_without_room_are_left_out_and_the_rest_is_there() {
     require!("full", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     let wanted = tables(&[1, 2, 3, 4, 5, 6]);
@@ -181,7 +181,7 @@ fn the_heartbeat_and_the_rest_of_settings_do_not_disturb_each_other() {
 
 /// What the programs remember is good under one heartbeat.
 #[test]
-fn whoever_changes_the_tables_moves_the_heartbeat() {
+fn a_change_to_the_tables_moves_the_heartbeat() {
     require!("renewal", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     let heartbeat = |maps: &TableMaps| maps.settings().unwrap().heartbeat;

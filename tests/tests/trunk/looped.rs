@@ -115,9 +115,9 @@ fn endure(vlan: &OneVlan) -> Outcome {
         let pings = scope.spawn(|| vlan.run(0, &line).unwrap());
         let mut asked = 0;
         while start.elapsed() < Duration::from_secs(LASTS) {
-            let receiver = vlan.endpoints[asked as usize % vlan.endpoints.len()];
-            vlan.send(&request(receiver.address), 1).unwrap();
-            vlan.send(&solicit(receiver.address6), 1).unwrap();
+            let endpoint = vlan.endpoints[asked as usize % vlan.endpoints.len()];
+            vlan.send(&request(endpoint.address), 1).unwrap();
+            vlan.send(&solicit(endpoint.address6), 1).unwrap();
             asked += 1;
             thread::sleep(Duration::from_millis(2000 / ASKED));
         }

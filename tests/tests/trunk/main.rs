@@ -250,7 +250,7 @@ fn a_device_next_to_the_vlans_is_redirected_to() {
 
 /// A VLAN whose device can't be read would be a VLAN without anybody.
 #[test]
-fn an_alias_that_is_no_text_on_a_device_between_leaves_its_vlan_where_it_is() {
+fn an_alias_that_is_not_utf8_does_not_hide_the_vlan_of_its_device() {
     in_the_lab!("alias between");
     let wire = Wire::veth().unwrap();
     wire.vlan(10).unwrap();

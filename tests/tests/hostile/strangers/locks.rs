@@ -105,7 +105,7 @@ fn a_stranger_who_holds_the_lock_is_named_and_not_ended() {
 }
 
 #[test]
-fn a_number_that_is_used_again_is_not_the_holders() {
+fn a_reused_pid_is_not_the_lock_holder() {
     require!("number", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     left(&wire);
