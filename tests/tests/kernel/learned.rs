@@ -1,4 +1,4 @@
-//! Packets to a router and back, by which flows are learnt: the host, the kernel and the expectation must agree.
+//! Packets to a router and back, from which flows are learnt: the host, the kernel and the expectation must agree.
 
 use std::{collections::BTreeMap, thread};
 
@@ -13,7 +13,7 @@ use vlanfast_tests::{
 
 use super::{Loaded, decisions::ALL};
 
-/// Has the conversations for which a policy is, one after the other, and compares each frame of them.
+/// Runs the conversations that fit a policy one after the other, and compares each of their frames.
 fn agrees(policy: Policy, ingress: &'static str, alive: bool) {
     let fixture = || {
         let mut fixture = TableFixture::new(policy).unwrap();
@@ -61,7 +61,7 @@ fn has(
     }
 }
 
-/// What the programs have left in a map, which is empty then.
+/// Takes the entries that the programs have left in a map, and empties it.
 fn taken<K: Pod + Ord, const N: usize>(loaded: &mut Loaded, name: &str) -> BTreeMap<K, [u64; N]> {
     let map = loaded.ebpf.map_mut(name).unwrap();
     let mut map = HashMap::<_, K, [u64; N]>::try_from(map).unwrap();

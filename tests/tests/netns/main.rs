@@ -21,8 +21,8 @@ mod tables;
 use aya::Ebpf;
 use vlanfast::maps::load;
 
-/// Someone else's programs: the object's own, called `stranger_rx`, `stranger_tx` and `stranger_xdp`. Under the
-/// names of ours they would be taken for those of a vlanfast whose pins are elsewhere.
+/// Loads third-party programs for a test: the object's own programs, renamed to `stranger_rx`, `stranger_tx` and
+/// `stranger_xdp`. With their real names they would be taken for those of a vlanfast whose pins are elsewhere.
 fn strangers() -> Ebpf {
     let (ours, theirs) = (b"vlanfast_", b"stranger_");
     let mut object = load::object().to_vec();
