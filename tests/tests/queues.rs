@@ -1,5 +1,5 @@
-//! Level `vm`, by `--queues` alone: native XDP on a NIC whose driver spreads what comes in over several queues, and
-//! has packets merged before it.
+//! Level `vm`, only with `--queues`: native XDP on a NIC whose driver spreads incoming frames over several queues,
+//! and which receives merged packets.
 
 use vlanfast_tests::{
     fixtures::{one_vlan::OneVlan, vlan_counts::VlanCounts},
@@ -14,10 +14,10 @@ use vlanfast_tests::{
     run::program::Attached,
 };
 
-/// Of a kind; each from another port, by which they are spread.
+/// The number of frames of each kind; each has another port, by which they are spread.
 const FRAMES: u16 = 400;
 
-/// What the driver counts of frames that XDP has seen, by queue.
+/// Returns the driver's count of frames that XDP has seen, by queue.
 fn seen_by_xdp(wire: &Wire) -> Vec<u64> {
     let text = wire
         .host
@@ -25,7 +25,8 @@ fn seen_by_xdp(wire: &Wire) -> Vec<u64> {
         .unwrap();
     let counts = text.lines().filter_map(|line| {
         let (name, count) = line.trim().split_once(": ")?;
-        // `rx_queue_0_xdp_packets`, or of later kernels `rx0_xdp_packets`, beside a sum without number.
+        // The counter is `rx_queue_0_xdp_packets`, or in later kernels `rx0_xdp_packets`, beside a sum without a
+        // number.
         let number = name.strip_prefix("rx")?.strip_suffix("_xdp_packets")?;
         let number = number.strip_prefix("_queue_").unwrap_or(number);
         number.parse::<u32>().ok().map(|_| count.parse().unwrap())
@@ -67,7 +68,7 @@ fn frames_of_every_queue_are_decided_and_counted() {
     attached.stop().unwrap();
 }
 
-/// The wire with a container on VLAN 10, and the other end in bulk.
+/// The wire with a container on VLAN 10, and a bulk sender at the other end.
 struct Bulk {
     wire: Wire,
     container: Netns,
@@ -83,12 +84,12 @@ impl Bulk {
         Self { wire, container }
     }
 
-    /// How many buffers the driver makes of a megabyte for the container.
+    /// Returns in how many buffers a megabyte reaches the container.
     fn buffers(&self) -> u64 {
         const ALL: usize = 20;
         let (wire, address) = (&self.wire, [10, 0, 10, 2].into());
         let connection = BulkConnection::open(&wire.router, &self.container, address).unwrap();
-        // Until its window has opened.
+        // The first transfer opens the TCP window.
         connection.transfer(5 * MEGABYTE).unwrap();
         let received = || Wire::statistic(&wire.host, &wire.trunk, "rx_packets").unwrap();
         let before = received();
@@ -101,7 +102,7 @@ impl Bulk {
         Attached::start(&self.wire.host, &self.wire.trunk, &arguments).unwrap()
     }
 
-    /// What the metric says of ingress.
+    /// Returns the metric for ingress.
     fn reason(&self) -> String {
         let line =
             format!("wget -qO- http://{METRICS}/metrics | grep '^vlanfast_attached.*ingress'");
@@ -137,7 +138,7 @@ fn auto_gives_up_merging_by_the_nic_only_for_shedding() {
     by_tc(&attached);
     attached.kill().unwrap();
 
-    // Who sheds pays for it, and so does who asks for XDP; both are told.
+    // Shedding and a request for XDP both give up merging, and `status` reports it.
     for more in [["--shed", "mac"], ["--ingress", "xdp"]] {
         let attached = bulk.attach(&more);
         let status = attached.status().unwrap();
@@ -151,7 +152,7 @@ fn auto_gives_up_merging_by_the_nic_only_for_shedding() {
         attached.kill().unwrap();
     }
 
-    // What is attached is left out of account: the next decides as the first did.
+    // The present attachment does not influence the choice: the next process chooses as the first did.
     let attached = bulk.attach(&[]);
     by_tc(&attached);
     attached.stop().unwrap();

@@ -220,7 +220,7 @@ fn an_xdp_program_of_someone_else_is_named_and_left_alone() {
     let ended = vlanfast(host, &["attach", &trunk, "--ingress", "xdp"]).unwrap();
     refused(&ended, 5, &[&trunk, "stranger_xdp", "--ingress tc"]);
     assert_eq!(Residue::of(host, &trunk).unwrap(), before);
-    // The TC hook is free, and the remains of the attempt at XDP are gone.
+    // `auto` uses the TC hook, which is free.
     let attached = Attached::start(host, &trunk, &[]).unwrap();
     let status = attached.status().unwrap();
     assert_eq!(status["ingress"]["chosen"], "tc");
