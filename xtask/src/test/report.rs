@@ -1,8 +1,8 @@
-//! What a run prints at its end.
+//! The summary at the end of a run.
 
 use std::{cmp::Reverse, fmt, ops::AddAssign, time::Duration};
 
-/// How many of the slowest tests are named.
+/// The number of slowest tests that are listed.
 const SLOWEST: usize = 10;
 
 /// How many tests passed, failed and were skipped.
@@ -37,7 +37,7 @@ impl fmt::Display for Count {
     }
 }
 
-/// The summary: a row per level, aligned.
+/// Returns the summary: an aligned row per level.
 pub fn table(rows: &[(String, Count, f64)]) -> String {
     let mut text = format!(
         "{:<10} {:>7} {:>7} {:>7} {:>8}\n",
@@ -52,7 +52,7 @@ pub fn table(rows: &[(String, Count, f64)]) -> String {
     text
 }
 
-/// The slowest tests, with their level, a line each.
+/// Returns the slowest tests with their level, each on a line.
 pub fn slowest(mut tests: Vec<(Duration, String)>) -> String {
     tests.sort_by_key(|(took, _)| Reverse(*took));
     tests.truncate(SLOWEST);
