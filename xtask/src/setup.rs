@@ -181,8 +181,7 @@ fn install_linker() -> Result<()> {
         .arg(sh::cache_dir()?.join("tools"))
         .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"))
         .env("PATH", toolchain::llvm_first())
-        // The user's target directory applies, if one is set, so an explicit one keeps the build out of the
-        // repository's.
+        // cargo must not build this into the repository's target directory, even if the user has set one.
         .env_remove("CARGO_TARGET_DIR")
         .current_dir(env::temp_dir());
     sh::run(&mut cargo)
