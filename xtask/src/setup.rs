@@ -12,13 +12,13 @@ use crate::{
 /// The purpose of a package.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// To build.
+    /// The package is needed to build.
     Build,
-    /// To run tests as root, and the virtual machines.
+    /// The package is needed to run tests as root, and for the virtual machines.
     Lab,
 }
 
-/// For whatever cargo compiles.
+/// Packages for everything that cargo compiles.
 const COMPILE: &[&str] = &["gcc", "libc6-dev"];
 /// The sign that a package is installed where dpkg does not say: a program, if the package has one.
 const PROGRAMS: &[(&str, &str)] = &[

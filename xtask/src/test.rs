@@ -31,7 +31,7 @@ use crate::{
 
 /// Runs the tests, prints the summary, and ends the process with code 1 if anything failed.
 pub fn test(args: &Args) -> Result<()> {
-    // The levels run in a fixed order, each once and the cheap ones first, whatever the command line says.
+    // In a fixed order, each once, whatever the command line says: the cheap ones first.
     let is_asked_for = |level: &Level| args.levels.is_empty() || args.levels.contains(level);
     let levels: Vec<Level> = Level::ALL.into_iter().filter(is_asked_for).collect();
     if args.queues {
@@ -52,13 +52,13 @@ pub fn test(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A part of a run that ends separately.
+/// A part of a run that ends on its own.
 enum Job {
     Native(Level),
     Guest(Guest),
 }
 
-/// A row of the summary: a level, with its kernel if it runs in virtual machines.
+/// A row of the summary: a level, on a kernel if it is that of the virtual machines.
 type Row = (Level, Option<Kernel>);
 
 fn name((level, kernel): Row) -> String {
@@ -66,7 +66,7 @@ fn name((level, kernel): Row) -> String {
     kernel.map_or(name.to_owned(), |kernel| format!("{name} {kernel}"))
 }
 
-/// The result of a job or of a level.
+/// How a job, or a level, went.
 struct Ran {
     row: Row,
     tracker: Tracker,
@@ -118,7 +118,7 @@ fn run(session: &Session, job: &Job) -> Ran {
     }
 }
 
-/// Prints the results of all jobs by level, and the sum.
+/// Prints what all jobs gave, by level, and the sum.
 fn summary(args: &Args, ran: Vec<Ran>) -> Count {
     let mut levels: BTreeMap<Row, (Tracker, f64)> = BTreeMap::new();
     for Ran {

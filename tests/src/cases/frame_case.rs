@@ -66,6 +66,6 @@ pub fn sent(
 /// The EtherType and the first byte of an IPv4 packet; these cases need no more of it.
 pub const IP: [u8; 3] = [8, 0, 0x45];
 pub const PEERS: [u8; 4] = [10, 0, 10, 3];
-pub const DISPUTED: [u8; 4] = [10, 0, 10, 66];
+pub const CONFLICTING: [u8; 4] = [10, 0, 10, 66];
 pub const ELSEWHERE: [u8; 4] = [10, 0, 10, 77];
 pub const IS_DOWN: [u8; 4] = [10, 0, 10, 78];

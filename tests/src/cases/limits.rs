@@ -26,7 +26,7 @@ pub fn over_the_limit() -> Vec<FrameCase> {
         sent("ARP request for a container", &arp(1, SENDER, ENDPOINT), STEERED),
         sent("for an address on another device", &arp(1, SENDER, [10, 0, 10, 77]), Pass),
         sent("for an address whose device is down", &arp(1, SENDER, [10, 0, 10, 78]), Pass),
-        sent("for a disputed address", &arp(1, SENDER, [10, 0, 10, 66]), Verdict::Conflict),
+        sent("for a conflicting address", &arp(1, SENDER, [10, 0, 10, 66]), Verdict::Conflict),
         sent("gratuitous ARP", &arp(1, ABSENT, ABSENT), Pass),
         sent("ARP reply", &arp(2, SENDER, ABSENT), Pass),
         sent("DHCP request", &udp(0x45, 0, ALL, [0, 68, 0, 67], &dhcp(1, NOBODY)), Pass),
@@ -50,7 +50,7 @@ pub fn over_the_limit_for_some() -> Vec<FrameCase> {
     };
     let (_, endpoint_group) = group(ENDPOINT6);
     vec![
-        sent("for a disputed address", &arp(1, SENDER, [10, 0, 10, 66]), storm),
+        sent("for a conflicting address", &arp(1, SENDER, [10, 0, 10, 66]), storm),
         sent("for an address that is down", &arp(1, SENDER, [10, 0, 10, 78]), storm),
         sent("for an address elsewhere", &arp(1, SENDER, [10, 0, 10, 77]), storm),
         sent("for an address of the wire's", &arp(1, SENDER, FOREIGN), storm),

@@ -56,7 +56,7 @@ pub fn shortcutting() -> Vec<FrameCase> {
         sent("the last fragment", &ipv4(|ip| ip[7] = 4), Pass),
         sent("from a link-local address", &ipv4(link_local), Pass),
         sent("from another's address", &ipv4(|ip| ip[15] = 3), Pass),
-        sent("from nobody's IPv6 address", &ipv6(|ip| ip[23] = 9), Pass),
+        sent("from an unknown IPv6 address", &ipv6(|ip| ip[23] = 9), Pass),
         sent("too large", &large(1401), Pass),
         sent("for somewhere else", &ipv4(|ip| ip[18] = 31), Pass),
         sent("for a VLAN that has gone", &ipv4(|ip| ip[18] = 40), Pass),

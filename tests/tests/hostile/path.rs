@@ -26,7 +26,7 @@ use vlanfast_tests::{
 
 const LIMIT: u64 = 20;
 const STORM: u64 = 400;
-const DISPUTED: [u8; 4] = [10, 0, 10, 66];
+const CONFLICTING: [u8; 4] = [10, 0, 10, 66];
 const ELSEWHERE: [u8; 4] = [10, 0, 10, 77];
 
 fn is_root() -> bool {
@@ -66,8 +66,8 @@ fn targets(vlan: &OneVlan) -> Vec<(&'static str, Vec<u8>)> {
         ("absent, IPv6", solicit(ABSENT6)),
         ("down", request(down.address)),
         ("down, IPv6", solicit(down.address6)),
-        ("disputed", request(DISPUTED)),
-        ("disputed, IPv6", solicit(address6(0x66))),
+        ("conflicting", request(CONFLICTING)),
+        ("conflicting, IPv6", solicit(address6(0x66))),
         ("elsewhere", request(ELSEWHERE)),
         ("elsewhere, IPv6", solicit(address6(0x77))),
     ]
@@ -377,10 +377,10 @@ fn a_vlan_with_a_newcomer_is_not_shed() {
     while come(98) != 10 {
         assert!(start.elapsed().as_secs() < 3, "too late to tell");
     }
-    assert_eq!(come(99), 0, "he may take it");
-    assert_eq!(come(98), 10, "another VLAN's");
+    assert_eq!(come(99), 0, "the newcomer may receive it");
+    assert_eq!(come(98), 10, "another VLAN");
     thread::sleep(Duration::from_secs(5));
-    assert_eq!(come(99), 10, "nobody has come to be known");
+    assert_eq!(come(99), 10, "no endpoint has become known");
     let mut group_sender = on(98);
     group_sender[6] |= 1;
     newcomer.send(&group_sender).unwrap();

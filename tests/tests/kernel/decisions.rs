@@ -317,7 +317,8 @@ fn without_a_heartbeat_every_frame_is_passed() {
     };
     passes(shedding(), None, dead);
     let mut frames = [over_the_limit(), over_the_limit_for_some()].concat();
-    frames.retain(|frame| frame.verdict != Verdict::Conflict && !frame.name.contains("disputed"));
+    frames
+        .retain(|frame| frame.verdict != Verdict::Conflict && !frame.name.contains("conflicting"));
     passes(frames, Some(&absent()), dead);
     let mut frames = steering();
     frames.retain(|frame| frame.verdict != Verdict::Conflict);

@@ -241,7 +241,7 @@ fn a_closed_pipe_does_not_prevent_detaching() {
     }
     let status = vlanfast(&wire.host, &["status", trunk, "--json"]).unwrap();
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
-    let pid = status["pid"].as_i64().expect("somebody is attached") as i32;
+    let pid = status["pid"].as_i64().expect("a process is attached") as i32;
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).unwrap();
     shell.wait().unwrap();
     let start = Instant::now();

@@ -209,7 +209,7 @@ impl Lan {
                 return Ok(station);
             }
         }
-        anyhow::bail!("{mac} is nobody's")
+        anyhow::bail!("no station has {mac}")
     }
 
     /// Checks whether one ping is answered.

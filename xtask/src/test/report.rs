@@ -1,8 +1,8 @@
-//! The summary at the end of a run.
+//! What a run prints at its end.
 
 use std::{cmp::Reverse, fmt, ops::AddAssign, time::Duration};
 
-/// The number of slowest tests that are listed.
+/// How many of the slowest tests are named.
 const SLOWEST: usize = 10;
 
 /// How many tests passed, failed and were skipped.
@@ -37,7 +37,7 @@ impl fmt::Display for Count {
     }
 }
 
-/// Returns the summary: an aligned row per level.
+/// The summary: a row per level, aligned.
 pub fn table(rows: &[(String, Count, f64)]) -> String {
     let mut text = format!(
         "{:<10} {:>7} {:>7} {:>7} {:>8}\n",
@@ -52,7 +52,7 @@ pub fn table(rows: &[(String, Count, f64)]) -> String {
     text
 }
 
-/// Returns the slowest tests with their level, each on a line.
+/// The slowest tests, with their level, a line each.
 pub fn slowest(mut tests: Vec<(Duration, String)>) -> String {
     tests.sort_by_key(|(took, _)| Reverse(*took));
     tests.truncate(SLOWEST);

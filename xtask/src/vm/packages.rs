@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::job::Kernel;
 use crate::sh;
 
-/// What the guest's user side is made of; apt adds what these depend on.
+/// The packages of the guest's user space; apt adds their dependencies.
 const GUEST: &[&str] = &[
     "avahi-daemon",
     "busybox-static",
