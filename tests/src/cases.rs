@@ -1,4 +1,4 @@
-//! Frames with the verdict that is expected for each, as tables. Level `kernel` runs them all.
+//! Tables of frames, each with its expected verdict. Level `kernel` runs them all.
 
 pub mod claims;
 pub mod deliver;

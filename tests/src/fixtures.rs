@@ -1,4 +1,4 @@
-//! What a test starts from: topologies, filled tables, and a corpus of frames.
+//! The starting points of tests: topologies, filled tables, and a corpus of frames.
 
 pub mod corpus;
 pub mod host_and_containers;

@@ -1,5 +1,5 @@
-//! What the tests that need root share. They touch nothing but namespaces, devices and pins that
-//! they made themselves, under names of their own.
+//! Shared parts of the tests that need root. They touch only namespaces, devices and pins that they created
+//! themselves, under unique names.
 
 pub mod cases;
 pub mod fixtures;

@@ -1,4 +1,4 @@
-//! Tests of live trunks that run over several kinds of device.
+//! Tests of live trunks, each of which runs over several kinds of device.
 
 pub mod shedding;
 pub mod steering;

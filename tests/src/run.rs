@@ -1,4 +1,4 @@
-//! Programs that a test runs, vlanfast first of all, and how a test looks at them.
+//! Programs that a test runs, first of all vlanfast, and ways to observe them.
 
 pub mod crash;
 pub mod daemon;

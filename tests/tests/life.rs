@@ -1,6 +1,6 @@
-//! Level `vm`: whatever happens to vlanfast, Docker or the trunk, no packet is lost to us and no
-//! connection breaks. 10,000 packets a second each way over the trunk, and a TCP connection between
-//! the router and a container of VLAN 10.
+//! Level `vm`: whatever happens to vlanfast, Docker or the trunk, vlanfast loses no packet and breaks no connection.
+//! The tests send 10,000 packets a second each way over the trunk, and run a TCP connection between the router and a
+//! container of VLAN 10.
 
 use std::{
     thread,
@@ -31,7 +31,7 @@ const RATE: u64 = 10_000;
 struct Site {
     wire: Wire,
     container: Netns,
-    /// The container's.
+    /// The container's address.
     address: &'static str,
 }
 
@@ -44,7 +44,7 @@ impl Site {
             .unwrap();
         let container = wire.container(10, HOST_ADDRESS).unwrap();
         if !kernel_at_least(6, 6) {
-            // Adding this qdisc costs packets whoever does it: see `netns/life.rs`.
+            // Adding this qdisc costs packets with any tool; see `netns/life.rs`.
             wire.host
                 .run(&format!("tc qdisc add dev {} clsact", wire.trunk))
                 .unwrap();
@@ -65,7 +65,7 @@ impl Site {
         Attached::start_by(binary, &self.wire.host, &self.wire.trunk, &arguments).unwrap()
     }
 
-    /// Disturbs while there is traffic both ways, and loses nothing.
+    /// Runs a disturbance under traffic in both directions, and checks that nothing is lost.
     fn lose_nothing(&self, what: &str, disturb: impl FnOnce()) {
         let connection =
             EchoConnection::start(&self.wire.router, &self.container, self.address).unwrap();
@@ -149,7 +149,7 @@ fn a_docker_daemon_that_is_killed_and_started_again_costs_nothing() {
     ))
     .unwrap();
     run("docker run -d --name life --net life --ip 192.0.2.77 phusion/baseimage:latest").unwrap();
-    // The connection is with a container of Docker's.
+    // The connection ends in one of Docker's containers.
     let pid = run("docker inspect -f '{{.State.Pid}}' life").unwrap();
     site.container = Netns::of(pid.trim()).unwrap();
     site.address = "192.0.2.77";
@@ -164,7 +164,7 @@ fn a_docker_daemon_that_is_killed_and_started_again_costs_nothing() {
     detach(&site.wire.host, &trunk).unwrap();
 }
 
-/// What is sent while the trunk is down is lost to that; what is sent afterwards is not.
+/// Packets that are sent while the trunk is down are lost; later ones are not.
 #[test]
 fn a_trunk_that_was_down_works_as_before() {
     require!("trunk", in_the_lab(), "needs the lab's virtual machine");
@@ -178,7 +178,7 @@ fn a_trunk_that_was_down_works_as_before() {
         "ip link set {trunk} down && sleep 1 && ip link set {trunk} up"
     ))
     .unwrap();
-    // Its VLAN device went down with it, and comes up with it (VLAN_FLAG_LOOSE_BINDING is not set).
+    // The VLAN device goes down and comes up with the trunk (VLAN_FLAG_LOOSE_BINDING is not set).
     site.lose_nothing("trunk down and up: afterwards", || {});
     let heard = connection.stop().unwrap();
     println!(
@@ -191,7 +191,7 @@ fn a_trunk_that_was_down_works_as_before() {
     detach(&site.wire.host, &site.wire.trunk).unwrap();
 }
 
-/// What the kernel has of BPF, of TC and of offloads, as others show it.
+/// Returns the BPF, TC and offload state of the kernel, as other tools show it.
 fn shown(host: &Netns, trunk: &str) -> Vec<(String, String)> {
     [
         "bpftool -j link".into(),

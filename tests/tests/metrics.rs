@@ -1,5 +1,5 @@
-//! Level `vm`: a real Prometheus scrapes vlanfast on the tutorial's network. The linter, the alerts and
-//! every query of the dashboard and of docs/metrics.md must work on what it gets.
+//! Level `vm`: a real Prometheus scrapes vlanfast on the tutorial's network. The linter, the alerts, and every query
+//! of the dashboard and of docs/metrics.md must work on the result.
 
 use std::{
     thread,
@@ -25,7 +25,7 @@ const DASHBOARD: &str = include_str!("../../deploy/grafana/vlanfast.json");
 const METRICS_PORT: u16 = 9436;
 const PROMETHEUS_PORT: u16 = 9490;
 
-/// Who is on which VLAN in the tutorial.
+/// The containers of the tutorial by VLAN.
 const CONTAINERS: &[(&str, &str)] = &[
     ("10", "container0"),
     ("10", "container1"),
@@ -33,7 +33,7 @@ const CONTAINERS: &[(&str, &str)] = &[
     ("20", "container2"),
 ];
 
-/// Tries until it holds; under emulation a scrape and a rate take their time.
+/// Repeats an attempt until it succeeds; under emulation a scrape and a rate take a while.
 fn eventually<T>(what: &str, attempt: impl Fn() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
@@ -45,7 +45,7 @@ fn eventually<T>(what: &str, attempt: impl Fn() -> Result<T, String>) -> T {
     }
 }
 
-/// The series of a vector by one or two of their labels, with their values.
+/// Returns the values of a vector by one or two of its labels.
 fn by_labels(series: &[Value], labels: &[&str]) -> Vec<(Vec<String>, f64)> {
     let mut all: Vec<_> = series
         .iter()
@@ -59,7 +59,7 @@ fn by_labels(series: &[Value], labels: &[&str]) -> Vec<(Vec<String>, f64)> {
     all
 }
 
-/// Every `expr` of the dashboard, for all trunks and VLANs.
+/// Returns every `expr` of the dashboard, for all trunks and VLANs.
 fn dashboard_queries() -> Vec<String> {
     fn collect(value: &Value, found: &mut Vec<String>) {
         match value {
@@ -121,12 +121,12 @@ fn containers_by_vlan(prometheus: &Prometheus) {
     });
 }
 
-/// Every query finds something on a host in order.
+/// Every query returns data on a healthy host.
 fn the_dashboard_has_data(prometheus: &Prometheus) {
     let queries = dashboard_queries();
     assert!(queries.len() > 10, "{queries:?}");
     for query in queries {
-        // After a scrape that took too long there is nothing until the next.
+        // After a scrape that timed out, there is no data until the next one.
         eventually(&query, || match prometheus.query(&query).unwrap().len() {
             0 => Err("finds nothing".to_owned()),
             _ => Ok(()),
@@ -134,7 +134,7 @@ fn the_dashboard_has_data(prometheus: &Prometheus) {
     }
 }
 
-/// They are evaluated without error, and none of them has anything to say of a host in order.
+/// Every alert is evaluated without error, and none fires on a healthy host.
 fn alerts_are_quiet(prometheus: &Prometheus) {
     let rules = eventually("evaluation of the alerts", || {
         let rules = prometheus.rules().unwrap();

@@ -1,5 +1,5 @@
-//! Level `vm`, by `--queues` alone: native XDP on a NIC whose driver spreads what comes in over several queues, and
-//! has packets merged before it.
+//! Level `vm`, only with `--queues`: native XDP on a NIC whose driver spreads incoming frames over several queues,
+//! and which receives merged packets.
 
 use vlanfast_tests::{
     fixtures::{one_vlan::OneVlan, vlan_counts::VlanCounts},
@@ -14,10 +14,10 @@ use vlanfast_tests::{
     run::program::Attached,
 };
 
-/// Of a kind; each from another port, by which they are spread.
+/// The number of frames of each kind; each has another port, by which they are spread.
 const FRAMES: u16 = 400;
 
-/// What the driver counts of frames that XDP has seen, by queue.
+/// Returns the driver's count of frames that XDP has seen, by queue.
 fn seen_by_xdp(wire: &Wire) -> Vec<u64> {
     let text = wire
         .host
@@ -25,7 +25,8 @@ fn seen_by_xdp(wire: &Wire) -> Vec<u64> {
         .unwrap();
     let counts = text.lines().filter_map(|line| {
         let (name, count) = line.trim().split_once(": ")?;
-        // `rx_queue_0_xdp_packets`, or of later kernels `rx0_xdp_packets`, beside a sum without number.
+        // The counter is `rx_queue_0_xdp_packets`, or in later kernels `rx0_xdp_packets`, beside a sum without a
+        // number.
         let number = name.strip_prefix("rx")?.strip_suffix("_xdp_packets")?;
         let number = number.strip_prefix("_queue_").unwrap_or(number);
         number.parse::<u32>().ok().map(|_| count.parse().unwrap())
@@ -34,7 +35,7 @@ fn seen_by_xdp(wire: &Wire) -> Vec<u64> {
 }
 
 #[test]
-fn what_comes_in_by_any_queue_is_decided_and_counted() {
+fn frames_of_every_queue_are_decided_and_counted() {
     in_the_lab!("queues");
     let wire = Wire::virtio().unwrap();
     for (netns, device) in [(&wire.host, wire.trunk.as_str()), (&wire.router, WIRE)] {
@@ -46,11 +47,11 @@ fn what_comes_in_by_any_queue_is_decided_and_counted() {
     assert_eq!(before.len(), 2);
     let vlan = OneVlan::new(wire, 10, "auto", 2).unwrap();
     let attached = vlan.attach(&["--shed", "mac"]).unwrap();
-    let receiver = vlan.endpoints[0];
-    for mac in [receiver.mac, NOBODY] {
+    let endpoint = vlan.endpoints[0];
+    for mac in [endpoint.mac, NOBODY] {
         for port in 0..FRAMES {
             let [high, low] = (1024 + port).to_be_bytes();
-            let rest = udp(0x45, 0, receiver.address, [high, low, 0, 9], &[]);
+            let rest = udp(0x45, 0, endpoint.address, [high, low, 0, 9], &[]);
             vlan.send(&frame(mac, &rest, 60), 1).unwrap();
         }
     }
@@ -67,7 +68,7 @@ fn what_comes_in_by_any_queue_is_decided_and_counted() {
     attached.stop().unwrap();
 }
 
-/// The wire with a container on VLAN 10, and the other end in bulk.
+/// The wire with a container on VLAN 10, and a bulk sender at the other end.
 struct Bulk {
     wire: Wire,
     container: Netns,
@@ -83,12 +84,12 @@ impl Bulk {
         Self { wire, container }
     }
 
-    /// How many buffers the driver makes of a megabyte for the container.
+    /// Returns in how many buffers a megabyte reaches the container.
     fn buffers(&self) -> u64 {
         const ALL: usize = 20;
         let (wire, address) = (&self.wire, [10, 0, 10, 2].into());
         let connection = BulkConnection::open(&wire.router, &self.container, address).unwrap();
-        // Until its window has opened.
+        // The first transfer opens the TCP window.
         connection.transfer(5 * MEGABYTE).unwrap();
         let received = || Wire::statistic(&wire.host, &wire.trunk, "rx_packets").unwrap();
         let before = received();
@@ -101,7 +102,7 @@ impl Bulk {
         Attached::start(&self.wire.host, &self.wire.trunk, &arguments).unwrap()
     }
 
-    /// What the metric says of ingress.
+    /// Returns the metric for ingress.
     fn reason(&self) -> String {
         let line =
             format!("wget -qO- http://{METRICS}/metrics | grep '^vlanfast_attached.*ingress'");
@@ -112,7 +113,7 @@ impl Bulk {
 const METRICS: &str = "127.0.0.1:9441";
 
 #[test]
-fn auto_gives_up_what_the_nic_merges_for_shedding_alone() {
+fn auto_gives_up_merging_by_the_nic_only_for_shedding() {
     in_the_lab!("merging");
     let bulk = Bulk::new();
     let (host, trunk) = (&bulk.wire.host, &bulk.wire.trunk);
@@ -137,7 +138,7 @@ fn auto_gives_up_what_the_nic_merges_for_shedding_alone() {
     by_tc(&attached);
     attached.kill().unwrap();
 
-    // Who sheds pays for it, and so does who asks for XDP; both are told.
+    // Shedding and a request for XDP both give up merging, and `status` reports it.
     for more in [["--shed", "mac"], ["--ingress", "xdp"]] {
         let attached = bulk.attach(&more);
         let status = attached.status().unwrap();
@@ -151,7 +152,7 @@ fn auto_gives_up_what_the_nic_merges_for_shedding_alone() {
         attached.kill().unwrap();
     }
 
-    // What is attached is left out of account: the next decides as the first did.
+    // The present attachment does not influence the choice: the next process chooses as the first did.
     let attached = bulk.attach(&[]);
     by_tc(&attached);
     attached.stop().unwrap();

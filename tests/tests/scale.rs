@@ -1,5 +1,5 @@
-//! Level `vm`: a host as large as they come. 4,094 VLAN devices, 4,096 macvlans, 1,000 namespaces.
-//! The figures are printed; what is asserted is that all of it is there, and goes away again.
+//! Level `vm`: a host of the largest size, with 4,094 VLAN devices, 4,096 macvlans and 1,000 namespaces. The test
+//! prints its measurements; it asserts that every entry appears and disappears again.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ use vlanfast_tests::{
 const VLANS: u16 = 4094;
 const NAMESPACES: usize = 1000;
 const MACVLANS: usize = 4096;
-/// Not the default's, which another test may hold.
+/// The port is not the default one, which another test may hold.
 const METRICS: &str = "127.0.0.1:9439";
 
 fn attach(wire: &Wire) -> Attached {
@@ -39,7 +39,7 @@ fn attach(wire: &Wire) -> Attached {
     Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()
 }
 
-/// How long it takes from an address that is added in a namespace to its entry, the median of many.
+/// Returns the median time from adding an address in a namespace to its entry.
 fn one_change(wire: &Wire, inside: &Netns, mac: [u8; 6]) -> Duration {
     let map = PinnedTables::open(&wire.trunk).unwrap();
     let mut took = vec![];
@@ -66,7 +66,7 @@ fn one_change(wire: &Wire, inside: &Netns, mac: [u8; 6]) -> Duration {
     took[took.len() / 2]
 }
 
-/// A line of `/proc/PID/status`, in MB.
+/// Returns a line of `/proc/PID/status`, in MB.
 fn memory(attached: &Attached, what: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{}/status", attached.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with(what)).unwrap();
@@ -74,7 +74,7 @@ fn memory(attached: &Attached, what: &str) -> f64 {
     kilobytes / 1024.0
 }
 
-/// What the kernel accounts for a map, in bytes.
+/// Returns the memory that the kernel accounts for a map, in bytes.
 fn map_memory(trunk: &str, name: &str) -> u64 {
     use std::os::fd::{AsFd, AsRawFd};
     let map = MapData::from_pin(pins(trunk).join(name)).unwrap();
@@ -87,7 +87,7 @@ fn map_memory(trunk: &str, name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// One scrape: how long it took, and the text.
+/// Scrapes once; returns the duration and the text.
 fn scrape() -> (Duration, String) {
     let start = Instant::now();
     let mut stream = TcpStream::connect(METRICS).unwrap();
@@ -101,7 +101,7 @@ fn cpu_time(attached: &Attached) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", attached.pid())).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let fields: Vec<_> = fields.split_whitespace().collect();
-    // utime and stime, in ticks of 10 ms (proc_pid_stat(5)).
+    // The fields are utime and stime, in ticks of 10 ms (proc_pid_stat(5)).
     let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
     Duration::from_millis(10 * (ticks(11) + ticks(12)))
 }
@@ -155,7 +155,7 @@ fn a_large_host_is_followed() {
     detach(host, trunk).unwrap();
 }
 
-/// Makes the VLAN devices and, in many namespaces, the macvlans on them.
+/// Creates the VLAN devices and, in many namespaces, the macvlans on them.
 fn make_a_large_host(wire: &Wire) -> ManyNamespaces {
     let (host, trunk) = (&wire.host, &wire.trunk);
     let made = Instant::now();
@@ -179,7 +179,7 @@ fn make_a_large_host(wire: &Wire) -> ManyNamespaces {
     namespaces
 }
 
-/// The tables have every macvlan, and the one that was there before.
+/// Checks that the tables have every macvlan, and the earlier one.
 fn has_all_endpoints(attached: &Attached) {
     let status = attached.status().unwrap();
     let count: u64 = status["vlans"]
@@ -214,7 +214,7 @@ fn say_how_much_memory_it_takes(attached: &Attached, trunk: &str) {
     println!("figure: kernel memory of the maps: {}", maps.join(", "));
 }
 
-/// How long scrapes take, and a change while one scrape follows the other.
+/// Measures the duration of scrapes, and that of a change during continuous scrapes.
 fn is_scraped(wire: &Wire, probe: &Netns, mac: [u8; 6]) {
     let mut scrapes: Vec<_> = (0..11).map(|_| scrape()).collect();
     scrapes.sort_by_key(|(took, _)| *took);
@@ -251,7 +251,7 @@ fn is_scraped(wire: &Wire, probe: &Netns, mac: [u8; 6]) {
 fn batch(netns: &Netns, lines: &str) {
     let file = format!("/tmp/{}.batch", netns.name);
     fs::write(&file, lines).unwrap();
-    // `ip` keeps every namespace that it names open.
+    // `ip` keeps open every namespace that it names.
     netns
         .run(&format!("ulimit -n 65536 && ip -batch {file}"))
         .unwrap();

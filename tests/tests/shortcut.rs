@@ -1,4 +1,4 @@
-//! Level `vm`: packets between two VLANs of one host, by the router and by the shortcut.
+//! Level `vm`: packets between two VLANs of one host, through the router and by the shortcut.
 
 use std::{
     thread,
@@ -29,7 +29,7 @@ fn allowed(vlans: &TwoVlans) -> Attached {
     vlans.attach(ALLOWED).unwrap()
 }
 
-/// Bulk from one container to another. Gives the mean length of the buffers in which it arrives.
+/// Sends bulk data from one container to another; returns the mean length of the buffers in which it arrives.
 fn bulk(from: &Netns, to: &Netns, address: &'static str) -> u64 {
     let sniffer = Sniffer::start(&to.path(), "eth0").unwrap();
     transfer(from, to, address).unwrap();
@@ -39,7 +39,7 @@ fn bulk(from: &Netns, to: &Netns, address: &'static str) -> u64 {
     bytes / packets
 }
 
-/// On a wire where ingress is read by one of these. Gives how long the buffers of bulk are at least.
+/// Runs the test on a wire where one of these hooks reads ingress; returns the minimum length of the bulk buffers.
 fn allow(wire: Wire, ingress: &[&str]) -> u64 {
     let vlans = TwoVlans::on(wire).unwrap();
     let attached = vlans.attach_by(ingress, &[]).unwrap();
@@ -66,7 +66,7 @@ fn allow(wire: Wire, ingress: &[&str]) -> u64 {
     vlans.pings(50, 63).unwrap();
     let there = bulk(&vlans.near, &vlans.far, FAR[0]);
     let back = bulk(&vlans.far, &vlans.near, NEAR[1]);
-    // Checksums are looked at where no device of the way vouches for them.
+    // The kernel verifies the checksums where no device on the path vouches for them.
     let behind = without_offloads(&vlans.near).unwrap();
     let single = bulk(&behind, &vlans.far, FAR[0]);
     assert!(single < PACKET, "{single}");
@@ -80,10 +80,10 @@ fn allow(wire: Wire, ingress: &[&str]) -> u64 {
     );
     assert!(shortcuts(&attached, 10).unwrap() > 200 && shortcuts(&attached, 20).unwrap() > 200);
     let counters = attached.row(10).unwrap();
-    // No more than the router's answers for itself.
+    // The few packets are the router's answers for its own addresses.
     let unicast = counters["rx"]["packets"]["unicast"].as_u64().unwrap();
     assert!(unicast < 20, "{counters:#}");
-    // What is larger than fits is split by the sender, and fragments are the router's.
+    // The sender fragments larger packets, and fragments go through the router.
     let said = ping(&vlans.near, FAR[0], 3, "-s 4000").unwrap();
     assert!(
         is_whole(&said) && vlans.routed().unwrap() > before,
@@ -94,16 +94,16 @@ fn allow(wire: Wire, ingress: &[&str]) -> u64 {
 }
 
 #[test]
-fn what_is_allowed_does_without_the_router() {
+fn allowed_packets_bypass_the_router() {
     in_the_lab!("shortcut");
     let shortest = allow(Wire::veth().unwrap(), TC);
     assert!(shortest > 2 * PACKET, "buffers were split: {shortest}");
 }
 
 #[test]
-fn what_is_allowed_behind_virtio_does_without_the_router() {
+fn allowed_packets_bypass_the_router_behind_virtio() {
     in_the_lab!("shortcut, virtio");
-    // Whatever the buffers: the lab's NICs take none of several packets.
+    // The bulk buffers may have any length, because the lab's NICs accept no merged packets.
     allow(Wire::virtio().unwrap(), XDP);
 }
 
@@ -128,7 +128,7 @@ fn a_route_is_traced_through_the_router_all_the_same() {
 }
 
 #[test]
-fn what_is_not_allowed_or_does_not_fit_is_the_routers() {
+fn packets_that_are_not_allowed_or_too_large_go_to_the_router() {
     in_the_lab!("shortcut, not taken");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans
@@ -184,7 +184,7 @@ fn a_container_that_goes_takes_its_routes_with_it() {
 }
 
 #[test]
-fn without_a_heartbeat_the_router_has_it_all() {
+fn without_a_heartbeat_every_packet_goes_to_the_router() {
     in_the_lab!("shortcut, no heartbeat");
     let vlans = TwoVlans::new().unwrap();
     let attached = allowed(&vlans);
@@ -205,7 +205,7 @@ fn without_a_heartbeat_the_router_has_it_all() {
     attached.stop().unwrap();
 }
 
-/// The device of a VLAN, as `ip` has it.
+/// Returns the device of a VLAN, as `ip` shows it.
 fn device(vlans: &TwoVlans, vid: u16) -> Value {
     let (host, trunk) = (&vlans.wire.host, &vlans.wire.trunk);
     let said = host.run(&format!("ip -s -j link show dev {trunk}.{vid}"));
@@ -213,7 +213,7 @@ fn device(vlans: &TwoVlans, vid: u16) -> Value {
     devices[0].clone()
 }
 
-/// How many programs are on what leaves these VLANs' devices.
+/// Counts the egress programs on the devices of these VLANs.
 fn programs(vlans: &TwoVlans, vids: &[u16]) -> Vec<usize> {
     let count = |vid: &u16| {
         let device = format!("{}.{vid}", vlans.wire.trunk);
@@ -226,7 +226,7 @@ fn programs(vlans: &TwoVlans, vids: &[u16]) -> Vec<usize> {
     vids.iter().map(count).collect()
 }
 
-/// Waits for a device that was just made to have its program.
+/// Waits until a new device has its program.
 fn eventually(vlans: &TwoVlans, vid: u16, count: usize) {
     let begin = Instant::now();
     while programs(vlans, &[vid]) != [count] {
@@ -235,7 +235,7 @@ fn eventually(vlans: &TwoVlans, vid: u16, count: usize) {
     }
 }
 
-/// A device that is made anew has another index, and its container another MAC.
+/// Recreates VLAN 20: its device gets another index, and its container another MAC.
 fn make_vlan_20_anew(vlans: &mut TwoVlans) {
     let (host, trunk) = (&vlans.wire.host, &vlans.wire.trunk);
     host.run(&format!(
@@ -248,13 +248,13 @@ fn make_vlan_20_anew(vlans: &mut TwoVlans) {
 }
 
 #[test]
-fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
+fn from_linux_6_6_on_the_shortcut_starts_at_the_vlan_devices() {
     in_the_lab!("shortcut, from VLAN devices");
     let has_tcx = kernel_at_least(6, 6);
     let one = if has_tcx { 1 } else { 0 };
     let count = |vlans: &TwoVlans, vids: &[u16]| match has_tcx {
         true => programs(vlans, vids),
-        // Nobody can ask there, and there is nothing to be found.
+        // Without tcx there is no such query, and no program to find.
         false => vids.iter().map(|_| 0).collect(),
     };
     let mut vlans = TwoVlans::new().unwrap();
@@ -269,7 +269,7 @@ fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
     let (before, routed) = (sent(&vlans), vlans.routed().unwrap());
     vlans.pings(50, 63).unwrap();
     assert_eq!(vlans.routed().unwrap() - routed, 0);
-    // What comes so far goes on to the trunk.
+    // Packets that pass the VLAN's device continue to the trunk.
     match sent(&vlans) - before {
         left if has_tcx => assert!(left < 20, "{left} left by the device"),
         left => assert!(left >= 200, "{left} left by the device"),
@@ -285,7 +285,7 @@ fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
     assert!(is_whole(&said), "{said}");
     assert_eq!(vlans.routed().unwrap() - routed, 0);
 
-    // Nothing of it is pinned.
+    // None of these programs is pinned.
     attached.kill().unwrap();
     assert_eq!(count(&vlans, &[10, 20, 30]), [0, 0, 0]);
     assert!(is_whole(&ping(&vlans.near, FAR[0], 20, "").unwrap()));
@@ -294,7 +294,7 @@ fn from_linux_6_6_on_it_begins_at_the_vlans_own_devices() {
     attached.stop().unwrap();
     assert_eq!(count(&vlans, &[10, 20, 30]), [0, 0, 0]);
 
-    // Where every packet is shown, the trunk has it all.
+    // With logging of every packet, the trunk does all the work.
     let arguments = ["-v", "--shortcut", "allow", "--shortcut-allow", "10:20"];
     let attached = vlans.attach(&arguments).unwrap();
     assert_eq!(count(&vlans, &[10, 20, 30]), [0, 0, 0]);

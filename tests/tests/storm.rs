@@ -1,5 +1,5 @@
-//! Level `vm`: steering, the storm limit and shedding on a VLAN with a device of its own, whose tags TC finds
-//! in metadata, and XDP in the bytes.
+//! Level `vm`: steering, the storm limit and shedding on a VLAN with a device of its own. TC finds the tags in
+//! metadata, and XDP finds them in the bytes.
 
 use vlanfast_tests::{live_tests, net::topology::Wire, run::require::in_the_lab};
 

@@ -24,7 +24,7 @@ fn attach(host: &Netns, trunk: &str) -> Attached {
     Attached::start(host, trunk, &["--docker", "off", "--metrics", "off"]).unwrap()
 }
 
-/// A macvlan on a parent, moved into a namespace.
+/// Creates a macvlan on a parent and moves it into a namespace.
 fn macvlan(host: &Netns, parent: &str, name: &str, into: &Netns, more: &str) {
     host.run(&format!(
         "ip link add link {parent} name {name} {more} type macvlan mode bridge && \
@@ -54,7 +54,7 @@ fn the_vlan_is_read_from_the_device_and_followed() {
     let (one, two) = (Netns::new().unwrap(), Netns::new().unwrap());
     macvlan(host, "vlan10", "a10", &one, "");
     macvlan(host, "uplink.x", "a20", &one, "address 02:00:00:00:07:07");
-    // Another network on the same parent; the same MAC and the same address on another VLAN.
+    // Another network on the same parent follows, and then the same MAC and address on another VLAN.
     macvlan(host, "vlan10", "b10", &two, "address 02:00:00:00:07:07");
     macvlan(host, "service", "b-service", &two, "");
     for (netns, device) in [(&one, "a20"), (&two, "b10")] {
@@ -76,7 +76,7 @@ fn the_vlan_is_read_from_the_device_and_followed() {
     assert_eq!(status["ignored"]["service_parents"], 1, "{status}");
     assert_eq!(status["ignored"]["stacked"], 1, "{status}");
 
-    // As `docker network rm` and `docker network create` do it, but for another VLAN.
+    // The devices are recreated as `docker network rm` and `docker network create` do, but for another VLAN.
     host.run("ip link del uplink.x").unwrap();
     eventually("those of VLAN 10", &attached, |endpoints| {
         endpoints.len() == 2
@@ -99,7 +99,7 @@ fn the_vlan_is_read_from_the_device_and_followed() {
 }
 
 #[test]
-fn a_vlan_with_receivers_that_nobody_sees_is_shown_and_no_other() {
+fn only_a_vlan_with_hidden_receivers_is_shown() {
     in_the_lab!("listeners");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -116,7 +116,7 @@ fn a_vlan_with_receivers_that_nobody_sees_is_shown_and_no_other() {
         inside.name
     ));
     listeners(&attached, 20, &["ipvlan"]);
-    // A VLAN of its own, for which the host has no device.
+    // This VLAN has no device on the host.
     macvlan(host, trunk, "mv0", &inside, "");
     inside
         .run("ip link add link mv0 name mv0.30 type vlan id 30 && ip link set mv0.30 up")
@@ -127,10 +127,10 @@ fn a_vlan_with_receivers_that_nobody_sees_is_shown_and_no_other() {
         text.contains("no device on this host, 0 endpoints; not steered"),
         "{text}"
     );
-    // The four, this one, and the trunk itself, which has an endpoint.
+    // The VLANs are the earlier four, this one, and the trunk itself, which has an endpoint.
     let vlans = attached.status().unwrap()["vlans"].clone();
     assert_eq!(vlans.as_array().unwrap().len(), 6, "{vlans}");
-    // On the trunk, which has to be promiscuous too, it is no capture.
+    // The trunk has to be promiscuous too, and does not count as a capture.
     let capture = Packets::open(&host.path(), &format!("{trunk}.40"), true).unwrap();
     let capture = capture.promiscuous().unwrap();
     listeners(&attached, 40, &["promiscuous"]);
@@ -143,7 +143,7 @@ fn a_vlan_with_receivers_that_nobody_sees_is_shown_and_no_other() {
     for vid in [0, 10, 20, 30, 40, 50] {
         listeners(&attached, vid, &[]);
     }
-    // On the trunk itself.
+    // The socket is now on the trunk itself.
     make("ip link add link TRUNK name ipv0 type ipvlan");
     listeners(&attached, 0, &["ipvlan"]);
     let refused = ["attach", trunk, "--metrics", "off", "--shed", "vlan"];
@@ -165,7 +165,7 @@ fn a_bond_is_a_trunk_like_any_other() {
         wire.trunk
     ))
     .unwrap();
-    // Its ports take frames for MACs of their own.
+    // The bond's ports accept frames for MACs of their own.
     let refused = vlanfast(
         host,
         &["attach", &bond, "--metrics", "off", "--shed", "mac"],
@@ -188,7 +188,7 @@ fn a_bond_is_a_trunk_like_any_other() {
     attached.stop().unwrap();
 }
 
-/// The rows of `endpoints --json`, with Docker's names.
+/// Returns the rows of `endpoints --json`, with Docker's names.
 fn named(host: &Netns, trunk: &str) -> Vec<Value> {
     let ended = vlanfast(host, &["endpoints", trunk, "--json"]).unwrap();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -199,7 +199,7 @@ fn named(host: &Netns, trunk: &str) -> Vec<Value> {
         .clone()
 }
 
-/// Waits until the rows of the endpoints, with names, are as they should be.
+/// Waits until the rows of the endpoints, with names, satisfy a condition.
 fn eventually_named(what: &str, host: &Netns, trunk: &str, condition: impl Fn(&[Value]) -> bool) {
     let start = Instant::now();
     loop {
@@ -287,14 +287,14 @@ fn docker_gives_the_names_and_may_come_and_go() {
     attached.stop().unwrap();
 }
 
-/// Whether a container has an endpoint on a VLAN, by the names that Docker gave.
+/// Checks by Docker's names whether a container has an endpoint on a VLAN.
 fn is(rows: &[Value], vlan: u16, container: &str, network: &str) -> bool {
     rows.iter().any(|row| {
         row["vlan"] == vlan && row["container"] == container && row["network"] == network
     })
 }
 
-/// The container is connected, disconnected, paused, given another MAC and made anew.
+/// Connects, disconnects, pauses and recreates the container, and changes its MAC.
 fn names_follow_what_docker_does(host: &Netns, trunk: &str) {
     run("docker network connect --ip 10.0.20.2 net20 c0").unwrap();
     eventually_named("c0 in both VLANs", host, trunk, |rows| {
@@ -312,7 +312,7 @@ fn names_follow_what_docker_does(host: &Netns, trunk: &str) {
     );
     run("docker unpause c0").unwrap();
 
-    // A MAC that Docker knows nothing of; then one that it gave itself.
+    // The first MAC is unknown to Docker, and the second was assigned by Docker.
     run("docker exec c0 ip link set eth0 address 02:00:00:00:09:09").unwrap();
     eventually_named("c0 with another MAC", host, trunk, |rows| {
         rows.len() == 1 && rows[0]["mac"] == "02:00:00:00:09:09" && is(rows, 10, "c0", "net10")

@@ -1,6 +1,6 @@
-//! Level `vm`: the tutorial that the project started from, with real Docker, command for command,
-//! without vlanfast and with it, by XDP and by TC. Every ping and traceroute must give what the
-//! tutorial shows, and every frame that the router sends or receives must be counted.
+//! Level `vm`: the tutorial from which the project started, with real Docker, command by command, without vlanfast
+//! and with it, by XDP and by TC. Every ping and traceroute must give the result that the tutorial shows, and every
+//! frame that the router sends or receives must be counted.
 
 use std::{thread, time::Duration};
 
@@ -20,7 +20,7 @@ use vlanfast_tests::{
     },
 };
 
-/// What the tutorial looks at, and words that it shows.
+/// The commands of the tutorial, and words from their output.
 const LOOKS: &[(&str, &[&str])] = &[
     (
         "ip -d addr show | grep 'mtu\\|vlan'",
@@ -67,7 +67,7 @@ const LOOKS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The tutorial's pings, and the same for IPv6, both ways: from a container to an address.
+/// The tutorial's pings and their IPv6 counterparts in both directions: from a container to an address.
 const PINGS: &[(&str, &str)] = &[
     ("container1", "10.0.10.2"),
     ("container1", "10.0.20.4"),
@@ -83,7 +83,7 @@ const PINGS: &[(&str, &str)] = &[
     ("container2", "2001:db8:babe:10::2"),
 ];
 
-/// From the router back to every address of a container.
+/// Pings every address of a container from the router.
 const FROM_ROUTER: &[&str] = &[
     "10.0.10.2",
     "10.0.10.3",
@@ -95,7 +95,7 @@ const FROM_ROUTER: &[&str] = &[
     "2001:db8:babe:20::4",
 ];
 
-/// The tutorial's traceroutes with their hops, and the way back.
+/// The tutorial's traceroutes with their hops, and those in the reverse direction.
 const TRACEROUTES: &[(&str, &str, &[&str])] = &[
     ("container0", "10.0.10.3", &["10.0.10.3"]),
     ("container0", "10.0.20.3", &["10.0.10.1", "10.0.20.3"]),
@@ -104,7 +104,7 @@ const TRACEROUTES: &[(&str, &str, &[&str])] = &[
     ("container2", "10.0.10.2", &["10.0.20.1", "10.0.10.2"]),
 ];
 
-/// Every ping and traceroute of the tutorial; the figures are its own.
+/// Runs every ping and traceroute of the tutorial.
 fn tutorial(router: &Netns) {
     for (container, address) in PINGS {
         let said = run(&format!("docker exec {container} ping -c 4 {address}"))
@@ -131,7 +131,7 @@ fn tutorial(router: &Netns) {
     neighbours(router);
 }
 
-/// The router's ARP table has all four addresses, each in its VLAN, with the containers' own MACs.
+/// Checks that the router's ARP table has all four addresses, each in its VLAN, with the containers' own MACs.
 fn neighbours(router: &Netns) {
     let table = router.run("ip -4 neigh show nud all").unwrap();
     for (container, network, address, vid) in [
@@ -147,8 +147,9 @@ fn neighbours(router: &Netns) {
     }
 }
 
-/// Attaches and starts the independent count, in a moment when no frame comes. What was counted before that: with host
-/// access or the shortcut, the wire is asked for addresses that Docker has not given, such as link-local ones.
+/// Attaches and starts the independent count at a moment without traffic. Returns the earlier counts: with host
+/// access or the shortcut, vlanfast asks the wire for addresses that Docker has not assigned, such as link-local
+/// ones.
 fn begin(host: &Netns, router: &Netns, options: &[&str]) -> (Attached, Sniffer, [Sums; 2]) {
     for _ in 0..10 {
         let attached = Attached::start(host, "eth0", options).unwrap();
@@ -166,13 +167,13 @@ fn begin(host: &Netns, router: &Netns, options: &[&str]) -> (Attached, Sniffer, 
     panic!("the network never was quiet");
 }
 
-/// The tutorial with vlanfast attached, while another counts what the router sends and receives. How many packets
-/// took the shortcut.
+/// Runs the tutorial with vlanfast attached and an independent count of the router's traffic; returns the number of
+/// packets that took the shortcut.
 fn attached(host: &Netns, router: &Netns, options: &[&str], kind: &str) -> u64 {
     let (attached, sniffer, [rx, tx]) = begin(host, router, options);
     assert_eq!(attached.kind("ingress").unwrap(), kind);
     tutorial(router);
-    // Quiet again: the kernel asks after a neighbour that it used 5 seconds later.
+    // The wire must be quiet again: the kernel probes a used neighbour 5 seconds later.
     thread::sleep(Duration::from_secs(9));
     let (mut at_router, mut from_router) = sniffer.stop().unwrap();
     for vid in [10, 20] {
@@ -221,7 +222,7 @@ fn the_tutorial_gives_its_results_without_vlanfast_by_xdp_and_by_tc() {
     assert_eq!(attached(host, router, &by_xdp, "xdp-native"), 0);
     let by_tc = ["--ingress", "tc", "--shed", "mac"];
     assert_eq!(attached(host, router, &by_tc, tc), 0);
-    // A packet that a router has to answer still gets its answer from there.
+    // A packet that a router has to answer is still answered there.
     let short = ["--host-access", "all", "--shortcut", "allow"];
     let allowed = ["--shortcut-allow", "10:20"];
     let all = [&by_xdp[..], &short, &allowed].concat();

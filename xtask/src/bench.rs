@@ -48,13 +48,13 @@ pub fn bench(args: &Args) -> Result<()> {
     }
     setup::ensure(Need::Build)?;
     setup::ensure(Need::Lab)?;
-    // Before it is written anew: it may be the page's own.
+    // The file is read before it is written anew, because it may be the page's own.
     let earlier = args.compare.as_deref().map(compare::read).transpose()?;
     let programs = Programs::build()?;
     let mut figures = Figures::default();
     let (native, mut lab): (Vec<&Table>, Vec<&Table>) =
         tables.iter().partition(|table| table.native);
-    // Each kind of wire has a guest of its own.
+    // Each kind of wire needs a guest of its own.
     lab.sort_by_key(|table| table.taps);
     for kernel in [Kernel::V6_12, Kernel::V6_1] {
         for tables in lab.chunk_by(|one, next| one.taps == next.taps) {
@@ -76,7 +76,7 @@ pub fn bench(args: &Args) -> Result<()> {
     earlier.map_or(Ok(()), |earlier| compare::compare(&earlier, &figures))
 }
 
-/// What runs in the guest.
+/// The programs that run in the guest.
 struct Programs {
     vlanfast: PathBuf,
     bench: PathBuf,
@@ -85,7 +85,7 @@ struct Programs {
 
 impl Programs {
     fn build() -> Result<Self> {
-        // What is measured is what ships.
+        // The benchmark measures the release build, which is what ships.
         let vlanfast = ebpf::build(true)?;
         let object = ebpf::build_bench_object()?;
         sh::step("benchmark");
@@ -107,7 +107,7 @@ impl Programs {
     }
 }
 
-/// Runs on this machine, as root, in namespaces of its own.
+/// Runs tables on this machine, as root, in namespaces of its own.
 fn measure_natively(
     programs: &Programs,
     tables: &[&Table],
@@ -118,7 +118,7 @@ fn measure_natively(
     let release = sh::capture(Command::new("uname").arg("-r"))?;
     figures.native = release.trim().to_owned();
     let mut command = sh::as_root("the benchmark")?;
-    // A BPF file system of its own: there may be none, and another's pins are not ours to see.
+    // The run gets a BPF file system of its own: there may be none, and the host's pins must not be visible.
     let mounted = r#"mount -t bpf bpf /sys/fs/bpf && exec "$0" "$@""#;
     command
         .arg(format!("VLANFAST_BIN={}", programs.vlanfast.display()))
@@ -138,7 +138,8 @@ fn measure_natively(
     Ok(())
 }
 
-/// One boot of one kernel, for tables that want the same wire. On the older one, the kernel alone as a rule, and vlanfast where we promise something.
+/// Boots one kernel for the tables that need the same wire. On the older kernel, normally only the kernel is
+/// measured, and vlanfast where the project promises a figure.
 fn measure(
     programs: &Programs,
     kernel: Kernel,
@@ -168,7 +169,7 @@ fn measure(
     let mut job = Job::new(format!("bench-{kernel}"), kernel, script);
     job.icount = true;
     job.queues = tables[0].taps.then_some(2);
-    // Every feature there is: what is measured takes the ways through the kernel that it has on a machine of today.
+    // Every CPU feature is enabled, so that the kernel takes the code paths that it takes on a modern machine.
     job.cpu = "max";
     job.timeout = Duration::from_secs(3600);
     job.files = vec![

@@ -29,7 +29,7 @@ pub fn check() -> Result<()> {
         );
     }
 
-    // The loader embeds it, so its lints need it too.
+    // The loader embeds the object, so its lints need the object too.
     ebpf::build_object(ebpf::Layout::Current)?;
     sh::step("clippy: host");
     let clippy = [

@@ -15,15 +15,15 @@ use crate::{
     toolchain::{self, Compiler, TARGET},
 };
 
-/// The crates that are compiled for BPF: what ships, and what the benchmark injects frames with.
+/// The crates that are compiled for BPF: the shipped programs, and those with which the benchmark injects frames.
 pub const SHIPPED: &str = "vlanfast-ebpf";
 pub const BENCH: &str = "bench-ebpf";
 
-/// Which maps to build with.
+/// The layout of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     Current,
-    /// As a later version may have them, for the tests of upgrades (feature `next-layout`).
+    /// A layout as a later version may have it, for the tests of upgrades (feature `next-layout`).
     Next,
 }
 
@@ -67,7 +67,7 @@ pub fn build_bench_object() -> Result<PathBuf> {
     )
 }
 
-/// Runs a build of a BPF crate and puts its object where others look for it.
+/// Builds a BPF crate and copies its object to its place in `target/bpf`.
 fn link(build: &mut Command, package: &str, name: &str) -> Result<PathBuf> {
     sh::run(build).with_context(|| {
         format!(
@@ -86,8 +86,8 @@ fn link(build: &mut Command, package: &str, name: &str) -> Result<PathBuf> {
     fs::create_dir_all(target.join("bpf")).context("failed to make target/bpf")?;
     let bytes =
         fs::read(&linked).with_context(|| format!("failed to read {}", linked.display()))?;
-    // Written anew even where it is the same: the build script goes by its time. But not where nothing
-    // was built since, which would build the loader again for nothing.
+    // The object is written anew even if it is unchanged, because the build script compares times. If nothing was
+    // built since, it is left alone, so that the loader is not built again for nothing.
     let manifest = sh::workspace().join(package).join("Cargo.toml");
     let written = modified(&object);
     if written > modified(&linked).max(modified(&manifest))
@@ -103,7 +103,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }
 
-/// A cargo for a BPF crate, ready to run.
+/// Returns a cargo command for a BPF crate.
 pub fn cargo(compiler: &Compiler, package: &str, verb: &str) -> Result<Command> {
     let mut command = compiler.cargo(verb);
     let flags = [
@@ -122,7 +122,7 @@ pub fn cargo(compiler: &Compiler, package: &str, verb: &str) -> Result<Command> 
     Ok(command)
 }
 
-/// Builds the binary and says where it is.
+/// Builds the binary and returns its path.
 pub fn build(release: bool) -> Result<PathBuf> {
     setup::ensure(Need::Build)?;
     let binary = build_binary(Layout::Current, release)?;
@@ -134,7 +134,8 @@ pub fn build(release: bool) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Builds the binary that the tests upgrade to. Before the other: cargo gives both the same name.
+/// Builds the binary to which the tests upgrade. This comes before the other build, because cargo gives both the same
+/// name.
 pub fn build_next(release: bool) -> Result<PathBuf> {
     let built = build_binary(Layout::Next, release)?;
     let binary = built.with_file_name(Layout::Next.name());
@@ -158,7 +159,7 @@ fn build_binary(layout: Layout, release: bool) -> Result<PathBuf> {
     Ok(host_target()?.join(profile).join("vlanfast"))
 }
 
-/// Where cargo puts the host's crates, which the user may have set in more than one place.
+/// Returns cargo's target directory for the host's crates, which the user may have set in more than one place.
 fn host_target() -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo

@@ -1,4 +1,4 @@
-//! Installs what is missing: Debian's packages as root, bpf-linker as whoever runs this.
+//! Installs what is missing: Debian's packages as root, and bpf-linker as the user.
 
 use std::{env, process::Command};
 
@@ -9,18 +9,18 @@ use crate::{
     toolchain::{self, BPF_LINKER, Compiler, LLVM, RUST_SRC, RUSTC_PACKAGES},
 };
 
-/// What something is needed for.
+/// The purpose of a package.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// To build.
+    /// The package is needed to build.
     Build,
-    /// To run tests as root, and the virtual machines.
+    /// The package is needed to run tests as root, and for the virtual machines.
     Lab,
 }
 
-/// For whatever cargo compiles.
+/// Packages for everything that cargo compiles.
 const COMPILE: &[&str] = &["gcc", "libc6-dev"];
-/// What shows that a package is there where dpkg does not say: a program, if it brings one.
+/// The sign that a package is installed where dpkg does not say: a program, if the package has one.
 const PROGRAMS: &[(&str, &str)] = &[
     ("binutils", "strip"),
     ("cpio", "cpio"),
@@ -34,7 +34,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("util-linux", "nsenter"),
     ("xz-utils", "xz"),
 ];
-/// What bpf-linker is compiled and linked with.
+/// The packages with which bpf-linker is compiled and linked.
 const LINKER: &[&str] = &[
     "g++",
     "libpolly-22-dev",
@@ -54,7 +54,7 @@ const LAB: &[&str] = &[
     "xz-utils",
 ];
 
-/// Installs everything, and says so if there was nothing to do.
+/// Installs everything, and reports if there was nothing to do.
 pub fn setup() -> Result<()> {
     let packages = [missing(&wanted(Need::Build)), missing(&wanted(Need::Lab))].concat();
     let nothing = packages.is_empty() && toolchain::linker().is_ok();
@@ -66,13 +66,13 @@ pub fn setup() -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing for one need; silent where nothing is.
+/// Installs what is missing for one purpose, and prints nothing if nothing is missing.
 pub fn ensure(need: Need) -> Result<()> {
     install(&missing(&wanted(need)))?;
     if need == Need::Build {
         Compiler::find()?;
         if let Err(absent) = toolchain::linker() {
-            // Elsewhere we do not know where LLVM is, nor what its packages are called.
+            // On other distributions the place of LLVM and the names of its packages are unknown.
             if !sh::is_debian() {
                 return Err(absent);
             }
@@ -101,7 +101,7 @@ fn wanted(need: Need) -> Vec<&'static str> {
     }
 }
 
-/// Those that this machine does not have.
+/// Returns the packages that this machine does not have.
 fn missing(packages: &[&'static str]) -> Vec<&'static str> {
     packages
         .iter()
@@ -117,7 +117,7 @@ fn is_installed(package: &str) -> bool {
     }
     let mut query = Command::new("dpkg-query");
     query.args(["--show", "--showformat=${db:Status-Status}", package]);
-    // The word comes once for each architecture that the package is installed for.
+    // The word appears once for each architecture for which the package is installed.
     sh::capture(&mut query).is_ok_and(|status| status.starts_with("installed"))
 }
 
@@ -181,7 +181,7 @@ fn install_linker() -> Result<()> {
         .arg(sh::cache_dir()?.join("tools"))
         .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"))
         .env("PATH", toolchain::llvm_first())
-        // Not into the repository's target directory, whatever the user has set.
+        // cargo must not build this into the repository's target directory, even if the user has set one.
         .env_remove("CARGO_TARGET_DIR")
         .current_dir(env::temp_dir());
     sh::run(&mut cargo)

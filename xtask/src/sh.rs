@@ -1,4 +1,4 @@
-//! Runs other programs, and says where the repository and the cache are.
+//! Runs other programs, and finds the repository and the cache.
 
 use std::{
     env, fs,
@@ -10,14 +10,14 @@ use anyhow::{Context, Result, bail};
 
 /// The root of the repository.
 pub fn workspace() -> PathBuf {
-    // What `cargo run` says goes first: clones that share a target directory share the binary too,
-    // and it would work on the clone that it was compiled in.
+    // The variable of `cargo run` takes precedence: clones that share a target directory share the binary too, which
+    // would otherwise work on the clone in which it was compiled.
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     manifest.parent().unwrap_or(&manifest).to_owned()
 }
 
-/// Where downloads and tools are kept across clones.
+/// The directory for downloads and tools that all clones share.
 pub fn cache_dir() -> Result<PathBuf> {
     let dir = env::var_os("VLANFAST_CACHE")
         .map(PathBuf::from)
@@ -28,7 +28,7 @@ pub fn cache_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Runs a program, with its output on ours.
+/// Runs a program with inherited output.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -39,7 +39,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program and gives what it wrote to standard output.
+/// Runs a program and returns its standard output.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -53,7 +53,7 @@ pub fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Prints a line that says what is being done.
+/// Prints a line about the current step.
 pub fn step(text: &str) {
     println!("==> {text}");
 }
@@ -63,7 +63,7 @@ pub fn is_root() -> bool {
     capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
-/// The start of a command that root runs.
+/// Returns the start of a command that runs as root.
 pub fn as_root(what: &str) -> Result<Command> {
     match (is_root(), has("sudo")) {
         (true, _) => Ok(Command::new("env")),
@@ -76,7 +76,7 @@ pub fn as_root(what: &str) -> Result<Command> {
     }
 }
 
-/// Whether packages have the names, and the tools, of Debian and Ubuntu here.
+/// Checks whether packages have the names and the tools of Debian and Ubuntu here.
 pub fn is_debian() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     release
@@ -86,13 +86,13 @@ pub fn is_debian() -> bool {
         .any(|id| id == "debian" || id == "ubuntu")
 }
 
-/// Whether a program is on `PATH`.
+/// Checks whether a program is on `PATH`.
 pub fn has(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// The command as one would type it.
+/// Returns the command as a user would type it.
 pub fn show(command: &Command) -> String {
     let words = [command.get_program()]
         .into_iter()

@@ -1,5 +1,5 @@
-//! Compilers and a linker for BPF. Rust has the target, but no toolchain of rustup's brings `core`
-//! for it, and the linker is a program of its own that must know LLVM bitcode as new as rustc's.
+//! Finds compilers and a linker for BPF. Rust has the target, but none of rustup's toolchains includes `core` for it,
+//! and the linker is a separate program that must support the version of LLVM bitcode that rustc writes.
 
 use std::{
     env,
@@ -33,7 +33,7 @@ pub enum Compiler {
 }
 
 impl Compiler {
-    /// Finds one, or says how to get one.
+    /// Finds a toolchain, or returns an error that says how to get one.
     pub fn find() -> Result<Self> {
         if let Some(nightly) = Self::nightly() {
             return Ok(nightly);
@@ -55,16 +55,16 @@ impl Compiler {
         bail!("no Rust compiler for {TARGET}: run `{RUST_SRC}`, then `cargo xtask setup`")
     }
 
-    /// rustup's nightly, if it has the sources of `core`.
+    /// Returns rustup's nightly, if it has the sources of `core`.
     pub fn nightly() -> Option<Self> {
         let mut rustc = Command::new("rustc");
-        // To ask for a nightly that is not there must not download one.
+        // The query for a missing nightly must not download one.
         rustc.arg("+nightly").env("RUSTUP_AUTO_INSTALL", "0");
         let source = sysroot(rustc)?.join("lib/rustlib/src/rust/library/core");
         source.exists().then_some(Self::Nightly)
     }
 
-    /// One line for the reader.
+    /// Describes the toolchain in one line.
     pub fn describe(&self) -> String {
         match self {
             Self::Nightly => "rustup's nightly, building core from rust-src".into(),
@@ -72,14 +72,14 @@ impl Compiler {
         }
     }
 
-    /// A cargo that compiles for BPF with it: `build`, or `clippy` where that is to be had.
+    /// Returns a cargo that compiles for BPF: `build`, or `clippy` where it is available.
     pub fn cargo(&self, verb: &str) -> Command {
         let mut command = match (self, verb) {
-            // Debian's own clippy matches Debian's rustc; rustup's would not read its metadata.
+            // Debian's own clippy matches Debian's rustc; rustup's clippy could not read its metadata.
             (Self::Prebuilt { .. }, "clippy") => Command::new("/usr/bin/cargo-clippy"),
             _ => Command::new("cargo"),
         };
-        // Set by the cargo that runs us, for the toolchain of the host's crates.
+        // The running cargo has set these variables for the toolchain of the host's crates.
         for name in [
             "RUSTUP_TOOLCHAIN",
             "RUSTC",
@@ -95,7 +95,7 @@ impl Compiler {
                 command.args(["+nightly", verb, "-Z", "build-std=core"]);
             }
             Self::Prebuilt { rustc } => {
-                // `RUSTC_BOOTSTRAP`: aya-ebpf needs features that are not stable for this target.
+                // `RUSTC_BOOTSTRAP` is set because aya-ebpf needs features that are not stable for this target.
                 command
                     .env("RUSTC", rustc)
                     .env("RUSTC_BOOTSTRAP", "1")
@@ -107,7 +107,7 @@ impl Compiler {
     }
 }
 
-/// bpf-linker: the user's, or the one that `setup` installed.
+/// Returns the user's bpf-linker, or the one that `setup` installed.
 pub fn linker() -> Result<PathBuf> {
     let installed = sh::cache_dir()?.join("tools/bin");
     let path = env::var_os("PATH").unwrap_or_default();
@@ -134,7 +134,7 @@ pub fn linker() -> Result<PathBuf> {
         })
 }
 
-/// `PATH` with the LLVM that bpf-linker was built with in front.
+/// Returns `PATH` with the LLVM of bpf-linker's build in front.
 pub fn llvm_first() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let llvm = PathBuf::from(format!("/usr/lib/llvm-{LLVM}/bin"));

@@ -1,4 +1,4 @@
-//! Frames by which a sender claims an address, to one MAC and to all.
+//! Frames in which a sender claims an address, sent by unicast or to a group.
 
 use vlanfast_common::Verdict;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Claims that are sent to one MAC: ARP replies and neighbour advertisements.
+/// Claims that are sent by unicast: ARP replies and neighbour advertisements.
 #[rustfmt::skip]
 pub fn claims() -> Vec<FrameCase> {
     use Verdict::Pass;
@@ -72,7 +72,7 @@ pub fn claims() -> Vec<FrameCase> {
     ]
 }
 
-/// Claims that are sent to all: gratuitous ARP and unsolicited neighbour advertisements.
+/// Claims that are sent to a group: gratuitous ARP and unsolicited neighbour advertisements.
 #[rustfmt::skip]
 pub fn announcements() -> Vec<FrameCase> {
     use Verdict::Pass;
@@ -92,10 +92,10 @@ pub fn announcements() -> Vec<FrameCase> {
         tells("container's gratuitous ARP by a new MAC", NEW, ENDPOINT, cloned(PARENT)),
         tells("container's gratuitous ARP of another's address", CONTAINER, PEERS, Pass),
         tells("container's gratuitous ARP of the host's address", CONTAINER, HOST, Pass),
-        tells("container's gratuitous ARP of nobody's address", CONTAINER, ABSENT, Pass),
+        tells("container's gratuitous ARP of an unknown address", CONTAINER, ABSENT, Pass),
         tells("container's gratuitous ARP of what is not sure", CONTAINER, UNSURE, Pass),
         tells("gratuitous ARP of what is not sure by a new MAC", NEW, UNSURE, Pass),
-        tells("gratuitous ARP of a disputed address by a new MAC", NEW, DISPUTED, Pass),
+        tells("gratuitous ARP of a conflicting address by a new MAC", NEW, CONFLICTING, Pass),
         tells("a stranger's gratuitous ARP", NEW, ABSENT, Pass),
         sent("container's gratuitous reply", CONTAINER, BROADCAST, &arp(2, ENDPOINT, ENDPOINT), cloned(PARENT)),
         advertises("container's advertisement", CONTAINER, ENDPOINT6, cloned(PARENT)),

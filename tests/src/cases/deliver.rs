@@ -1,4 +1,4 @@
-//! Unicast that comes in for devices of the trunk's own namespace.
+//! Incoming unicast for devices in the trunk's own namespace.
 
 use vlanfast_common::Verdict;
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Frames that come in, with their verdicts under `--deliver redirect`.
+/// Incoming frames with their verdicts under `--deliver redirect`.
 #[rustfmt::skip]
 pub fn delivering() -> Vec<FrameCase> {
     use Verdict::{Deliver, Pass};
@@ -23,7 +23,7 @@ pub fn delivering() -> Vec<FrameCase> {
         bytes: frame(to, &rest.concat(), 64),
         verdict,
     };
-    // Not as IP: the kernel runs none that is this short.
+    // The EtherType is not IP's, because `BPF_PROG_TEST_RUN` refuses an IP packet that is this short.
     let mut short = frame(SHIM, &[0x88, 0xb5], 64);
     short.truncate(20);
     vec![

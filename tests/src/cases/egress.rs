@@ -1,4 +1,4 @@
-//! Frames that leave the trunk, with `--host-access`.
+//! Outgoing frames with their verdicts under `--host-access`.
 
 use vlanfast_common::Verdict;
 
@@ -14,12 +14,12 @@ use crate::{
     net::{messages::*, packet::BROADCAST},
 };
 
-/// All frames that leave, with their verdicts under `--host-access`.
+/// All outgoing frames with their verdicts under `--host-access`.
 pub fn reflecting() -> Vec<FrameCase> {
     [packets(), requests(), claims(), announcements()].concat()
 }
 
-/// Frames for one MAC that say nothing about who has which address.
+/// Unicast frames that claim no address.
 #[rustfmt::skip]
 fn packets() -> Vec<FrameCase> {
     use Verdict::Pass;
@@ -43,11 +43,11 @@ fn packets() -> Vec<FrameCase> {
     ]
 }
 
-/// Requests reach the other side as well as the wire, if the sender has the address that it asks from.
+/// Requests reach the other side as well as the wire, if the sender owns its source address.
 #[rustfmt::skip]
 fn requests() -> Vec<FrameCase> {
     use Verdict::Pass;
-    let (_, receiver_group) = group(ENDPOINT6);
+    let (_, endpoint_group) = group(ENDPOINT6);
     let (_, host_group) = group(HOST6);
     let host_asks =
         |name, target, verdict| sent(name, PARENT, BROADCAST, &arp(1, SENDER, target), verdict);
@@ -66,20 +66,20 @@ fn requests() -> Vec<FrameCase> {
     vec![
         host_asks("host asks for a container", ENDPOINT, cloned(CONTAINER)),
         host_asks("host asks for an address that is down", IS_DOWN, Pass),
-        host_asks("host asks for a disputed address", DISPUTED, Pass),
+        host_asks("host asks for a conflicting address", CONFLICTING, Pass),
         host_asks("host asks for an address of the wire's", FOREIGN, Pass),
         host_asks("host asks for an address that is not sure", UNSURE, Pass),
         host_asks("host asks for an address that Docker gave", ASSIGNED, cloned(CONTAINER)),
         host_asks("host asks for an address that the wire claims", CLAIMED, Pass),
         host_asks("host asks for an address that one of ours claims", MOVED, cloned(CONTAINER)),
         host_asks("host asks the wire", ABSENT, Pass),
-        sent("host solicits a container", PARENT, receiver_group, &solicitation(SENDER6, ENDPOINT6), cloned(CONTAINER)),
+        sent("host solicits a container", PARENT, endpoint_group, &solicitation(SENDER6, ENDPOINT6), cloned(CONTAINER)),
         asks("container asks for the host", ENDPOINT, HOST, cloned(PARENT)),
         asks("container asks for the host by Docker's address", ASSIGNED, HOST, cloned(PARENT)),
         asks("container probes for the host's address", [0; 4], HOST, cloned(PARENT)),
         asks("container asks for the host by another's address", PEERS, HOST, Pass),
         asks("container asks for the host by the host's address", HOST, ENDPOINT, Pass),
-        asks("container asks for the host by nobody's address", SENDER, HOST, Pass),
+        asks("container asks for the host from an unknown address", SENDER, HOST, Pass),
         asks("container asks for the host by an address that is not sure", UNSURE, HOST, Pass),
         asks("container asks for the host by an address of the wire's", FOREIGN, HOST, Pass),
         asks("container asks for the host by a claimed address", CLAIMED, HOST, Pass),
@@ -87,8 +87,8 @@ fn requests() -> Vec<FrameCase> {
         asks("container probes its own address", [0; 4], ENDPOINT, Pass),
         solicits("container solicits the host", ENDPOINT6, cloned(PARENT)),
         solicits("container looks for the host's duplicate", [0; 16], cloned(PARENT)),
-        solicits("container solicits the host by nobody's address", SENDER6, Pass),
-        sent("container's own address detection", CONTAINER, receiver_group, &solicitation([0; 16], ENDPOINT6), Pass),
+        solicits("container solicits the host from an unknown address", SENDER6, Pass),
+        sent("container's own address detection", CONTAINER, endpoint_group, &solicitation([0; 16], ENDPOINT6), Pass),
         sent("host's DHCP reply", PARENT, BROADCAST, &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER)), Pass),
         sent("host's mDNS", PARENT, [1, 0, 0x5e, 0, 0, 0xfb], &udp(0x45, 0, [224, 0, 0, 251], MDNS, &[0; 40]), Pass),
     ]

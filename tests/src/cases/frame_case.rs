@@ -1,4 +1,4 @@
-//! A frame and the verdict that is expected for it.
+//! A frame and its expected verdict.
 
 use vlanfast_common::{Mac, Verdict};
 
@@ -7,7 +7,7 @@ use crate::{
     net::packet::{frame, tag},
 };
 
-/// A frame with the verdict that is expected for it.
+/// A frame with its expected verdict.
 #[derive(Clone, Debug)]
 pub struct FrameCase {
     pub name: &'static str,
@@ -20,7 +20,7 @@ pub const STEERED: Verdict = Verdict::Steer {
     mac: Mac(CONTAINER),
 };
 
-/// A frame on a VLAN, from the tag's TPID on.
+/// Builds a frame on a VLAN; `rest` begins behind the VLAN tag.
 pub fn named(
     name: &'static str,
     to: [u8; 6],
@@ -37,17 +37,17 @@ pub fn named(
     }
 }
 
-/// The frame goes to a MAC on this host instead of the wire.
+/// The frame is delivered to a MAC on this host and does not reach the wire.
 pub const fn reflected(mac: [u8; 6]) -> Verdict {
     Verdict::Reflect { mac: Mac(mac) }
 }
 
-/// The frame goes to the wire, and a clone of it to a MAC on this host.
+/// The frame goes to the wire, and a clone of it goes to a MAC on this host.
 pub const fn cloned(mac: [u8; 6]) -> Verdict {
     Verdict::CloneToLocal { mac: Mac(mac) }
 }
 
-/// A frame on VLAN 10 from a MAC, which in ARP is the sender's hardware address as well.
+/// Builds a frame on VLAN 10 with a source MAC, which in ARP is the sender's hardware address as well.
 pub fn sent(
     name: &'static str,
     from: [u8; 6],
@@ -63,9 +63,9 @@ pub fn sent(
     decided
 }
 
-/// The start of an IPv4 packet, type first, of which no more is read.
+/// The EtherType and the first byte of an IPv4 packet; these cases need no more of it.
 pub const IP: [u8; 3] = [8, 0, 0x45];
 pub const PEERS: [u8; 4] = [10, 0, 10, 3];
-pub const DISPUTED: [u8; 4] = [10, 0, 10, 66];
+pub const CONFLICTING: [u8; 4] = [10, 0, 10, 66];
 pub const ELSEWHERE: [u8; 4] = [10, 0, 10, 77];
 pub const IS_DOWN: [u8; 4] = [10, 0, 10, 78];

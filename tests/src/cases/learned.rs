@@ -1,4 +1,4 @@
-//! Conversations from which `--shortcut learned` learns flows: packets that leave for a router and come back from it.
+//! Conversations from which `--shortcut learned` learns flows: packets that go to a router and come back from it.
 
 use std::time::Duration;
 
@@ -18,24 +18,24 @@ use crate::{
     },
 };
 
-/// Nobody here has it.
+/// No device on this host has this MAC.
 const ROUTER: [u8; 6] = NOBODY;
 const OTHER_ROUTER: [u8; 6] = [0x02, 0, 0, 0, 9, 8];
 
-/// Frames that are run one after the other over the same tables.
+/// Frames that run one after the other over the same tables.
 pub struct Conversation {
     pub name: &'static str,
-    /// The interval of probes in seconds; 0 for none.
+    /// The interval of probes in seconds; 0 disables them.
     pub refresh: u32,
     pub frames: Vec<Step>,
 }
 
-/// A frame of a conversation, with the verdict that is expected for it.
+/// A frame of a conversation with its expected verdict.
 pub struct Step {
     pub direction: Direction,
     pub bytes: Vec<u8>,
     pub verdict: Verdict,
-    /// How long after the frame before.
+    /// The time since the previous frame.
     pub after: Duration,
 }
 
@@ -48,14 +48,14 @@ impl Step {
     }
 }
 
-/// A packet of the near container to the router on VLAN 10.
+/// The near container sends a packet to the router on VLAN 10.
 fn leaves(packet: &[u8], verdict: Verdict) -> Step {
     step(Tx, (ROUTER, CONTAINER, 10), packet, verdict)
 }
 
-/// A TCP segment of the far container that acknowledges the near one's bytes up to a number.
+/// The far container sends a TCP segment that acknowledges the near container's bytes up to `number`.
 fn acknowledges(number: u32) -> Step {
-    // Swapped addresses leave the checksum as it is.
+    // Swapping the addresses does not change the checksum.
     let mut packet = ipv4(6, 1, &tcp(5_000, ACK));
     packet[2 + 12..2 + 20].copy_from_slice(&[FAR, ENDPOINT].concat());
     acknowledging_back(&packet, 2 + 20, number)
@@ -67,7 +67,7 @@ fn acknowledges6(number: u32) -> Step {
     acknowledging_back(&packet, 2 + 40, number)
 }
 
-/// A packet from the far container, with the ports swapped and a number that it acknowledges.
+/// The far container sends a packet with the ports swapped and the acknowledgement `number`.
 fn acknowledging_back(packet: &[u8], transport: usize, number: u32) -> Step {
     let mut packet = packet.to_vec();
     packet[transport..transport + 4].copy_from_slice(&[0x30, 1, 0x30, 0]);
@@ -75,18 +75,18 @@ fn acknowledging_back(packet: &[u8], transport: usize, number: u32) -> Step {
     step(Tx, (ROUTER, CONTAINER, GUESTS), &packet, Pass)
 }
 
-/// A packet that the router has forwarded to the far container.
+/// The router has forwarded a packet to the far container.
 fn returns(packet: &[u8]) -> Step {
     comes(&hop(packet, 1))
 }
 
-/// A packet from the router to the far container, as it is.
+/// The router sends a packet to the far container as it is, without a hop.
 fn comes(packet: &[u8]) -> Step {
     let between = (CONTAINER, ROUTER, GUESTS);
     step(Rx, between, packet, Pass)
 }
 
-/// A forwarded packet that is dropped, because the shortcut has delivered it already.
+/// A forwarded packet is dropped because the shortcut has delivered it already.
 fn is_dropped(packet: &[u8]) -> Step {
     Step {
         verdict: Verdict::Drop(Reason::Returned),
@@ -127,7 +127,7 @@ fn conversation(name: &'static str, frames: Vec<Step>) -> Conversation {
     }
 }
 
-/// A conversation whose flow is learnt by now.
+/// A conversation that continues once its flow has been learnt.
 fn learnt_then(name: &'static str, rest: Vec<Step>) -> Conversation {
     let mut frames = vec![
         leaves(&datagram(1), Pass),
@@ -138,7 +138,7 @@ fn learnt_then(name: &'static str, rest: Vec<Step>) -> Conversation {
     conversation(name, frames)
 }
 
-/// A conversation in which the router must not be taken to have forwarded the first packet.
+/// A conversation from which no flow may be learnt: the router has not forwarded the first packet.
 fn not_learnt(name: &'static str, wrong: Vec<Step>) -> Conversation {
     let mut frames = vec![leaves(&datagram(1), Pass)];
     frames.extend(wrong);
@@ -146,7 +146,7 @@ fn not_learnt(name: &'static str, wrong: Vec<Step>) -> Conversation {
     conversation(name, frames)
 }
 
-/// A conversation in which the router is probed every second.
+/// A conversation in which the router is probed once a second.
 fn probed(conversation: Conversation) -> Conversation {
     Conversation {
         refresh: 1,
@@ -166,7 +166,7 @@ fn segment6(sequence: u32, flags: u8) -> Vec<u8> {
     ipv6(6, &tcp(sequence, flags))
 }
 
-/// Every conversation, for all values of `--shortcut-refresh`.
+/// Returns every conversation, for all values of `--shortcut-refresh`.
 pub fn conversations() -> Vec<Conversation> {
     [
         datagrams(),
@@ -389,7 +389,7 @@ fn probes_of_tcp() -> Vec<Conversation> {
             leaves(&segment(120, ACK), SHORTCUT_AND_PROBE).after(1_050),
             is_dropped(&part(&segment(120, ACK), 0)),
             is_dropped(&part(&segment(120, ACK), 4)),
-            // Whatever else the router forwards is not judged.
+            // Other packets that the router forwards do not end the probe.
             returns(&segment(126, ACK)),
             returns(&segment(120, FIN)),
             leaves(&segment(130, ACK), SHORTCUT),

@@ -1,4 +1,4 @@
-//! Group frames that go to everyone, over the limits of their VLAN.
+//! Group frames that exceed the limits of their VLAN.
 
 use vlanfast_common::{Reason, Verdict};
 
@@ -11,7 +11,7 @@ use crate::{
     net::{messages::*, packet::BROADCAST},
 };
 
-/// Over the storm limit; the first frame of each name was the last within it.
+/// Frames over the storm limit. The first frame of each test used up the limit.
 #[rustfmt::skip]
 pub fn over_the_limit() -> Vec<FrameCase> {
     use Verdict::{Drop, Pass};
@@ -26,7 +26,7 @@ pub fn over_the_limit() -> Vec<FrameCase> {
         sent("ARP request for a container", &arp(1, SENDER, ENDPOINT), STEERED),
         sent("for an address on another device", &arp(1, SENDER, [10, 0, 10, 77]), Pass),
         sent("for an address whose device is down", &arp(1, SENDER, [10, 0, 10, 78]), Pass),
-        sent("for a disputed address", &arp(1, SENDER, [10, 0, 10, 66]), Verdict::Conflict),
+        sent("for a conflicting address", &arp(1, SENDER, [10, 0, 10, 66]), Verdict::Conflict),
         sent("gratuitous ARP", &arp(1, ABSENT, ABSENT), Pass),
         sent("ARP reply", &arp(2, SENDER, ABSENT), Pass),
         sent("DHCP request", &udp(0x45, 0, ALL, [0, 68, 0, 67], &dhcp(1, NOBODY)), Pass),
@@ -38,7 +38,7 @@ pub fn over_the_limit() -> Vec<FrameCase> {
     ]
 }
 
-/// Over the limit for somebody here who can't have it alone; the first frame was the last within it.
+/// Frames over the limit for targets on this host that cannot be steered. The first frame used up the limit.
 #[rustfmt::skip]
 pub fn over_the_limit_for_some() -> Vec<FrameCase> {
     let storm = Verdict::Drop(Reason::Storm);
@@ -48,17 +48,17 @@ pub fn over_the_limit_for_some() -> Vec<FrameCase> {
         own.bytes[6..12].copy_from_slice(&from);
         own
     };
-    let (_, receiver_group) = group(ENDPOINT6);
+    let (_, endpoint_group) = group(ENDPOINT6);
     vec![
-        sent("for a disputed address", &arp(1, SENDER, [10, 0, 10, 66]), storm),
+        sent("for a conflicting address", &arp(1, SENDER, [10, 0, 10, 66]), storm),
         sent("for an address that is down", &arp(1, SENDER, [10, 0, 10, 78]), storm),
         sent("for an address elsewhere", &arp(1, SENDER, [10, 0, 10, 77]), storm),
         sent("for an address of the wire's", &arp(1, SENDER, FOREIGN), storm),
         sent("from an address of another here", &arp(1, [10, 0, 10, 3], ENDPOINT), storm),
-        named("solicitation from an address of one here", receiver_group, 10, &solicitation(ENDPOINT6, ENDPOINT6), storm),
+        named("solicitation from an address of one here", endpoint_group, 10, &solicitation(ENDPOINT6, ENDPOINT6), storm),
         own("a container's own", SIBLING, ENDPOINT, storm),
         own("the host's own", PARENT, ENDPOINT, storm),
-        // Each kind has a share of its own.
+        // Each kind of frame has a bucket of its own.
         own("the host's own, for an absent host", PARENT, ABSENT, Verdict::Pass),
         sent("for an absent host", &arp(1, SENDER, ABSENT), Verdict::Pass),
         sent("for a container", &arp(1, SENDER, ENDPOINT), STEERED),
@@ -66,7 +66,7 @@ pub fn over_the_limit_for_some() -> Vec<FrameCase> {
     ]
 }
 
-/// Over the limit for whatever else is sent to a group; the first frame was the last within it.
+/// Frames over the limit for all other group traffic. The first frame used up the limit.
 #[rustfmt::skip]
 pub fn over_the_groups_limit() -> Vec<FrameCase> {
     let group_storm = Verdict::Drop(Reason::Group);

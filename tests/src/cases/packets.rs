@@ -1,4 +1,5 @@
-//! Packets from the near container to the far one, from the EtherType on, and what routers make of them.
+//! Packets from the near container to the far one, from the EtherType on, and the same packets as routers change
+//! them.
 
 use crate::net::messages::{ENDPOINT, ENDPOINT6, ipv4_checksum};
 
@@ -6,7 +7,7 @@ use crate::net::messages::{ENDPOINT, ENDPOINT6, ipv4_checksum};
 pub const FAR: [u8; 4] = [10, 0, 30, 2];
 pub const FAR6: [u8; 16] = [0xfd, 0, 0, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
-/// A packet after some hops, from the EtherType on.
+/// Returns a packet after `hops` routers, from the EtherType on.
 pub fn hop(packet: &[u8], hops: u8) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let ip = &mut packet[2..];
@@ -42,7 +43,7 @@ pub fn udp(word: u32) -> Vec<u8> {
     [&head[..], &word.to_be_bytes(), &[0x55; 4]].concat()
 }
 
-/// Ten bytes of payload, unless it is a SYN.
+/// The segment has ten bytes of payload, unless it is a SYN.
 pub fn tcp(sequence: u32, flags: u8) -> Vec<u8> {
     let payload: &[u8] = match flags & 2 {
         0 => &[0x55; 10],
@@ -61,7 +62,7 @@ pub const FIN: u8 = 0x11;
 pub const RST: u8 = 4;
 pub const ACK: u8 = 0x10;
 
-/// A TCP segment's four bytes from an offset on, in a packet of their own.
+/// Returns four bytes of a TCP segment's payload, from an offset on, in a packet of their own.
 pub fn part(packet: &[u8], offset: u32) -> Vec<u8> {
     let (mut packet, at) = (packet.to_vec(), 2 + 20 + 4);
     let sequence = u32::from_be_bytes(packet[at..at + 4].try_into().unwrap_or_default());
@@ -71,7 +72,7 @@ pub fn part(packet: &[u8], offset: u32) -> Vec<u8> {
     packet
 }
 
-/// A TCP segment with another acknowledgement.
+/// Returns a TCP segment with another acknowledgement number.
 pub fn acknowledging(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet[2 + 20 + 8] ^= 1;
@@ -84,7 +85,7 @@ pub fn fragment(packet: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A packet made larger than the other VLAN's MTU.
+/// Returns a packet that is larger than the other VLAN's MTU.
 pub fn large(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet.resize(2 + 1401, 0x55);

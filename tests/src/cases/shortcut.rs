@@ -1,4 +1,4 @@
-//! Packets that leave for a router, with `--shortcut allow`.
+//! Packets to a router, with their verdicts under `--shortcut allow`.
 
 use vlanfast_common::{Mac, Verdict, Vid};
 
@@ -11,10 +11,10 @@ use crate::{
     net::{messages::*, packet::MULTICAST},
 };
 
-/// Nobody here has it.
+/// No device on this host has this MAC.
 const ROUTER: [u8; 6] = NOBODY;
 
-/// Packets that leave from VLAN 10, with their verdicts.
+/// Outgoing packets on VLAN 10 with their verdicts.
 #[rustfmt::skip]
 pub fn shortcutting() -> Vec<FrameCase> {
     use Verdict::Pass;
@@ -56,7 +56,7 @@ pub fn shortcutting() -> Vec<FrameCase> {
         sent("the last fragment", &ipv4(|ip| ip[7] = 4), Pass),
         sent("from a link-local address", &ipv4(link_local), Pass),
         sent("from another's address", &ipv4(|ip| ip[15] = 3), Pass),
-        sent("from nobody's IPv6 address", &ipv6(|ip| ip[23] = 9), Pass),
+        sent("from an unknown IPv6 address", &ipv6(|ip| ip[23] = 9), Pass),
         sent("too large", &large(1401), Pass),
         sent("for somewhere else", &ipv4(|ip| ip[18] = 31), Pass),
         sent("for a VLAN that has gone", &ipv4(|ip| ip[18] = 40), Pass),
@@ -74,7 +74,7 @@ pub fn shortcutting() -> Vec<FrameCase> {
     ]
 }
 
-/// A UDP datagram for the far container, its type first, once its IPv4 header was changed.
+/// Builds a UDP datagram for the far container from the EtherType on, after a change to its IPv4 header.
 fn ipv4(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut frame = udp(0x45, 0, FAR, [0x30, 0, 0x30, 1], &[0; 12]);
     let packet = &mut frame[2..];
@@ -85,20 +85,20 @@ fn ipv4(change: impl Fn(&mut [u8])) -> Vec<u8> {
     frame
 }
 
-/// A packet of a length.
+/// Builds a packet with a total length.
 fn large(length: usize) -> Vec<u8> {
     let mut frame = ipv4(|ip| ip[2..4].copy_from_slice(&(length as u16).to_be_bytes()));
     frame.resize(2 + length, 0x55);
     frame
 }
 
-/// Its identification makes the checksum 0xff00 before the hop, and 0 with a carry behind it.
+/// Builds a packet whose identification makes the checksum 0xff00 before the hop, and 0 with a carry behind it.
 fn carries_over(packet: &mut [u8]) {
     packet[4..6].fill(0);
     let [high, low] = ipv4_checksum(packet);
     let wanted = !0xff00u16;
     let rest = !u16::from_be_bytes([high, low]);
-    // In ones' complement arithmetic.
+    // The checksum is computed in ones' complement arithmetic.
     let (difference, borrowed) = wanted.overflowing_sub(rest);
     let id = difference - u16::from(borrowed);
     packet[4..6].copy_from_slice(&id.to_be_bytes());
@@ -109,7 +109,7 @@ fn link_local(packet: &mut [u8]) {
     packet[12..14].copy_from_slice(&[169, 254]);
 }
 
-/// An IPv6 UDP packet for the far container, from the EtherType on, once its header was changed.
+/// Builds an IPv6 UDP packet for the far container from the EtherType on, after a change to its header.
 fn ipv6(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let start = [0x60, 0, 0, 0, 0, 20, 17, 64];
     let mut packet = [&start[..], &ENDPOINT6, &FAR6, &[0; 20]].concat();

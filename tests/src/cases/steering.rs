@@ -1,5 +1,6 @@
-//! Frames that steering and `--shed` decide about, with the verdict that each gets in a
-//! [`TableFixture`](crate::fixtures::tables::TableFixture): frames for one endpoint, and frames that only look like one.
+//! The frames that steering and `--shed` decide about, each with its verdict over a
+//! [`TableFixture`](crate::fixtures::tables::TableFixture): frames for one endpoint, and frames that only look like
+//! one.
 
 use vlanfast_common::{
     Mac, Reason,
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 
-/// With steering, and within the storm limit.
+/// Verdicts with steering on, within the storm limit.
 pub fn steering() -> Vec<FrameCase> {
     [
         arp_frames(),
@@ -54,7 +55,7 @@ fn arp_frames() -> Vec<FrameCase> {
         sent("ARP probe", &arp(1, [0; 4], ENDPOINT), STEERED),
         raw("untagged ARP request for a container", frame(BROADCAST, &request, 60), STEERED),
         raw("ARP request behind two tags of which one counts", frame(BROADCAST, &twice, 68), STEERED),
-        sent("ARP request for a disputed address", &arp(1, SENDER, [10, 0, 10, 66]), Conflict),
+        sent("ARP request for a conflicting address", &arp(1, SENDER, [10, 0, 10, 66]), Conflict),
         sent("ARP request for an address of the wire's", &arp(1, SENDER, FOREIGN), Pass),
         sent("ARP request for an address that is not sure", &arp(1, SENDER, UNSURE), STEERED),
         sent("ARP request for an address that Docker gave", &arp(1, SENDER, ASSIGNED), STEERED),
@@ -103,7 +104,7 @@ fn dhcp_frames() -> Vec<FrameCase> {
     let reply = udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, CONTAINER));
     vec![
         sent("DHCP reply by broadcast", &reply, STEERED),
-        sent("DHCP reply for a disputed MAC", &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, TWICE)), Conflict),
+        sent("DHCP reply for a conflicting MAC", &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, TWICE)), Conflict),
         sent("DHCP request", &udp(0x45, 0, ALL, [0, 68, 0, 67], &dhcp(1, CONTAINER)), Pass),
         sent("DHCP reply for an absent host", &udp(0x45, 0, ALL, TO_CLIENT, &dhcp(2, NOBODY)), Pass),
         sent("DHCP reply in fragments", &udp(0x45, 0x20, ALL, TO_CLIENT, &dhcp(2, CONTAINER)), Pass),
@@ -121,7 +122,7 @@ fn other_groups() -> Vec<FrameCase> {
     ]
 }
 
-/// By `--shed mac`.
+/// Verdicts under `--shed mac`.
 #[rustfmt::skip]
 pub fn shedding() -> Vec<FrameCase> {
     let ip = [8, 0, 0x45];
@@ -136,14 +137,14 @@ pub fn shedding() -> Vec<FrameCase> {
         named("unicast on a VLAN without device", TRUNK, 99, &ip, vlan),
         named("broadcast on a VLAN without device", BROADCAST, 99, &arp(1, SENDER, ENDPOINT), vlan),
         named("a VLAN inside a container", NOBODY, NESTED, &ip, Pass),
-        named("nobody's MAC", NOBODY, 10, &ip, mac),
-        raw("nobody's MAC, untagged", NOBODY, &ip, Pass),
-        named("nobody's MAC behind two tags", NOBODY, 10, &[&tag(0, 100)[..], &ip].concat(), Pass),
+        named("unknown MAC", NOBODY, 10, &ip, mac),
+        raw("unknown MAC, untagged", NOBODY, &ip, Pass),
+        named("unknown MAC behind two tags", NOBODY, 10, &[&tag(0, 100)[..], &ip].concat(), Pass),
         named("a container's MAC", CONTAINER, 10, &ip, Pass),
         named("the parent's MAC", PARENT, 10, &ip, Pass),
         named("the trunk's MAC on a VLAN", TRUNK, 10, &ip, Pass),
         named("the parent's MAC on another VLAN", PARENT, GUESTS, &ip, mac),
-        named("nobody's MAC on a bridge's VLAN", NOBODY, PORT, &ip, Pass),
+        named("unknown MAC on a bridge's VLAN", NOBODY, PORT, &ip, Pass),
         named("a group", [1, 0, 0x5e, 0, 0, 1], 10, &ip, Pass),
         raw("802.1ad", NOBODY, &[&[0x88, 0xa8, 0, 99][..], &ip].concat(), Pass),
         FrameCase { name: "a tag that ends early", bytes: frame(NOBODY, &[0x81, 0], 14), verdict: Pass, },

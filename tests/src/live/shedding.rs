@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// A VLAN for which the host has no device.
+/// A VLAN that has no device on the host.
 const ELSEWHERE: u16 = 99;
 
-/// An ARP request by unicast, which whoever takes it answers.
+/// Builds a unicast ARP request, which every receiver of the frame answers.
 fn to(mac: [u8; 6], receiver: &Addresses) -> Vec<u8> {
     frame(mac, &arp(1, SENDER, receiver.address), 60)
 }
@@ -36,14 +36,14 @@ fn receivers_answer(vlan: &OneVlan) -> Result<u64> {
     Ok(2 * receivers.count() as u64)
 }
 
-/// A capture on the trunk, as tcpdump opens it; until that is taken in, nothing is shed.
+/// Opens a capture on the trunk as tcpdump does; nothing is shed until the daemon has seen it.
 fn capture(vlan: &OneVlan) -> Result<Packets> {
     let capture = Packets::open(&vlan.wire.host.path(), &vlan.wire.trunk, true)?.promiscuous()?;
     thread::sleep(Duration::from_millis(500));
     Ok(capture)
 }
 
-/// That a capture on the trunk has seen of some frames what is left where it reads.
+/// Checks that a capture on the trunk has seen the frames that remain at the point where it reads.
 fn is_shed_from(
     capture: &Packets,
     vlan: &OneVlan,
@@ -74,7 +74,7 @@ pub fn frames_of_vlans_without_a_device_are_shed(
         let frame = frame(mac, &rest, 64);
         (0..5).try_for_each(|_| tagged.send(&frame))?;
     }
-    // A VLAN's own nobody is no VLAN without a device.
+    // A MAC without a receiver on a VLAN is not the same case as a VLAN without a device.
     vlan.send(&to(NOBODY, &vlan.host), 3)?;
     let pass = receivers_answer(&vlan)? + 3;
     vlan.counted(VlanCounts {
@@ -103,7 +103,7 @@ pub fn frames_for_a_mac_that_nobody_has_are_shed(
     let attached = vlan.attach(&["--shed", "mac"])?;
     let on_the_trunk = capture(&vlan)?;
     vlan.send(&to(NOBODY, &vlan.host), 5)?;
-    // An untagged frame may have had a tag that the hook was not shown.
+    // An untagged frame may have had a tag that the hook could not see.
     let shed = if vid == 0 { 0 } else { 5 };
     let pass = receivers_answer(&vlan)? + 5 - shed;
     vlan.counted(VlanCounts {

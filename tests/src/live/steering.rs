@@ -1,6 +1,6 @@
-//! Steering on live trunks, and when it must not be. Every public function is a test of its own over one
-//! kind of device; [`live_tests`](crate::live_tests) makes tests of them, of those of [`storm`](crate::live::storm)
-//! and of those of [`shedding`](crate::live::shedding).
+//! Steering on live trunks, and when it must not happen. Every public function is a test that runs over one kind of
+//! device; [`live_tests`](crate::live_tests) makes tests of them and of those in [`storm`](crate::live::storm) and
+//! [`shedding`](crate::live::shedding).
 
 use std::{
     thread,
@@ -24,23 +24,23 @@ use crate::{
     run::observe::eventually,
 };
 
-/// How long a heartbeat is good for, as README has it.
+/// The lifetime of a heartbeat, as the README states it.
 const VALIDITY: Duration = Duration::from_secs(3);
 
-/// Makes a test of every scenario: over a kind of [`Wire`], on a VLAN, with a way to read ingress. Where a
-/// condition does not hold, they can't run, for a reason.
+/// Makes a test of every scenario over a kind of [`Wire`], on a VLAN, with a way to read ingress. Where the condition
+/// does not hold, the tests are skipped with the reason given.
 #[macro_export]
 macro_rules! live_tests {
     ($kind:ident: $wire:expr, $vid:expr, $ingress:expr, if $condition:expr, $reason:expr) => {
         $crate::live_tests!($kind: $wire, $vid, $ingress, if $condition, $reason;
-            steering::what_seeks_one_receiver_reaches_that_one_alone
-            storm::a_storm_is_cut_off_and_everyone_here_answers_all_the_same
-            steering::what_is_switched_off_is_not_done
+            steering::frames_for_one_endpoint_reach_only_that_endpoint
+            storm::a_storm_is_limited_and_every_endpoint_still_answers
+            steering::features_that_are_switched_off_do_nothing
             shedding::frames_of_vlans_without_a_device_are_shed
             shedding::frames_for_a_mac_that_nobody_has_are_shed
-            steering::a_process_that_is_killed_or_hangs_leaves_every_frame_alone
-            steering::a_dry_run_counts_and_everyone_hears
-            steering::a_disputed_address_is_asked_for_by_broadcast
+            steering::without_a_running_daemon_every_frame_is_passed
+            steering::a_dry_run_counts_and_steers_nothing
+            steering::requests_for_a_conflicting_address_stay_broadcasts
         );
     };
     ($kind:ident: $wire:expr, $vid:expr, $ingress:expr, if $condition:expr, $reason:expr; $($module:ident::$test:ident)*) => {
@@ -58,7 +58,7 @@ macro_rules! live_tests {
     };
 }
 
-/// What one of some containers hears, and all the others.
+/// Returns what one container receives and what all the others receive.
 fn only(container: usize, of: &OneVlan, heard: Received) -> Vec<Received> {
     let mut all = vec![Received::NOTHING; of.endpoints.len()];
     all[container] = heard;
@@ -69,18 +69,19 @@ fn everyone(of: &OneVlan, heard: Received) -> Vec<Received> {
     vec![heard; of.endpoints.len()]
 }
 
-/// Sends both ways to ask for an endpoint, `times` times each, and waits until they were heard and answered.
-fn asked(vlan: &OneVlan, receiver: &Addresses, times: u64, expected: &[Received]) -> Result<()> {
+/// Sends an ARP request and a solicitation for an endpoint, `times` times each, and waits until they were received
+/// and answered.
+fn asked(vlan: &OneVlan, endpoint: &Addresses, times: u64, expected: &[Received]) -> Result<()> {
     let mut ears = vlan.listen()?;
-    for frame in [request(receiver.address), solicit(receiver.address6)] {
+    for frame in [request(endpoint.address), solicit(endpoint.address6)] {
         vlan.send(&frame, times)?;
         ears.have_heard(&frame, expected)?;
     }
-    ears.answers(receiver, times)?;
-    ears.advertisements(receiver, times)
+    ears.answers(endpoint, times)?;
+    ears.advertisements(endpoint, times)
 }
 
-pub fn what_seeks_one_receiver_reaches_that_one_alone(
+pub fn frames_for_one_endpoint_reach_only_that_endpoint(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -88,8 +89,8 @@ pub fn what_seeks_one_receiver_reaches_that_one_alone(
     let vlan = OneVlan::new(wire, vid, ingress, 3)?;
     let attached = vlan.attach(&[])?;
     let mut expected = VlanCounts::default();
-    for (number, receiver) in vlan.endpoints.iter().enumerate() {
-        asked(&vlan, receiver, 3, &only(number, &vlan, Received::alone(3)))?;
+    for (number, endpoint) in vlan.endpoints.iter().enumerate() {
+        asked(&vlan, endpoint, 3, &only(number, &vlan, Received::alone(3)))?;
         expected.steer += 6;
     }
     asked(&vlan, &vlan.host, 3, &everyone(&vlan, Received::NOTHING))?;
@@ -117,12 +118,16 @@ pub fn what_seeks_one_receiver_reaches_that_one_alone(
     attached.stop()
 }
 
-pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static str) -> Result<()> {
+pub fn features_that_are_switched_off_do_nothing(
+    wire: Wire,
+    vid: u16,
+    ingress: &'static str,
+) -> Result<()> {
     let vlan = OneVlan::new(wire, vid, ingress, 2)?;
-    // Requests that are not steered go to everyone, and have their share of the limit.
+    // Requests that are not steered go to every endpoint, and have their share of the limit.
     let attached = vlan.attach(&["--steer", "off", "--storm-limit", "10000"])?;
-    for receiver in vlan.endpoints.iter().chain([&vlan.host]) {
-        asked(&vlan, receiver, 3, &everyone(&vlan, Received::by_group(3)))?;
+    for endpoint in vlan.endpoints.iter().chain([&vlan.host]) {
+        asked(&vlan, endpoint, 3, &everyone(&vlan, Received::by_group(3)))?;
     }
     let passed = |pass| VlanCounts {
         pass,
@@ -131,7 +136,7 @@ pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static 
     vlan.counted(passed(18))?;
     attached.stop()?;
 
-    // Its counters are gone with it.
+    // The counters were removed with the previous attachment.
     let attached = vlan.attach(&["--storm-limit", "0"])?;
     let mut ears = vlan.listen()?;
     let absent = request(ABSENT);
@@ -141,11 +146,11 @@ pub fn what_is_switched_off_is_not_done(wire: Wire, vid: u16, ingress: &'static 
     attached.stop()
 }
 
-/// That everything reaches everyone, as without vlanfast.
+/// Checks that every frame reaches every endpoint, as without vlanfast.
 fn everyone_hears(vlan: &OneVlan) -> Result<()> {
     let before = VlanCounts::of(&vlan.wire, vlan.vid)?;
-    let receiver = &vlan.endpoints[0];
-    asked(vlan, receiver, 3, &everyone(vlan, Received::by_group(3)))?;
+    let endpoint = &vlan.endpoints[0];
+    asked(vlan, endpoint, 3, &everyone(vlan, Received::by_group(3)))?;
     let mut ears = vlan.listen()?;
     vlan.send(&request(ABSENT), 20)?;
     ears.have_heard(&request(ABSENT), &everyone(vlan, Received::by_group(20)))?;
@@ -156,16 +161,16 @@ fn everyone_hears(vlan: &OneVlan) -> Result<()> {
     vlan.counted(expected)
 }
 
-pub fn a_process_that_is_killed_or_hangs_leaves_every_frame_alone(
+pub fn without_a_running_daemon_every_frame_is_passed(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
 ) -> Result<()> {
     let vlan = OneVlan::new(wire, vid, ingress, 2)?;
-    let receiver = vlan.endpoints[0];
+    let endpoint = vlan.endpoints[0];
     let alone = only(0, &vlan, Received::alone(1));
     let attached = vlan.attach(&["--storm-limit", "1"])?;
-    asked(&vlan, &receiver, 1, &alone)?;
+    asked(&vlan, &endpoint, 1, &alone)?;
 
     kill(attached.pid(), Signal::SIGSTOP)?;
     thread::sleep(VALIDITY + Duration::from_millis(200));
@@ -179,18 +184,18 @@ pub fn a_process_that_is_killed_or_hangs_leaves_every_frame_alone(
             "it goes on, and nothing is steered"
         );
         thread::sleep(Duration::from_millis(100));
-        vlan.send(&request(receiver.address), 1)?;
+        vlan.send(&request(endpoint.address), 1)?;
     }
 
     attached.kill()?;
     thread::sleep(VALIDITY + Duration::from_millis(200));
     everyone_hears(&vlan)?;
     let attached = vlan.attach(&["--storm-limit", "1"])?;
-    asked(&vlan, &receiver, 1, &alone)?;
+    asked(&vlan, &endpoint, 1, &alone)?;
     attached.stop()
 }
 
-pub fn a_dry_run_counts_and_everyone_hears(
+pub fn a_dry_run_counts_and_steers_nothing(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -203,7 +208,7 @@ pub fn a_dry_run_counts_and_everyone_hears(
     vlan.send(&request(ABSENT), 20)?;
     ears.have_heard(&request(ABSENT), &everyone(&vlan, Received::by_group(20)))?;
     let found = VlanCounts::of(&vlan.wire, vlan.vid)?;
-    // One passes, and one more each second.
+    // One request passes at once, and one more each second.
     ensure!((1..=10).contains(&found.pass), "{found:?}");
     let expected = VlanCounts {
         pass: found.pass,
@@ -215,7 +220,7 @@ pub fn a_dry_run_counts_and_everyone_hears(
     attached.stop()
 }
 
-pub fn a_disputed_address_is_asked_for_by_broadcast(
+pub fn requests_for_a_conflicting_address_stay_broadcasts(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -240,13 +245,13 @@ pub fn a_disputed_address_is_asked_for_by_broadcast(
         expected.pass += 3;
         expected.disputed += 3;
     }
-    for receiver in [first, second] {
-        ears.answers(&receiver, 3)?;
-        ears.advertisements(&receiver, 3)?;
+    for endpoint in [first, second] {
+        ears.answers(&endpoint, 3)?;
+        ears.advertisements(&endpoint, 3)?;
     }
     vlan.counted(expected)?;
 
-    // One gives way.
+    // One of the two gives the address up.
     vlan.run(0, "ip addr flush dev eth0")?;
     eventually("peace", &attached, |endpoints| {
         !endpoints.iter().any(is_in_conflict)

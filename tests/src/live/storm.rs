@@ -16,22 +16,22 @@ use crate::{
     run::require::in_the_lab,
 };
 
-/// A storm of requests for hosts that are not here; every 32nd is for a container.
+/// A storm of requests for absent hosts; every 32nd request is for a container.
 struct Storm {
-    /// Of all frames.
+    /// The number of frames in all.
     frames: u64,
-    /// Frames/s.
+    /// The rate in frames per second.
     rate: u64,
-    /// `--storm-limit`.
+    /// The value of `--storm-limit`.
     limit: u32,
-    /// Threads, each on a CPU of its own as far as there are enough.
+    /// The number of sending threads, each on a CPU of its own as far as there are enough.
     senders: u64,
 }
 
 const WANTED: u64 = 32;
 
 impl Storm {
-    /// As much as the lab's slow machine gets sent, or a real one.
+    /// Returns a storm that fits the machine: smaller for the slow lab.
     fn new(senders: u64) -> Self {
         let (frames, rate, limit) = match in_the_lab() {
             true => (3_000, 2_000, 200),
@@ -45,7 +45,7 @@ impl Storm {
         }
     }
 
-    /// Sends it; when each frame for an absent host was sent, since the start.
+    /// Sends the storm; returns the time since the start at which each frame for an absent host was sent.
     fn rage(
         &self,
         sockets: Vec<Packets>,
@@ -82,8 +82,8 @@ impl Storm {
         })
     }
 
-    /// How many of some frames a bucket with 50 ms of tokens lets pass, by their times: what the limit is
-    /// compared with, so that it does not matter how fast they could be sent.
+    /// Computes how many of some frames a bucket with 50 ms of tokens lets pass, from their times. The limit is
+    /// compared with this number, so that the speed of sending does not matter.
     fn admitted(&self, times: &[Duration]) -> u64 {
         let rate = f64::from(self.limit);
         let full = rate * 0.05;
@@ -100,8 +100,8 @@ impl Storm {
     }
 }
 
-/// One storm by ARP and one by neighbour solicitations.
-pub fn a_storm_is_cut_off_and_everyone_here_answers_all_the_same(
+/// Runs one storm of ARP requests and one of neighbour solicitations.
+pub fn a_storm_is_limited_and_every_endpoint_still_answers(
     wire: Wire,
     vid: u16,
     ingress: &'static str,
@@ -110,7 +110,7 @@ pub fn a_storm_is_cut_off_and_everyone_here_answers_all_the_same(
     storms(&vlan, Ok)
 }
 
-/// One storm by ARP and one by neighbour solicitations, over all queues of a trunk and by all CPUs.
+/// Runs one storm of ARP requests and one of neighbour solicitations, over all queues of a trunk and from all CPUs.
 pub fn a_storm_that_comes_in_by_several_queues_is_cut_off_as_one(
     wire: Wire,
     vid: u16,
@@ -140,7 +140,7 @@ pub fn a_storm_that_comes_in_by_several_queues_is_cut_off_as_one(
     Ok(())
 }
 
-/// Every container has heard what passed the limit, and alone what was for it.
+/// Every container has received the frames within the limit, and alone the requests for its own address.
 fn containers_heard(
     ears: &mut Ears,
     name: &str,
@@ -150,7 +150,7 @@ fn containers_heard(
 ) -> Result<()> {
     let heard = ears.heard(|rest| rest.starts_with(&kind))?;
     for (heard, &wants) in heard.iter().zip(wants) {
-        // macvlan queues up to a thousand broadcasts, and may drop those beyond.
+        // macvlan queues up to a thousand broadcasts, and may drop further ones.
         let at_least = passed.min(1000);
         ensure!(
             heard.steered == wants && (at_least..=passed).contains(&heard.as_sent),
@@ -186,10 +186,10 @@ fn storms(vlan: &OneVlan, prepared: fn(Packets) -> Result<Packets>) -> Result<()
         (0..storm.frames)
             .step_by(WANTED as usize)
             .for_each(|number| wants[wanted(number)] += 1);
-        for (receiver, &times) in vlan.endpoints.iter().zip(&wants) {
+        for (endpoint, &times) in vlan.endpoints.iter().zip(&wants) {
             match name {
-                "ARP" => ears.answers(receiver, times)?,
-                _ => ears.advertisements(receiver, times)?,
+                "ARP" => ears.answers(endpoint, times)?,
+                _ => ears.advertisements(endpoint, times)?,
             }
         }
         let after = VlanCounts::of(&vlan.wire, vlan.vid)?;

@@ -1,4 +1,4 @@
-//! What is done to a trunk on more than one kind of device.
+//! Checks of a trunk that run on more than one kind of device.
 
 use std::{
     thread,
@@ -19,11 +19,11 @@ use crate::{
     run::program::Attached,
 };
 
-/// The address of whoever is behind the trunk in [`bulk`], and the router's.
+/// In [`bulk`], the address of the end behind the trunk, and that of the router.
 pub const HOST_ADDRESS: &str = "192.0.2.1";
 pub const ROUTER_ADDRESS: &str = "192.0.2.2";
 
-/// Waits for the counters to reach what is expected, and then for what should not come.
+/// Waits for the counters to reach the expected values, and then for late frames that must not arrive.
 pub fn settle(attached: &Attached, rx: &Sums, tx: &Sums) {
     let read = || {
         attached
@@ -51,15 +51,15 @@ pub fn settle(attached: &Attached, rx: &Sums, tx: &Sums) {
     );
 }
 
-/// Sends every frame of the corpus that a device takes, a different number of times each, from the
-/// wire to the trunk and back.
+/// Sends every frame of the corpus that a device accepts, each a different number of times, from the wire to the
+/// trunk and back.
 pub fn corpus_both_ways(wire: &Wire, ingress: &str, kind: &str) -> Result<()> {
     let attached = Attached::start(&wire.host, &wire.trunk, &["--ingress", ingress])?;
     ensure!(attached.kind("ingress")? == kind, "{}", attached.status()?);
     let (mut rx, mut tx) = (Sums::new(), Sums::new());
     let router = Packets::open(&wire.router.path(), WIRE, false)?;
     let host = Packets::open(&wire.host.path(), &wire.trunk, false)?;
-    // The kernel itself drops what ends within or behind a tag, before TC sees it.
+    // The kernel drops frames that end within or directly behind a tag before TC sees them.
     let whole = |named: &&CorpusFrame| !named.name.starts_with("ends");
     for (number, named) in corpus().iter().filter(whole).enumerate() {
         let (there, back) = (number as u64 + 1, 2 * number as u64 + 1);
@@ -76,9 +76,9 @@ pub fn corpus_both_ways(wire: &Wire, ingress: &str, kind: &str) -> Result<()> {
     attached.stop()
 }
 
-/// A bulk transfer each way between the router and `end`, which is behind the trunk, against an
-/// independent count at the router, where one frame is one wire packet: it neither merges nor splits,
-/// and the trunk splits what it sends behind our hook.
+/// Runs a bulk transfer each way between the router and `end`, which is behind the trunk, and compares the counters
+/// with an independent count at the router. There one frame is one wire packet: the router neither merges nor splits,
+/// and the trunk splits its own buffers behind our hook.
 pub fn bulk(wire: &Wire, end: &Netns, ingress: &str) -> Result<()> {
     wire.router
         .run(&format!("ethtool -K {WIRE} tso off gso off gro off"))?;
@@ -88,7 +88,7 @@ pub fn bulk(wire: &Wire, end: &Netns, ingress: &str) -> Result<()> {
     let sniffer = Sniffer::start(&wire.router.path(), WIRE)?;
     transfer(&wire.router, end, HOST_ADDRESS)?;
     transfer(end, &wire.router, ROUTER_ADDRESS)?;
-    // The last acknowledgements.
+    // The last acknowledgements may still be under way.
     thread::sleep(Duration::from_millis(1000));
     let (at_router, from_router) = sniffer.stop()?;
     for sums in [&at_router, &from_router] {

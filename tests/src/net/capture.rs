@@ -1,4 +1,4 @@
-//! Sends frames as they are, and counts them independently of vlanfast: AF_PACKET (packet(7)).
+//! Sends raw frames and counts them independently of vlanfast, with AF_PACKET (packet(7)).
 
 use std::{
     io,
@@ -20,25 +20,25 @@ use crate::net::{
 
 const ALL: u16 = libc::ETH_P_ALL as u16;
 
-/// A packet socket on one device. It keeps to the namespace in which it was opened.
+/// A packet socket on one device. It stays in the namespace in which it was opened.
 pub struct Packets {
     socket: OwnedFd,
     ifindex: i32,
 }
 
 impl Packets {
-    /// Opens one on a device of a namespace. With protocol 0 it only sends.
+    /// Opens a socket on a device of a namespace. With protocol 0 it only sends.
     pub fn open(netns: &str, device: &str, receive: bool) -> Result<Self> {
         Self::open_for(netns, device, if receive { ALL } else { 0 })
     }
 
-    /// Opens one that hears a single EtherType.
+    /// Opens a socket that receives a single EtherType.
     pub fn open_for(netns: &str, device: &str, protocol: u16) -> Result<Self> {
         let device = device.to_owned();
         in_netns(netns, move || {
             let protocol = protocol.to_be();
             let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-            // SAFETY: no pointers.
+            // SAFETY: the call takes no pointers.
             let fd = unsafe { libc::socket(libc::AF_PACKET, kind, protocol as i32) };
             ensure!(
                 fd >= 0,
@@ -46,7 +46,7 @@ impl Packets {
                 io::Error::last_os_error()
             );
             let socket = Self {
-                // SAFETY: just made, and ours alone.
+                // SAFETY: the descriptor was just created, and nothing else owns it.
                 socket: unsafe { OwnedFd::from_raw_fd(fd) },
                 ifindex: nix::net::if_::if_nametoindex(device.as_str())
                     .with_context(|| format!("no device {device}"))?
@@ -61,7 +61,7 @@ impl Packets {
             address.sll_protocol = protocol;
             address.sll_ifindex = socket.ifindex;
             let length = size_of_val(&address) as u32;
-            // SAFETY: an address and its size.
+            // SAFETY: the arguments are an address and its size.
             let result = unsafe { libc::bind(fd, (&raw const address).cast(), length) };
             ensure!(
                 result == 0,
@@ -86,7 +86,7 @@ impl Packets {
         Ok(self)
     }
 
-    /// Hears only what comes in: what goes out is not even queued (Linux 4.20).
+    /// Receives incoming frames only; outgoing frames are not even queued (Linux 4.20).
     pub fn without_outgoing(self) -> Result<Self> {
         self.option(libc::PACKET_IGNORE_OUTGOING, libc::SOL_PACKET, 1)?;
         Ok(self)
@@ -94,7 +94,7 @@ impl Packets {
 
     fn option<T>(&self, name: i32, level: i32, value: T) -> Result<()> {
         let length = size_of::<T>() as u32;
-        // SAFETY: a value and its size.
+        // SAFETY: the arguments are a value and its size.
         let result =
             unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) };
         ensure!(
@@ -105,15 +105,15 @@ impl Packets {
         Ok(())
     }
 
-    /// Sends one frame; waits where the device's queue is full.
+    /// Sends one frame, and waits if the device's queue is full.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         self.send_in_times(frame).map(drop)
     }
 
-    /// Sends one frame and gives how many attempts it took: egress hooks come before the queue, and see each attempt.
+    /// Sends one frame and returns the number of attempts: egress hooks run before the queue, and see each attempt.
     fn send_in_times(&self, frame: &[u8]) -> Result<u64> {
         for times in 1.. {
-            // SAFETY: a buffer and its size.
+            // SAFETY: the arguments are a buffer and its size.
             let sent = unsafe { libc::send(self.fd(), frame.as_ptr().cast(), frame.len(), 0) };
             if sent == frame.len() as isize {
                 return Ok(times);
@@ -129,7 +129,7 @@ impl Packets {
         unreachable!("there is no last number")
     }
 
-    /// Sends frames at a steady rate until told to stop; gives how many, and how many times it took.
+    /// Sends frames at a steady rate until told to stop; returns the number of frames and of attempts.
     pub fn send_steadily(
         self,
         frame: Vec<u8>,
@@ -141,7 +141,7 @@ impl Packets {
             let (mut sent, mut times) = (0, 0);
             while sending.load(Ordering::Relaxed) {
                 let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
-                // Behind after a pause: catch up in small bursts, as a switch would.
+                // After a pause the sender is behind: it catches up in small bursts, as a switch would.
                 let burst = due.saturating_sub(sent).min(64);
                 for _ in 0..burst {
                     times += self
@@ -155,18 +155,18 @@ impl Packets {
         })
     }
 
-    /// Sends past the queueing discipline, by the queue of the CPU that sends.
+    /// Bypasses the queueing discipline, and sends through the queue of the sending CPU.
     pub fn by_cpu(self) -> Result<Self> {
         self.option(libc::PACKET_QDISC_BYPASS, libc::SOL_PACKET, 1)?;
         Ok(self)
     }
 
-    /// What came in by now, up to 256 bytes of each frame, and an outer tag left out.
+    /// Returns the frames received so far, up to 256 bytes of each, without an outer tag.
     pub fn incoming(&self) -> Result<Vec<Vec<u8>>> {
         self.received(|frame| frame.bytes[..frame.captured].to_vec())
     }
 
-    /// What came in by now, up to 256 bytes of each frame, with an outer tag in its place, as on the wire.
+    /// Returns the frames received so far, up to 256 bytes of each, with an outer tag in its place, as on the wire.
     pub fn incoming_with_tags(&self) -> Result<Vec<Vec<u8>>> {
         self.received(|frame| {
             let (addresses, rest) = frame.bytes[..frame.captured].split_at(12);
@@ -189,11 +189,11 @@ impl Packets {
         Ok(frames)
     }
 
-    /// Frames that the socket lost for want of room.
+    /// Returns the number of frames that the socket dropped because its buffer was full.
     fn lost(&self) -> Result<u32> {
         let mut statistics = [0u32; 2];
         let mut length = size_of_val(&statistics) as u32;
-        // SAFETY: a buffer of `struct tpacket_stats` and its size.
+        // SAFETY: the arguments are a buffer of `struct tpacket_stats` and its size.
         let result = unsafe {
             libc::getsockopt(
                 self.fd(),
@@ -211,7 +211,7 @@ impl Packets {
         Ok(statistics[1])
     }
 
-    /// The next frame, if there is one.
+    /// Returns the next frame, if there is one.
     fn next(&self) -> Option<Seen> {
         let mut bytes = [0u8; 256];
         let mut control = [0u64; 16];
@@ -230,12 +230,12 @@ impl Packets {
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of_val(&control);
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-        // SAFETY: every pointer is to a buffer of the size beside it.
+        // SAFETY: every pointer leads to a buffer of the size beside it.
         let length = unsafe { libc::recvmsg(self.fd(), &raw mut message, flags) };
         if length < 14 {
             return None;
         }
-        // SAFETY: the kernel filled it in; PACKET_AUXDATA is the only message that is on.
+        // SAFETY: the kernel filled it in; PACKET_AUXDATA is the only control message that is enabled.
         let auxiliary = unsafe {
             let header = libc::CMSG_FIRSTHDR(&raw const message);
             (!header.is_null()).then(|| {
@@ -273,14 +273,14 @@ struct Seen {
     row: CounterKey,
     cast: Cast,
     length: usize,
-    /// How many of the bytes are the frame's.
+    /// The number of bytes that belong to the frame.
     captured: usize,
     /// TPID and TCI of an outer tag that is not in the bytes.
     tag: Option<(u16, u16)>,
     bytes: [u8; 256],
 }
 
-/// Where a frame must be counted, by its outermost tag; written without a look at vlanfast's parser.
+/// Finds the counter that a frame belongs to by its outermost tag, independently of vlanfast's parser.
 fn row(bytes: &[u8], tag: Option<(u16, u16)>) -> CounterKey {
     let (tpid, tci) = tag.unwrap_or((
         u16::from_be_bytes([bytes[12], bytes[13]]),
@@ -293,7 +293,7 @@ fn row(bytes: &[u8], tag: Option<(u16, u16)>) -> CounterKey {
     }
 }
 
-/// Counts what crosses a device, both ways, until it is stopped.
+/// Counts the frames that cross a device in both directions, until it is stopped.
 pub struct Sniffer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<(Sums, Sums)>>,
@@ -307,7 +307,7 @@ impl Sniffer {
         let thread = thread::spawn(move || {
             let (mut received, mut sent) = (Sums::new(), Sums::new());
             loop {
-                // Asked first: what came before the stop is still in the queue, and is counted.
+                // The flag is read first: frames from before the stop are still in the queue, and are counted.
                 let last = seen.load(Ordering::Acquire);
                 while let Some(frame) = socket.next() {
                     let sums = if frame.outgoing {
@@ -329,7 +329,7 @@ impl Sniffer {
         Ok(Self { stop, thread })
     }
 
-    /// What the device received and what it sent.
+    /// Returns what the device received and what it sent.
     pub fn stop(self) -> Result<(Sums, Sums)> {
         self.stop.store(true, Ordering::Release);
         self.thread

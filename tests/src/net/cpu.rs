@@ -1,4 +1,4 @@
-//! On which CPU a test's traffic is sent.
+//! Chooses the CPU on which a test's traffic is sent.
 
 use std::{panic::resume_unwind, thread};
 
@@ -8,7 +8,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// Keeps this thread, and what it starts from now on, on one of the CPUs that it may use.
+/// Pins this thread, and the threads that it starts from now on, to one of its allowed CPUs.
 pub fn pin(number: usize) -> Result<()> {
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this)?;
@@ -19,9 +19,9 @@ pub fn pin(number: usize) -> Result<()> {
     Ok(sched_setaffinity(this, &one)?)
 }
 
-/// Does something on one CPU. A packet from device to device on one machine waits in the queue of the CPU
-/// that sends it (`netif_rx`), so a sender who changes CPUs overtakes himself, whatever the devices; where
-/// order is tested, it must be ours alone.
+/// Runs `work` on one CPU. A packet between two devices of one machine waits in the queue of the CPU that sends it
+/// (`netif_rx`), so a sender that changes CPUs reorders its own packets. A test of packet order must therefore pin
+/// its sender.
 pub fn on_one<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let pinned = || {
         pin(0)?;

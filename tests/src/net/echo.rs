@@ -1,5 +1,5 @@
-//! One TCP connection that never rests: whoever disturbs the way between its ends learns whether it
-//! survived, and how long the longest silence was.
+//! One TCP connection that is never idle. A test that disturbs the path between its ends learns whether the
+//! connection survived, and how long the longest silence was.
 
 use std::{
     io::{Read, Write},
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::net::namespace::{Netns, in_netns};
 
-/// Longer than any retransmission here; a connection that is silent for this long is dead.
+/// This is longer than any retransmission here; a connection that is silent for this long is dead.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct EchoConnection {
@@ -24,7 +24,7 @@ pub struct EchoConnection {
     caller: JoinHandle<Result<EchoReport>>,
 }
 
-/// What came of it.
+/// The result of the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct EchoReport {
     pub answers: u64,
@@ -32,7 +32,7 @@ pub struct EchoReport {
 }
 
 impl EchoConnection {
-    /// Connects from one namespace to an address in another, where everything is echoed.
+    /// Connects from one namespace to an address in another, where every byte is echoed.
     pub fn start(from: &Netns, to: &Netns, address: &'static str) -> Result<Self> {
         let listener = in_netns(&to.path(), move || Ok(TcpListener::bind((address, 0))?))?;
         let there = listener.local_addr()?;
@@ -55,7 +55,7 @@ impl EchoConnection {
         Ok(Self { talking, caller })
     }
 
-    /// Ends it in order; an error if it had ended before, or an answer was wrong or missing.
+    /// Closes the connection in order; returns an error if it had ended before, or if an answer was wrong or missing.
     pub fn stop(self) -> Result<EchoReport> {
         self.talking.store(false, Ordering::Relaxed);
         self.caller

@@ -16,7 +16,8 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
-/// A word that no other test of this machine uses: `vf`, our process, a number. At most 12 characters.
+/// Returns a name that no other test of this machine uses: `vf`, the process id, and a number. It has at most 12
+/// characters.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(
@@ -26,7 +27,7 @@ pub fn unique() -> String {
     )
 }
 
-/// A network namespace; gone with what is in it when it is dropped.
+/// A network namespace, which is removed with its contents when this is dropped.
 #[derive(Debug)]
 pub struct Netns {
     pub name: String,
@@ -37,7 +38,7 @@ impl Netns {
         let name = unique();
         run(&format!("ip netns add {name}"))?;
         let netns = Self { name };
-        // No address of its own means no traffic but the test's.
+        // Without addresses of its own, the namespace sends nothing but the test's traffic.
         netns.run(
             "for conf in all default; do echo 1 >/proc/sys/net/ipv6/conf/$conf/disable_ipv6; done; \
              ip link set lo up",
@@ -45,12 +46,12 @@ impl Netns {
         Ok(netns)
     }
 
-    /// The namespace where the test began, under a name of its own.
+    /// Returns the namespace in which the test began, under a unique name.
     pub fn here() -> Result<Self> {
         Self::of(&std::process::id().to_string())
     }
 
-    /// The namespace of a process, under a name of its own.
+    /// Returns the namespace of a process, under a unique name.
     pub fn of(pid: &str) -> Result<Self> {
         let name = unique();
         run(&format!("ip netns attach {name} {pid}"))?;
@@ -64,7 +65,7 @@ impl Netns {
         Ok(Self { name })
     }
 
-    /// The MAC address of a device.
+    /// Returns the MAC address of a device.
     pub fn mac(&self, device: &str) -> Result<[u8; 6]> {
         let line = format!("ip -br link show {device} | grep -o '[0-9a-f:]\\{{17\\}}'");
         let text = self.run(&line)?;
@@ -76,7 +77,7 @@ impl Netns {
         bytes.try_into().ok().context("a MAC address has six bytes")
     }
 
-    /// Has a device join groups, as `ip maddr add` does, without a process for each.
+    /// Joins groups on a device as `ip maddr add` does, without a process for each.
     pub fn join(&self, device: &str, groups: Vec<[u8; 6]>) -> Result<()> {
         let device = device.to_owned();
         in_netns(&self.path(), move || {
@@ -86,11 +87,11 @@ impl Netns {
                 let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
                 let name = request.ifr_name.iter_mut().zip(device.bytes());
                 name.for_each(|(to, byte)| *to = byte as libc::c_char);
-                // SAFETY: of the union, this is what the request takes.
+                // SAFETY: the request reads this field of the union.
                 let address = unsafe { &mut request.ifr_ifru.ifru_hwaddr.sa_data };
                 let bytes = address.iter_mut().zip(group);
                 bytes.for_each(|(to, byte)| *to = byte as libc::c_char);
-                // SAFETY: a request as netdevice(7) has it.
+                // SAFETY: the request is laid out as in netdevice(7).
                 let result =
                     unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDMULTI as _, &request) };
                 let error = std::io::Error::last_os_error();
@@ -104,12 +105,12 @@ impl Netns {
         format!("/run/netns/{}", self.name)
     }
 
-    /// A command in the namespace.
+    /// Returns a command that runs in the namespace.
     pub fn command(&self, program: &str) -> Command {
         enter(&self.name, program)
     }
 
-    /// Runs a shell's line in the namespace and gives its output.
+    /// Runs a shell command in the namespace and returns its output.
     pub fn run(&self, line: &str) -> Result<String> {
         let mut command = self.command("sh");
         command.args(["-c", line]);
@@ -124,7 +125,7 @@ impl Drop for Netns {
     }
 }
 
-/// A command in a namespace. Not by `ip netns exec`, which remounts /sys and hides bpffs.
+/// Returns a command that runs in a namespace. `ip netns exec` is not used, because it remounts /sys and hides bpffs.
 pub fn enter(netns: &str, program: &str) -> Command {
     let mut command = Command::new("nsenter");
     command
@@ -133,7 +134,7 @@ pub fn enter(netns: &str, program: &str) -> Command {
     command
 }
 
-/// Many network namespaces, made and removed without a process for each.
+/// Many network namespaces, which are created and removed without a process for each.
 pub struct ManyNamespaces {
     prefix: String,
     size: usize,
@@ -145,11 +146,11 @@ impl ManyNamespaces {
             prefix: unique(),
             size,
         };
-        // The first is iproute2's, which makes the directory ready for the others.
+        // iproute2 creates the first one, and prepares the directory for the others.
         drop(Netns::new()?);
         for number in 0..size {
             let path = namespaces.path(number);
-            // As `ip netns add` does it: the namespace of a thread, kept by a mount of its file.
+            // The file of a thread's namespace is bind-mounted, as `ip netns add` does.
             thread::spawn(move || -> Result<()> {
                 unshare(CloneFlags::CLONE_NEWNET)?;
                 File::create(&path)?;
@@ -163,7 +164,7 @@ impl ManyNamespaces {
         Ok(namespaces)
     }
 
-    /// A name that `ip` knows.
+    /// Returns a name that `ip` knows.
     pub fn name(&self, number: usize) -> String {
         format!("{}n{number}", self.prefix)
     }
@@ -177,16 +178,16 @@ impl Drop for ManyNamespaces {
     fn drop(&mut self) {
         for number in 0..self.size {
             let path = self.path(number);
-            // Failures show as endpoints that stay.
+            // A failure shows as endpoints that do not go away.
             let _ = umount2(path.as_str(), MntFlags::MNT_DETACH);
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// The name of the NIC with a MAC, in the namespace where the test began.
+/// Returns the name of the NIC with a MAC, in the namespace in which the test began.
 ///
-/// Waits for it: the kernel takes a dead namespace apart, and gives its NICs back, in its own time.
+/// It waits for the NIC, because the kernel dismantles a dead namespace and returns its NICs with a delay.
 pub fn nic(mac: &str) -> Result<String> {
     let start = Instant::now();
     loop {
@@ -202,7 +203,7 @@ pub fn nic(mac: &str) -> Result<String> {
     }
 }
 
-/// Runs a shell's line and gives its output.
+/// Runs a shell command and returns its output.
 pub fn run(line: &str) -> Result<String> {
     let mut command = Command::new("sh");
     command.args(["-c", line]);
@@ -220,7 +221,7 @@ fn output(command: &mut Command, line: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs `work` on a thread of its own in a namespace; the caller stays where it is.
+/// Runs `work` on a thread of its own in a namespace; the caller's namespace does not change.
 pub fn in_netns<T: Send + 'static>(
     path: &str,
     work: impl FnOnce() -> Result<T> + Send + 'static,

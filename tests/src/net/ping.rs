@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::net::namespace::Netns;
 
-/// A counter of a namespace's IPv4 and TCP; the sum of those that have the name in several protocols.
+/// Returns a counter of a namespace's IPv4 and TCP; counters with one name in several protocols are added up.
 pub fn counter(netns: &Netns, name: &str) -> Result<u64> {
     let text = netns.run("cat /proc/net/snmp /proc/net/netstat")?;
     let lines: Vec<_> = text.lines().collect();
@@ -18,19 +18,19 @@ pub fn counter(netns: &Netns, name: &str) -> Result<u64> {
     Ok(values.iter().sum())
 }
 
-/// What a ping of so many says, with further options.
+/// Returns the output of a ping with a count and further options.
 pub fn ping(from: &Netns, address: &str, count: u32, options: &str) -> Result<String> {
     from.run(&format!(
         "ping -n -c {count} -i 0.01 -W 2 {options} {address} || true"
     ))
 }
 
-/// Whether everything was answered, once.
+/// Checks whether every request was answered exactly once.
 pub fn is_whole(said: &str) -> bool {
     said.contains(" 0% packet loss") && !said.contains("DUP!")
 }
 
-/// The median of the milliseconds that a ping tells one by one.
+/// Returns the median of the round trips that a ping prints, in milliseconds.
 pub fn median_time(said: &str) -> Result<f64> {
     let times = said.split("time=").skip(1);
     let times = times.map(|rest| Ok(rest.split(' ').next().unwrap_or_default().parse()?));

@@ -1,8 +1,8 @@
-//! Counts of packets and bytes, made by the tests themselves to compare with the counters of vlanfast.
+//! Counts of packets and bytes that the tests take themselves, to compare with the counters of vlanfast.
 
 use std::collections::BTreeMap;
 
-/// What a frame counts as.
+/// The cast under which a frame is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cast {
     Unicast,
@@ -10,7 +10,7 @@ pub enum Cast {
     Broadcast,
 }
 
-/// Where a frame is counted: the number of the VLAN, or why it has none.
+/// The row in which a frame is counted: its VLAN, or the reason why it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CounterKey {
     Vlan(u16),
@@ -25,7 +25,7 @@ pub struct Sum {
     pub bytes: u64,
 }
 
-/// One direction's traffic.
+/// The traffic of one direction.
 pub type Sums = BTreeMap<CounterKey, Sum>;
 
 /// Adds `count` frames of a length.

@@ -4,12 +4,12 @@ use anyhow::{Context, Result};
 
 use crate::net::namespace::{Netns, nic, run, unique};
 
-/// A trunk in one namespace and the other end of its wire in another.
+/// A trunk in one namespace, and the other end of its wire in another.
 #[derive(Debug)]
 pub struct Wire {
     pub host: Netns,
     pub router: Netns,
-    /// The trunk, in `host`: a name of its own, because pins go by it.
+    /// The trunk's name in `host`. It is unique, because the directory of pins is named after it.
     pub trunk: String,
 }
 
@@ -17,17 +17,17 @@ pub struct Wire {
 pub const WIRE: &str = "wire";
 
 impl Wire {
-    /// A veth pair, up, without addresses. No offloads that would make one frame of several.
+    /// Creates a veth pair that is up and has no addresses, with the offloads disabled that merge frames.
     pub fn veth() -> Result<Self> {
         Self::veth_in(Netns::new()?, 1)
     }
 
-    /// A veth pair with a number of queues each way.
+    /// Creates a veth pair with a number of queues in each direction.
     pub fn veth_with_queues(queues: u32) -> Result<Self> {
         Self::veth_in(Netns::new()?, queues)
     }
 
-    /// A veth pair whose trunk is in the namespace where the test began, because Docker works there.
+    /// Creates a veth pair whose trunk is in the namespace in which the test began, because Docker works there.
     pub fn here() -> Result<Self> {
         Self::veth_in(Netns::here()?, 1)
     }
@@ -50,7 +50,7 @@ impl Wire {
         Ok(wire)
     }
 
-    /// The lab's two virtio NICs, whose driver has native XDP; they go back when this is dropped.
+    /// Takes the lab's two virtio NICs, whose driver has native XDP; they return when this is dropped.
     pub fn virtio() -> Result<Self> {
         let (host, router, trunk) = (Netns::new()?, Netns::new()?, unique());
         for (mac, name, netns) in [
@@ -63,7 +63,7 @@ impl Wire {
                 netns.name
             ))?;
             netns.run(&format!("ip link set {nic} name {name}"))?;
-            // QEMU filters by address and VLAN otherwise; a NIC on a wire of ours need not.
+            // Unless the NIC is promiscuous, QEMU filters by address and VLAN, which a private wire does not need.
             netns.run(&format!("ip link set {name} promisc on up"))?;
         }
         Ok(Self {
@@ -73,7 +73,7 @@ impl Wire {
         })
     }
 
-    /// 802.1Q devices for a VLAN on both ends: `<trunk>.<vid>` and `wire.<vid>`, up.
+    /// Creates 802.1Q devices for a VLAN on both ends, `<trunk>.<vid>` and `wire.<vid>`, and sets them up.
     pub fn vlan(&self, vid: u16) -> Result<()> {
         for (netns, device) in [(&self.host, self.trunk.as_str()), (&self.router, WIRE)] {
             netns.run(&format!(
@@ -84,7 +84,7 @@ impl Wire {
         Ok(())
     }
 
-    /// A container on a VLAN as Docker makes it: a macvlan in bridge mode in a namespace of its own.
+    /// Creates a container on a VLAN as Docker does: a macvlan in bridge mode in a namespace of its own.
     pub fn container(&self, vid: u16, address: &str) -> Result<Netns> {
         let container = Netns::new()?;
         let (name, trunk) = (&container.name, &self.trunk);
@@ -98,7 +98,7 @@ impl Wire {
         Ok(container)
     }
 
-    /// A counter of a device, in frames: independent of vlanfast and of packet sockets.
+    /// Returns a counter of a device in frames, independent of vlanfast and of packet sockets.
     pub fn statistic(netns: &Netns, device: &str, name: &str) -> Result<u64> {
         let text = netns.run(&format!("ip -s -j link show {device}"))?;
         let json: serde_json::Value = serde_json::from_str(&text)?;
@@ -116,7 +116,7 @@ impl Wire {
         Ok(())
     }
 
-    /// This wire, once both ends keep VLAN tags in the bytes.
+    /// Returns this wire after both ends have been set to keep VLAN tags in the bytes.
     pub fn keeping_tags(self) -> Result<Self> {
         self.keep_tags()?;
         Ok(self)

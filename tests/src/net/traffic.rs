@@ -24,12 +24,12 @@ use crate::{
     run::require::in_the_lab,
 };
 
-/// What became of the packets of one direction.
+/// The packets of one direction: sent, received and lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
     pub sent: u64,
-    /// How many times the sender's egress saw them: a veth refuses what finds no room at its peer,
-    /// and that is sent again.
+    /// How often the sender's egress hook saw the packets: a veth refuses a packet when its peer's queue is full, and
+    /// the sender repeats it.
     pub seen: u64,
     pub arrived: u64,
 }
@@ -46,8 +46,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Traffic that runs until it is stopped. Each end counts by itself what comes in, at a UDP socket, so
-/// whatever else is on the wire does not matter.
+/// Traffic that runs until it is stopped. Each end counts the datagrams at a UDP socket, so other traffic on the wire
+/// does not matter.
 pub struct Traffic<'a> {
     wire: &'a Wire,
     sending: Arc<AtomicBool>,
@@ -56,7 +56,7 @@ pub struct Traffic<'a> {
     outwards: Way,
 }
 
-/// One direction: who sends, and who counts.
+/// One direction: its sender and its counter.
 struct Way {
     sender: JoinHandle<(u64, u64)>,
     counter: JoinHandle<u64>,
@@ -72,7 +72,7 @@ struct End<'a> {
 
 const PORT: u16 = 9000;
 
-/// Packets a second each way that leave the CPUs to what is tested: under emulation those are few.
+/// A rate in packets per second each way that leaves the CPUs to the code under test; it is low under emulation.
 pub fn rate() -> u64 {
     match in_the_lab() {
         true => 2_000,
@@ -110,7 +110,7 @@ impl<'a> Traffic<'a> {
         })
     }
 
-    /// Stops it, waits for the last packet, and tells what came in and what went out.
+    /// Stops the traffic, waits for the last packet, and returns the counts of ingress and egress.
     pub fn stop(self) -> Result<(Tally, Tally)> {
         self.sending.store(false, Ordering::Relaxed);
         let (in_, out) = (joined(self.inwards.sender), joined(self.outwards.sender));
@@ -153,7 +153,7 @@ impl End<'_> {
         self.address.into()
     }
 
-    /// Counts datagrams until told to stop and none is left.
+    /// Counts datagrams until it is told to stop and none is left.
     fn count(&self, receiving: &Arc<AtomicBool>) -> Result<JoinHandle<u64>> {
         let address = (self.ip(), PORT);
         let sink = in_netns(&self.netns.path(), move || {
@@ -184,7 +184,7 @@ fn joined<T>(thread: JoinHandle<T>) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// An untagged UDP datagram (RFC 791, RFC 768; no UDP checksum).
+/// Builds an untagged UDP datagram (RFC 791, RFC 768; without a UDP checksum).
 fn datagram(from: &End, to: &End) -> Vec<u8> {
     let mut ip = vec![0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0];
     ip.extend(from.address);

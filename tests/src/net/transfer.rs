@@ -1,4 +1,4 @@
-//! Data that is sent over TCP and UDP, and compared byte by byte where it arrives.
+//! Data that is sent over TCP and UDP and compared byte by byte at the other end.
 
 use std::{
     io::{Read, Write},
@@ -12,12 +12,11 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 
 use crate::net::namespace::{Netns, in_netns};
 
-/// Bytes of payload in a bulk transfer, each way.
+/// Bytes of payload in a bulk transfer, in each direction.
 pub const BULK: usize = 4 << 20;
 
-/// Bytes of the receiver's buffer, which the kernel doubles for its own part: what is on its way at
-/// once has to fit the 256 frames that a veth with XDP takes, or it drops what the sender's egress has
-/// counted.
+/// Bytes of the receiving socket's buffer, which the kernel doubles for its own overhead. The data in flight must fit
+/// the 256 frames that a veth with XDP accepts, or the veth drops frames that the sender's egress has counted.
 const WINDOW: usize = 64 << 10;
 
 /// Sends [`BULK`] bytes over TCP.
@@ -25,7 +24,7 @@ pub fn transfer(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
     transfer_of(BULK, from, to, address)
 }
 
-/// Sends so many bytes over TCP, and looks at each that arrives.
+/// Sends a number of bytes over TCP, and checks each that arrives.
 pub fn transfer_of(length: usize, from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
     let listener = in_netns(&to.path(), move || {
         let listener = TcpListener::bind((address, 5001))?;
@@ -55,7 +54,8 @@ pub fn transfer_of(length: usize, from: &Netns, to: &Netns, address: &'static st
     Ok(())
 }
 
-/// Sends UDP datagrams that fit a packet and that need fragments: each arrives as it was, and once.
+/// Sends UDP datagrams, some of which fit one packet and some of which need fragments. Each arrives unchanged, and
+/// once.
 pub fn datagrams(from: &Netns, to: &Netns, address: &'static str) -> Result<()> {
     let bind = |netns: &Netns, address: &'static str| {
         in_netns(&netns.path(), move || Ok(UdpSocket::bind((address, 0))?))
@@ -71,7 +71,7 @@ pub fn datagrams(from: &Netns, to: &Netns, address: &'static str) -> Result<()> 
     )?;
     let there = receiver.local_addr()?;
     let mut buffer = vec![0; 1 << 16];
-    // The largest that fits 1500 bytes in either protocol, and what is just over.
+    // The first length is the largest that fits 1500 bytes in either protocol, and the second is just over it.
     let sizes = [0, 1, 100, 1452, 1453, 1472, 1473, 9000, 40_000];
     receiver.set_read_timeout(Some(Duration::from_secs(5)))?;
     for (number, size) in sizes.into_iter().enumerate() {
@@ -80,7 +80,7 @@ pub fn datagrams(from: &Netns, to: &Netns, address: &'static str) -> Result<()> 
         let length = receiver
             .recv(&mut buffer)
             .with_context(|| format!("{size} bytes to {address}"))?;
-        // Also not the one before, once more.
+        // The previous datagram must not arrive a second time either.
         ensure!(buffer[..length] == sent, "{size} bytes to {address}");
     }
     receiver.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -91,7 +91,7 @@ pub fn datagrams(from: &Netns, to: &Netns, address: &'static str) -> Result<()> 
     Ok(())
 }
 
-/// Bytes that neither repeat with a packet's length nor are another number's.
+/// Returns bytes that do not repeat with a packet's length and differ for every `number`.
 fn content(number: usize, length: usize) -> Vec<u8> {
     let byte = |place: usize| (place % 251 + number) as u8;
     (0..length).map(byte).collect()

@@ -1,4 +1,4 @@
-//! A process that dies at a chosen moment: right after the n-th thing it did to the machine.
+//! Kills a process right after the n-th change that it made to the machine.
 
 use std::{
     io,
@@ -18,10 +18,10 @@ use nix::{
 
 use crate::run::{residue, syscall::Call};
 
-/// Starts a command and kills it right after the n-th call, from 1, by which it changed what others
-/// can see; says which call that was. `None` where it printed something first: by then it is attached.
+/// Starts a command and kills it right after the n-th call, counted from 1, that others can see; returns the name of
+/// that call. Returns `None` if the command printed something first, because then it is attached.
 pub fn killed_after(command: &mut Command, step: usize) -> Result<Option<&'static str>> {
-    // SAFETY: one call between fork and exec, without memory.
+    // SAFETY: the closure makes one call between fork and exec, and does not allocate.
     unsafe {
         command.pre_exec(|| ptrace::traceme().map_err(io::Error::from));
     }
@@ -40,7 +40,7 @@ pub fn killed_after(command: &mut Command, step: usize) -> Result<Option<&'stati
 }
 
 fn follow(pid: Pid, step: usize, stdout: &ChildStdout) -> Result<Option<&'static str>> {
-    // It stops where its first exec ends.
+    // The process stops at the end of its first exec.
     ensure!(matches!(waitpid(pid, None)?, WaitStatus::Stopped(..)));
     let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(pid, options)?;
@@ -50,7 +50,7 @@ fn follow(pid: Pid, step: usize, stdout: &ChildStdout) -> Result<Option<&'static
         ptrace::syscall(pid, signal.take())?;
         match waitpid(pid, None)? {
             WaitStatus::PtraceSyscall(_) => {
-                // Another thread prints.
+                // Output on the pipe means that another thread has printed.
                 let mut said = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
                 if poll(&mut said, PollTimeout::ZERO)? > 0 {
                     return Ok(None);
@@ -65,7 +65,7 @@ fn follow(pid: Pid, step: usize, stdout: &ChildStdout) -> Result<Option<&'static
                     }
                 }
             }
-            // Another exec: nsenter's.
+            // nsenter executes the command, which is a second exec.
             WaitStatus::Stopped(_, nix::sys::signal::SIGTRAP) => {}
             WaitStatus::Stopped(_, other) => signal = Some(other),
             end => bail!("it ended by itself: {end:?}"),

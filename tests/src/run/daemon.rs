@@ -1,4 +1,4 @@
-//! Other people's programs, which run in a namespace for as long as a test needs them.
+//! Third-party daemons, which run in a namespace for as long as a test needs them.
 
 use std::{
     fs::{self, File},
@@ -17,10 +17,10 @@ use tempfile::TempDir;
 
 use crate::net::namespace::Netns;
 
-/// Longer than any of them takes to start under emulation.
+/// This is longer than any of the daemons takes to start under emulation.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A program that runs until this is dropped, and whatever it started with it.
+/// A running program. It ends with its children when this is dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -28,8 +28,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a shell's line in a namespace and waits until it has said `ready`. The program finds an
-    /// empty directory of its own in `$DIR`, with `config` in a file of that name.
+    /// Starts a shell command in a namespace and waits until it has printed `ready`. The program finds an empty
+    /// directory of its own in `$DIR`, with `config` in a file of that name.
     ///
     /// The line should end in `exec`, so that there is no shell between.
     pub fn start(netns: &Netns, line: &str, config: &str, ready: &str) -> Result<Self> {
@@ -43,7 +43,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A group of its own, so that its children can be ended with it.
+            // The program gets a process group of its own, so that its children can be ended with it.
             .process_group(0)
             .spawn()
             .with_context(|| format!("failed to start `{line}`"))?;
@@ -65,7 +65,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// What it has written to its output so far, errors included.
+    /// Returns everything that it has printed so far, errors included.
     pub fn said(&self) -> String {
         let log = fs::read(self.directory.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()

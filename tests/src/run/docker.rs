@@ -1,4 +1,4 @@
-//! Docker's daemon in the lab, and the network of the tutorial that the project started from.
+//! Docker's daemon in the lab, and the network of the tutorial from which the project started.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -14,11 +14,11 @@ use nix::{
 
 use crate::net::namespace::run;
 
-/// Docker's daemon, for as long as this lives; what it runs ends with it.
+/// Docker's daemon; when this is dropped, it ends with its containers.
 pub struct Docker(Child);
 
 impl Docker {
-    /// Starts it in the namespace where the test began, with the image of the tutorial.
+    /// Starts it in the namespace in which the test began, with the image of the tutorial.
     pub fn start() -> Result<Self> {
         let docker = Self(dockerd()?);
         docker.wait_until_it_answers()?;
@@ -26,7 +26,7 @@ impl Docker {
         Ok(docker)
     }
 
-    /// Ends it without a word; its containers stay.
+    /// Kills the daemon; its containers stay.
     pub fn kill(&mut self) -> Result<()> {
         self.0.kill()?;
         self.0.wait()?;
@@ -55,7 +55,7 @@ impl Docker {
 }
 
 fn dockerd() -> Result<Child> {
-    // Containers outlive a daemon that is killed, as they do on hosts that care.
+    // With `live-restore`, containers outlive a daemon that is killed.
     let line = "exec dockerd --iptables=false --ip6tables=false --bridge=none -s overlay2 \
                 --live-restore >/tmp/dockerd.log 2>&1";
     Command::new("sh")
@@ -67,10 +67,10 @@ fn dockerd() -> Result<Child> {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        // All there is was made by a test: the lab has no other user of Docker.
+        // The tests created everything that is there: the lab has no other user of Docker.
         let _ = run("docker rm -f $(docker ps -aq)");
         let _ = run("docker network prune -f");
-        // In order: it ends containerd too.
+        // An orderly end stops containerd too.
         let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! Other people's programs: as small as they can be, at a hook that vlanfast has, too.
+//! Minimal BPF programs that stand for third-party ones at a hook that vlanfast uses too.
 
 use std::{
     fs, io,
@@ -22,11 +22,11 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 pub const BPF_F_BEFORE: u32 = 1 << 3;
 pub const BPF_F_AFTER: u32 = 1 << 4;
 
-/// Of a TC program: the frame goes on, and no other program sees it.
+/// The result of a TC program with which the frame goes on and no further program sees it.
 const TC_ACT_OK: i32 = 0;
 const XDP_PASS: i32 = 2;
 
-/// A program that is loaded, and a link if it is attached; both end with this.
+/// A loaded program, and a link if it is attached; dropping this ends both.
 #[derive(Debug)]
 pub struct ForeignProgram {
     program: OwnedFd,
@@ -34,18 +34,18 @@ pub struct ForeignProgram {
 }
 
 impl ForeignProgram {
-    /// A TC program that lets everything go on, past whoever comes after it.
+    /// Loads a TC program that passes everything, so that no later program runs.
     pub fn tc(name: &str) -> Result<Self> {
         Self::load(SCHED_CLS, name, TC_ACT_OK)
     }
 
-    /// An XDP program that passes everything.
+    /// Loads an XDP program that passes everything.
     pub fn xdp(name: &str) -> Result<Self> {
         Self::load(XDP, name, XDP_PASS)
     }
 
     fn load(kind: u32, name: &str, result: i32) -> Result<Self> {
-        // r0 = result; exit.
+        // The program is: r0 = result; exit.
         let code = [(result as u64) << 32 | 0xb7, 0x95];
         let program = load_kind(kind, &code, name)?;
         Ok(Self {
@@ -54,7 +54,7 @@ impl ForeignProgram {
         })
     }
 
-    /// Attaches it to a device of a namespace as tcx program, before or after all that are there.
+    /// Attaches the program to a device of a namespace with tcx, before or after all programs that are there.
     pub fn attach_tcx(
         &mut self,
         netns: &Netns,
@@ -66,7 +66,7 @@ impl ForeignProgram {
         self.attach(netns, device, attach_type, flags)
     }
 
-    /// Attaches it to a device of a namespace, by its driver.
+    /// Attaches the program to a device of a namespace with native XDP.
     pub fn attach_xdp(&mut self, netns: &Netns, device: &str) -> Result<()> {
         self.attach(netns, device, 37, 1 << 2)
     }
@@ -74,7 +74,7 @@ impl ForeignProgram {
     fn attach(&mut self, netns: &Netns, device: &str, attach_type: u32, flags: u32) -> Result<()> {
         let program = self.program.as_raw_fd() as u32;
         let device = device.to_owned();
-        // An index means a device of the namespace that one is in.
+        // The kernel looks an index up in the caller's namespace.
         let link = in_netns(&netns.path(), move || {
             let ifindex = nix::net::if_::if_nametoindex(device.as_str())?;
             let link = open(BPF_LINK_CREATE, &mut [program, ifindex, attach_type, flags]);
@@ -84,7 +84,7 @@ impl ForeignProgram {
         Ok(())
     }
 
-    /// Pins it where `tc filter add … bpf da object-pinned` finds it; the file is gone with the result.
+    /// Pins the program where `tc filter add … bpf da object-pinned` finds it; the file is removed with the result.
     pub fn pinned(&self) -> Result<Pin> {
         let path = PathBuf::from("/sys/fs/bpf").join(unique());
         let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
@@ -110,7 +110,7 @@ impl Drop for Pin {
     }
 }
 
-/// Takes a pinned link off its hook, as `bpftool link detach` does.
+/// Detaches a pinned link from its hook, as `bpftool link detach` does.
 pub fn detach_link(pin: &Path) -> Result<()> {
     let name = std::ffi::CString::new(pin.as_os_str().as_encoded_bytes())?;
     let link = open(BPF_OBJ_GET, &mut [name.as_ptr() as u64, 0])
@@ -139,12 +139,12 @@ fn load_kind(kind: u32, code: &[u64], name: &str) -> Result<OwnedFd> {
 
 pub(crate) fn open<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedFd> {
     let fd = call(command, attributes)?;
-    // SAFETY: the call returned it, and nobody else has it.
+    // SAFETY: the call returned the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 pub(crate) fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: the kernel reads and writes no more than the size that is given.
+    // SAFETY: the kernel reads and writes no more than the given size.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     match result {

@@ -1,5 +1,4 @@
-//! A process whose questions to the kernel's network side vanish: netlink is stalled, as by a kernel
-//! that holds its lock for ever.
+//! Stalls netlink for a process: its requests are never answered, as when the kernel holds the RTNL lock for ever.
 
 use std::{
     ffi::c_void,
@@ -26,23 +25,23 @@ use nix::{
 
 use crate::run::syscall::Call;
 
-/// Longer than it takes to stop a few threads under emulation.
+/// This is longer than it takes to stop a few threads under emulation.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process under ptrace, which otherwise goes on as it was. Dropped, it lets go of it.
+/// A process under ptrace, which otherwise runs as before. Dropping this detaches the tracer.
 ///
-/// The tracer is a process of its own, because a thread of this one would share its children: whoever
-/// waits for the traced one's end would take its stops away from the tracer, and the tracer would take the end away.
+/// The tracer is a process of its own, because a thread would share its children with the test: the test's wait for
+/// the tracee would consume the stops that the tracer waits for, and the tracer would consume the exit status.
 pub struct NetlinkStall {
     tracer: Pid,
     shared: &'static Shared,
 }
 
-/// What this process and the tracer both see.
+/// Memory that this process and the tracer share.
 #[derive(Default)]
 struct Shared {
     phase: AtomicU32,
-    /// How many messages still arrive while it stalls.
+    /// The number of messages that still arrive before the stall begins.
     spared: AtomicU64,
     swallowed: AtomicU64,
 }
@@ -53,15 +52,15 @@ const STALLING: u32 = 2;
 const ENDING: u32 = 3;
 
 impl NetlinkStall {
-    /// Traces a process with all its threads, those that it has yet to start included.
+    /// Traces a process with all its threads, including those that it starts later.
     pub fn attach(pid: Pid) -> Result<Self> {
         let before = threads(pid)?;
         let shared = Shared::map()?;
-        // SAFETY: what the tracer does takes no lock that another thread could have held.
+        // SAFETY: the tracer takes no lock that another thread could have held during the fork.
         let tracer = match unsafe { fork() }.context("failed to start the tracer")? {
             ForkResult::Child => {
                 let code = i32::from(trace(pid, &before, shared).is_err());
-                // SAFETY: nothing of this process's may run here, destructors neither.
+                // SAFETY: no code of this process may run here, not even destructors.
                 unsafe { libc::_exit(code) }
             }
             ForkResult::Parent { child } => child,
@@ -78,7 +77,7 @@ impl NetlinkStall {
         for thread in threads(pid)? {
             let line = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status"));
             let traced = format!("TracerPid:\t{tracer}\n");
-            // One that has ended meanwhile has no file.
+            // A thread that has ended meanwhile has no file.
             ensure!(
                 line.is_err() || line.is_ok_and(|line| line.contains(&traced)),
                 "thread {thread} of process {pid} is not traced"
@@ -87,24 +86,24 @@ impl NetlinkStall {
         Ok(stalled)
     }
 
-    /// From now on whatever the process sends to NETLINK_ROUTE is swallowed: the call says that it was sent,
-    /// and no answer ever comes. Events still come.
+    /// Swallows everything that the process sends to NETLINK_ROUTE from now on: the call reports success, and no
+    /// answer ever comes. Notifications still arrive.
     pub fn stall(&self) {
         self.stall_after(0);
     }
 
-    /// Stalls netlink once so many more messages have arrived.
+    /// Stalls netlink after a number of further messages.
     pub fn stall_after(&self, messages: u64) {
         self.shared.spared.store(messages, SeqCst);
         self.shared.phase.store(STALLING, SeqCst);
     }
 
-    /// From now on what it sends arrives; what was swallowed stays unanswered.
+    /// Lets messages through again; swallowed ones stay unanswered.
     pub fn resume(&self) {
         self.shared.phase.store(PASSING, SeqCst);
     }
 
-    /// How many messages were swallowed by now.
+    /// Returns the number of messages swallowed so far.
     pub fn swallowed(&self) -> u64 {
         self.shared.swallowed.load(SeqCst)
     }
@@ -121,7 +120,7 @@ impl Drop for NetlinkStall {
     fn drop(&mut self) {
         self.shared.phase.store(ENDING, SeqCst);
         let start = Instant::now();
-        // Once more for as long as it takes: it may have looked at the phase just before.
+        // The tracer may have read the phase just before, so it is woken until it has seen the change.
         while self.is_tracing() && start.elapsed() < PATIENCE {
             let _ = kill(self.tracer, Signal::SIGUSR1);
             thread::sleep(Duration::from_millis(2));
@@ -132,13 +131,14 @@ impl Drop for NetlinkStall {
 }
 
 impl Shared {
-    /// A page of memory that a fork does not copy. It stays mapped: there are few, and small.
+    /// Maps a page of memory that the parent and its forks share. It stays mapped, because there are few and they are
+    /// small.
     fn map() -> Result<&'static Self> {
         let (read_write, shared) = (
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED | libc::MAP_ANONYMOUS,
         );
-        // SAFETY: a new mapping at a place that the kernel chooses.
+        // SAFETY: this creates a new mapping at an address that the kernel chooses.
         let page = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -152,7 +152,8 @@ impl Shared {
         if page == libc::MAP_FAILED {
             bail!("failed to map memory: {}", Errno::last());
         }
-        // SAFETY: as large as asked for, aligned to a page, zeroed, never unmapped; and all of it is atomic.
+        // SAFETY: the mapping has the requested size, is aligned to a page, zeroed and never unmapped, and all its
+        // fields are atomic.
         Ok(unsafe { &*page.cast() })
     }
 }
@@ -168,14 +169,14 @@ fn threads(pid: Pid) -> Result<Vec<Pid>> {
     .collect()
 }
 
-/// The tracer: ends with the traced process, or when it is told to.
+/// Runs the tracer, which ends with the traced process, or when it is told to.
 fn trace(pid: Pid, threads: &[Pid], shared: &Shared) -> Result<()> {
-    // SAFETY: only this process's own death is concerned: that of whoever started it.
+    // SAFETY: the call only has this process end together with its parent.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     extern "C" fn nothing(_: i32) {}
     let wake = SigAction::new(
         SigHandler::Handler(nothing),
-        // Not restarted: a wait has to end by it.
+        // The call is not restarted, so that the signal ends a wait.
         SaFlags::empty(),
         SigSet::empty(),
     );
@@ -186,7 +187,7 @@ fn trace(pid: Pid, threads: &[Pid], shared: &Shared) -> Result<()> {
     for &thread in threads {
         match ptrace::seize(thread, options) {
             Ok(()) => ptrace::interrupt(thread)?,
-            // It has ended meanwhile, or was seized with the one that started it.
+            // The thread has ended meanwhile, or was seized together with its parent.
             Err(Errno::ESRCH | Errno::EPERM) => {}
             Err(error) => return Err(error.into()),
         }
@@ -194,7 +195,7 @@ fn trace(pid: Pid, threads: &[Pid], shared: &Shared) -> Result<()> {
     shared.phase.store(PASSING, SeqCst);
     while shared.phase.load(SeqCst) != ENDING {
         match waitpid(None::<Pid>, Some(WaitPidFlag::__WALL)) {
-            // A thread that is killed in the middle is gone, and says so in its next event.
+            // A thread that is killed meanwhile is gone, and its next event says so.
             Ok(event) => match go_on(event, &sockets, shared) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(error) => return Err(error.into()),
@@ -204,11 +205,11 @@ fn trace(pid: Pid, threads: &[Pid], shared: &Shared) -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    // What is traced goes on by itself when its tracer ends.
+    // The kernel resumes the tracee when its tracer ends.
     Ok(())
 }
 
-/// Lets a thread that has stopped go on to its next stop.
+/// Resumes a stopped thread until its next stop.
 fn go_on(event: WaitStatus, sockets: &Sockets, shared: &Shared) -> nix::Result<()> {
     match event {
         WaitStatus::PtraceSyscall(thread) => {
@@ -222,7 +223,7 @@ fn go_on(event: WaitStatus, sockets: &Sockets, shared: &Shared) -> nix::Result<(
             }
             ptrace::syscall(thread, None)
         }
-        // A stop of the whole process is kept; any other is that of a thread that begins.
+        // A stop of the whole process is kept; any other stop is that of a new thread.
         WaitStatus::PtraceEvent(thread, Signal::SIGSTOP, libc::PTRACE_EVENT_STOP) => listen(thread),
         WaitStatus::PtraceEvent(thread, ..) => ptrace::syscall(thread, None),
         WaitStatus::Stopped(thread, signal) => ptrace::syscall(thread, Some(signal)),
@@ -230,7 +231,7 @@ fn go_on(event: WaitStatus, sockets: &Sockets, shared: &Shared) -> nix::Result<(
     }
 }
 
-/// Leaves a thread stopped until somebody continues the process.
+/// Leaves a thread stopped until the process is continued.
 fn listen(thread: Pid) -> nix::Result<()> {
     let (nowhere, nothing) = (ptr::null_mut::<c_void>(), ptr::null_mut::<c_void>());
     // SAFETY: this request reads and writes no memory.
@@ -238,36 +239,36 @@ fn listen(thread: Pid) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
-/// Has a call that begins do nothing, and say that it has sent so much.
+/// Replaces a system call at its entry by one that does nothing, and has it report that `length` bytes were sent.
 fn swallow(thread: Pid, length: u64, shared: &Shared) -> nix::Result<()> {
     set_number(thread, -1)?;
     ptrace::syscall(thread, None)?;
-    // It has nothing to wait for.
+    // The replacement returns at once.
     match waitpid(thread, Some(WaitPidFlag::__WALL))? {
         WaitStatus::PtraceSyscall(_) => {
             set_result(thread, length)?;
             shared.swallowed.fetch_add(1, SeqCst);
             ptrace::syscall(thread, None)
         }
-        // It was killed.
+        // The process was killed.
         _ => Ok(()),
     }
 }
 
-/// The descriptors of the traced process.
+/// Opens a descriptor for the traced process.
 struct Sockets(OwnedFd);
 
 impl Sockets {
     fn of(pid: Pid) -> Result<Self> {
-        // SAFETY: a number and no flags.
+        // SAFETY: the call takes a number and no flags.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
         let fd = Errno::result(fd).context("pidfd_open")?;
-        // SAFETY: the kernel has just given it to us.
+        // SAFETY: the kernel has just returned the descriptor.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
-    /// How long a message is that a thread is about to send by netlink's NETLINK_ROUTE; `None` where it
-    /// does something else.
+    /// Returns the length of the message that a thread is about to send to NETLINK_ROUTE, or `None` for any other
+    /// call.
     fn question(&self, thread: Pid) -> Option<u64> {
         let call = Call::of(thread).ok().flatten()?;
         let [fd, second, third] = call.arguments;
@@ -281,31 +282,31 @@ impl Sockets {
 
     fn is_route(&self, fd: u64) -> bool {
         let own = self.0.as_raw_fd();
-        // SAFETY: numbers alone; a copy of that descriptor, or an error.
+        // SAFETY: the call takes numbers only, and returns a copy of that descriptor or an error.
         let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, own, fd, 0) };
         if copy < 0 {
             return false;
         }
-        // SAFETY: the kernel has just given it to us.
+        // SAFETY: the kernel has just returned the descriptor.
         let copy = unsafe { OwnedFd::from_raw_fd(copy as i32) };
         option(&copy, libc::SO_DOMAIN) == Some(libc::AF_NETLINK)
             && option(&copy, libc::SO_PROTOCOL) == Some(libc::NETLINK_ROUTE)
     }
 }
 
-/// A number that a socket has at SOL_SOCKET.
+/// Reads an integer option of a socket at SOL_SOCKET.
 fn option(socket: &OwnedFd, name: i32) -> Option<i32> {
     let (mut number, mut size) = (0i32, size_of::<i32>() as libc::socklen_t);
     let place = (&raw mut number).cast();
-    // SAFETY: the kernel writes no more than the size that is given.
+    // SAFETY: the kernel writes no more than the given size.
     let done =
         unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, place, &mut size) };
     (done == 0).then_some(number)
 }
 
-/// The sum of the parts of a `struct msghdr` in another process.
+/// Returns the total length of the parts of a `struct msghdr` in another process.
 fn message_length(thread: Pid, address: u64) -> Option<u64> {
-    // `msg_iov` and `msg_iovlen` come behind two words; see recvmsg(2).
+    // `msg_iov` and `msg_iovlen` follow two words; see recvmsg(2).
     let head: [u64; 4] = words(thread, address)?;
     let [.., parts, count] = head;
     (0..count).try_fold(0, |sum, part| {
@@ -314,11 +315,11 @@ fn message_length(thread: Pid, address: u64) -> Option<u64> {
     })
 }
 
-/// Some words of another process's memory.
+/// Reads some words of another process's memory.
 fn words<const N: usize>(thread: Pid, address: u64) -> Option<[u64; N]> {
     let mut words = [0u64; N];
     let bytes: &mut [u8] =
-        // SAFETY: any bytes make a number.
+        // SAFETY: every bit pattern is a valid number.
         unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 8 * N) };
     let remote = RemoteIoVec {
         base: address as usize,
@@ -328,7 +329,7 @@ fn words<const N: usize>(thread: Pid, address: u64) -> Option<[u64; N]> {
     (read == Ok(8 * N)).then_some(words)
 }
 
-/// Another system call in the place of the one that begins; -1 is none.
+/// Replaces the system call that begins by another; -1 stands for none.
 #[cfg(target_arch = "x86_64")]
 fn set_number(thread: Pid, number: i64) -> nix::Result<()> {
     let mut registers = ptrace::getregs(thread)?;
@@ -336,7 +337,7 @@ fn set_number(thread: Pid, number: i64) -> nix::Result<()> {
     ptrace::setregs(thread, registers)
 }
 
-/// What the call that ends has to say.
+/// Sets the return value of the system call that ends.
 #[cfg(target_arch = "x86_64")]
 fn set_result(thread: Pid, result: u64) -> nix::Result<()> {
     let mut registers = ptrace::getregs(thread)?;
@@ -346,14 +347,14 @@ fn set_result(thread: Pid, result: u64) -> nix::Result<()> {
 
 #[cfg(target_arch = "aarch64")]
 fn set_number(thread: Pid, number: i64) -> nix::Result<()> {
-    /// Of the kernel's `include/uapi/linux/elf.h`.
+    /// The value is from the kernel's `include/uapi/linux/elf.h`.
     const NT_ARM_SYSTEM_CALL: usize = 0x404;
     let mut number = number as i32;
     let mut part = libc::iovec {
         iov_base: (&raw mut number).cast(),
         iov_len: size_of::<i32>(),
     };
-    // SAFETY: the kernel reads no more than the part has.
+    // SAFETY: the kernel reads no more than the given size.
     let done = unsafe {
         libc::ptrace(
             libc::PTRACE_SETREGSET,

@@ -1,4 +1,4 @@
-//! What the maps hold, as seen by another process: by `vlanfast endpoints`, and map by map.
+//! Reads the maps from another process, by `vlanfast endpoints` and map by map.
 
 use std::{
     thread,
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::run::program::Attached;
 
-/// The row of the endpoint whose device has a name.
+/// Returns the row of the endpoint whose device has a name.
 pub fn endpoint<'a>(endpoints: &'a [Value], device: &str) -> Option<&'a Value> {
     endpoints.iter().find(|row| row["device"] == device)
 }
 
-/// Waits until the endpoints are as they should be; fails with what they are.
+/// Waits until the endpoints satisfy a condition; fails with the last ones read.
 pub fn eventually(what: &str, attached: &Attached, condition: impl Fn(&[Value]) -> bool) {
     let start = Instant::now();
     loop {
@@ -32,7 +32,7 @@ pub fn eventually(what: &str, attached: &Attached, condition: impl Fn(&[Value]) 
     }
 }
 
-/// Waits until `status` shows these listeners on a VLAN, and no others.
+/// Waits until `status` shows exactly these listeners on a VLAN.
 pub fn listeners(attached: &Attached, vlan: u16, expected: &[&str]) {
     let start = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! The pinned maps of a trunk, looked up directly.
+//! Direct lookups in the pinned maps of a trunk.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use vlanfast_common::{Endpoint, EndpointKey, Mac, Neighbor, NeighborKey, Vid};
 
 use crate::run::pins::pins;
 
-/// The pinned maps of a trunk, looked up directly.
+/// The pinned `ENDPOINTS` and `NEIGHBORS` of a trunk.
 pub struct PinnedTables {
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     neighbors: HashMap<MapData, NeighborKey, Neighbor>,
@@ -23,7 +23,7 @@ impl PinnedTables {
         })
     }
 
-    /// What the map says of an address on a VLAN.
+    /// Looks up the entry for an address on a VLAN.
     pub fn neighbor(&self, vid: u16, address: IpAddr) -> Result<Option<Neighbor>> {
         let key = NeighborKey::new(Vid::new(vid), address);
         match self.neighbors.get(&key, 0) {
@@ -32,7 +32,7 @@ impl PinnedTables {
         }
     }
 
-    /// Whether a MAC has an address on a VLAN, according to both maps.
+    /// Checks whether a MAC has an address on a VLAN, according to both maps.
     pub fn has(&self, vid: u16, mac: [u8; 6], address: IpAddr) -> Result<bool> {
         let vid = Vid::new(vid);
         let known = match self.endpoints.get(&EndpointKey::new(vid, Mac(mac)), 0) {

@@ -1,11 +1,11 @@
-//! The directories under which vlanfast pins what it loaded.
+//! The directories in which vlanfast pins its maps and programs.
 
 use std::{fs, path::PathBuf};
 
-/// Where the pins of all trunks are.
+/// The directory that holds the pins of all trunks.
 pub const PINS: &str = "/sys/fs/bpf/vlanfast";
 
-/// The directory of a trunk's pins, which ends with its name; or one that is not there.
+/// Returns the directory of a trunk's pins, whose name ends with the trunk's, or a path that does not exist.
 pub fn pins(trunk: &str) -> PathBuf {
     let name = format!(":{}", trunk.replace('.', ":"));
     let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
@@ -14,7 +14,7 @@ pub fn pins(trunk: &str) -> PathBuf {
     found.next().map_or(none, |entry| entry.path())
 }
 
-/// Whether a trunk has pins.
+/// Checks whether a trunk has pins.
 pub fn is_pinned(trunk: &str) -> bool {
     fs::exists(pins(trunk)).unwrap_or(false)
 }

@@ -1,4 +1,4 @@
-//! The program under test, run as a user would.
+//! Runs the program under test as a user would.
 
 use std::{
     env,
@@ -25,15 +25,15 @@ use crate::{
     run::residue,
 };
 
-/// Longer than anything takes under emulation; a hang still ends.
+/// This is longer than anything takes under emulation, but a hang still ends.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary, as the runner built it.
+/// Returns the path of the binary that the runner built.
 pub fn binary() -> String {
     env::var("VLANFAST_BIN").expect("VLANFAST_BIN names the binary: run `cargo xtask test`")
 }
 
-/// The program with maps of another layout, as a later version may have them.
+/// Returns the path of the binary whose maps have another layout, as a later version may have.
 pub fn next_binary() -> String {
     env::var("VLANFAST_NEXT_BIN").expect("VLANFAST_NEXT_BIN names it: run `cargo xtask test`")
 }
@@ -51,7 +51,7 @@ pub fn vlanfast(netns: &Netns, arguments: &[&str]) -> Result<Ended> {
     end(netns.command(&binary()).args(arguments))
 }
 
-/// Takes vlanfast off a trunk, whoever attached it.
+/// Detaches vlanfast from a trunk, whichever process attached it.
 pub fn detach(netns: &Netns, trunk: &str) -> Result<()> {
     let ended = vlanfast(netns, &["detach", trunk])?;
     ensure!(
@@ -62,7 +62,7 @@ pub fn detach(netns: &Netns, trunk: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end, whatever that is.
+/// Runs any command to its end.
 pub fn end(command: &mut Command) -> Result<Ended> {
     let output = command
         .stdin(Stdio::null())
@@ -75,35 +75,35 @@ pub fn end(command: &mut Command) -> Result<Ended> {
     })
 }
 
-/// A `vlanfast attach` that runs. Dropped without [`Attached::stop`], it is killed and cleared up after.
+/// A running `vlanfast attach`. Dropped without [`Attached::stop`], it is killed and detached.
 pub struct Attached {
     child: Child,
     binary: String,
     stdout: BufReader<ChildStdout>,
     stderr: File,
-    /// Its name by now: a test may rename it.
+    /// The trunk's present name; a test may rename the trunk.
     pub trunk: String,
     /// The namespace's name.
     netns: String,
-    /// What it said when it had attached.
+    /// The lines that it printed when it had attached.
     pub said: String,
 }
 
 impl Attached {
-    /// Attaches and waits until it says so.
+    /// Attaches and waits until the process reports it.
     pub fn start(netns: &Netns, trunk: &str, arguments: &[&str]) -> Result<Self> {
         Self::start_by(binary(), netns, trunk, arguments)
     }
 
-    /// Attaches with another binary, and waits until it says so.
+    /// Attaches with another binary and waits until the process reports it.
     pub fn start_by(
         binary: String,
         netns: &Netns,
         trunk: &str,
         arguments: &[&str],
     ) -> Result<Self> {
-        // The kernel's reasons may be longer than a pipe; and a thread that reads one makes every system call of
-        // this process dearer, which the benchmark counts.
+        // stderr goes to a file. The verifier's log may be longer than a pipe, and a thread that reads a pipe makes
+        // every system call of this process slower, which the benchmark measures.
         let stderr = tempfile::tempfile().context("failed to make a file for its errors")?;
         let mut command = netns.command(&binary);
         command.args(["attach", trunk]).args(arguments);
@@ -146,12 +146,12 @@ impl Attached {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// `status --json` by another process.
+    /// Returns the output of `status --json`, run as another process.
     pub fn status(&self) -> Result<Value> {
         self.json(&["status", &self.trunk, "--json"])
     }
 
-    /// `counters --json` by another process: what came in and what went out.
+    /// Returns the counters of ingress and egress from `counters --json`, run as another process.
     pub fn counters(&self) -> Result<(Sums, Sums)> {
         let rows = self.json(&["counters", &self.trunk, "--json"])?;
         let (mut rx, mut tx) = (Sums::new(), Sums::new());
@@ -181,26 +181,26 @@ impl Attached {
         Ok((rx, tx))
     }
 
-    /// The row of a VLAN in `counters --json`.
+    /// Returns the row of a VLAN in `counters --json`.
     pub fn row(&self, vid: u16) -> Result<Value> {
         let vlan = vid.to_string();
         let rows = self.json(&["counters", &self.trunk, "--vlan", &vlan, "--json"])?;
         Ok(rows[0].clone())
     }
 
-    /// `endpoints --json` by another process.
+    /// Returns the output of `endpoints --json`, run as another process.
     pub fn endpoints(&self) -> Result<Vec<Value>> {
         let rows = self.json(&["endpoints", &self.trunk, "--docker", "off", "--json"])?;
         Ok(rows.as_array().context("endpoints are an array")?.clone())
     }
 
-    /// `flows --json` by another process.
+    /// Returns the output of `flows --json`, run as another process.
     pub fn flows(&self) -> Result<Vec<Value>> {
         let rows = self.json(&["flows", &self.trunk, "--json"])?;
         Ok(rows.as_array().context("flows are an array")?.clone())
     }
 
-    /// How a hook is attached, by `status`.
+    /// Returns how a hook is attached, according to `status`.
     pub fn kind(&self, hook: &str) -> Result<String> {
         let status = self.status()?;
         let hooks = status["hooks"].as_array().context("hooks are an array")?;
@@ -221,7 +221,7 @@ impl Attached {
         serde_json::from_str(&ended.stdout).context("output is JSON")
     }
 
-    /// Sends a signal and waits for an end in order.
+    /// Sends a signal and waits for an orderly end.
     pub fn stop_by(mut self, signal: Signal) -> Result<()> {
         residue::remember(self.child.id());
         kill(self.pid(), signal)?;
@@ -230,12 +230,12 @@ impl Attached {
         Ok(())
     }
 
-    /// Ends it as systemd would.
+    /// Ends the process as systemd would.
     pub fn stop(self) -> Result<()> {
         self.stop_by(Signal::SIGTERM)
     }
 
-    /// Waits for it to end by itself.
+    /// Waits until the process ends by itself.
     pub fn end(mut self) -> Result<Ended> {
         let status = self.wait()?;
         Ok(Ended {
@@ -245,7 +245,7 @@ impl Attached {
         })
     }
 
-    /// Gives it no chance.
+    /// Kills the process.
     pub fn kill(mut self) -> Result<()> {
         residue::remember(self.child.id());
         kill(self.pid(), Signal::SIGKILL)?;
@@ -279,7 +279,7 @@ impl Drop for Attached {
     }
 }
 
-/// What a process has written by its end.
+/// Returns everything that a process has printed by its end.
 pub fn written(mut file: &File) -> Result<String> {
     file.rewind()?;
     let mut text = vec![];

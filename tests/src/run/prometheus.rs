@@ -1,4 +1,4 @@
-//! A real Prometheus for a test, and the little HTTP that it takes to ask it.
+//! A real Prometheus for a test, and the small HTTP client that queries it.
 
 use std::{
     fs,
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use crate::net::namespace::{Netns, in_netns};
 
-/// Longer than it takes to start under emulation.
+/// This is longer than Prometheus takes to start under emulation.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A server that scrapes one exporter on this host every second; gone with its data when dropped.
+/// A server that scrapes one exporter on this host every second; it is removed with its data when this is dropped.
 pub struct Prometheus {
     child: Child,
     port: u16,
@@ -26,7 +26,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it on a loopback port and waits until it is ready.
+    /// Starts the server on a loopback port and waits until it is ready.
     pub fn start(port: u16, exporter: u16, rules: &str) -> Result<Self> {
         let dir = TempDir::new().context("failed to make a directory")?;
         let config = format!(
@@ -64,7 +64,7 @@ impl Prometheus {
         Ok(server)
     }
 
-    /// An instant query: the series of the vector that it gives, each an object with `metric` and `value`.
+    /// Runs an instant query; returns the series of the resulting vector, each an object with `metric` and `value`.
     pub fn query(&self, query: &str) -> Result<Vec<Value>> {
         let data = self.api(&format!("/api/v1/query?query={}", percent(query)))?;
         let series = data["result"].as_array();
@@ -73,7 +73,7 @@ impl Prometheus {
             .clone())
     }
 
-    /// The rules, each with its `health` and its `state`.
+    /// Returns the alerting rules, each with its `health` and its `state`.
     pub fn rules(&self) -> Result<Vec<Value>> {
         let data = self.api("/api/v1/rules")?;
         let groups = data["groups"].as_array().context("no groups of rules")?;
@@ -101,7 +101,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// `promtool` over some text: it must be content, and a linter that is content is silent.
+/// Runs `promtool` over a text and asserts that it succeeds; a linter that finds nothing prints nothing.
 pub fn promtool(arguments: &[&str], stdin: &str) -> Result<String> {
     let mut child = Command::new("promtool")
         .args(arguments)
@@ -111,7 +111,7 @@ pub fn promtool(arguments: &[&str], stdin: &str) -> Result<String> {
         .spawn()
         .context("failed to start promtool")?;
     let mut pipe = child.stdin.take().context("stdin is piped")?;
-    // It reads all of it before it says anything.
+    // promtool reads all of its input before it prints anything.
     pipe.write_all(stdin.as_bytes())?;
     drop(pipe);
     let output = child.wait_with_output()?;
@@ -122,11 +122,11 @@ pub fn promtool(arguments: &[&str], stdin: &str) -> Result<String> {
     Ok(said)
 }
 
-/// A GET on a loopback port: status and body.
+/// Sends a GET to a loopback port; returns status and body.
 pub fn get(port: u16, target: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    // HTTP/1.0: nothing is sent in chunks, and the end of the stream is that of the body.
+    // HTTP/1.0 sends nothing in chunks, and the end of the stream is the end of the body.
     write!(stream, "GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -143,19 +143,19 @@ pub fn get(port: u16, target: &str) -> Result<(u16, String)> {
     ))
 }
 
-/// A GET on the loopback device of a namespace.
+/// Sends a GET to the loopback device of a namespace.
 pub fn get_in(netns: &Netns, port: u16, target: &'static str) -> Result<(u16, String)> {
     in_netns(&netns.path(), move || get(port, target))
 }
 
-/// The value of a series of `/metrics`, by its name with its labels; `None` where there is none.
+/// Returns the value of a series of `/metrics`, by its name with its labels; `None` if there is none.
 pub fn metric(netns: &Netns, port: u16, series: &str) -> Option<f64> {
     let (_, text) = get_in(netns, port, "/metrics").ok()?;
     let mut values = text.lines().filter_map(|line| line.strip_prefix(series));
     values.next()?.trim().parse().ok()
 }
 
-/// Percent-encoding (RFC 3986 section 2.1) of everything but letters and digits.
+/// Percent-encodes everything but letters and digits (RFC 3986 section 2.1).
 fn percent(text: &str) -> String {
     let encode = |byte: u8| match byte {
         byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),

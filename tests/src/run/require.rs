@@ -1,8 +1,8 @@
-//! A test that can't run here fails, unless the runner was told to allow it to be skipped.
+//! A test that cannot run here fails, unless the runner was told to allow skipped tests.
 
 use std::env;
 
-/// Leaves the test where `condition` does not hold.
+/// Returns from the test if `condition` does not hold.
 #[macro_export]
 macro_rules! require {
     ($test:expr, $condition:expr, $reason:expr) => {
@@ -13,7 +13,7 @@ macro_rules! require {
     };
 }
 
-/// Leaves the test where it is not in the lab.
+/// Returns from the test if it does not run in the lab.
 #[macro_export]
 macro_rules! in_the_lab {
     ($test:expr) => {
@@ -25,7 +25,7 @@ macro_rules! in_the_lab {
     };
 }
 
-/// Says that a test was skipped; panics where that is not allowed.
+/// Reports that a test was skipped; panics where that is not allowed.
 pub fn skip(test: &str, reason: &str) {
     println!("vlanfast-skip: {test}: {reason}");
     assert!(
@@ -34,12 +34,12 @@ pub fn skip(test: &str, reason: &str) {
     );
 }
 
-/// Whether this is the lab's virtual machine, with its virtio NICs and the kernel's 802.1Q devices.
+/// Returns whether this is the lab's virtual machine, with its virtio NICs and the kernel's 802.1Q devices.
 pub fn in_the_lab() -> bool {
     env::var_os("VLANFAST_LAB").is_some()
 }
 
-/// Whether the running kernel is at least this old.
+/// Returns whether the running kernel is at least this old.
 pub fn kernel_at_least(major: u32, minor: u32) -> bool {
     let uname = nix::sys::utsname::uname().expect("uname(2) has no reason to fail");
     let release = uname.release().to_string_lossy().into_owned();

@@ -1,9 +1,9 @@
-//! What a trunk must look like after vlanfast as before it. Only what the tests made is judged: another vlanfast may
+//! Checks that vlanfast leaves a trunk as it was before. It judges only what the tests created: another vlanfast may
 //! run on the same machine, and start or end meanwhile.
 //!
-//! A BPF program outlives its process only by a pin or at a hook. Both are looked for where this test could have left
-//! them: among the pins of the trunk and of its namespace, and on the trunk and the devices above it. Besides, the ids
-//! of all programs and maps that the test's processes held must be gone.
+//! A BPF program outlives its process only by a pin or at a hook. Both are searched for where this test could have
+//! left them: among the pins of the trunk and of its namespace, and on the trunk and the devices above it. In
+//! addition, the ids of all programs and maps that the test's processes held must be gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// The number of a network namespace: the inode of its file.
+/// Identifies a network namespace by the inode of its file.
 type NetnsInode = u64;
 
 /// Ids of programs and of maps.
@@ -40,11 +40,11 @@ struct Ids {
     maps: BTreeSet<u32>,
 }
 
-/// The ids that this test's processes held, by namespace. The kernel gives no id twice before all others were used.
+/// The ids that this test's processes held, by namespace. The kernel reuses an id only after it has used all others.
 static HELD: Mutex<BTreeMap<NetnsInode, Ids>> = Mutex::new(BTreeMap::new());
 
-/// Remembers which maps a process holds and which programs use them, so that a [`Residue`] of its namespace finds them afterwards.
-/// Does nothing where the process has ended.
+/// Remembers the maps of a process and the programs that use them, so that a [`Residue`] of its namespace finds them
+/// later. Does nothing if the process has ended.
 pub fn remember(pid: u32) {
     let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net")) else {
         return;
@@ -59,7 +59,7 @@ pub fn remember(pid: u32) {
             ids.maps.extend(number("map_id:"));
         }
     }
-    // A process that has attached needs no program any more, but the maps that its programs use.
+    // After attaching, a process only keeps the maps open that its programs use, and not the programs.
     for program in loaded_programs().flatten() {
         let maps = program.map_ids().ok().flatten().unwrap_or_default();
         if ids.programs.contains(&program.id()) || maps.iter().any(|map| ids.maps.contains(map)) {
@@ -73,12 +73,12 @@ pub fn remember(pid: u32) {
     known.maps.append(&mut ids.maps);
 }
 
-/// A description of everything that vlanfast could have left of a trunk.
+/// A description of everything that vlanfast could have left on a trunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Residue(BTreeSet<String>);
 
 impl Residue {
-    /// Takes it down: programs, maps, pins, qdiscs, filters, tcx, XDP and offloads.
+    /// Records programs, maps, pins, qdiscs, filters, tcx and XDP programs, and offloads.
     pub fn of(host: &Netns, trunk: &str) -> Result<Self> {
         let mut found = BTreeSet::new();
         found.extend(still_loaded(fs::metadata(host.path())?.ino()));
@@ -96,13 +96,13 @@ impl Residue {
         Ok(Self(found))
     }
 
-    /// Waits until nothing is left and nothing lacks: the kernel frees programs and maps after a while.
+    /// Waits until the state is the earlier one again: the kernel frees programs and maps with a delay.
     pub fn wait_until_as_before(&self, host: &Netns, trunk: &str) -> Result<()> {
         let start = Instant::now();
         loop {
             let now = Self::of(host, trunk)?;
             let (more, less) = (now.beyond(self), self.beyond(&now));
-            // Programs and maps that were there before are on their way out.
+            // Programs and maps from an earlier test may still be in the course of being freed.
             let is_kept = |what: &&str| !what.starts_with("map ") && !what.starts_with("program ");
             let less: Vec<_> = less.into_iter().filter(is_kept).collect();
             if more.is_empty() && less.is_empty() {
@@ -115,14 +115,14 @@ impl Residue {
         }
     }
 
-    /// What is here and not in the other.
+    /// Returns the entries that this has and the other does not.
     pub fn beyond(&self, other: &Self) -> Vec<&str> {
         let missing = self.0.iter().filter(|what| !other.0.contains(*what));
         missing.map(String::as_str).collect()
     }
 }
 
-/// The programs and maps of a namespace's processes that the kernel still has.
+/// Returns the programs and maps of a namespace's processes that the kernel still has.
 fn still_loaded(namespace: NetnsInode) -> Vec<String> {
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
     let held = held.get(&namespace).cloned().unwrap_or_default();
@@ -147,7 +147,7 @@ fn still_loaded(namespace: NetnsInode) -> Vec<String> {
     found
 }
 
-/// The pins of a trunk by its name, and all of a namespace that is the test's own.
+/// Returns the pins of a trunk by its name, and all pins of a namespace that is the test's own.
 fn pins_of(host: &Netns, trunk: &str) -> Result<Vec<String>> {
     let mut found = vec![];
     if is_pinned(trunk) {
@@ -163,13 +163,13 @@ fn pins_of(host: &Netns, trunk: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// By which the names of a namespace's pins begin (`SO_NETNS_COOKIE`, Linux 5.14).
+/// Returns the prefix of the names of a namespace's pins (`SO_NETNS_COOKIE`, Linux 5.14).
 fn cookie(netns: &Netns) -> Result<u64> {
     in_netns(&netns.path(), || {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         let mut cookie = 0u64;
         let mut length = size_of_val(&cookie) as u32;
-        // SAFETY: a buffer and its size.
+        // SAFETY: the arguments are a buffer and its size.
         let result = unsafe {
             libc::getsockopt(
                 socket.as_raw_fd(),
@@ -185,7 +185,7 @@ fn cookie(netns: &Netns) -> Result<u64> {
     })
 }
 
-/// The tcx programs of a trunk and of the devices on top of it. There are none before Linux 6.6.
+/// Returns the tcx programs of a trunk and of the devices on top of it. There are none before Linux 6.6.
 fn tcx(host: &Netns, trunk: &str) -> Result<Vec<String>> {
     let links: Value = serde_json::from_str(&host.run("ip -j link show")?)?;
     let links = links.as_array().cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Whoever starts a service and listens to how it does: the other end of sd_notify(3).
+//! A service manager for a test: the receiving end of sd_notify(3).
 
 use std::{
     fs,
@@ -21,18 +21,18 @@ use crate::{
     run::program::binary,
 };
 
-/// Longer than anything takes under emulation.
+/// This is longer than anything takes under emulation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A socket of its own, and a way to start vlanfast with it.
+/// A notification socket, and a way to start vlanfast with it.
 pub struct Supervisor {
     socket: UnixDatagram,
-    /// As the environment has it.
+    /// The socket's address as the environment variable states it.
     name: String,
     dir: TempDir,
 }
 
-/// For whom the watchdog is, by the environment.
+/// The process for which the watchdog is meant, according to the environment.
 #[derive(Clone, Copy, Debug)]
 pub enum Watched {
     Itself,
@@ -52,7 +52,7 @@ impl Supervisor {
         })
     }
 
-    /// Listens at an abstract name, which belongs to a network namespace.
+    /// Listens at an abstract address, which belongs to a network namespace.
     pub fn at_name(netns: &Netns) -> Result<Self> {
         let name = unique();
         let address = SocketAddr::from_abstract_name(&name)?;
@@ -65,7 +65,7 @@ impl Supervisor {
         })
     }
 
-    /// A program that is vlanfast with the environment of a service.
+    /// Writes a script that runs vlanfast with the environment of a service.
     pub fn program(&self, watched: Watched, patience: Duration) -> Result<String> {
         let pid = match watched {
             Watched::Itself => "WATCHDOG_PID=$$",
@@ -78,14 +78,14 @@ impl Supervisor {
         };
         let path: PathBuf = self.dir.path().join("vlanfast");
         let (name, binary) = (&self.name, binary());
-        // What a shell executes keeps its process's number.
+        // `exec` keeps the process id of the shell.
         let script = format!("#!/bin/sh\nNOTIFY_SOCKET={name} {usec} {pid} exec {binary} \"$@\"\n");
         fs::write(&path, script)?;
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
         Ok(path.display().to_string())
     }
 
-    /// The next message, if it comes in time.
+    /// Returns the next message, if it arrives in time.
     pub fn next(&self, patience: Duration) -> Result<Option<String>> {
         self.socket.set_read_timeout(Some(patience))?;
         let mut bytes = [0; 4096];
@@ -96,7 +96,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits for a message with a line that begins so; fails with what came instead.
+    /// Waits for a message with a line that has a prefix; fails with the messages that came instead.
     pub fn hears(&self, line: &str) -> String {
         let (start, mut heard) = (Instant::now(), vec![]);
         while start.elapsed() < PATIENCE {
@@ -110,7 +110,7 @@ impl Supervisor {
         panic!("never came: {line}; but {heard:?}");
     }
 
-    /// Forgets what has come by now.
+    /// Discards the messages that have arrived so far.
     pub fn forget(&self) {
         while self
             .next(Duration::from_millis(1))
@@ -119,7 +119,7 @@ impl Supervisor {
         {}
     }
 
-    /// Waits until no sign of life has come for so long: then a supervisor acts.
+    /// Waits until no watchdog message has arrived for the given time, after which a supervisor acts.
     pub fn misses_it(&self, patience: Duration) {
         let (start, mut last) = (Instant::now(), Instant::now());
         while last.elapsed() < patience {

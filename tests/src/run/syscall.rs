@@ -8,18 +8,18 @@ use nix::{
     unistd::Pid,
 };
 
-/// A system call that begins.
+/// A system call at its entry.
 pub(crate) struct Call {
     pub(crate) number: i64,
     pub(crate) arguments: [u64; 3],
 }
 
 impl Call {
-    /// `None` where one ends.
+    /// Reads the system call of a stopped thread; `None` at the exit of a call.
     pub(crate) fn of(pid: Pid) -> Result<Option<Self>> {
-        // `struct ptrace_syscall_info` of ptrace(2): three words, then number and arguments.
+        // `struct ptrace_syscall_info` of ptrace(2) has three words, then the number and the arguments.
         let mut words = [0u64; 11];
-        // SAFETY: the kernel writes no more than the size that is given.
+        // SAFETY: the kernel writes no more than the given size.
         let size = unsafe {
             libc::ptrace(
                 libc::PTRACE_GET_SYSCALL_INFO,
@@ -37,11 +37,12 @@ impl Call {
         )
     }
 
-    /// What others will see of it, if anything.
+    /// Returns a name for the call if others can see its effect.
     pub(crate) fn changes(&self, pid: Pid) -> Result<Option<&'static str>> {
         let [first, second, third] = self.arguments;
         Ok(match self.number {
-            // `enum bpf_cmd` and `enum rtnetlink`'s types, of the kernel's `include/uapi/linux`.
+            // The numbers are those of `enum bpf_cmd` and of rtnetlink's message types, from the kernel's
+            // `include/uapi/linux`.
             libc::SYS_bpf => match first {
                 2 => Some("BPF_MAP_UPDATE_ELEM"),
                 6 => Some("BPF_OBJ_PIN"),
@@ -61,7 +62,7 @@ impl Call {
                 }
             }
             libc::SYS_ioctl if second == libc::SIOCETHTOOL => {
-                // `ifr_data` of struct ifreq, behind the name, leads to the number of the command.
+                // `ifr_data` of `struct ifreq` follows the name, and points to the number of the command.
                 let data = ptrace::read(pid, (third + libc::IFNAMSIZ as u64) as *mut c_void)?;
                 match ptrace::read(pid, data as *mut c_void)? as u32 {
                     0x26 => Some("ETHTOOL_SFLAGS"),

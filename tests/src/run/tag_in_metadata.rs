@@ -1,5 +1,5 @@
-//! A frame whose tag is in metadata, for a program on egress: `BPF_PROG_TEST_RUN` has no place for one, so a program of
-//! ours puts it there, and calls the one that is tested.
+//! Runs an egress program over a frame whose tag is in metadata. `BPF_PROG_TEST_RUN` cannot pass such a tag, so a
+//! small program sets it and tail-calls the program under test.
 
 use std::{
     io,
@@ -19,14 +19,14 @@ const PROG_ARRAY: u32 = 3;
 const SK_BUFF: usize = 192;
 const MARK: usize = 8;
 
-/// What comes back where the call fails.
+/// The result of the program if the tail call fails.
 const NOT_CALLED: u32 = 99;
 
-/// A program that puts a tag into a frame's metadata and calls the program under test.
+/// A program that puts a tag into a frame's metadata and tail-calls the program under test.
 #[derive(Debug)]
 pub struct TaggedRun {
     program: OwnedFd,
-    /// Holds the program that is called.
+    /// Keeps the map alive that holds the program under test.
     _called: OwnedFd,
 }
 
@@ -49,14 +49,14 @@ struct TestRun {
 }
 
 impl TaggedRun {
-    /// For a TC program.
+    /// Builds the program around a TC program.
     pub fn new(program: impl AsFd) -> Result<Self> {
         let called = open(BPF_MAP_CREATE, &mut [PROG_ARRAY, 4, 4, 1]).context("no map")?;
         let (key, value) = (0u32, program.as_fd().as_raw_fd());
         let place = [&raw const key as u64, &raw const value as u64];
         let map = called.as_raw_fd() as u64;
         call(BPF_MAP_UPDATE_ELEM, &mut [map, place[0], place[1], 0])?;
-        // The mark is the TCI, and one bit more.
+        // The mark carries the TCI and one more bit.
         let code = [
             0x0000_0000_0000_16bf,              // r6 = r1
             0x0000_0000_0008_6361,              // r3 = *(u32 *)(r6 + 8)
@@ -79,7 +79,7 @@ impl TaggedRun {
         })
     }
 
-    /// Runs it over a frame: what it returns, and the bytes that it leaves.
+    /// Runs the program over a frame; returns its result and the resulting bytes.
     pub fn run(&self, bytes: &[u8], tag: Tag) -> Result<(u32, Vec<u8>)> {
         ensure!(tag.tpid == Tag::C_TAG, "{tag:?} is no tag of ours");
         let mut left = vec![0; bytes.len() + 256];

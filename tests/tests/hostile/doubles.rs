@@ -1,4 +1,4 @@
-//! A container takes the MAC of somebody on the wire: what the host sends him goes there all the same.
+//! A container has the MAC of a station on the wire: frames of the host for that station still reach it.
 
 use vlanfast_tests::{
     fixtures::macvlans::{attach, container},
@@ -11,7 +11,7 @@ use vlanfast_tests::{
 
 use crate::owners::{CONTAINER, GATEWAY, VIRTUAL, add, found, host_gateway_and_container, row};
 
-/// By this, an answer is the gateway's.
+/// The hop limit by which the test recognises the gateway's answers.
 const HOPS: u8 = 77;
 
 fn marked(netns: &Netns) {
@@ -21,8 +21,7 @@ fn marked(netns: &Netns) {
     netns.run(&line).unwrap();
 }
 
-/// Whether what the host sends to addresses is answered by whoever is marked, ten times of ten: each once it was asked for
-/// anew.
+/// Checks that the marked station answers ten of ten pings of the host to each address, each after a new resolution.
 fn reaches(wire: &Wire, addresses: [&str; 2], when: &str) {
     for address in addresses {
         let trunk = &wire.trunk;
@@ -36,9 +35,9 @@ fn reaches(wire: &Wire, addresses: [&str; 2], when: &str) {
     }
 }
 
-/// The container has the gateway's MAC, and its addresses as well or not, since before we attach or later.
+/// The container has the gateway's MAC, with or without the gateway's addresses, before vlanfast attaches or later.
 #[test]
-fn a_container_with_the_gateways_mac_gets_nothing_of_the_gateways() {
+fn a_container_with_the_gateways_mac_gets_none_of_its_frames() {
     require!("double", nix::unistd::geteuid().is_root(), "needs root");
     for (mode, with_addresses) in [("bridge", false), ("bridge", true), ("vepa", false)] {
         let (wire, inside) = host_gateway_and_container();
@@ -76,9 +75,9 @@ fn a_container_with_the_gateways_mac_gets_nothing_of_the_gateways() {
     }
 }
 
-/// The host has known its gateway all along, and asks nobody.
+/// The host has known its gateway all along, and sends no request.
 #[test]
-fn whom_the_host_knows_on_the_wire_has_his_mac() {
+fn a_mac_that_the_host_knows_on_the_wire_stays_there() {
     require!(
         "known double",
         nix::unistd::geteuid().is_root(),
@@ -107,7 +106,8 @@ fn whom_the_host_knows_on_the_wire_has_his_mac() {
     attached.stop().unwrap();
 }
 
-/// As with keepalived: the master is on the wire, and the backup here has its MAC without an address. Then it takes over.
+/// The set-up is keepalived's: the master is on the wire, and the backup on this host has its MAC without an address.
+/// Then the backup takes over.
 #[test]
 fn a_backup_with_the_masters_mac_takes_over_at_once() {
     const MAC: &str = "00:00:5e:00:01:07";

@@ -1,4 +1,4 @@
-//! Receivers that are no devices: filters and programs of others, and packet sockets.
+//! Receivers other than devices: third-party filters and programs, and packet sockets.
 
 use std::{thread, time::Duration};
 
@@ -17,10 +17,10 @@ use vlanfast_tests::{
 
 use crate::receivers::{QUIET, is_root, wire};
 
-/// A filter that leaves every frame alone, and decides that itself.
+/// A direct-action filter that passes every frame unchanged.
 const FILTER: &str = "protocol all bpf da bytecode '1,6 0 0 4294967295,'";
 
-/// Shedding is refused, because of this.
+/// Checks that shedding is refused because of the filter.
 fn is_refused(wire: &Wire, words: &str) {
     for shed in ["vlan", "mac"] {
         let arguments = ["attach", &wire.trunk, "--metrics", "off", "--shed", shed];
@@ -49,7 +49,7 @@ fn filters_and_programs_of_others_are_receivers() {
     host.run(&format!("tc filter del dev {trunk} ingress pref 49152"))
         .unwrap();
     listeners(&attached, 0, &[]);
-    // It takes nothing that comes in; and this one gives a class and no more.
+    // A filter on egress receives no incoming frame, and the second filter only sets a class.
     add("egress", FILTER);
     let class = FILTER.replace(" da ", " ") + " classid 1:1";
     add("ingress", &class);
@@ -78,10 +78,10 @@ fn packet_sockets_for_one_type_are_receivers() {
     listeners(&attached, 0, &["sockets"]);
     drop(socket);
     listeners(&attached, 0, &[]);
-    // A capture, one that sends alone, and one for what no VLAN carries.
+    // The sockets are a capture, a socket that only sends, and one for a protocol that no VLAN carries.
     let others = [libc::ETH_P_ALL as u16, 0, LLDP];
     let others = others.map(|it| Packets::open_for(&host, trunk, it).unwrap());
-    // And one on a container's own device.
+    // One more socket listens on a container's own device.
     let inside = container(&wire, "mv0", "192.0.2.10");
     let own = Packets::open_for(&inside.path(), "mv0", ARP).unwrap();
     thread::sleep(QUIET);
@@ -90,7 +90,7 @@ fn packet_sockets_for_one_type_are_receivers() {
     attached.stop().unwrap();
 }
 
-/// With tags, for which there is 802.1Q in the lab alone.
+/// The frames are tagged, which needs 802.1Q; only the lab has it for certain.
 mod tagged {
     use super::*;
 
@@ -119,12 +119,12 @@ mod tagged {
         let attached = attach(&wire, &["--shed", "mac"]);
         listeners(&attached, 10, &["filters"]);
         assert_eq!(taken(), 50);
-        // Without it, nobody takes them, and they are shed.
+        // Without the filter there is no receiver, and the frames are shed.
         host.run(&format!("tc filter del dev {trunk}.10 ingress"))
             .unwrap();
         listeners(&attached, 10, &[]);
         assert_eq!(taken(), 0);
-        // Before all VLANs, it may take what is of any.
+        // A filter on the trunk runs before all VLAN devices, and may redirect frames of any VLAN.
         host.run(&format!(
             "tc qdisc replace dev {trunk} clsact; tc filter add dev {trunk} ingress protocol 802.1q \
              flower action mirred egress redirect dev t0"

@@ -1,4 +1,4 @@
-//! Hooks that others share: taken away, put in front, in the way.
+//! Hooks that third-party tools use too: they detach our programs, run ahead of them, or occupy the hook.
 
 use std::{
     thread,
@@ -23,7 +23,7 @@ use vlanfast_tests::{
     },
 };
 
-/// Longer than a repair or a report takes under emulation.
+/// This is longer than a repair or a report takes under emulation.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: u16 = 9436;
 
@@ -32,7 +32,7 @@ fn attach(wire: &Wire, more: &[&str]) -> Attached {
     Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()
 }
 
-/// Waits for something to be so.
+/// Waits until an attempt succeeds.
 fn eventually<T>(what: &str, attempt: impl Fn() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
@@ -48,13 +48,13 @@ fn becomes(what: &str, condition: impl Fn() -> bool) {
     eventually(what, || condition().then_some(()).ok_or_else(String::new));
 }
 
-/// How many frames were counted as received on VLAN 10.
+/// Returns how many frames were counted as received on VLAN 10.
 fn received(attached: &Attached) -> u64 {
     let packets = &attached.row(10).unwrap()["rx"]["packets"];
     packets["unicast"].as_u64().unwrap_or(0)
 }
 
-/// How many of ten frames from the wire, half of them IPv6, are counted.
+/// Sends ten frames from the wire, half of them IPv6, and returns how many are counted.
 fn counted_of_ten(wire: &Wire, attached: &Attached) -> u64 {
     let before = received(attached);
     let socket = Packets::open(&wire.router.path(), WIRE, false).unwrap();
@@ -62,7 +62,7 @@ fn counted_of_ten(wire: &Wire, attached: &Attached) -> u64 {
         let bytes = frame(TRUNK_MAC, &[&tag(0, 10)[..], &kind].concat(), 64);
         (0..5).for_each(|_| socket.send(&bytes).unwrap());
     }
-    // What a veth was given has been received when the next thing happens to it, but not quite on two CPUs.
+    // A veth delivers a frame to its peer at once, but with two CPUs the peer may run a little later.
     let start = Instant::now();
     while received(attached) < before + 10 && start.elapsed() < Duration::from_secs(2) {
         thread::sleep(Duration::from_millis(20));
@@ -81,7 +81,7 @@ fn attached_hooks(attached: &Attached) -> usize {
         .len()
 }
 
-/// Somebody else's program in front of ours, as the running kernel has it; gone with the result.
+/// Attaches a third-party program ahead of ours, by the means of the running kernel; it is removed with the result.
 fn in_front(wire: &Wire, ingress: bool) -> Box<dyn std::any::Any> {
     let mut program = ForeignProgram::tc("in_front").unwrap();
     if kernel_at_least(6, 6) {
@@ -101,7 +101,7 @@ fn in_front(wire: &Wire, ingress: bool) -> Box<dyn std::any::Any> {
     Box::new((program, pin))
 }
 
-/// How it is named: a filter by what it is, for want of another name.
+/// Returns how `status` describes the program: a filter has no name, so its kind is shown.
 fn shown() -> &'static str {
     match kernel_at_least(6, 6) {
         true => "tcx program 'in_front'",
@@ -110,7 +110,7 @@ fn shown() -> &'static str {
 }
 
 #[test]
-fn a_program_in_front_of_ours_is_said() {
+fn a_program_in_front_of_ours_is_reported() {
     require!("front", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -119,7 +119,7 @@ fn a_program_in_front_of_ours_is_said() {
     assert_eq!(status["warnings"], serde_json::json!([]), "{status}");
     for hook in ["ingress", "egress"] {
         let program = in_front(&wire, hook == "ingress");
-        // At once by whoever asks the kernel; within seconds by the process that watches.
+        // `status` asks the kernel and shows it at once; the daemon notices it within seconds.
         let status = attached.status().unwrap();
         assert!(words(&status).contains(shown()), "{status}");
         assert!(
@@ -161,7 +161,7 @@ fn a_program_in_front_of_ours_is_said() {
 }
 
 #[test]
-fn a_program_behind_ours_is_nobodys_business() {
+fn a_program_behind_ours_is_not_reported() {
     require!("behind", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -222,7 +222,7 @@ fn an_xdp_program_that_came_later_is_in_front_of_tc() {
     attached.stop().unwrap();
 }
 
-/// What others do to hooks of ours, as the running kernel has them.
+/// Detaches our hooks by the means of the running kernel.
 fn taken_away(wire: &Wire, what: &str) {
     let trunk = &wire.trunk;
     match (what, kernel_at_least(6, 6)) {
@@ -243,7 +243,7 @@ fn taken_away(wire: &Wire, what: &str) {
 }
 
 #[test]
-fn what_somebody_took_off_is_put_back() {
+fn a_detached_hook_is_attached_again() {
     require!("repaired", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
@@ -254,7 +254,7 @@ fn what_somebody_took_off_is_put_back() {
         assert_eq!(counted_of_ten(&wire, &attached), 10, "{what}");
         let live = get_in(&wire.host, PORT, "/live").unwrap();
         assert_eq!(live.0, 200, "{what}");
-        // A second time after a pause.
+        // The hook is detached a second time after a pause.
         taken_away(&wire, what);
         becomes(what, || attached_hooks(&attached) == 2);
         assert_eq!(counted_of_ten(&wire, &attached), 10, "{what}");
@@ -266,7 +266,7 @@ fn what_somebody_took_off_is_put_back() {
 }
 
 #[test]
-fn an_xdp_link_that_somebody_detached_is_put_back() {
+fn a_detached_xdp_link_is_attached_again() {
     require!(
         "repaired xdp",
         nix::unistd::geteuid().is_root(),
@@ -289,11 +289,12 @@ fn an_xdp_link_that_somebody_detached_is_put_back() {
     }
 }
 
-/// What keeps ours off a hook, until it is dropped.
+/// Keeps our program off a hook, until the result is dropped.
 fn occupied(wire: &Wire) -> Option<ForeignProgram> {
     let trunk = &wire.trunk;
     if kernel_at_least(6, 6) {
-        // Together, or ours would be back before.
+        // Detaching and attaching must follow each other closely, or the daemon would have repaired the hook in
+        // between.
         let mut other = ForeignProgram::xdp("occupant").unwrap();
         let start = Instant::now();
         loop {
@@ -312,7 +313,7 @@ fn occupied(wire: &Wire) -> Option<ForeignProgram> {
 }
 
 #[test]
-fn a_hook_that_is_taken_for_good_is_reported_and_comes_back_once_it_is_free() {
+fn an_occupied_hook_is_reported_and_retaken_once_it_is_free() {
     require!("occupied", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap().keeping_tags().unwrap();
     let attached = match kernel_at_least(6, 6) {
@@ -335,7 +336,7 @@ fn a_hook_that_is_taken_for_good_is_reported_and_comes_back_once_it_is_free() {
         "{status}"
     );
     assert!(words(&status).contains("took our program off"), "{status}");
-    // It goes, and what is ours comes back by itself.
+    // Once the occupant is removed, our program is attached again without help.
     match occupant {
         Some(other) => drop(other),
         None => wire
@@ -352,7 +353,7 @@ fn a_hook_that_is_taken_for_good_is_reported_and_comes_back_once_it_is_free() {
 }
 
 #[test]
-fn an_ingress_qdisc_of_someone_else_is_named_with_the_way_out() {
+fn a_foreign_ingress_qdisc_is_named_with_the_remedy() {
     require!("ingress", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -360,7 +361,7 @@ fn an_ingress_qdisc_of_someone_else_is_named_with_the_way_out() {
         .unwrap();
     let before = Residue::of(host, trunk).unwrap();
     if kernel_at_least(6, 6) {
-        // It is in nobody's way.
+        // With tcx, the foreign qdisc is no obstacle.
         let attached = attach(&wire, &[]);
         assert_eq!(counted_of_ten(&wire, &attached), 10);
         attached.stop().unwrap();

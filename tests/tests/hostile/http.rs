@@ -1,4 +1,4 @@
-//! The metrics server and whatever is sent to it, by generator: no panic, no hang, no memory.
+//! Generated input for the metrics server must not cause a panic, a hang, or unbounded memory.
 
 use std::{
     fs,
@@ -19,17 +19,18 @@ use vlanfast_tests::{
 };
 
 const PORT: u16 = 9436;
-/// Longer than the server gives any client, and than anything takes under emulation.
+/// This is longer than the server's timeout for a client, and than anything takes under emulation.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What Prometheus gives a scrape by default.
+/// The default scrape timeout of Prometheus.
 const SCRAPE: Duration = Duration::from_secs(10);
-/// Clients at a time: fewer than the server has room for, so that none is refused for the others' sake.
+/// The number of concurrent clients, which is below the server's limit, so that none is refused because of the
+/// others.
 const CLIENTS: u64 = 8;
 const REQUESTS: u64 = 1_000;
-/// What the process may need at its height, beyond what it needed before, in KiB.
+/// The peak memory that the process may need in addition, in KiB.
 const GROWTH: u64 = 16 << 10;
 
-/// Numbers that look like chance and are the same in each run (SplitMix64).
+/// Pseudo-random numbers that are the same in each run (SplitMix64).
 struct Dice(u64);
 
 impl Dice {
@@ -53,17 +54,17 @@ impl Dice {
     }
 }
 
-/// What one client sends, and what it has to hear.
+/// The input of one client, and the answer that it expects.
 #[derive(Debug)]
 struct Case {
     bytes: Vec<u8>,
-    /// Of a request in order; of any other, nothing or some status.
+    /// The expected status of a valid request; `None` accepts any status or no answer.
     status: Option<u16>,
-    /// Says that there is no more.
+    /// The client shuts its sending side down.
     closes: bool,
-    /// Goes away without having read.
+    /// The client closes the connection without reading.
     flees: bool,
-    /// Sends it in pieces of this size.
+    /// The client sends the input in pieces of this size.
     piece: usize,
 }
 
@@ -76,7 +77,7 @@ const TARGETS: &[(&str, u16)] = &[
     ("http://localhost/metrics", 200),
 ];
 
-/// A request in order, and its status.
+/// Returns a valid request and its status.
 fn valid(dice: &mut Dice) -> (Vec<u8>, u16) {
     let method = dice.one(&["GET", "GET", "GET", "HEAD", "POST", "DELETE", "BREW"]);
     let (target, status) = dice.one(TARGETS);
@@ -92,7 +93,7 @@ fn valid(dice: &mut Dice) -> (Vec<u8>, u16) {
     (text.into_bytes(), status)
 }
 
-/// Changes some bytes, takes some out and puts some in.
+/// Changes, removes and inserts some bytes.
 fn mutate(dice: &mut Dice, mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..=dice.below(8) {
         let place = dice.below(bytes.len());
@@ -108,7 +109,7 @@ fn mutate(dice: &mut Dice, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// A body that is announced one way and sent another.
+/// Returns a body that does not match its announced length or encoding.
 fn body(dice: &mut Dice) -> Vec<u8> {
     let announced = dice.one(&[
         "Content-Length: 10",
@@ -146,7 +147,7 @@ fn odd(dice: &mut Dice) -> Vec<u8> {
             dice.bytes(length)
         }
         3 => {
-            // A head that is too long, in one header, in many, or in its target.
+            // The head is too long: in one header, in many headers, or in the request target.
             let length = 1 << (12 + dice.below(8));
             let text = match dice.below(3) {
                 0 => format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(length)),
@@ -178,7 +179,7 @@ fn odd(dice: &mut Dice) -> Vec<u8> {
             .collect(),
         6 => body(dice),
         _ => {
-            // It ends somewhere.
+            // The input is cut off at a random place.
             let (mut bytes, _) = valid(dice);
             bytes.truncate(dice.below(bytes.len()));
             bytes
@@ -195,7 +196,7 @@ fn case(number: u64) -> Case {
         }
         _ => (odd(&mut dice), None),
     };
-    // Whoever has more to say is waited for: not too many, because that takes seconds each.
+    // The server waits for an incomplete request, which takes seconds, so these cases are few.
     let closes = dice.below(10) > 0;
     Case {
         status,
@@ -206,7 +207,7 @@ fn case(number: u64) -> Case {
     }
 }
 
-/// What one client hears; `None` where it went away, or the server hung up on it.
+/// Returns the answer to one client; `None` if the client or the server closed the connection early.
 fn converse(case: &Case) -> std::io::Result<Option<String>> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -238,7 +239,7 @@ fn converse(case: &Case) -> std::io::Result<Option<String>> {
     }
 }
 
-/// The most memory that a process has had, in KiB.
+/// Returns the peak memory of a process, in KiB.
 fn peak(pid: Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -262,7 +263,7 @@ fn attach(wire: &Wire) -> Attached {
     Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()
 }
 
-/// Ends it in order; it has said nothing in all that time, but for notes about how it has attached.
+/// Ends the process in order; it has printed only notes about the attachment.
 fn end(attached: Attached) {
     kill(attached.pid(), Signal::SIGTERM).unwrap();
     let ended = attached.end().unwrap();
@@ -275,7 +276,7 @@ fn end(attached: Attached) {
 }
 
 #[test]
-fn whatever_is_sent_to_the_metrics_server_it_goes_on() {
+fn the_metrics_server_survives_any_input() {
     require!("http", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire);
@@ -289,7 +290,7 @@ fn whatever_is_sent_to_the_metrics_server_it_goes_on() {
         .unwrap();
     };
     look(&path);
-    // From here on: attaching needed more (see proc_pid_clear_refs(5)).
+    // The peak is reset here, because attaching needed more memory (see proc_pid_clear_refs(5)).
     fs::write(format!("/proc/{}/clear_refs", attached.pid()), "5").unwrap();
     let before = peak(attached.pid());
     let clients: Vec<_> = (0..CLIENTS)
@@ -310,7 +311,7 @@ fn whatever_is_sent_to_the_metrics_server_it_goes_on() {
     end(attached);
 }
 
-/// The share of one client; gives how many requests were answered.
+/// Runs one client's share of the cases; returns the number of answered requests.
 fn talk(first: u64) -> u64 {
     let mut answered = 0;
     for number in (first..REQUESTS).step_by(CLIENTS as usize) {

@@ -1,4 +1,4 @@
-//! A trunk is a device of a namespace, whatever was typed.
+//! A trunk is identified by its device and namespace, and not by the name that was typed.
 
 mod gone;
 mod shells;
@@ -28,10 +28,10 @@ use vlanfast_tests::{
 
 use super::strangers::{aside, assert_refused};
 
-/// Longer than a slow machine takes to attach.
+/// This is longer than a slow machine takes to attach.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// As short as a name of its own, and longer than one can be.
+/// Two alternative names: one could be a primary name, and the other is too long for that.
 const SHORT: &str = "alt0";
 const LONG: &str = "an-alternative-name-that-is-longer-than-any-other-0";
 
@@ -64,7 +64,7 @@ fn start(host: &Netns, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// How many directories of pins there are whose trunk has a name.
+/// Counts the directories of pins whose trunk has a name.
 fn named(trunk: &str) -> usize {
     let end = format!(":{trunk}");
     let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
@@ -119,7 +119,7 @@ fn every_name_of_a_device_means_the_same_trunk() {
 }
 
 #[test]
-fn the_name_of_before_means_the_same_trunk() {
+fn the_former_name_means_the_same_trunk() {
     require!("before", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, old) = (&wire.host, wire.trunk.as_str());
@@ -139,7 +139,7 @@ fn the_name_of_before_means_the_same_trunk() {
     }
     let all = vlanfast(host, &["status"]).unwrap();
     assert!(all.stdout.starts_with("new0: "), "{all:?}");
-    // Another device that has the name by now is meant instead.
+    // Now that another device has the name, the name means that device.
     host.run(&format!("ip link add {old} type veth peer name other"))
         .unwrap();
     let ended = vlanfast(host, &["status", old]).unwrap();
@@ -156,7 +156,7 @@ fn the_name_of_before_means_the_same_trunk() {
     before.wait_until_as_before(host, old).unwrap();
 }
 
-/// Two namespaces with a trunk of the same name and index each.
+/// Creates two namespaces whose trunks have the same name and index.
 fn twins() -> (Wire, Wire) {
     let (one, mut two) = (Wire::veth().unwrap(), Wire::veth().unwrap());
     two.host
@@ -177,7 +177,7 @@ fn twins() -> (Wire, Wire) {
     (one, two)
 }
 
-/// Sends by the trunk, and gives what was counted there.
+/// Sends frames through the trunk, and returns what was counted there.
 fn counted(wire: &Wire) -> [u64; 2] {
     wire.router.run("ping -c 3 192.0.2.1").unwrap();
     let rows = json(
@@ -221,7 +221,7 @@ fn namespaces_have_trunks_of_their_own() {
         );
     }
 
-    // A third one that has no such device, or no pins, has nothing to do with them.
+    // A third namespace without such a device, or without pins, is independent of the two.
     let third = Netns::new().unwrap();
     let ended = vlanfast(&third, &["detach", trunk]).unwrap();
     assert_refused("detach", &ended, 4, &["no such device"]);
@@ -250,7 +250,7 @@ fn namespaces_have_trunks_of_their_own() {
 }
 
 #[test]
-fn what_a_namespace_that_is_gone_has_left_can_be_removed() {
+fn pins_of_a_deleted_namespace_can_be_removed() {
     require!("gone", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, here) = (Wire::veth().unwrap(), Netns::new().unwrap());
     let trunk = wire.trunk.clone();
@@ -258,19 +258,19 @@ fn what_a_namespace_that_is_gone_has_left_can_be_removed() {
         .unwrap()
         .kill()
         .unwrap();
-    // Nobody is attached; but something is.
+    // No process is attached, but the programs and pins are still there.
     let ended = vlanfast(&here, &["detach", &trunk]).unwrap();
     assert_refused("detach", &ended, 4, &["no such device"]);
     assert!(is_pinned(&trunk));
     drop(wire);
     if !kernel_at_least(6, 6) {
-        // A filter has no link that would show that its device is gone: what may be another's stays.
+        // A filter has no link that would show that its device is gone, so pins that may be another trunk's stay.
         let ended = vlanfast(&here, &["detach", &trunk]).unwrap();
         assert_refused("detach", &ended, 4, &["no such device"]);
         fs::remove_dir_all(pins(&trunk)).unwrap();
         return;
     }
-    // The kernel takes a namespace apart in its own time.
+    // The kernel dismantles a namespace with a delay.
     let start = Instant::now();
     while vlanfast(&here, &["detach", &trunk]).unwrap().code != Some(0) {
         assert!(start.elapsed() < PATIENCE, "it stays");
@@ -279,7 +279,7 @@ fn what_a_namespace_that_is_gone_has_left_can_be_removed() {
     assert!(!is_pinned(&trunk));
 }
 
-/// Pins as an earlier version left them.
+/// Moves the pins to where an earlier version left them.
 fn by_name(trunk: &str) {
     fs::rename(pins(trunk), format!("{PINS}/{trunk}")).unwrap();
 }
@@ -298,7 +298,7 @@ fn pins_of_an_earlier_version_are_found_and_adopted() {
     let before = Residue::of(&one.host, trunk).unwrap();
     let attach = || Attached::start(&one.host, trunk, &["--metrics", "off"]).unwrap();
 
-    // By a process that runs, whose namespace alone it concerns.
+    // With a running process, the pins belong to that process's namespace only.
     let running = attach();
     by_name(trunk);
     assert_eq!(running.status().unwrap()["pid"], running.pid().as_raw());
@@ -314,7 +314,7 @@ fn pins_of_an_earlier_version_are_found_and_adopted() {
     assert_refused("attach", &again, 7, &[&running.pid().to_string()]);
     running.kill().unwrap();
 
-    // By nobody: what was counted goes on.
+    // Without a running process, the pins are adopted, and the counters go on.
     let id = counters(&format!("{PINS}/{trunk}"));
     let shown = vlanfast(&one.host, &["status"]).unwrap();
     assert!(shown.stdout.starts_with(&format!("{trunk}: ")), "{shown:?}");
@@ -341,7 +341,7 @@ fn an_attachment_whose_pins_are_elsewhere_is_seen() {
         let attached = aside(0o700, || {
             let attached = Attached::start(host, trunk, &arguments).unwrap();
             assert_eq!(named(trunk), 1);
-            // Its mount lives as long as the process does.
+            // The mount lives as long as the process does.
             attached
         });
         assert_eq!(named(trunk), 0);

@@ -1,4 +1,4 @@
-//! Any input at all, by generator: no panic, no hang, nothing touched.
+//! Generated command lines must not cause a panic or a hang, and must not touch other files.
 
 mod words;
 
@@ -31,10 +31,10 @@ use words::{Words, odd};
 
 /// A command that takes longer hangs; emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many commands run at a time.
+/// The number of commands that run at a time.
 const SIDE_BY_SIDE: usize = 8;
 
-/// A thousand, and under emulation, where each takes a second, a part of them.
+/// Returns the number of command lines: a thousand, and fewer under emulation, where each takes a second.
 fn command_lines() -> usize {
     match env::var_os("VLANFAST_LAB") {
         Some(_) => 60,
@@ -42,10 +42,10 @@ fn command_lines() -> usize {
     }
 }
 
-/// Runs a test where root can change nothing but bpffs and one new directory, which it is given: what is
-/// generated has names like `/` in it.
+/// Runs a test in which root can change only bpffs and one new directory, which the test receives, because generated
+/// names may contain `/`.
 fn in_a_cage(test: impl FnOnce(&Path) + Send) {
-    // Without a dot, as in a device's name.
+    // The name has no dot, so that it is valid as a device's name.
     let dir = tempfile::Builder::new()
         .prefix("vlanfast")
         .tempdir()
@@ -67,7 +67,7 @@ fn in_a_cage(test: impl FnOnce(&Path) + Send) {
     });
 }
 
-/// Everything below a directory: a name, a size, a time of change.
+/// Returns every entry below a directory with its size and modification time.
 fn tree(root: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
     let mut found = BTreeMap::new();
     let mut open = vec![root.to_owned()];
@@ -85,7 +85,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
     found
 }
 
-/// The pins of this test's devices, whose names all begin with the trunk's.
+/// Returns the pins of this test's devices, whose names all begin with the trunk's.
 fn pinned(trunk: &str) -> Vec<OsString> {
     let entries = fs::read_dir("/sys/fs/bpf/vlanfast").into_iter().flatten();
     let names = entries.map(|entry| entry.unwrap().file_name());
@@ -94,7 +94,7 @@ fn pinned(trunk: &str) -> Vec<OsString> {
         .collect()
 }
 
-/// Things that nobody may touch, and a working directory with more of them.
+/// Creates files that must not be touched, and a working directory with more of them.
 fn place_sentinels(dir: &Path) -> PathBuf {
     fs::create_dir_all(dir.join("tree/deep")).unwrap();
     fs::create_dir(dir.join("cwd")).unwrap();
@@ -111,7 +111,7 @@ fn place_sentinels(dir: &Path) -> PathBuf {
     dir.join("cwd")
 }
 
-/// A trunk in a namespace with odd devices.
+/// Creates a trunk in a namespace that also has devices with odd names.
 fn trunk_with_odd_devices() -> Wire {
     let wire = Wire::veth().unwrap();
     for end in [b"\xff".as_slice(), b"\x1b[m"] {
@@ -124,7 +124,7 @@ fn trunk_with_odd_devices() -> Wire {
     wire
 }
 
-/// A command that runs, and what it says.
+/// A running command and its output.
 struct Running {
     line: Vec<OsString>,
     child: Child,
@@ -153,14 +153,15 @@ impl Running {
         }
     }
 
-    /// Waits for its end, and judges that. An attach that is still there has attached, and is stopped.
+    /// Waits for the command to end, and checks its result. An `attach` that still runs has succeeded, and is
+    /// stopped.
     fn end(mut self) {
         let mut asked = false;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            // An attach to one of the odd devices, which are as good as any.
+            // An `attach` to one of the odd devices may succeed.
             let attaches = self.line.first().is_some_and(|verb| verb == "attach");
             if attaches && !asked && self.since.elapsed() > PATIENCE / 12 {
                 asked = true;
@@ -182,7 +183,7 @@ fn read(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// What every end must be like.
+/// Checks what must hold for the end of every command.
 fn judge(line: &[OsString], status: ExitStatus, stderr: &str) {
     let shown: Vec<_> = line
         .iter()
@@ -236,7 +237,7 @@ fn a_thousand_command_lines_end_and_touch_nothing() {
     assert_eq!(pinned(&wire.trunk), [] as [OsString; 0]);
 }
 
-/// Nothing, and as much as the kernel takes.
+/// The argument list is empty, or as long as the kernel allows.
 #[test]
 fn no_arguments_and_long_ones_end() {
     require!("long lines", nix::unistd::geteuid().is_root(), "needs root");
@@ -266,16 +267,16 @@ fn no_arguments_and_long_ones_end() {
     });
 }
 
-/// `vlanfast status | head -1`, and terminals that are gone.
+/// The output goes to a reader that has ended, as in `vlanfast status | head -1`, or to a terminal that is gone.
 #[test]
-fn nobody_has_to_listen() {
+fn output_need_not_be_read() {
     require!("closed", nix::unistd::geteuid().is_root(), "needs root");
     let wire = trunk_with_odd_devices();
     let trunk = &wire.trunk;
     let attached = Attached::start(&wire.host, trunk, &["--metrics", "off"]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let code = dir.path().join("code");
-    // The exit code of vlanfast, and not of what reads it, which has gone by then.
+    // The code is the exit code of vlanfast, and not that of the reader, which has ended by then.
     let run = |line: &str, to: &str| {
         let (binary, code) = (binary(), code.display());
         let line = format!("{{ sleep 0.2; {binary} {line}; echo $? >{code}; }} {to}");

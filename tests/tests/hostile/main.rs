@@ -1,5 +1,5 @@
-//! Level `netns`: unfriendly ground. What can't be read, strangers in root's way, names that mean
-//! another device, tools that share a hook, a process that hangs, and any input at all.
+//! Level `netns`: hostile environments. They include unreadable names, files of other users in root's way, ambiguous
+//! names, tools that share a hook, a process that hangs, and generated input.
 
 mod doubles;
 mod filters;
@@ -11,6 +11,8 @@ mod netlink;
 mod noise;
 mod owners;
 mod path;
+#[path = "../shared/pins.rs"]
+mod pins;
 mod receivers;
 mod signals;
 mod strangers;

@@ -1,4 +1,4 @@
-//! What can't be read is not absent, and a signal ends any phase.
+//! A device that cannot be read still counts as present, and a signal ends any phase.
 
 use std::{
     ffi::OsStr,
@@ -40,9 +40,10 @@ use vlanfast_tests::{
     },
 };
 
-/// `Büro` in ISO 8859-1, which is no UTF-8.
+/// `Büro` in ISO 8859-1, which is not valid UTF-8.
 const ALIAS: &str = r#""$(printf 'B\374ro')""#;
-/// A name that is no UTF-8 either, and one that clears a terminal; each as a shell writes it, and as it is shown.
+/// A name that is not UTF-8 either, and one that clears a terminal; each in a shell's notation and as vlanfast shows
+/// it.
 const NAMES: [(&str, &str); 2] = [
     (r#""$(printf '\377\376')""#, r"\xff\xfe"),
     (r#""$(printf '\033[2J')""#, r"\u{1b}[2J"),
@@ -53,14 +54,14 @@ fn set_alias(netns: &Netns, device: &str) {
     netns.run(&line).unwrap();
 }
 
-/// What `status` shows, less what goes on by itself.
+/// Returns the output of `status` without the fields that change by themselves.
 fn status(attached: &vlanfast_tests::run::program::Attached) -> Value {
     let mut status = attached.status().unwrap();
     status.as_object_mut().unwrap().remove("sources");
     status
 }
 
-/// A container whose device speaks both versions of IP.
+/// Creates a container whose device has addresses of both IP versions.
 fn with_both(wire: &Wire, device: &str, address: &str, address6: &str) -> Netns {
     let container = container(wire, device, address);
     let line = format!(
@@ -77,7 +78,7 @@ fn has(row: &Value, address: &str) -> bool {
 }
 
 #[test]
-fn an_alias_that_is_no_text_on_an_attached_trunk_changes_nothing() {
+fn an_alias_that_is_not_utf8_on_an_attached_trunk_changes_nothing() {
     require!("alias", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &["--storm-limit", "20", "--on-exit", "keep"]);
@@ -89,14 +90,14 @@ fn an_alias_that_is_no_text_on_an_attached_trunk_changes_nothing() {
     let before = status(&attached);
     assert_eq!(before["policy"]["storm_limit"], 20, "{before:#}");
     set_alias(&wire.host, &wire.trunk);
-    // Whoever comes after it has been heard.
+    // Once the next container is known, the change before it has been processed.
     let second = container(&wire, "mv1", "192.0.2.11");
     eventually("the next", &attached, |rows| rows.len() == 2 && there(rows));
     drop(second);
     eventually("the first alone", &attached, |rows| {
         rows.len() == 1 && there(rows)
     });
-    // A namespace is gone before its device is: for a moment that is a receiver whom nobody shows.
+    // A namespace disappears before its device does, so the device is a hidden receiver for a moment.
     let start = Instant::now();
     while status(&attached) != before && start.elapsed() < Duration::from_secs(10) {
         thread::sleep(Duration::from_millis(100));
@@ -109,7 +110,7 @@ fn an_alias_that_is_no_text_on_an_attached_trunk_changes_nothing() {
 }
 
 #[test]
-fn an_alias_that_is_no_text_is_no_obstacle_to_attach() {
+fn an_alias_that_is_not_utf8_does_not_prevent_attaching() {
     require!(
         "alias before",
         nix::unistd::geteuid().is_root(),
@@ -129,7 +130,7 @@ fn an_alias_that_is_no_text_is_no_obstacle_to_attach() {
             .map(|it| it > 0),
         Some(true)
     );
-    // It changes while we listen, too.
+    // The alias also changes while the daemon listens.
     inside.run("ip link set mv0 down").unwrap();
     set_alias(&inside, "mv0");
     inside.run("ip addr add 192.0.2.99/24 dev mv0").unwrap();
@@ -143,7 +144,7 @@ fn an_alias_that_is_no_text_is_no_obstacle_to_attach() {
 }
 
 #[test]
-fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
+fn devices_whose_names_are_not_utf8_are_shown_escaped_and_stay_in_the_tables() {
     require!("names", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -155,7 +156,7 @@ fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
     let tables = PinnedTables::open(&wire.trunk).unwrap();
     let mut device = "mv0".to_owned();
     for (name, shown) in NAMES {
-        // Before Linux 6.2 a device has to be down for it, and loses its IPv6 addresses.
+        // Before Linux 6.2 a device must be down for a change of its name, and loses its IPv6 addresses.
         let line = format!(
             "ip link set {device} name {name} 2>/dev/null || {{ ip link set {device} down && \
              ip link set {device} name {name} && ip link set {name} up && \
@@ -163,7 +164,7 @@ fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
         );
         inside.run(&line).unwrap();
         device = name.to_owned();
-        // Something that the loop has seen since.
+        // Once this later device is known, the loop has processed the change.
         let later = container(&wire, "later", "192.0.2.11");
         eventually("the next", &attached, |endpoints| {
             endpoint(endpoints, "later").is_some()
@@ -192,7 +193,7 @@ fn devices_whose_names_are_no_text_are_shown_escaped_and_stay_in_the_tables() {
     attached.stop().unwrap();
 }
 
-/// Runs in a namespace, on a thread that ends with it.
+/// Runs work in a namespace, on a thread that ends with it.
 fn inside<T: Send>(netns: &Netns, work: impl AsyncFnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let there = scope.spawn(|| {
@@ -212,7 +213,7 @@ fn programs(filters: &Filters) -> Vec<u32> {
     programs.map(|program| program.unwrap().id).collect()
 }
 
-/// The index of the device that has a name, and an alternative one; other names and indices have no device.
+/// Finds the index of the trunk by its name and by an alternative name; other names and indices find no device.
 async fn found_by_every_name(netlink: &Netlink, trunk: &str) -> Ifindex {
     let alternative = Name::from(format!("{trunk}-an-alternative-name").as_str());
     let by = async |name: &Name| netlink.link(name).await.unwrap();
@@ -231,7 +232,7 @@ async fn found_by_every_name(netlink: &Netlink, trunk: &str) -> Ifindex {
     device.ifindex
 }
 
-/// A program's descriptor and id.
+/// Returns a program's descriptor and id.
 fn loaded(ebpf: &mut Ebpf, name: &str) -> (OwnedFd, u32) {
     let program = load::tc(ebpf, name).unwrap();
     let id = program.info().unwrap().id();
@@ -286,7 +287,7 @@ fn a_filter_is_added_listed_replaced_and_removed_by_the_devices_index() {
             .add_filter(index, hook, rx.as_fd(), "first")
             .await
             .unwrap();
-        // Whoever comes later, and leaves the place to the kernel, comes first.
+        // A later filter whose priority the kernel chooses runs first.
         let second = netlink
             .add_filter(index, hook, tx.as_fd(), "second")
             .await
@@ -347,9 +348,9 @@ fn another_ingress_qdisc_is_told_from_other_failures() {
     });
 }
 
-/// Paths are bytes as well: only white space, a backslash and a hash are escaped in the kernel's table of mounts.
+/// Paths are bytes too: the kernel's table of mounts escapes only white space, backslash and hash.
 #[test]
-fn a_mount_point_that_is_no_text_keeps_nobody_from_being_seen() {
+fn a_mount_point_that_is_not_utf8_hides_no_namespace() {
     require!(
         "mount point",
         nix::unistd::geteuid().is_root(),

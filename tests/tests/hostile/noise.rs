@@ -1,4 +1,5 @@
-//! One container does not cost the others: neither by changing all the time, nor by having too much of everything.
+//! One container must not disturb the others, neither by constant changes nor by a large number of devices or
+//! addresses.
 
 use std::{
     fs,
@@ -12,11 +13,7 @@ use std::{
 };
 
 use nix::unistd::{SysconfVar, sysconf};
-use vlanfast::{
-    maps::tables::{Heartbeat, TableMaps, now},
-    pins::Pins,
-    state::name::Name,
-};
+use vlanfast::maps::tables::{Heartbeat, TableMaps, now};
 use vlanfast_common::{Parent, Settings, Vid};
 use vlanfast_tests::{
     fixtures::{
@@ -37,9 +34,11 @@ use vlanfast_tests::{
     },
 };
 
+use crate::pins::opened;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Something that goes on until it is told to stop.
+/// A thread that runs until it is told to stop.
 struct Going<T> {
     on: Arc<AtomicBool>,
     thread: JoinHandle<T>,
@@ -61,15 +60,15 @@ impl<T: Send + 'static> Going<T> {
     }
 }
 
-/// Adds and removes an address of a device, so many times a second; gives how many changes those were.
+/// Adds and removes an address of a device at a rate per second; returns the number of changes.
 fn noise(netns: &Netns, device: &str, rate: u64) -> Going<u64> {
     let device = device.to_owned();
     let (socket, index) = in_netns(&netns.path(), move || {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-        // SAFETY: no pointers.
+        // SAFETY: the call takes no pointers.
         let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
         anyhow::ensure!(fd >= 0, "no netlink socket");
-        // SAFETY: just made, and ours alone.
+        // SAFETY: the descriptor was just created, and nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok((socket, nix::net::if_::if_nametoindex(device.as_str())?))
     })
@@ -81,7 +80,7 @@ fn noise(netns: &Netns, device: &str, rate: u64) -> Going<u64> {
             let until = due.clamp(sent, sent + 100);
             for number in sent..until {
                 let message = change(number % 2 == 0, index);
-                // SAFETY: a buffer and its size.
+                // SAFETY: the arguments are a buffer and its size.
                 let done = unsafe {
                     libc::send(
                         socket.as_raw_fd(),
@@ -99,7 +98,7 @@ fn noise(netns: &Netns, device: &str, rate: u64) -> Going<u64> {
     })
 }
 
-/// `RTM_NEWADDR` or `RTM_DELADDR` of 198.51.100.1/24, as `IFA_LOCAL`, which nobody acknowledges.
+/// Builds `RTM_NEWADDR` or `RTM_DELADDR` of 198.51.100.1/24 as `IFA_LOCAL`, without a request for an acknowledgement.
 fn change(add: bool, index: u32) -> Vec<u8> {
     let (kind, flags) = match add {
         true => (libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL),
@@ -116,13 +115,7 @@ fn change(add: bool, index: u32) -> Vec<u8> {
     bytes
 }
 
-fn opened(trunk: &str) -> Pins {
-    let name = Name::from(trunk);
-    let pins = Pins::find(|entry| entry.name == name, |_| true).unwrap();
-    pins.into_iter().next().expect("the trunk has pins")
-}
-
-/// What `SETTINGS` says, every 20 ms.
+/// Samples of `SETTINGS`, taken every 20 ms.
 #[derive(Debug, Default)]
 struct Samples {
     all: u32,
@@ -149,7 +142,7 @@ fn samples(trunk: &str) -> Going<Samples> {
     })
 }
 
-/// How long a process has had a CPU.
+/// Returns the CPU time of a process.
 fn cpu(attached: &Attached) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", attached.pid())).unwrap();
     let fields = stat.rsplit_once(')').unwrap().1.split(' ').skip(12).take(2);
@@ -158,7 +151,7 @@ fn cpu(attached: &Attached) -> Duration {
     Duration::from_millis(ticks * 1000 / second)
 }
 
-/// How long it takes from when a container's device is up until both tables have it.
+/// Returns the time from when a container's device is up until both tables have it.
 fn arrival(wire: &Wire, number: usize) -> (Duration, Netns) {
     let tables = PinnedTables::open(&wire.trunk).unwrap();
     let address = format!("192.0.2.{}", 100 + number);
@@ -173,13 +166,13 @@ fn arrival(wire: &Wire, number: usize) -> (Duration, Netns) {
 }
 
 #[test]
-fn a_container_that_changes_all_the_time_keeps_nobody_waiting() {
+fn a_container_that_changes_constantly_does_not_delay_others() {
     require!("noise", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let noisy = container(&wire, "noisy", "192.0.2.10");
     let attached = attach(&wire, &[]);
     let noise = noise(&noisy, "noisy", 10_000);
-    // Until it is known to be noisy.
+    // The test waits until the device is known to be noisy.
     thread::sleep(Duration::from_secs(2));
     let samples = samples(&wire.trunk);
     let (start, before) = (Instant::now(), cpu(&attached));
@@ -197,8 +190,8 @@ fn a_container_that_changes_all_the_time_keeps_nobody_waiting() {
          {by_noise:?}, with others {with_others:?}",
         100.0 * used
     );
-    // The bars are 25 % and 100 ms; this is a build without optimization, on a machine with other work. The lab has one
-    // CPU for all of it, which is emulated.
+    // The limits are 25 % and 100 ms; this is a build without optimization, on a machine with other work. The lab has
+    // one emulated CPU for all of it.
     if !in_the_lab() {
         assert!(used < 0.5, "{used}");
     }
@@ -208,7 +201,7 @@ fn a_container_that_changes_all_the_time_keeps_nobody_waiting() {
     assert_eq!(with_others.alive, with_others.all);
     assert!(by_noise.changing * 2 < by_noise.all, "{by_noise:?}");
     assert!(by_noise.incomplete * 10 < by_noise.all, "{by_noise:?}");
-    // What it has once it is quiet is there as well.
+    // An address that is added once the device is quiet also reaches the tables.
     noisy.run("ip addr add 192.0.2.77/24 dev noisy").unwrap();
     let (tables, mac) = (
         PinnedTables::open(&wire.trunk).unwrap(),
@@ -222,7 +215,7 @@ fn a_container_that_changes_all_the_time_keeps_nobody_waiting() {
     attached.stop().unwrap();
 }
 
-/// Has the first container make many devices on the trunk, by a batch of `ip`; some of them have so many addresses.
+/// Has the first container create many devices on the trunk with a batch of `ip`; some of them have many addresses.
 fn devices(vlan: &OneVlan, count: u32, (some, each): (u32, u32)) {
     let container = vlan.container(0);
     let (trunk, name) = (&vlan.wire.trunk, &container.name);
@@ -241,7 +234,7 @@ fn devices(vlan: &OneVlan, count: u32, (some, each): (u32, u32)) {
     }
 }
 
-/// Addresses of a device, in 10.x.0.0/16 with a number for x.
+/// Adds addresses to a device, in 10.x.0.0/16 with a given x.
 fn addresses(netns: &Netns, device: &str, (net, count): (u32, u32)) {
     batch(
         netns,
@@ -266,9 +259,9 @@ fn batch(netns: &Netns, lines: impl Iterator<Item = String>) {
 
 const WANTED: u64 = 25;
 
-/// A storm of requests for absent hosts, some of them for a container; how many of those there were. All have to be
-/// answered where a storm is limited; and where it is not, macvlan may have lost some.
-fn storm(vlan: &OneVlan, receiver: usize) -> u64 {
+/// Sends a storm of requests for absent hosts, some of them for a container; returns the number of the latter. All of
+/// those must be answered where the storm is limited; without a limit, macvlan may have lost some.
+fn storm(vlan: &OneVlan, container: usize) -> u64 {
     const FRAMES: u64 = 5_000;
     let sender = Packets::open(&vlan.wire.router.path(), WIRE, false).unwrap();
     let start = Instant::now();
@@ -277,7 +270,7 @@ fn storm(vlan: &OneVlan, receiver: usize) -> u64 {
             thread::sleep(Duration::from_micros(200));
         }
         let address = match number % WANTED {
-            0 => vlan.endpoints[receiver].address,
+            0 => vlan.endpoints[container].address,
             _ => [10, 0, 10, 100 + (number % 100) as u8],
         };
         sender.send(&request(address)).unwrap();
@@ -285,7 +278,7 @@ fn storm(vlan: &OneVlan, receiver: usize) -> u64 {
     FRAMES / WANTED
 }
 
-/// What the trunk's own row of `VLANS` says that the tables lack.
+/// Returns what the tables lack according to the trunk's own row of `VLANS`.
 fn lacks(trunk: &str) -> u32 {
     let tables = TableMaps::open(&opened(trunk)).unwrap().read().unwrap();
     let parent = tables.vlans.get(&Vid::UNTAGGED).copied();
@@ -305,12 +298,12 @@ fn becomes<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, now: impl Fn
 }
 
 #[test]
-fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone() {
+fn thousands_of_addresses_of_one_container_do_not_affect_others() {
     require!("addresses", nix::unistd::geteuid().is_root(), "needs root");
     let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 2).unwrap();
     let trunk = &vlan.wire.trunk;
     addresses(vlan.container(0), "eth0", (99, 9_000));
-    // Without vlanfast, everybody hears all of it, and answers.
+    // Without vlanfast, every container receives and answers all requests.
     let mut ears = vlan.listen().unwrap();
     let wanted = storm(&vlan, 1);
     ears.answers(&vlan.endpoints[1], wanted).unwrap();
@@ -321,7 +314,7 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
     ears.answers(&vlan.endpoints[1], wanted).unwrap();
     let decided = VlanCounts::of(&vlan.wire, 0).unwrap();
     assert!(decided.storm > 3_000, "{decided:?}");
-    // So many are not read at once everywhere.
+    // Reading so many addresses takes a while on slow machines.
     let status = || {
         vlanfast(&vlan.wire.host, &["status", trunk])
             .unwrap()
@@ -330,11 +323,11 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
     becomes("the warning", true, || {
         status().contains("0 endpoints and 893")
     });
-    // Those that are there stay, and what goes makes room.
-    let receiver = PinnedTables::open(trunk).unwrap();
+    // Addresses in the map stay, and a removed one makes room for another.
+    let tables = PinnedTables::open(trunk).unwrap();
     let has = |address: &str| {
         let address = address.parse().unwrap();
-        receiver.has(0, vlan.endpoints[0].mac, address).unwrap()
+        tables.has(0, vlan.endpoints[0].mac, address).unwrap()
     };
     assert!(has("10.99.0.1") && !has("10.99.30.1"));
     vlan.run(
@@ -348,7 +341,7 @@ fn thousands_of_addresses_of_one_container_leave_the_limit_and_the_others_alone(
 }
 
 #[test]
-fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
+fn one_container_cannot_keep_others_out_of_full_maps() {
     require!("full maps", nix::unistd::geteuid().is_root(), "needs root");
     let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 3).unwrap();
     let trunk = &vlan.wire.trunk;
@@ -360,14 +353,14 @@ fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
         Parent::LEFT_OUT | Parent::SHORT,
         || lacks(trunk),
     );
-    let receiver = PinnedTables::open(trunk).unwrap();
+    let tables = PinnedTables::open(trunk).unwrap();
     for other in &vlan.endpoints[1..] {
-        assert!(receiver.has(0, other.mac, other.address.into()).unwrap());
+        assert!(tables.has(0, other.mac, other.address.into()).unwrap());
     }
     let mut ears = vlan.listen().unwrap();
     let wanted = storm(&vlan, 1);
     ears.answers(&vlan.endpoints[1], wanted).unwrap();
-    // And whoever comes now has room at once.
+    // A container that comes later has room at once.
     let (time, _late) = arrival(&vlan.wire, 1);
     eprintln!(
         "who came to full maps was there after {} ms",
@@ -378,7 +371,7 @@ fn where_the_maps_are_full_everybody_is_in_them_and_is_reached() {
 }
 
 #[test]
-fn the_heart_beats_however_much_one_container_has() {
+fn the_heartbeat_goes_on_however_much_one_container_has() {
     require!("heart", nix::unistd::geteuid().is_root(), "needs root");
     let vlan = OneVlan::new(Wire::veth().unwrap(), 0, "tc", 2).unwrap();
     let attached = vlan.attach(&["--storm-limit", "100"]).unwrap();

@@ -1,4 +1,5 @@
-//! An address belongs to whom it was given, or to whoever on the wire has it; what a container says is a claim.
+//! An address belongs to the station to which it was given, or that has it on the wire; an address on a container's
+//! device is only a claim.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -30,7 +31,7 @@ pub const GATEWAY: [&str; 2] = ["10.9.0.1", "fd09::1"];
 pub const CONTAINER: [&str; 2] = ["10.9.0.2", "fd09::2"];
 pub const VIRTUAL: [&str; 2] = ["10.9.0.100", "fd09::100"];
 
-/// Gives a device an address of each version; on no network of its own if `alone`.
+/// Gives a device an address of each version; with `alone`, the address is on no network of its own.
 pub fn add(netns: &Netns, device: &str, [four, six]: [&str; 2], alone: bool) {
     let (long, longer) = if alone { (32, 128) } else { (24, 64) };
     let line = format!(
@@ -40,7 +41,7 @@ pub fn add(netns: &Netns, device: &str, [four, six]: [&str; 2], alone: bool) {
     netns.run(&line).unwrap();
 }
 
-/// A host, its gateway on the wire, and a container.
+/// Creates a host, its gateway on the wire, and a container.
 pub fn host_gateway_and_container() -> (Wire, Netns) {
     let wire = Wire::veth().unwrap();
     add(&wire.host, &wire.trunk, HOST, false);
@@ -54,7 +55,7 @@ pub fn host_gateway_and_container() -> (Wire, Netns) {
     (wire, inside)
 }
 
-/// Whom the host finds under an address, asked anew.
+/// Returns the MAC that the host resolves for an address, after a new request.
 pub fn found(wire: &Wire, address: &str) -> Option<[u8; 6]> {
     let trunk = &wire.trunk;
     let line = format!(
@@ -69,7 +70,7 @@ pub fn found(wire: &Wire, address: &str) -> Option<[u8; 6]> {
     bytes.collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
-/// Everybody whom the host finds in ten times under the gateway's addresses.
+/// Returns all MACs that the host resolves in ten attempts for the gateway's addresses.
 fn gateways(wire: &Wire) -> Vec<Option<[u8; 6]>> {
     let addresses = GATEWAY.iter().flat_map(|address| [*address; 10]);
     let mut all: Vec<_> = addresses.map(|address| found(wire, address)).collect();
@@ -77,18 +78,18 @@ fn gateways(wire: &Wire) -> Vec<Option<[u8; 6]>> {
     all
 }
 
-/// The container's row, once it is as it should be.
+/// Returns the container's row once a condition holds.
 pub fn row(attached: &Attached, what: &str, is: impl Fn(&serde_json::Value) -> bool) {
     eventually(what, attached, |rows| {
         endpoint(rows, "mv0").is_some_and(&is)
     });
 }
 
-/// Waits for what the map says of an address; fails with what it says.
-fn settles(receiver: &PinnedTables, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
+/// Waits until the map's entry for an address satisfies a condition; fails with the last entry.
+fn settles(tables: &PinnedTables, address: &str, is: impl Fn(Option<Neighbor>) -> bool) {
     let start = Instant::now();
     loop {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         if is(neighbor) {
             return;
         }
@@ -100,7 +101,8 @@ fn settles(receiver: &PinnedTables, address: &str, is: impl Fn(Option<Neighbor>)
     }
 }
 
-/// The claim is there before we attach, or comes later: with cold tables, the host finds its gateway all the same.
+/// The claim exists before vlanfast attaches, or comes later: even with an empty neighbour cache, the host finds its
+/// gateway.
 #[test]
 fn a_container_never_gets_what_the_host_sends_to_its_gateway() {
     require!("gateway", nix::unistd::geteuid().is_root(), "needs root");
@@ -121,7 +123,7 @@ fn a_container_never_gets_what_the_host_sends_to_its_gateway() {
     let attached = attach(&wire, &access);
     assert_eq!(gateways(&wire), [gateway], "before");
     row(&attached, "the earlier claim", claims);
-    // Its own address is as good as ever.
+    // The container's own address is not affected.
     for address in CONTAINER {
         assert_eq!(
             found(&wire, address),
@@ -133,7 +135,7 @@ fn a_container_never_gets_what_the_host_sends_to_its_gateway() {
 }
 
 #[test]
-fn whom_the_host_knows_on_the_wire_has_his_address() {
+fn an_address_that_the_host_knows_on_the_wire_stays_there() {
     require!("known", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, inside) = host_gateway_and_container();
     add(&inside, "mv0", GATEWAY, true);
@@ -145,20 +147,20 @@ fn whom_the_host_knows_on_the_wire_has_his_address() {
         wire.host.run(&format!("ping -c 1 -W 1 {address}")).unwrap();
     }
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
-    // From the start, and not once somebody has looked twice.
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
+    // The entries are marked from the start, and not only after a second look.
     for address in GATEWAY {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         assert!(
             neighbor.is_some_and(|it| it.has(Neighbor::FOREIGN)),
             "{address}: {neighbor:?}"
         );
     }
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
     }
     for address in HOST {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor.map(|it| it.flags), Some(Neighbor::ASSIGNED));
     }
     row(&attached, "the conflict", |row| {
@@ -181,17 +183,17 @@ fn whom_the_host_knows_on_the_wire_has_his_address() {
     attached.stop().unwrap();
 }
 
-/// What the programs hear counts for as long as it is repeated.
+/// A claim that the programs see is valid for as long as it is repeated.
 #[test]
-fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
+fn a_claim_that_the_programs_have_seen_is_followed_until_it_expires() {
     require!("claim", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, _inside) = host_gateway_and_container();
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     let claims = MapData::from_pin(pins(&wire.trunk).join("CLAIMS")).map(Map::LruHashMap);
     let mut claims: HashMap<_, NeighborKey, Claim> = claims.unwrap().try_into().unwrap();
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
         let parsed: IpAddr = address.parse().unwrap();
         let key = NeighborKey::new(Vid::UNTAGGED, parsed);
         let mut claim = Claim {
@@ -200,16 +202,16 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
             reserved: 0,
         };
         claims.insert(key, claim, 0).unwrap();
-        settles(&receiver, address, |it| {
+        settles(&tables, address, |it| {
             it.is_some_and(|it| it.has(Neighbor::FOREIGN))
         });
         row(&attached, "the claimant", |row| {
             row["claimed_by_wire"] == Mac(claim.mac).to_string()
         });
-        // As if that had been long ago.
+        // The claim's time is set back, as if the programs had seen it long ago.
         claim.heard -= Duration::from_secs(151).as_nanos() as u64;
         claims.insert(key, claim, 0).unwrap();
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
         assert!(claims.get(&key, 0).is_err());
     }
     row(&attached, "peace", |row| row["conflict"] == false);
@@ -217,7 +219,7 @@ fn a_claim_that_the_programs_have_heard_is_followed_to_its_end() {
 }
 
 #[test]
-fn the_wire_is_asked_before_a_containers_word_is_taken() {
+fn the_wire_is_asked_before_a_containers_claim_is_accepted() {
     require!("asked", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, inside) = host_gateway_and_container();
     let host = wire.host.mac(&wire.trunk).unwrap();
@@ -231,7 +233,7 @@ fn the_wire_is_asked_before_a_containers_word_is_taken() {
         let arp = |frame: &[u8]| {
             frame[12..14] == [8, 6] && frame[28..32] == [0; 4] && frame[38..42] == [10, 9, 0, 2]
         };
-        // Who solicits has no address either.
+        // A solicitation for duplicate address detection has no source address either.
         let solicitation = |frame: &[u8]| {
             let rest = frame.get(22..78).filter(|_| frame[12..14] == [0x86, 0xdd]);
             rest.is_some_and(|it| {
@@ -240,37 +242,35 @@ fn the_wire_is_asked_before_a_containers_word_is_taken() {
         };
         (count(&arp), count(&solicitation))
     };
-    // Nothing goes past the wire: nobody need be asked.
+    // Without features that bypass the wire, there is no need to ask.
     let packets = Packets::open(&wire.router.path(), WIRE, true).unwrap();
     attach(&wire, &[]).stop().unwrap();
     assert_eq!(questions(&packets), (0, 0));
-    // Where nothing is changed, nobody but the wire hears it.
+    // In a dry run without host access, only the wire receives the requests.
     let attached = attach(&wire, &["--host-access", "0", "--dry-run"]);
     assert_eq!(questions(&packets), (2, 2));
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     for address in CONTAINER {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor.map(|it| it.flags), Some(0), "{address}");
     }
-    // One that comes later is not sure before the wire has said nothing.
+    // An address that is added later stays unconfirmed until the wire has not answered.
     inside.run("ip addr add 10.9.0.3/24 dev mv0").unwrap();
-    settles(&receiver, "10.9.0.3", |it| {
+    settles(&tables, "10.9.0.3", |it| {
         it.is_some_and(|it| it.flags == Neighbor::UNSURE)
     });
-    settles(&receiver, "10.9.0.3", |it| {
-        it.is_some_and(|it| it.flags == 0)
-    });
+    settles(&tables, "10.9.0.3", |it| it.is_some_and(|it| it.flags == 0));
     attached.stop().unwrap();
 }
 
-/// A director's address on the wire, which the servers behind it have as well and keep to themselves.
+/// A virtual address whose director is on the wire; the servers have it as well and do not answer for it.
 #[test]
-fn a_silent_device_is_nobodys_target() {
+fn a_device_that_does_not_answer_is_never_a_target() {
     require!("silent", nix::unistd::geteuid().is_root(), "needs root");
     let (wire, _inside) = host_gateway_and_container();
     add(&wire.router, WIRE, VIRTUAL, true);
     let director = Some(wire.router.mac(WIRE).unwrap());
-    // Each with a macvlan of its own, which is silent before it has the address.
+    // Each server has a macvlan of its own, which stops answering ARP before it gets the address.
     let server = |line: &str| {
         let netns = Netns::new().unwrap();
         let (trunk, name) = (&wire.trunk, &netns.name);
@@ -292,18 +292,18 @@ fn a_silent_device_is_nobodys_target() {
         assert_eq!(found(&wire, address), director, "{address} without");
     }
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     for address in VIRTUAL {
-        let neighbor = receiver.neighbor(0, address.parse().unwrap()).unwrap();
+        let neighbor = tables.neighbor(0, address.parse().unwrap()).unwrap();
         assert_eq!(neighbor, None, "{address}");
         assert_eq!(found(&wire, address), director, "{address} with");
     }
     attached.stop().unwrap();
 }
 
-/// Whether a device answers may change at any time.
+/// The settings that decide whether a device answers may change at any time.
 #[test]
-fn a_device_that_falls_silent_gives_its_addresses_up() {
+fn a_device_that_stops_answering_loses_its_addresses() {
     require!(
         "falls silent",
         nix::unistd::geteuid().is_root(),
@@ -311,19 +311,19 @@ fn a_device_that_falls_silent_gives_its_addresses_up() {
     );
     let (wire, inside) = host_gateway_and_container();
     let attached = attach(&wire, &["--host-access", "0"]);
-    let receiver = PinnedTables::open(&wire.trunk).unwrap();
+    let tables = PinnedTables::open(&wire.trunk).unwrap();
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
         assert_eq!(found(&wire, address), inside.mac("mv0").ok());
     }
     inside.run("ip link set mv0 arp off").unwrap();
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_none());
+        settles(&tables, address, |it| it.is_none());
         assert_eq!(found(&wire, address), None, "{address}");
     }
     inside.run("ip link set mv0 arp on").unwrap();
     for address in CONTAINER {
-        settles(&receiver, address, |it| it.is_some_and(|it| it.flags == 0));
+        settles(&tables, address, |it| it.is_some_and(|it| it.flags == 0));
     }
     attached.stop().unwrap();
 }

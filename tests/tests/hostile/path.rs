@@ -1,5 +1,5 @@
-//! The packet path on unfriendly ground: storms by whoever seems to send them, addresses that two claim, and MACs that
-//! change while everybody talks.
+//! The packet path under attack: storms with forged sources, addresses that two stations claim, and MACs that change
+//! under traffic.
 
 use std::{
     thread,
@@ -26,22 +26,22 @@ use vlanfast_tests::{
 
 const LIMIT: u64 = 20;
 const STORM: u64 = 400;
-const DISPUTED: [u8; 4] = [10, 0, 10, 66];
+const CONFLICTING: [u8; 4] = [10, 0, 10, 66];
 const ELSEWHERE: [u8; 4] = [10, 0, 10, 77];
 
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// `fd00::1:<last>`.
+/// Returns the address `fd00::1:<last>`.
 const fn address6(last: u8) -> [u8; 16] {
     let mut address = ABSENT6;
     address[15] = last;
     address
 }
 
-/// Three containers: the third goes down, the first two claim an address, and the first has another on a device that
-/// is not of the trunk.
+/// Creates three containers: the third goes down, the first two claim one address, and the first has another address
+/// on a device that does not belong to the trunk.
 fn three_containers(wire: Wire, ingress: &'static str) -> OneVlan {
     let vlan = OneVlan::new(wire, 0, ingress, 3).unwrap();
     for container in [0, 1] {
@@ -58,7 +58,7 @@ fn three_containers(wire: Wire, ingress: &'static str) -> OneVlan {
     vlan
 }
 
-/// Every kind of target but one that is present, by either protocol.
+/// Returns every kind of target except one that is present, for both protocols.
 fn targets(vlan: &OneVlan) -> Vec<(&'static str, Vec<u8>)> {
     let down = vlan.endpoints[2];
     vec![
@@ -66,14 +66,14 @@ fn targets(vlan: &OneVlan) -> Vec<(&'static str, Vec<u8>)> {
         ("absent, IPv6", solicit(ABSENT6)),
         ("down", request(down.address)),
         ("down, IPv6", solicit(down.address6)),
-        ("disputed", request(DISPUTED)),
-        ("disputed, IPv6", solicit(address6(0x66))),
+        ("conflicting", request(CONFLICTING)),
+        ("conflicting, IPv6", solicit(address6(0x66))),
         ("elsewhere", request(ELSEWHERE)),
         ("elsewhere, IPv6", solicit(address6(0x77))),
     ]
 }
 
-/// Sends a storm of one frame; how many went through and how many were dropped.
+/// Sends a storm of one frame; returns how many passed and how many were dropped.
 fn rage(vlan: &OneVlan, frame: &[u8]) -> (u64, u64) {
     let of = || VlanCounts::of(&vlan.wire, 0).unwrap();
     let before = of();
@@ -90,7 +90,7 @@ fn rage(vlan: &OneVlan, frame: &[u8]) -> (u64, u64) {
     }
 }
 
-fn a_storm_is_a_storm(ingress: &'static str) {
+fn a_storm_is_limited_from_any_source(ingress: &'static str) {
     let wire = Wire::veth().unwrap().keeping_tags().unwrap();
     let vlan = three_containers(wire, ingress);
     let group_has = |frame: &[u8]| {
@@ -137,27 +137,27 @@ fn a_storm_is_a_storm(ingress: &'static str) {
         let heard = group_has(&frame);
         assert!(heard < STORM / 4, "{name}: a container heard {heard}");
     }
-    // All the while whoever is here is reached.
+    // Meanwhile the endpoints can still be reached.
     let mut ears = vlan.listen().unwrap();
-    for receiver in &vlan.endpoints[..2] {
-        vlan.send(&request(receiver.address), 50).unwrap();
-        ears.answers(receiver, 50).unwrap();
-        vlan.send(&solicit(receiver.address6), 50).unwrap();
-        ears.advertisements(receiver, 50).unwrap();
+    for endpoint in &vlan.endpoints[..2] {
+        vlan.send(&request(endpoint.address), 50).unwrap();
+        ears.answers(endpoint, 50).unwrap();
+        vlan.send(&solicit(endpoint.address6), 50).unwrap();
+        ears.advertisements(endpoint, 50).unwrap();
     }
     attached.stop().unwrap();
 }
 
 #[test]
-fn a_storm_is_a_storm_whoever_seems_to_send_it_by_tc() {
+fn a_storm_is_limited_from_any_source_at_tc() {
     require!("storms", is_root(), "needs root");
-    a_storm_is_a_storm("tc");
+    a_storm_is_limited_from_any_source("tc");
 }
 
 #[test]
-fn a_storm_is_a_storm_whoever_seems_to_send_it_by_xdp() {
+fn a_storm_is_limited_from_any_source_at_xdp() {
     require!("storms", is_root(), "needs root");
-    a_storm_is_a_storm("xdp-generic");
+    a_storm_is_limited_from_any_source("xdp-generic");
 }
 
 fn claim(trunk: &str, address: [u8; 4]) -> Option<[u8; 6]> {
@@ -167,8 +167,8 @@ fn claim(trunk: &str, address: [u8; 4]) -> Option<[u8; 6]> {
     claim.ok().map(|claim| claim.mac)
 }
 
-/// A request whose sender has the address of another container reaches that one, which can defend it (RFC 5227
-/// clause 2.4).
+/// A request whose sender claims the address of another container reaches that container, which can defend its
+/// address (RFC 5227 clause 2.4).
 #[test]
 fn steering_hides_no_conflict() {
     require!("conflicts", is_root(), "needs root");
@@ -197,7 +197,7 @@ fn steering_hides_no_conflict() {
         assert_eq!(heard(), [[3, 3]; 2], "without vlanfast");
         let attached = vlan.attach(&[]).unwrap();
         assert_eq!(heard(), [[3, 3]; 2], "{ingress}");
-        // One that contradicts nobody reaches its receiver alone.
+        // A request that contradicts no endpoint reaches only its target.
         let mut ears = vlan.listen().unwrap();
         vlan.send(&frame(BROADCAST, &arp(1, SENDER, second.address), 60), 3)
             .unwrap();
@@ -206,7 +206,7 @@ fn steering_hides_no_conflict() {
     }
 }
 
-/// The host with an address on the trunk, and a container on it.
+/// A host with an address on the trunk, and a container on it.
 struct Pair {
     wire: Wire,
     container: Netns,
@@ -254,7 +254,7 @@ impl Pair {
         attached
     }
 
-    /// Whether the container answers the host.
+    /// Checks whether the container answers the host.
     fn is_pinged(&self) -> bool {
         let line = "ping -q -n -c 1 -W 1 10.9.0.2 >/dev/null && echo yes || echo no";
         self.wire.host.run(line).unwrap().trim() == "yes"
@@ -266,9 +266,10 @@ impl Pair {
     }
 }
 
-/// What asks for an address crosses, and goes to the wire too: whoever has it there says so, and is heard at once.
+/// A request is delivered locally and goes to the wire too: a station there that has the address answers, and its
+/// answer is noticed at once.
 #[test]
-fn an_address_that_the_wire_claims_is_the_wires() {
+fn an_address_that_the_wire_claims_belongs_to_the_wire() {
     require!("claims", is_root(), "needs root");
     let pair = Pair::new();
     assert!(!pair.is_pinged(), "without vlanfast");
@@ -278,7 +279,7 @@ fn an_address_that_the_wire_claims_is_the_wires() {
     for claiming in [
         frame(BROADCAST, &arp(1, container, container), 60),
         frame(BROADCAST, &arp(1, container, [10, 9, 0, 77]), 60),
-        // To one alone, as the answer to who asked is.
+        // This reply is sent by unicast, as the answer to a request.
         frame(
             pair.wire.host.mac(&pair.wire.trunk).unwrap(),
             &arp(2, container, [10, 9, 0, 250]),
@@ -300,7 +301,7 @@ fn an_address_that_the_wire_claims_is_the_wires() {
     }
 }
 
-/// Pings while something happens; how many of how many were answered.
+/// Pings while something happens; returns how many requests were answered, and how many were sent.
 fn under_pings(pair: &Pair, address: &str, what: impl FnOnce()) -> (u32, u32) {
     let line = format!("ping -q -n -c 80 -i 0.05 -W 1 {address} || true");
     let said = thread::scope(|scope| {
@@ -317,7 +318,7 @@ fn under_pings(pair: &Pair, address: &str, what: impl FnOnce()) -> (u32, u32) {
     (of_summary.next().unwrap(), of_summary.next().unwrap())
 }
 
-/// An announcement crosses in the instant in which a MAC changes, whether the tables know the new one or not.
+/// An announcement is delivered at the moment at which a MAC changes, whether or not the tables know the new MAC.
 #[test]
 fn a_mac_that_changes_costs_a_few_packets() {
     require!("announcements", is_root(), "needs root");
@@ -347,7 +348,7 @@ fn a_mac_that_changes_costs_a_few_packets() {
     }
 }
 
-/// Somebody who sends on a VLAN for which nobody is known may take what comes back.
+/// A station that sends on a VLAN without known endpoints may receive the replies.
 #[test]
 fn a_vlan_with_a_newcomer_is_not_shed() {
     require!("newcomers", is_root(), "needs root");
@@ -371,15 +372,15 @@ fn a_vlan_with_a_newcomer_is_not_shed() {
     assert_eq!(come(99), 10);
     let newcomer = Packets::open(&vlan.wire.host.path(), &vlan.wire.trunk, false).unwrap();
     newcomer.send(&on(99)).unwrap();
-    // Another VLAN's go on to be dropped, as far as nothing else is changing, when nothing is.
+    // Frames of another VLAN are still dropped, as long as nothing else changes.
     let start = Instant::now();
     while come(98) != 10 {
         assert!(start.elapsed().as_secs() < 3, "too late to tell");
     }
-    assert_eq!(come(99), 0, "he may take it");
-    assert_eq!(come(98), 10, "another VLAN's");
+    assert_eq!(come(99), 0, "the newcomer may receive it");
+    assert_eq!(come(98), 10, "another VLAN");
     thread::sleep(Duration::from_secs(5));
-    assert_eq!(come(99), 10, "nobody has come to be known");
+    assert_eq!(come(99), 10, "no endpoint has become known");
     let mut group_sender = on(98);
     group_sender[6] |= 1;
     newcomer.send(&group_sender).unwrap();

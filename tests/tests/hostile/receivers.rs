@@ -1,5 +1,5 @@
-//! Who receives though no device shows it: in a namespace that nobody shows, or as somebody who answers for others.
-//! And devices that show up with what is somebody else's.
+//! Receivers that no device shows: they are in a hidden namespace, or answer for others. The tests also cover devices
+//! that appear with addresses of others.
 
 use std::{
     fs::File,
@@ -31,14 +31,14 @@ use vlanfast_tests::{
     },
 };
 
-/// How long something that must not come is waited for: longer than between two looks.
+/// The time that a test waits to see that nothing arrives; it is longer than the interval between two checks.
 pub const QUIET: Duration = Duration::from_millis(2500);
 
 /// A namespace without an id and without a mount.
 enum Hidden {
-    /// Nothing but a descriptor of ours keeps it.
+    /// Only a descriptor of this process keeps the namespace.
     File(File),
-    /// A process is in it.
+    /// A process is in the namespace.
     Process(Child),
 }
 
@@ -51,7 +51,7 @@ impl Hidden {
         Self::made(|| Self::Process(Command::new("sleep").arg("1000").spawn().unwrap()))
     }
 
-    /// Made by a thread that moves there.
+    /// Creates the namespace with a thread that moves there.
     fn made(make: impl FnOnce() -> Self + Send + 'static) -> Self {
         let made = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -71,7 +71,7 @@ impl Hidden {
         run(&format!("nsenter --net={} sh -c '{line}'", self.path())).unwrap()
     }
 
-    /// Gives it a macvlan, as `systemd-nspawn --network-macvlan` does.
+    /// Gives the namespace a macvlan, as `systemd-nspawn --network-macvlan` does.
     fn join(&self, wire: &Wire, parent: &str, address: &str) {
         self.run(
             "for it in all default; do echo 1 >/proc/sys/net/ipv6/conf/$it/disable_ipv6; done",
@@ -103,7 +103,7 @@ impl Drop for Hidden {
     }
 }
 
-/// A wire with an address for the router, on the trunk or a VLAN.
+/// Creates a wire with an address for the router, on the trunk or a VLAN.
 pub fn wire(device: &str) -> Wire {
     let wire = Wire::veth().unwrap();
     if let Some(vid) = device.strip_prefix(&format!("{WIRE}.")) {
@@ -114,7 +114,7 @@ pub fn wire(device: &str) -> Wire {
     wire
 }
 
-/// Sends requests for somebody who is absent; how many of them come to a hidden device.
+/// Sends requests for an absent host; returns how many of them reach a hidden device.
 fn storm(wire: &Wire, hidden: &Hidden) -> u64 {
     let before = hidden.received();
     let socket = Packets::open(&wire.router.path(), WIRE, false).unwrap();
@@ -135,7 +135,7 @@ pub fn is_root() -> bool {
 }
 
 #[test]
-fn a_receiver_that_nobody_shows_loses_nothing() {
+fn a_hidden_receiver_loses_no_frames() {
     require!("hidden", is_root(), "needs root");
     let wire = wire(WIRE);
     let hidden = Hidden::file();
@@ -150,7 +150,7 @@ fn a_receiver_that_nobody_shows_loses_nothing() {
         .stdout;
     let line = "no storm limit: a receiver that no network namespace shows";
     assert!(text.contains(line), "{text}");
-    // It goes, and another comes while we look.
+    // The first hidden receiver goes away, and another comes between two checks.
     hidden.run("ip link del e0");
     listeners(&attached, 0, &[]);
     assert_eq!(warnings(&attached), "[]");
@@ -171,7 +171,7 @@ fn the_namespace_of_a_process_is_found_and_is_like_any_other() {
     let wire = wire(WIRE);
     let early = Hidden::process();
     early.join(&wire, &wire.trunk, "192.0.2.76");
-    // Before anything is attached, so that it can be shed from.
+    // This process starts before vlanfast attaches, so that shedding can be enabled.
     let attached = attach(&wire, &["--shed", "mac", "--storm-limit", "20"]);
     eventually("the first", &attached, |rows| rows.len() == 1);
     listeners(&attached, 0, &[]);
@@ -188,7 +188,7 @@ fn the_namespace_of_a_process_is_found_and_is_like_any_other() {
     attached.stop().unwrap();
 }
 
-/// A socket that has joined an IPv6 group on a device, until it is dropped.
+/// Joins an IPv6 group on a device, until the socket is dropped.
 fn join(netns: &Netns, device: &str, group: &str) -> UdpSocket {
     let (device, group) = (device.to_owned(), group.parse().unwrap());
     let socket = in_netns(&netns.path(), move || {
@@ -201,29 +201,29 @@ fn join(netns: &Netns, device: &str, group: &str) -> UdpSocket {
 }
 
 #[test]
-fn a_group_that_no_address_explains_is_somebody_who_answers() {
+fn a_solicited_node_group_without_an_address_means_a_proxy() {
     require!("group", is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
     let attached = attach(&wire, &[]);
-    // As whoever answers for others joins it, whether it has a device or not (MetalLB, `proxy_ndp`).
+    // A proxy joins this group whether or not it has a device (MetalLB, `proxy_ndp`).
     let joined = join(host, trunk, "ff02::1:ff01:203");
     listeners(&attached, 0, &["unseen"]);
     drop(joined);
     listeners(&attached, 0, &[]);
-    // Other groups are nobody's in particular.
+    // Other groups do not indicate a proxy.
     host.run(&format!("ip maddr add 33:33:00:00:00:fb dev {trunk}"))
         .unwrap();
     thread::sleep(QUIET);
     listeners(&attached, 0, &[]);
-    // A container that takes an address joins its group first.
+    // A container that adds an address joins the address's group first.
     let inside = container(&wire, "mv0", "192.0.2.10");
     inside
         .run("echo 0 >/proc/sys/net/ipv6/conf/mv0/disable_ipv6; ip addr add fd00::10/64 dev mv0")
         .unwrap();
     thread::sleep(2 * QUIET);
     listeners(&attached, 0, &[]);
-    // Nor does it take the limit from its neighbours by joining another.
+    // Nor does a container disable its neighbours' limit by joining another group.
     let _joined = join(&inside, "mv0", "ff02::1:ff01:203");
     thread::sleep(2 * QUIET);
     listeners(&attached, 0, &[]);
@@ -234,7 +234,7 @@ fn a_group_that_no_address_explains_is_somebody_who_answers() {
 }
 
 #[test]
-fn a_device_that_is_down_is_in_nobodys_way() {
+fn a_device_that_is_down_does_not_disturb_others() {
     require!("down", is_root(), "needs root");
     let wire = wire(WIRE);
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -246,7 +246,7 @@ fn a_device_that_is_down_is_in_nobodys_way() {
         .unwrap()
         .map(|it| format!("{it:02x}"))
         .join(":");
-    // The kernel lets it be made, and never lets it come up.
+    // The kernel allows such a device to be created, but never to be set up.
     let twin = Netns::new().unwrap();
     host.run(&format!(
         "ip link add link {trunk} name mv1 address {mac} type macvlan mode bridge && \
@@ -274,7 +274,7 @@ fn a_device_that_is_down_is_in_nobodys_way() {
 }
 
 #[test]
-fn two_who_claim_one_address_are_both_shown_with_what_they_have() {
+fn two_endpoints_that_claim_one_address_are_both_shown() {
     require!("claims", is_root(), "needs root");
     let wire = wire(WIRE);
     let victim = container(&wire, "mv0", "192.0.2.10");
@@ -305,7 +305,7 @@ fn two_who_claim_one_address_are_both_shown_with_what_they_have() {
     attached.stop().unwrap();
 }
 
-/// With tags, for which there is 802.1Q in the lab alone.
+/// The frames are tagged, which needs 802.1Q; only the lab has it for certain.
 mod tagged {
     use super::*;
 

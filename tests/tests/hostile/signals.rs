@@ -1,4 +1,4 @@
-//! A signal ends any phase, with netlink stalled too; and nothing waits for ever.
+//! A signal ends any phase, even when netlink is stalled, and nothing waits for ever.
 
 use std::{
     fs::{self, File},
@@ -31,17 +31,17 @@ use vlanfast_tests::{
     },
 };
 
-/// What a signal has for ending a process; an emulated machine takes longer for all that is not waiting.
+/// Returns the time in which a signal must end a process; an emulated machine is slower at everything but waiting.
 fn limit() -> Duration {
     Duration::from_millis(if in_the_lab() { 3_000 } else { 1_000 })
 }
 
-/// A command of vlanfast's that has stopped before it began, and has a tracer.
+/// A vlanfast command that is stopped before it begins, and has a tracer.
 struct Traced {
     child: Child,
     errors: File,
     stalled: NetlinkStall,
-    /// Gets a word once the command says that it is attached.
+    /// Receives a message once the command reports that it is attached.
     attached: Receiver<()>,
 }
 
@@ -92,13 +92,13 @@ impl Traced {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    /// How long it takes to end, and its code; killed if it takes too long.
+    /// Returns the time until the process ended, and its exit code; kills it if it takes too long.
     fn end(&mut self) -> (Duration, Option<i32>) {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 assert_eq!(status.signal(), None, "it ended by {status}");
-                // In order, and not because it was given up.
+                // The process ended in order, and did not give up on a task that was stuck.
                 let said = written(&self.errors).unwrap();
                 assert!(!said.contains("told to end, and something"), "{said}");
                 return (start.elapsed(), status.code());
@@ -111,7 +111,7 @@ impl Traced {
         }
     }
 
-    /// Whether a question was swallowed before it was attached.
+    /// Checks whether a request was swallowed before the process was attached.
     fn is_stalled(&self) -> bool {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(60) {
@@ -179,7 +179,7 @@ fn a_signal_ends_running_and_removing_though_netlink_is_stalled() {
         ("detach", Signal::SIGINT, "clsact"),
         ("keep", Signal::SIGTERM, "nothing"),
     ] {
-        // A qdisc of somebody else's stays, and what could not be removed from it is found again.
+        // A foreign qdisc stays, and our filter that could not be removed from it is found again.
         let tc = |verb: &str| match qdisc {
             "clsact" => format!("tc qdisc {verb} dev {} clsact", wire.trunk),
             _ => "true".into(),
@@ -190,7 +190,7 @@ fn a_signal_ends_running_and_removing_though_netlink_is_stalled() {
         traced.signal(Signal::SIGCONT);
         assert!(!traced.is_stalled());
         traced.stalled.stall();
-        // In the middle of a question that is never answered.
+        // The signal comes in the middle of a request that is never answered.
         let start = Instant::now();
         while traced.stalled.swallowed() == 0 {
             assert!(start.elapsed() < Duration::from_secs(60), "it asks nothing");
@@ -209,7 +209,7 @@ fn a_signal_ends_running_and_removing_though_netlink_is_stalled() {
 }
 
 #[test]
-fn nothing_that_is_asked_of_a_stalled_netlink_waits_for_ever() {
+fn no_request_to_a_stalled_netlink_waits_for_ever() {
     require!("verbs", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let line = format!("attach {} {ATTACH} --on-exit keep", wire.trunk);
@@ -229,7 +229,7 @@ fn nothing_that_is_asked_of_a_stalled_netlink_waits_for_ever() {
     detach(&wire.host, &wire.trunk).unwrap();
 }
 
-/// As nohup and a shell's background jobs start a program.
+/// nohup and the background jobs of a shell start a program with ignored signals.
 #[test]
 fn a_signal_that_was_ignored_stays_ignored() {
     require!("ignored", nix::unistd::geteuid().is_root(), "needs root");
@@ -251,22 +251,22 @@ fn a_signal_that_was_ignored_stays_ignored() {
         assert_eq!(status["pid"], attached.pid().as_raw(), "SIG{name}");
         assert_eq!(status["heartbeat"], "alive", "SIG{name}");
         attached.stop().unwrap();
-        // One that was not ignored ends it.
+        // A signal that was not ignored ends the process.
         start(binary()).stop_by(signal).unwrap();
     }
 }
 
-/// A pipe that has no room and that nobody reads, and what keeps it so.
+/// Returns a full pipe without a reader, and the end that keeps it open.
 fn full_pipe() -> (OwnedFd, OwnedFd) {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
     while write(&writer, &[b'x'; 4096]).is_ok() {}
-    // Whoever writes next waits.
+    // The next write blocks.
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     (reader, writer)
 }
 
 #[test]
-fn output_that_nobody_takes_keeps_nobody_from_working() {
+fn unread_output_does_not_block_the_process() {
     require!("unread", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
@@ -293,7 +293,7 @@ fn output_that_nobody_takes_keeps_nobody_from_working() {
         }
     };
     wait_until_alive();
-    // It has something to say of this, and puts it back all the same.
+    // The process has a warning to print, and repairs the hook all the same.
     if kernel_at_least(6, 6) {
         detach_link(&pins(&wire.trunk).join("egress_link")).unwrap();
     } else {

@@ -1,4 +1,4 @@
-//! Root never follows a stranger: names, directories, links, locks.
+//! Root never follows names, directories, links or locks of another user.
 
 mod locks;
 
@@ -30,16 +30,16 @@ use vlanfast_tests::{
     },
 };
 
-/// Somebody who is not root.
+/// The id of a user who is not root.
 const OTHER: u32 = 65534;
 
-/// A file system that holds what nobody may touch.
+/// A file system whose contents must not be touched.
 struct Victim {
     directory: tempfile::TempDir,
     before: Vec<Entry>,
 }
 
-/// Name, content or target, when it was changed last, mode and number.
+/// An entry: name, content or target, modification time, mode, and inode number.
 type Entry = (PathBuf, Vec<u8>, (i64, i64), u32, u64);
 
 impl Victim {
@@ -47,7 +47,7 @@ impl Victim {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         fs::create_dir_all(path.join("deep/deeper")).unwrap();
-        // Like pins, as far as names go.
+        // Some files have the names of pins.
         for name in ["COUNTERS", "ingress_link", "precious", "deep/deeper/STATUS"] {
             fs::write(path.join(name), name).unwrap();
         }
@@ -80,7 +80,7 @@ fn tree(path: &Path) -> Vec<Entry> {
     all
 }
 
-/// Does something where a BPF file system of its own is mounted.
+/// Runs something where a BPF file system of its own is mounted.
 pub fn aside<T: Send>(mode: u32, what: impl FnOnce() -> T + Send) -> T {
     let run = || {
         let none = None::<&str>;
@@ -105,14 +105,14 @@ pub fn aside<T: Send>(mode: u32, what: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// A shell's line of somebody who is not root.
+/// Runs a shell command as a user who is not root.
 fn as_other(line: &str) {
     let mut shell = Command::new("sh");
     let ended = end(shell.args(["-c", line]).uid(OTHER).gid(OTHER)).unwrap();
     assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
 }
 
-/// Every verb that takes a trunk, with one.
+/// Runs every verb that takes a trunk, with one.
 fn every_verb(netns: &Netns, trunk: &OsStr) -> Vec<(String, Ended)> {
     [
         &["attach", "--docker", "off", "--metrics", "off"][..],
@@ -182,7 +182,7 @@ fn a_name_that_no_device_can_have_leads_nowhere() {
     attached.stop().unwrap();
 }
 
-/// What somebody may have put in the place of the pins, and what the refusal calls it.
+/// Returns what another user may have put in the place of the pins, and how the refusal describes it.
 fn traps(trunk: &str, victim: &str) -> Vec<(&'static str, String, [&'static str; 2])> {
     vec![
         (
@@ -204,7 +204,7 @@ fn traps(trunk: &str, victim: &str) -> Vec<(&'static str, String, [&'static str;
 }
 
 #[test]
-fn what_another_user_made_is_refused_and_left_alone() {
+fn paths_of_another_user_are_refused_and_left_alone() {
     require!("traps", nix::unistd::geteuid().is_root(), "needs root");
     let victim = Victim::new();
     let wire = Wire::veth().unwrap();
@@ -226,7 +226,7 @@ fn what_another_user_made_is_refused_and_left_alone() {
             assert_eq!(list(), before, "{what} stays");
         });
     }
-    // Such a mode alone is no harm.
+    // A world-writable directory with the sticky bit is accepted.
     aside(0o1777, || {
         let attached = Attached::start(&wire.host, &wire.trunk, &["--metrics", "off"]).unwrap();
         let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
@@ -254,13 +254,13 @@ fn a_directory_of_pins_that_was_swapped_is_not_followed() {
         for (verb, ended) in every_verb(host, OsStr::new(trunk)) {
             assert_refused(&verb, &ended, 5, &words);
         }
-        // With the parent put right, the link itself is what is refused.
+        // Once the parent is in order, the link itself is refused.
         fs::set_permissions(root, Permissions::from_mode(0o700)).unwrap();
         for (verb, ended) in every_verb(host, OsStr::new(trunk)) {
             assert_refused(&verb, &ended, 5, &[trunk, "it is a link"]);
         }
         victim.assert_untouched("those who were refused");
-        // The process that is attached goes on in the directory that it has, and removes its own pins only.
+        // The attached process continues in the directory that it holds open, and removes only its own pins.
         let ended = attached.stop();
         victim.assert_untouched("the process that was attached");
         assert!(ours.is_symlink(), "{ended:?}");
@@ -313,7 +313,7 @@ fn a_trunks_directory_that_others_can_write_to_is_refused() {
 }
 
 #[test]
-fn what_is_not_vlanfasts_stays() {
+fn foreign_files_among_the_pins_stay() {
     require!("not ours", nix::unistd::geteuid().is_root(), "needs root");
     let victim = Victim::new();
     let wire = Wire::veth().unwrap();
@@ -327,7 +327,7 @@ fn what_is_not_vlanfasts_stays() {
     let map = MapData::from_pin(ours.join("VLANS")).unwrap();
     map.pin(&pin).unwrap();
     drop(map);
-    // A link in the place of a pin is removed, and what it leads to is not.
+    // A link in the place of a pin is removed, and its target is not.
     fs::remove_file(ours.join("STATUS")).unwrap();
     symlink(victim.path().join("precious"), ours.join("STATUS")).unwrap();
     attached.kill().unwrap();
@@ -343,7 +343,7 @@ fn what_is_not_vlanfasts_stays() {
         left.len() == 2 && left.contains(&link) && left.contains(&pin),
         "{left:?}"
     );
-    // Nor does it keep anybody from attaching.
+    // It does not prevent a new attachment either.
     Attached::start(host, trunk, &["--metrics", "off"])
         .unwrap()
         .kill()

@@ -1,4 +1,4 @@
-//! A process that hangs is noticed, and the next one takes over.
+//! A process that hangs is noticed, and the next process takes over.
 
 use std::{
     sync::{
@@ -29,12 +29,12 @@ use vlanfast_tests::{
     },
 };
 
-/// Longer than anything takes under emulation.
+/// This is longer than anything takes under emulation.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the supervisor of these tests waits for a sign of life. Signs come every second.
+/// The watchdog interval of these tests. The process reports every second.
 const WATCHDOG: Duration = Duration::from_secs(6);
 
-/// Has the process ask netlink: something has changed.
+/// Makes a change that has the process send a netlink request.
 fn provoke(wire: &Wire, number: usize) {
     let line = format!("ip link set {} alias change{number}", wire.trunk);
     wire.host.run(&line).unwrap();
@@ -60,7 +60,7 @@ fn becomes(attached: &Attached, expected: &str) {
 }
 
 #[test]
-fn what_is_asked_of_a_stalled_netlink_is_swallowed_until_it_resumes() {
+fn requests_to_a_stalled_netlink_are_swallowed_until_it_resumes() {
     require!("stall", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -80,12 +80,12 @@ fn what_is_asked_of_a_stalled_netlink_is_swallowed_until_it_resumes() {
     provoke(&wire, 2);
     thread::sleep(Duration::from_millis(500));
     assert_eq!(stalled.swallowed(), swallowed, "it has resumed");
-    // Whoever waits for its end has it, traced or not.
+    // Waiting for the process to end works while it is traced.
     attached.kill().unwrap();
 }
 
 #[test]
-fn it_is_ready_when_it_has_attached_and_not_before() {
+fn ready_is_reported_after_attaching_and_not_before() {
     require!("ready", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     for supervisor in [
@@ -94,7 +94,7 @@ fn it_is_ready_when_it_has_attached_and_not_before() {
     ] {
         let program = supervisor.program(Watched::Itself, WATCHDOG).unwrap();
         let mut step = 1;
-        // Each takes over what the one before has left; the last one comes to its end.
+        // Each process takes over what the previous one has left, and the last one attaches completely.
         let kill_after = |step| {
             let mut command = wire.host.command(&program);
             command.args(["attach", &wire.trunk, "--docker", "off", "--metrics", "off"]);
@@ -108,7 +108,7 @@ fn it_is_ready_when_it_has_attached_and_not_before() {
         assert!(step > 16, "it has more to do than that");
         let said = supervisor.next(PATIENCE).unwrap().unwrap();
         assert_eq!(said, "READY=1\nSTATUS=attached, tables in sync");
-        // And who fails is never ready.
+        // A process that fails never reports that it is ready.
         let absent = wire
             .host
             .command(&program)
@@ -161,7 +161,7 @@ fn a_supervisor_that_is_gone_is_no_failure() {
     let supervisor = Supervisor::at_path().unwrap();
     let attached = attach_under(&supervisor, Watched::Itself, &wire, &["--metrics", "off"]);
     supervisor.hears("WATCHDOG=1");
-    // Its directory goes too, and with it the program of this test: who asks is another.
+    // The supervisor's directory goes too, and with it the script of this test, so another process runs `status`.
     drop(supervisor);
     thread::sleep(Duration::from_secs(5));
     let status = vlanfast(&wire.host, &["status", &wire.trunk]).unwrap();
@@ -169,10 +169,10 @@ fn a_supervisor_that_is_gone_is_no_failure() {
     attached.stop().unwrap();
 }
 
-/// With tags hidden the tables mean nothing: nothing acts on them, everybody is told, and no restart would
-/// mend it.
+/// With hidden tags the tables cannot be trusted: the programs do not act on them, `status` reports it, and a restart
+/// would not help.
 #[test]
-fn where_the_heartbeat_is_withheld_on_purpose_the_process_is_in_order() {
+fn a_process_that_withholds_the_heartbeat_on_purpose_is_healthy() {
     require!("withheld", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap().keeping_tags();
     let wire = wire.unwrap();
@@ -247,7 +247,7 @@ fn a_stalled_netlink_is_noticed_and_the_next_takes_over_without_loss() {
     });
 }
 
-/// Has a process hang and killed while frames go through its trunk both ways, and starts the next.
+/// Has a process hang and be killed while frames cross its trunk in both directions, and starts the next one.
 fn is_replaced(hang_and_kill: impl FnOnce(&Wire, Attached, &Supervisor)) {
     let wire = Wire::veth().unwrap();
     let container = container(&wire, "mv0", "192.0.2.10");
@@ -258,7 +258,7 @@ fn is_replaced(hang_and_kill: impl FnOnce(&Wire, Attached, &Supervisor)) {
     let flows = Flows::start(&wire, &container);
     supervisor.hears("WATCHDOG=1");
     hang_and_kill(&wire, attached, &supervisor);
-    // Nobody is there, and everything goes on.
+    // Without a daemon, every frame is passed.
     thread::sleep(Duration::from_secs(1));
     supervisor.forget();
     let next = attach_under(&supervisor, Watched::Itself, &wire, &quiet);
@@ -281,16 +281,16 @@ fn is_replaced(hang_and_kill: impl FnOnce(&Wire, Attached, &Supervisor)) {
     next.stop().unwrap();
 }
 
-/// What became of one IP version's frames one way.
+/// The frames of one IP version in one direction: sent and arrived.
 #[derive(Debug)]
 struct Flow {
     sent: u64,
-    /// How many times the sender's egress saw them, see `Packets::send_steadily`.
+    /// How often the sender's egress hook saw them; see `Packets::send_steadily`.
     seen: u64,
     arrived: u64,
 }
 
-/// Frames between the wire and a container, of IPv4 and IPv6, at a pace that leaves time for others.
+/// IPv4 and IPv6 frames between the wire and a container, at a rate that leaves CPU time for other work.
 struct Flows {
     sending: Arc<AtomicBool>,
     ways: [Way; 2],
@@ -305,7 +305,7 @@ const RATE: u64 = 200;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// A UDP datagram of an IP version; without checksums, so that nobody answers.
+/// Builds a UDP datagram of an IP version with a zero checksum, so that no station answers.
 fn datagram(ether_type: [u8; 2]) -> Vec<u8> {
     let addresses = |length| [vec![0x20; length], vec![0x21; length]].concat();
     let header = match ether_type {
@@ -353,7 +353,7 @@ impl Flows {
         }
     }
 
-    /// What came in and what went out, each by IP version.
+    /// Returns the counts of ingress and egress, each by IP version.
     fn stop(self) -> ([Flow; 2], [Flow; 2]) {
         self.sending.store(false, Ordering::Relaxed);
         let [into, out] = self.ways;

@@ -1,5 +1,5 @@
-//! What the wire carries where buffers of several packets are a tunnel's, or split by another rule than TCP's.
-//! A run without vlanfast is the measure: an independent count at the router, where one frame is one packet.
+//! Byte counts on the wire where buffers of several packets belong to a tunnel, or are segmented by other rules than
+//! TCP's. The reference is an independent count at the router, where one frame is one packet.
 
 use std::{
     io::{Read, Write},
@@ -28,14 +28,14 @@ use vlanfast_tests::{
     run::program::Attached,
 };
 
-/// A tunnel between the ends of the wire, and what its devices are called.
+/// A tunnel between the ends of the wire.
 struct Tunnel {
     name: &'static str,
     /// Whether its outer addresses are IPv6.
     outer: Ip,
-    /// What `ip` is told to make the device `tun` with, where `LOCAL` and `REMOTE` stand for addresses.
+    /// The arguments of `ip` that create the device `tun`; `LOCAL` and `REMOTE` stand for addresses.
     device: &'static str,
-    /// What has to be so before.
+    /// The commands that must run first.
     before: &'static str,
 }
 
@@ -54,12 +54,12 @@ const fn tunnel(name: &'static str, outer: Ip, device: &'static str) -> Tunnel {
     }
 }
 
-/// Bytes of a transfer through a tunnel: buffers of many packets, and no more than the lab's CPU soon has done.
+/// The size of a transfer through a tunnel: it needs buffers of many packets, and takes the lab's CPU little time.
 const BULK: usize = 256 << 10;
-/// The MTU of a tunnel: what is around its packets fits the wire's.
+/// The MTU of a tunnel, with which its outer packets fit the wire.
 const MTU: usize = 1380;
 
-/// What every kernel here has.
+/// The tunnels that every kernel here has.
 const VXLAN: [Tunnel; 2] = [
     tunnel(
         "VXLAN over IPv4",
@@ -73,7 +73,7 @@ const VXLAN: [Tunnel; 2] = [
     ),
 ];
 
-/// What Debian's kernels have as modules.
+/// The tunnels that are modules of Debian's kernels.
 const OTHERS: [Tunnel; 12] = [
     tunnel("Geneve", Ip::V4, "type geneve id 5 remote REMOTE"),
     tunnel("Geneve over IPv6", Ip::V6, "type geneve id 5 remote REMOTE"),
@@ -115,11 +115,11 @@ const OTHERS: [Tunnel; 12] = [
     },
 ];
 
-/// The ends' addresses: outside the tunnel, and of both kinds inside.
+/// The addresses of the ends: the outer one, and an inner one of each IP version.
 const HOST: [&str; 4] = ["192.0.2.1", "fd00:1::1", "198.51.100.1", "fd00:2::1"];
 const ROUTER: [&str; 4] = ["192.0.2.2", "fd00:1::2", "198.51.100.2", "fd00:2::2"];
 
-/// Gives one end its addresses, and says nothing but what the test has it say.
+/// Gives one end its addresses, and suppresses all traffic but the test's.
 fn address(end: &Netns, device: &str, [ipv4, ipv6, ..]: [&str; 4]) {
     end.run(&format!(
         "cd /proc/sys/net/ipv6/conf; \
@@ -132,8 +132,8 @@ fn address(end: &Netns, device: &str, [ipv4, ipv6, ..]: [&str; 4]) {
     never_probe(end, device);
 }
 
-/// Keeps the kernel from asking its neighbours whether they are still there. A new device does not take this from
-/// its namespace's `default`, so each is told.
+/// Keeps the kernel from probing known neighbours. A new device does not inherit this from its namespace's `default`,
+/// so it is set for each device.
 fn never_probe(end: &Netns, device: &str) {
     end.run(&format!(
         "for family in ipv4 ipv6; do \
@@ -156,7 +156,7 @@ impl Tunnel {
             self.before
         ))
         .unwrap();
-        // Each tunnel takes one kind of packet, or both.
+        // A tunnel carries one IP version, or both.
         let takes = |line: String| end.run(&line).is_ok();
         let ipv4 = takes(format!("ip addr add {ipv4}/24 dev tun"));
         let ipv6 = takes(format!("ip addr add {ipv6}/64 dev tun nodad"));
@@ -165,8 +165,8 @@ impl Tunnel {
     }
 }
 
-/// The wire, without segmentation by devices, because behind ours there is none: the trunk splits what it sends
-/// behind our hook, and the router neither splits nor merges.
+/// Creates a wire without segmentation offloads: the trunk segments its buffers behind our hook, and the router
+/// neither splits nor merges.
 fn wire(vid: Option<u16>) -> Wire {
     let wire = Wire::veth().unwrap();
     let ends = match vid {
@@ -187,7 +187,7 @@ fn wire(vid: Option<u16>) -> Wire {
             wire.trunk
         ))
         .unwrap();
-    // Groups are reported twice, on a busy machine somewhat late.
+    // MLD and IGMP reports are sent twice, somewhat late on a busy machine.
     thread::sleep(Duration::from_secs(3));
     wire
 }
@@ -196,8 +196,8 @@ fn packets(sums: &Sums) -> u64 {
     sums.values().flat_map(|sum| sum.packets).sum()
 }
 
-/// Waits until the wire has carried nothing for a while: the last acknowledgements, or a probe of what was lost, may take
-/// their time.
+/// Waits until the wire has carried nothing for a while: the last acknowledgements, or a probe for a lost segment,
+/// may be late.
 fn fall_silent(wire: &Wire) {
     let carried = || {
         ["rx_packets", "tx_packets"]
@@ -214,12 +214,12 @@ fn fall_silent(wire: &Wire) {
     }
 }
 
-/// Has something happen on the wire, and compares the counts to the byte. It has to be bulk in both directions.
+/// Runs traffic on the wire, and compares the counts to the byte. The traffic must be bulk in both directions.
 fn counts_exactly(wire: &Wire, name: &str, least: u64, traffic: impl Fn()) {
     let start = Instant::now();
-    // Without vlanfast it works, and whoever has to be resolved is.
+    // The traffic runs without vlanfast first, which resolves all addresses.
     traffic();
-    // Groups are joined within the first second, twice.
+    // The kernel sends two reports for a joined group within the first second.
     thread::sleep(Duration::from_secs(2).saturating_sub(start.elapsed()));
     fall_silent(wire);
     let attached = Attached::start(&wire.host, &wire.trunk, &["--ingress", "tc"]).unwrap();
@@ -237,13 +237,13 @@ fn counts_exactly(wire: &Wire, name: &str, least: u64, traffic: impl Fn()) {
     attached.stop().unwrap();
 }
 
-/// Bulk both ways through a tunnel, whatever it takes.
+/// Sends bulk both ways through a tunnel, with every IP version that it carries.
 fn tunnel_counts_exactly(wire: &Wire, tunnel: &Tunnel) {
     tunnel.make(&wire.host, HOST, ROUTER);
     tunnel.make(&wire.router, ROUTER, HOST);
     counts_exactly(wire, tunnel.name, (BULK / MTU) as u64, || {
         for inner in [2, 3] {
-            // SIT takes IPv6 alone, IPIP and FOU IPv4.
+            // SIT carries only IPv6, IPIP and FOU only IPv4.
             let is_taken = match tunnel.name {
                 "SIT" => inner == 3,
                 "IPIP" | "FOU" => inner == 2,
@@ -269,7 +269,7 @@ fn bulk_through_vxlan_counts_as_the_wire_carries_it() {
     }
 }
 
-/// `UDP_SEGMENT`: one buffer of many datagrams. Their content looks like a tunnel's, and is none.
+/// The test uses `UDP_SEGMENT`: one buffer of many datagrams. Their content resembles a tunnel's.
 #[test]
 fn segmented_datagrams_count_as_the_wire_carries_them() {
     require!("udp gso", nix::unistd::geteuid().is_root(), "needs root");
@@ -289,14 +289,14 @@ fn segmented_datagrams_count_as_the_wire_carries_them() {
             for _ in 0..50 {
                 sender.send_to(&content, (ROUTER[0], 9000)).unwrap();
             }
-            // Nobody is told that there is no receiver.
+            // The socket stays open for a while, so that the kernel sends no port unreachable message.
             thread::sleep(Duration::from_millis(200));
             drop(receiver.unwrap());
         });
     }
 }
 
-/// A socket of one association, which is read and written as TCP's.
+/// Creates a one-to-one SCTP socket, which is read and written like a TCP socket.
 fn sctp_socket() -> Result<OwnedFd> {
     let (family, kind, flags) = (AddressFamily::Inet, SockType::Stream, SockFlag::empty());
     Ok(socket(family, kind, flags, SockProtocol::Sctp)?)
@@ -331,7 +331,7 @@ fn sctp_transfer(from: &Netns, to: &Netns, address: &str) {
     assert_eq!(reader.join().unwrap(), sizes.sum::<usize>());
 }
 
-/// With tags, for which there is 802.1Q in the lab alone.
+/// The frames are tagged, which needs 802.1Q; only the lab has it for certain.
 mod tagged {
     use super::*;
 
@@ -344,7 +344,7 @@ mod tagged {
         }
     }
 
-    /// A buffer of its fragments, which are packets of any size.
+    /// The buffer is a list of fragments, which are packets of any size.
     #[test]
     fn sctp_counts_as_the_wire_carries_it() {
         in_the_lab!("sctp");

@@ -1,4 +1,4 @@
-//! The tables of cases: for each frame the host, the kernel and the expected verdict must agree.
+//! Runs the tables of cases: the host, the kernel and the expected verdict must agree on each frame.
 
 use vlanfast::maps::load;
 use vlanfast_common::{Bytes, Direction, Policy, Reason, Settings, Verdict};
@@ -19,7 +19,7 @@ use super::Loaded;
 
 pub const STEERING: Policy = Policy {
     steer: 1,
-    // One, so that the second frame is over it.
+    // The limit is one frame, so that the second frame exceeds it.
     dry_run: 0,
     storm_limit: 1,
     shed: 0,
@@ -30,20 +30,20 @@ pub const STEERING: Policy = Policy {
     deliver: 0,
 };
 
-/// Everything is switched on.
+/// The policy with every feature switched on.
 pub const ALL: Policy = Policy {
     shed: 2,
     ..STEERING
 };
 
-/// Runs frames through both ingress programs, each in a fixture of its own, in which `before` goes first.
+/// Runs frames through both ingress programs, each in a fixture of its own into which `before` is sent first.
 fn decides(frames: &[FrameCase], before: Option<&FrameCase>, fixture: impl Fn() -> TableFixture) {
     for program in [load::XDP, load::RX] {
         decides_at((program, Direction::Rx), frames, before, &fixture);
     }
 }
 
-/// Runs frames through one program, each in a fixture of its own, in which `before` goes first.
+/// Runs frames through one program, each in a fixture of its own into which `before` is sent first.
 fn decides_at(
     (program, direction): (&'static str, Direction),
     frames: &[FrameCase],
@@ -69,19 +69,19 @@ fn decides_on_egress(frames: &[FrameCase], policy: Policy) {
     });
 }
 
-/// Frames are passed on egress without the policy, and without a heartbeat.
+/// Checks that egress passes the frames without the policy, and without a heartbeat.
 fn passes_on_egress(frames: Vec<FrameCase>, policy: Policy) {
     let frames = passed(frames);
     decides_on_egress(&frames, ALL);
     decides_at((load::TX, Direction::Tx), &frames, None, || {
         let mut fixture = TableFixture::new(policy).unwrap();
-        // A moment after the machine's start.
+        // The time is shortly after the machine's start.
         fixture.settings.heartbeat = 1;
         fixture
     });
 }
 
-/// Frames that are to be passed.
+/// Returns the frames with the verdict `Pass`.
 pub fn passed(frames: Vec<FrameCase>) -> Vec<FrameCase> {
     let passed = |frame| FrameCase {
         verdict: Verdict::Pass,
@@ -90,19 +90,19 @@ pub fn passed(frames: Vec<FrameCase>) -> Vec<FrameCase> {
     frames.into_iter().map(passed).collect()
 }
 
-/// The frames that have one tag, of VLAN 10, without it.
+/// Returns the frames that have one tag, of VLAN 10, without the tag.
 pub fn untagged(frames: Vec<FrameCase>) -> Vec<FrameCase> {
     let untagged = |mut frame: FrameCase| {
         let tag: Vec<_> = frame.bytes.drain(12..16).collect();
         let is_tagged = frame.bytes[12..14] == [0x81, 0];
-        // A container of that VLAN alone.
+        // This container is on VLAN 10 only.
         let is_sibling = frame.bytes[..6] == SIBLING;
         (tag == [0x81, 0, 0, 10] && !is_tagged && !is_sibling).then_some(frame)
     };
     frames.into_iter().filter_map(untagged).collect()
 }
 
-/// The frames are passed where nothing may be decided.
+/// Checks that the frames are passed where no decision is allowed.
 fn passes(frames: Vec<FrameCase>, before: Option<&FrameCase>, fixture: impl Fn() -> TableFixture) {
     let frames = passed(frames);
     decides(&frames, before, fixture);
@@ -118,9 +118,9 @@ fn absent() -> FrameCase {
 }
 
 #[test]
-fn frames_that_seek_one_receiver_go_to_that_one() {
+fn frames_for_one_endpoint_are_steered_to_it() {
     for policy in [STEERING, ALL] {
-        // With all of it switched on, the frames of a VLAN without device end.
+        // With every feature on, frames of a VLAN without a device are dropped.
         let mut frames = steering();
         frames.retain(|frame| policy.shed == 0 || !frame.name.contains("without device"));
         decides(&frames, None, || TableFixture::new(policy).unwrap());
@@ -135,7 +135,7 @@ fn a_storm_is_cut_off_at_its_limit() {
 }
 
 #[test]
-fn requests_that_one_alone_cant_have_are_cut_off_at_a_limit_of_their_own() {
+fn requests_that_cannot_be_steered_have_a_limit_of_their_own() {
     let frames = over_the_limit_for_some();
     let before = frames[0].clone();
     decides(
@@ -149,7 +149,7 @@ fn requests_that_one_alone_cant_have_are_cut_off_at_a_limit_of_their_own() {
 }
 
 #[test]
-fn everything_else_for_a_group_is_cut_off_at_another_limit() {
+fn other_group_frames_have_another_limit() {
     let policy = Policy {
         group_limit: 1,
         ..STEERING
@@ -170,12 +170,12 @@ fn everything_else_for_a_group_is_cut_off_at_another_limit() {
 }
 
 #[test]
-fn frames_for_nobody_here_are_shed() {
+fn frames_without_a_receiver_are_shed() {
     decides(&shedding(), None, || TableFixture::new(ALL).unwrap());
 }
 
 #[test]
-fn what_leaves_for_this_host_comes_in_again() {
+fn outgoing_frames_for_this_host_are_reflected() {
     let policy = Policy {
         host_access: 1,
         ..ALL
@@ -190,9 +190,9 @@ fn what_leaves_for_this_host_comes_in_again() {
     passes_on_egress(reflecting(), policy);
 }
 
-/// A tag that is among the bytes was written by who sent the frame, and is no VLAN's that the host has put it on.
+/// A tag in the bytes of an outgoing frame was written by its sender, and not by a VLAN device of the host.
 #[test]
-fn a_tag_that_a_container_wrote_takes_no_frame_past_the_wire() {
+fn frames_that_a_container_tagged_itself_are_not_reflected() {
     require!("tags", nix::unistd::geteuid().is_root(), "needs root");
     let policy = Policy {
         host_access: 1,
@@ -212,7 +212,7 @@ fn a_tag_that_a_container_wrote_takes_no_frame_past_the_wire() {
 }
 
 #[test]
-fn what_the_router_would_bring_back_takes_the_shortcut() {
+fn routed_packets_between_local_vlans_take_the_shortcut() {
     let policy = Policy { shortcut: 1, ..ALL };
     let both = Policy {
         host_access: 1,
@@ -221,8 +221,8 @@ fn what_the_router_would_bring_back_takes_the_shortcut() {
     for policy in [policy, both] {
         decides_on_egress(&shortcutting(), policy);
     }
-    // A tag that the kernel has taken out of the bytes can't be handed in; without one, headers are where they
-    // are then.
+    // `BPF_PROG_TEST_RUN` cannot pass a tag in metadata. In an untagged frame the headers are where they are behind
+    // such a tag.
     let frames = untagged(shortcutting());
     assert!(frames.len() > 20);
     decides_at((load::TX, Direction::Tx), &frames, None, || {
@@ -238,7 +238,7 @@ fn what_the_router_would_bring_back_takes_the_shortcut() {
 }
 
 #[test]
-fn unicast_for_a_receiver_here_goes_straight_to_it() {
+fn unicast_for_a_local_device_is_delivered_to_it() {
     let policy = Policy {
         deliver: 1,
         ..STEERING
@@ -253,7 +253,7 @@ fn unicast_for_a_receiver_here_goes_straight_to_it() {
             TableFixture::new(policy).unwrap()
         });
     }
-    // With everything else besides, which is as much as the verifier has to take.
+    // All other features are on too, which is the largest program that the verifier has to accept.
     let all = Policy {
         deliver: 1,
         host_access: 1,
@@ -270,7 +270,7 @@ fn unicast_for_a_receiver_here_goes_straight_to_it() {
         fixture
     });
     for (heartbeat, incomplete) in [
-        // A moment after the machine's start.
+        // The time is shortly after the machine's start.
         (1, 0),
         (u64::MAX, Settings::ENDPOINTS),
         (u64::MAX, Settings::CHANGING),
@@ -284,7 +284,7 @@ fn unicast_for_a_receiver_here_goes_straight_to_it() {
     }
 }
 
-/// The frames that are delivered.
+/// Returns the frames that are delivered.
 fn taken() -> Vec<FrameCase> {
     let mut frames = delivering();
     frames.retain(|frame| frame.verdict != Verdict::Pass);
@@ -292,7 +292,7 @@ fn taken() -> Vec<FrameCase> {
 }
 
 #[test]
-fn what_is_switched_off_is_not_done() {
+fn features_that_are_switched_off_do_nothing() {
     let nothing = Policy::default();
     passes(shedding(), None, || TableFixture::new(STEERING).unwrap());
     passes(over_the_limit(), Some(&absent()), || {
@@ -311,13 +311,14 @@ fn what_is_switched_off_is_not_done() {
 fn without_a_heartbeat_every_frame_is_passed() {
     let dead = || {
         let mut fixture = TableFixture::new(ALL).unwrap();
-        // A moment after the machine's start.
+        // The time is shortly after the machine's start.
         fixture.settings.heartbeat = 1;
         fixture
     };
     passes(shedding(), None, dead);
     let mut frames = [over_the_limit(), over_the_limit_for_some()].concat();
-    frames.retain(|frame| frame.verdict != Verdict::Conflict && !frame.name.contains("disputed"));
+    frames
+        .retain(|frame| frame.verdict != Verdict::Conflict && !frame.name.contains("conflicting"));
     passes(frames, Some(&absent()), dead);
     let mut frames = steering();
     frames.retain(|frame| frame.verdict != Verdict::Conflict);
@@ -325,7 +326,7 @@ fn without_a_heartbeat_every_frame_is_passed() {
 }
 
 #[test]
-fn tables_without_room_for_everybody_are_no_reason_to_drop() {
+fn incomplete_tables_are_no_reason_to_drop() {
     let incomplete = || {
         let mut fixture = TableFixture::new(ALL).unwrap();
         fixture.settings.incomplete = Settings::ENDPOINTS | Settings::NEIGHBORS;
@@ -340,7 +341,7 @@ fn tables_without_room_for_everybody_are_no_reason_to_drop() {
 }
 
 #[test]
-fn a_trunk_with_receivers_of_any_vlan_sheds_none() {
+fn a_trunk_with_receivers_for_all_vlans_sheds_nothing() {
     let unseen = || {
         let mut fixture = TableFixture::new(ALL).unwrap();
         fixture.settings.incomplete = Settings::VLANS;

@@ -1,4 +1,4 @@
-//! Packets to a router and back, by which flows are learnt: the host, the kernel and the expectation must agree.
+//! Packets to a router and back, from which flows are learnt: the host, the kernel and the expectation must agree.
 
 use std::{collections::BTreeMap, thread};
 
@@ -13,7 +13,7 @@ use vlanfast_tests::{
 
 use super::{Loaded, decisions::ALL};
 
-/// Has the conversations for which a policy is, one after the other, and compares each frame of them.
+/// Runs the conversations that fit a policy one after the other, and compares each of their frames.
 fn agrees(policy: Policy, ingress: &'static str, alive: bool) {
     let fixture = || {
         let mut fixture = TableFixture::new(policy).unwrap();
@@ -61,7 +61,7 @@ fn has(
     }
 }
 
-/// What the programs have left in a map, which is empty then.
+/// Takes the entries that the programs have left in a map, and empties it.
 fn taken<K: Pod + Ord, const N: usize>(loaded: &mut Loaded, name: &str) -> BTreeMap<K, [u64; N]> {
     let map = loaded.ebpf.map_mut(name).unwrap();
     let mut map = HashMap::<_, K, [u64; N]>::try_from(map).unwrap();
@@ -82,7 +82,7 @@ fn learning(refresh: u32) -> Policy {
 }
 
 #[test]
-fn what_the_router_sends_on_takes_the_shortcut_from_then_on() {
+fn flows_that_the_router_forwards_take_the_shortcut() {
     require!("flows", nix::unistd::geteuid().is_root(), "needs root");
     for refresh in [0, 1] {
         for ingress in [load::RX, load::XDP] {
@@ -92,7 +92,7 @@ fn what_the_router_sends_on_takes_the_shortcut_from_then_on() {
 }
 
 #[test]
-fn everything_else_may_be_switched_on_with_it() {
+fn learning_works_with_all_other_features_on() {
     require!("flows", nix::unistd::geteuid().is_root(), "needs root");
     let policy = Policy {
         host_access: 1,

@@ -1,5 +1,5 @@
-//! Level `kernel`: the object that ships, through `BPF_PROG_TEST_RUN`, frame by frame. The kernel,
-//! the host's own run of the same logic, and the corpus must say the same.
+//! Level `kernel`: runs the shipped object through `BPF_PROG_TEST_RUN`, frame by frame. The kernel, the host's own
+//! run of the same logic, and the corpus must agree.
 
 mod decisions;
 mod learned;
@@ -30,10 +30,10 @@ use vlanfast_tests::{
     run::tag_in_metadata::TaggedRun,
 };
 
-/// The level of `attach -vv`, as aya-log numbers it.
+/// The log level of `attach -vv` in aya-log's numbering.
 const EVERY_FRAME: u8 = 5;
 
-/// The counters' key that a row of the corpus stands for, by the documented numbers.
+/// Returns the counters' key of a row of the corpus, by the documented numbers.
 fn key(row: CounterKey) -> u32 {
     match row {
         CounterKey::Vlan(vid) => vid.into(),
@@ -42,7 +42,7 @@ fn key(row: CounterKey) -> u32 {
     }
 }
 
-/// What is counted, by key; what is not there is 0.
+/// Reads the counters by key; an absent entry counts as 0.
 type Counted = BTreeMap<u32, Counters>;
 
 fn counters(ebpf: &Ebpf, keys: impl Iterator<Item = u32>) -> Counted {
@@ -57,7 +57,7 @@ fn counters(ebpf: &Ebpf, keys: impl Iterator<Item = u32>) -> Counted {
     all.filter(|(_, sum)| *sum != Counters::default()).collect()
 }
 
-/// The corpus' expectation, as what the whole map must hold after one frame.
+/// Returns the values that the whole map must hold after one frame of the corpus.
 fn expected(frame: &CorpusFrame, direction: Direction) -> Counted {
     let mut counters = Counters::default();
     let side = counters.side(direction);
@@ -66,7 +66,7 @@ fn expected(frame: &CorpusFrame, direction: Direction) -> Counted {
     BTreeMap::from([(key(frame.row), counters)])
 }
 
-/// What the packet logic decides and counts when it runs on the host.
+/// Returns the verdict and the counts of the packet logic when it runs on the host.
 fn by_host(fixture: &TableFixture, bytes: Bytes<'_>, direction: Direction) -> (Verdict, Counted) {
     let headers = parse(&bytes);
     let verdict = classify(&bytes, &headers, direction, fixture);
@@ -80,14 +80,14 @@ fn by_host(fixture: &TableFixture, bytes: Bytes<'_>, direction: Direction) -> (V
     (verdict, BTreeMap::from([(headers.vlan.key(), counters)]))
 }
 
-/// Programs, freshly loaded, the maps with everybody in them, and what must have been counted there. Loaded
-/// once for many frames, because under emulation the verifier takes longer than all the rest.
+/// Freshly loaded programs, maps with every endpoint, and the counts that are expected in them. They are loaded once
+/// for many frames, because the verifier dominates the running time under emulation.
 struct Loaded {
     ebpf: Ebpf,
-    /// The one that runs.
+    /// The program that runs.
     program: &'static str,
     expected: Counted,
-    /// What hands in frames with a tag in metadata, by program.
+    /// The helper programs that pass in frames with a tag in metadata, by program.
     tagged: BTreeMap<&'static str, TaggedRun>,
 }
 
@@ -96,7 +96,7 @@ impl Loaded {
         Self::all(&[program], fixture)
     }
 
-    /// Several programs on the same maps.
+    /// Loads several programs that share their maps.
     fn all(programs: &[&'static str], fixture: &TableFixture) -> Self {
         let mut ebpf = load::load(&fixture.policy, 0).unwrap();
         for &program in programs {
@@ -114,8 +114,8 @@ impl Loaded {
         }
     }
 
-    /// Runs a frame here and on the host: both and the expectation must agree on the verdict, on every byte
-    /// and on what is counted for its VLAN. Gives what the host has counted.
+    /// Runs a frame in the kernel and on the host: both must agree with the expectation on the verdict, on every
+    /// byte, and on the counts of its VLAN. Returns the host's counts.
     fn meets(
         &mut self,
         at: &str,
@@ -135,7 +135,7 @@ impl Loaded {
         self.meets_as(at, frame, direction, verdict, fixture)
     }
 
-    /// Does what [`Self::meets`] does, and leaves a tag where it is.
+    /// Runs a frame as [`Self::meets`] does, and leaves a tag where it is.
     fn meets_as(
         &mut self,
         at: &str,
@@ -164,7 +164,7 @@ impl Loaded {
         counted
     }
 
-    /// Runs one frame: what the program returns, and the frame that it leaves.
+    /// Runs one frame; returns the program's result and the resulting frame.
     fn run(&mut self, frame: Bytes<'_>) -> (u32, Vec<u8>) {
         if let Some(tag) = frame.stripped_tag {
             let program = load::tc(&mut self.ebpf, self.program).unwrap();
@@ -189,24 +189,24 @@ impl Loaded {
         (result.return_value, left)
     }
 
-    /// Has every VLAN as quiet as if there had been no broadcast yet.
+    /// Resets the limits of every VLAN, as if there had been no broadcast yet.
     fn calm(&mut self) {
         let map = self.ebpf.map_mut("BUCKETS").unwrap();
         let mut buckets = Array::<_, [u64; 4]>::try_from(map).unwrap();
-        // Those that were seen; what is no VLAN's has none.
+        // Only the VLANs with traffic are reset; frames without a VLAN have no bucket.
         for key in self.expected.keys().filter(|&&key| key < 4096) {
             buckets.set(*key, [0; 4], 0).unwrap();
         }
     }
 
-    /// No VLAN has counted anything else.
+    /// Checks that no other VLAN has counted anything.
     fn counted_nothing_else(&self) {
         let all = Vlan::all().map(Vlan::key);
         assert_eq!(counters(&self.ebpf, all), self.expected, "{}", self.program);
     }
 }
 
-/// A frame with its tag in metadata, where the kernel has it when a frame leaves.
+/// Moves a frame's tag into metadata, where the kernel has it on egress.
 fn as_it_leaves(frame: &[u8]) -> Option<(Vec<u8>, Tag)> {
     let [high, low] = *frame.get(14..16)?.as_array()?;
     let tag = Tag {
@@ -217,7 +217,7 @@ fn as_it_leaves(frame: &[u8]) -> Option<(Vec<u8>, Tag)> {
     (frame[12..14] == tag.tpid.to_be_bytes() && rest.len() >= 14).then_some((rest, tag))
 }
 
-/// What a program returns for a verdict, and what the frame is then.
+/// Returns a program's result for a verdict, and the resulting frame.
 fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) {
     const XDP_DROP: u32 = 1;
     const XDP_PASS: u32 = 2;
@@ -253,14 +253,14 @@ fn carried_out(program: &str, verdict: Verdict, frame: &[u8]) -> (u32, Vec<u8>) 
     (code, left)
 }
 
-/// Takes the tags off, which are among the bytes here.
+/// Removes the tags from the bytes.
 fn untag(frame: &mut Vec<u8>) {
     while frame[12..14] == [0x81, 0] {
         frame.drain(12..16);
     }
 }
 
-/// Makes of a packet what a router does, with its checksum computed from scratch.
+/// Changes a packet as a router does, and computes its checksum from scratch.
 fn forward(packet: &mut [u8]) {
     match packet[0] >> 4 {
         4 => {
@@ -275,7 +275,7 @@ fn forward(packet: &mut [u8]) {
 /// Runs the whole corpus through one program.
 fn agrees(program: &'static str, direction: Direction) {
     require!(program, nix::unistd::geteuid().is_root(), "needs root");
-    // Nobody is there: nothing to steer.
+    // Without endpoints there is nothing to steer.
     let fixture = || TableFixture::nobody(STEERING);
     let mut loaded = Loaded::new(program, &fixture());
     for frame in corpus() {
@@ -328,7 +328,7 @@ fn the_corpus_has_every_cast_and_kind_of_frame() {
 }
 
 #[test]
-fn the_verifier_takes_every_program_and_says_at_what_cost() {
+fn the_verifier_accepts_every_program_within_the_limit() {
     require!("verifier", nix::unistd::geteuid().is_root(), "needs root");
     let everything = |shortcut: Shortcut| Policy {
         host_access: 1,
@@ -342,13 +342,13 @@ fn the_verifier_takes_every_program_and_says_at_what_cost() {
         ..Policy::default()
     };
     for (policy, level, most) in [
-        // A million is the kernel's limit; a third of it leaves the features room. Linux 6.1 takes 65,000 for the
-        // headers of a buffer alone, and goes through what a frame says of addresses wherever that is asked.
+        // The kernel's limit is a million instructions; a third of it leaves room for features. Linux 6.1 takes
+        // 65,000 for the headers of a buffer alone, and verifies the part that reads addresses again at each use.
         (ALL, 0, 300_000),
         (everything(Shortcut::Allow), 0, 300_000),
         (everything(Shortcut::Learned), 0, 300_000),
         (alone, 0, 200_000),
-        // With a message for every frame.
+        // The programs log a message for every frame.
         (alone, EVERY_FRAME, 1_000_000),
         (everything(Shortcut::Allow), EVERY_FRAME, 1_000_000),
         (everything(Shortcut::Learned), EVERY_FRAME, 1_000_000),

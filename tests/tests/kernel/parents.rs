@@ -1,4 +1,4 @@
-//! The program on what leaves a VLAN's own device, run on the loopback device for it.
+//! The egress program of a VLAN's own device, run on the loopback device in its place.
 
 use aya::maps::{Array, HashMap};
 use vlanfast::maps::load;
@@ -15,12 +15,12 @@ use super::{
     decisions::{ALL, passed, untagged},
 };
 
-/// What `BPF_PROG_TEST_RUN` has for a device.
+/// The device on which `BPF_PROG_TEST_RUN` runs a program by default.
 const LOOPBACK: u32 = 1;
 const VID: u32 = 10;
 const POLICY: Policy = Policy { shortcut: 1, ..ALL };
 
-/// The program on a device of VLAN 10, or of none that it knows.
+/// Loads the program for a device of VLAN 10, or of an unknown VLAN.
 fn loaded(vid: Option<u32>) -> Loaded {
     let mut loaded = Loaded::new(load::PARENT, &TableFixture::new(POLICY).unwrap());
     if let Some(vid) = vid {
@@ -31,7 +31,7 @@ fn loaded(vid: Option<u32>) -> Loaded {
     loaded
 }
 
-/// Each frame twice, the second time by what is remembered of the first, and what was counted in the end.
+/// Runs each frame twice, the second time with a warm cache, and compares the counts at the end.
 fn meets(loaded: &mut Loaded, frames: &[FrameCase]) {
     let mut counters = Counters::default();
     for FrameCase {
@@ -56,26 +56,26 @@ fn meets(loaded: &mut Loaded, frames: &[FrameCase]) {
 }
 
 #[test]
-fn what_the_router_would_bring_back_takes_the_shortcut_from_a_vlans_device() {
+fn routed_packets_take_the_shortcut_at_the_vlan_device() {
     require!("parents", nix::unistd::geteuid().is_root(), "needs root");
-    // What is remembered is each CPU's own.
+    // Each CPU has a cache of its own.
     pin(0).unwrap();
     let frames = untagged(shortcutting());
     let taken = frames.iter().filter(|frame| frame.verdict != Verdict::Pass);
     assert!(taken.count() >= 14 && frames.len() >= 30);
     meets(&mut loaded(Some(VID)), &frames);
-    // Each after each: none is taken for another.
+    // The reverse order shows that no frame uses the cached entry of another.
     let mut frames = frames;
     frames.reverse();
     meets(&mut loaded(Some(VID)), &frames);
-    // Of a VLAN within this one, and on a device that is not known.
+    // Frames with a further tag, and frames on an unknown device, are passed.
     meets(&mut loaded(Some(VID)), &passed(shortcutting()));
     meets(&mut loaded(None), &passed(frames));
 }
 
-/// What is remembered is good for one heartbeat, and for tables that lack nobody.
+/// A cached route is valid during one heartbeat, and only while the tables are complete.
 #[test]
-fn a_way_is_forgotten_with_its_heartbeat() {
+fn cached_routes_expire_with_the_heartbeat() {
     require!("parents", nix::unistd::geteuid().is_root(), "needs root");
     pin(0).unwrap();
     let mut frames = untagged(shortcutting());
@@ -96,7 +96,7 @@ fn a_way_is_forgotten_with_its_heartbeat() {
         ..settings
     };
     let late = Settings {
-        // A moment after the machine's start.
+        // The time is shortly after the machine's start.
         heartbeat: 1,
         ..settings
     };

@@ -1,4 +1,4 @@
-//! Level `vm`: the shortcut by the router's word, with a router that forwards, filters, translates or is slow.
+//! Level `vm`: the learned shortcut, with a router that forwards, filters, translates or is slow.
 
 mod router;
 
@@ -21,19 +21,19 @@ use vlanfast_tests::{
 };
 
 const LEARNED: &[&str] = &["--shortcut", "learned"];
-/// The router is asked again every second.
+/// The option probes the router every second.
 const OFTEN: &[&str] = &["--shortcut", "learned", "--shortcut-refresh", "1"];
-/// Within which a flow ends that the router does not send on any more, and a little more.
+/// The time in which a flow ends after the router stops forwarding it, with a margin.
 const END: Duration = Duration::from_millis(2_500);
 
-/// Between the host and the router, and what is asked of it.
+/// A kind of wire between host and router, and the bounds that hold there.
 struct Trunk {
     wire: fn() -> Result<Wire>,
-    /// How ingress is read: one of these.
+    /// The hooks, one of which must read ingress.
     ingress: &'static [&'static str],
-    /// How many of a flow of pings may go before the router's first answer is back.
+    /// How many pings of a flow may be sent before the router's first answer is back.
     late: u64,
-    /// How many segments may be sent again: TCP does so too if the machine stands still for 200 ms.
+    /// How many segments may be retransmitted; TCP does that too if the machine pauses for 200 ms.
     again: u64,
 }
 
@@ -44,7 +44,7 @@ const VETH: Trunk = Trunk {
     again: 0,
 };
 
-/// The emulator's own loop is on the way.
+/// QEMU's event loop adds a delay to this wire.
 const VIRTIO: Trunk = Trunk {
     wire: Wire::virtio,
     ingress: XDP,
@@ -61,7 +61,7 @@ fn returned(attached: &Attached, vid: u16) -> u64 {
     row["drops"]["returned"].as_u64().unwrap()
 }
 
-/// The median of a ping's round trips, in milliseconds.
+/// Returns the median of a ping's round trips, in milliseconds.
 fn round_trip(from: &Netns) -> f64 {
     let said = ping(from, FAR[0], 101, "").unwrap();
     assert!(is_whole(&said), "{said}");
@@ -78,7 +78,7 @@ fn learn(trunk: &Trunk) {
     let taken = both_ways(&attached);
     let routed = vlans.routed().unwrap() - before;
     assert!(taken > 1_500, "{taken} by the shortcut, {routed} routed");
-    // Each of eight flows of pings asked once, and so did those of TCP, whose ends are the router's.
+    // Each of eight flows of pings was routed once, and so were the TCP flows, whose ends are the router's.
     assert!(routed >= 8, "{routed}");
     let flows = attached.flows().unwrap();
     let of = |source: &str, protocol: &str| {
@@ -102,18 +102,18 @@ fn learn(trunk: &Trunk) {
 }
 
 #[test]
-fn what_the_router_sends_on_does_without_it_from_then_on() {
+fn flows_that_the_router_forwards_bypass_it() {
     in_the_lab!("learned");
     learn(&VETH);
 }
 
 #[test]
-fn what_the_router_sends_on_behind_virtio_does_without_it_from_then_on() {
+fn flows_that_the_router_forwards_bypass_it_behind_virtio() {
     in_the_lab!("learned, virtio");
     learn(&VIRTIO);
 }
 
-/// Whether a tagged frame is an echo request of the one container for the other (RFC 792).
+/// Checks whether a tagged frame is an echo request from the near container to the far one (RFC 792).
 fn is_near_ping(frame: &[u8]) -> bool {
     frame.len() > 38
         && frame[16..18] == [8, 0]
@@ -145,18 +145,18 @@ fn ask_again(trunk: &Trunk) {
     }
     let mut asked = wire.incoming_with_tags().unwrap();
     asked.retain(|frame| is_near_ping(frame));
-    // Of 500: once a second, and at first those that are late.
+    // Of 500 requests, one a second is a probe, and the first ones may be late.
     let count = asked.len() as u64;
     assert!(
         (4..40 + trunk.late).contains(&count),
         "{count} by the router"
     );
     for frame in asked {
-        // As it would be without us: its tag with PCP 5, its TTL.
+        // The frame is unchanged by vlanfast: its tag has PCP 5, and its TTL is the sender's.
         assert_eq!(frame[12..16], [0x81, 0, 0xa0, 10], "{frame:x?}");
         assert_eq!(frame[26], 64, "{frame:x?}");
     }
-    // Ten flows for five seconds and more, of which each comes back to the receiver's VLAN.
+    // Ten flows run for over five seconds, and their probes return on the receiving container's VLAN.
     let dropped = returned(&attached, 10) + returned(&attached, 20);
     assert!(dropped >= 15, "{dropped}");
     vlans.sent_again_at_most(trunk.again).unwrap();
@@ -164,24 +164,24 @@ fn ask_again(trunk: &Trunk) {
 }
 
 #[test]
-fn the_router_is_asked_again_and_nobody_notices() {
+fn probes_do_not_disturb_flows() {
     in_the_lab!("learned, refreshed");
     ask_again(&VETH);
 }
 
 #[test]
-fn the_router_behind_virtio_is_asked_again_and_nobody_notices() {
+fn probes_do_not_disturb_flows_behind_virtio() {
     in_the_lab!("learned, refreshed, virtio");
     ask_again(&VIRTIO);
 }
 
 #[test]
-fn a_connection_that_rests_begins_anew_and_goes_on() {
+fn an_idle_connection_is_learnt_anew_and_goes_on() {
     in_the_lab!("learned, begun anew");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans.attach(OFTEN).unwrap();
     let mut connection = QuietConnection::new(&vlans).unwrap();
-    // It rests for longer than the router is taken at its word.
+    // The connection is idle for longer than a learnt flow is valid.
     for _ in 0..3 {
         let (routed, taken) = (vlans.routed().unwrap(), both_ways(&attached));
         connection.go_on(100).unwrap();
@@ -215,7 +215,7 @@ fn a_bulk_transfer_changes_over_without_being_sent_again() {
         .unwrap();
         let taken = both_ways(&attached);
         println!("figure: {taken} packets of TCP in bulk by the shortcut, router's delay {delay}");
-        // Of 23,000 segments, and far fewer acknowledgements.
+        // The transfer has 23,000 segments, and far fewer acknowledgements.
         assert!(taken > 12_000, "{taken}");
         for end in [&vlans.near, &vlans.far] {
             for name in ["TCPFastRetrans", "TCPTimeouts", "TCPSACKReorder"] {
@@ -227,7 +227,7 @@ fn a_bulk_transfer_changes_over_without_being_sent_again() {
     }
 }
 
-/// Has the router take its time, each way.
+/// Adds a delay to the router in both directions.
 fn slow_down(vlans: &TwoVlans, delay: &str) {
     for vid in [10, 20] {
         let line = format!("tc qdisc add dev {WIRE}.{vid} root netem delay {delay} limit 100000");
@@ -236,7 +236,7 @@ fn slow_down(vlans: &TwoVlans, delay: &str) {
 }
 
 #[test]
-fn a_router_that_takes_its_time_is_waited_for_once() {
+fn a_slow_router_is_waited_for_once() {
     in_the_lab!("learned, slow router");
     for (delay, there_and_back) in [("500us", 1.0), ("5ms", 10.0)] {
         let vlans = TwoVlans::new().unwrap();
@@ -249,14 +249,14 @@ fn a_router_that_takes_its_time_is_waited_for_once() {
         println!(
             "figure: {delay} each way: a ping takes {routed} ms by the router, {learned} ms learnt"
         );
-        // The delay takes no time of the machine's. `ping` rounds: 10.004 ms are printed as 10.0.
+        // The delay costs no CPU time. `ping` rounds: 10.004 ms are printed as 10.0.
         assert!(routed >= there_and_back && learned < routed - there_and_back / 2.0);
         attached.stop().unwrap();
     }
 }
 
 #[test]
-fn without_a_heartbeat_connections_go_on_by_the_router() {
+fn without_a_heartbeat_connections_continue_through_the_router() {
     in_the_lab!("learned, no heartbeat");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans.attach(LEARNED).unwrap();

@@ -1,4 +1,4 @@
-//! What the router refuses, translates or has no part in any more, and what changes behind the trunk.
+//! Packets that the router drops or translates, a router that has failed, and changes behind the trunk.
 
 use std::{
     net::UdpSocket,
@@ -19,7 +19,7 @@ use vlanfast_tests::{
 
 use super::{END, LEARNED, OFTEN, both_ways};
 
-/// A table of the router's, with a chain that its forwarded packets go through.
+/// Adds a table on the router with a chain for forwarded packets.
 fn filter(vlans: &TwoVlans, rule: &str) {
     let line = format!(
         "nft 'add table inet filter; \
@@ -30,7 +30,7 @@ fn filter(vlans: &TwoVlans, rule: &str) {
 }
 
 #[test]
-fn what_the_router_drops_is_never_delivered() {
+fn packets_that_the_router_drops_are_never_delivered() {
     in_the_lab!("learned, filtered");
     let vlans = TwoVlans::new().unwrap();
     filter(&vlans, "udp dport 81 drop");
@@ -42,7 +42,7 @@ fn what_the_router_drops_is_never_delivered() {
     }
     let taken = shortcuts(&attached, 10).unwrap();
     assert!(taken > 40, "{taken}");
-    // A rule that comes later.
+    // This rule is added once the flow is learnt.
     filter(&vlans, "udp dport 80 drop");
     let start = Instant::now();
     while open.arrive(1) == 1 {
@@ -75,7 +75,7 @@ impl Datagrams {
         Self { sender, receiver }
     }
 
-    /// Sends so many; how many arrive, each once and in order.
+    /// Sends a number of datagrams; returns how many arrive, each once and in order.
     fn arrive(&self, count: u8) -> u8 {
         let mut arrived = 0;
         for number in 0..count {
@@ -91,7 +91,7 @@ impl Datagrams {
 }
 
 #[test]
-fn what_the_router_translates_is_the_routers() {
+fn translated_packets_stay_with_the_router() {
     in_the_lab!("learned, translated");
     let vlans = TwoVlans::new().unwrap();
     vlans
@@ -112,7 +112,7 @@ fn what_the_router_translates_is_the_routers() {
 }
 
 #[test]
-fn a_router_that_is_dead_ends_what_it_allowed() {
+fn flows_end_when_the_router_is_dead() {
     in_the_lab!("learned, dead router");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans.attach(OFTEN).unwrap();
@@ -138,7 +138,7 @@ fn a_router_that_is_dead_ends_what_it_allowed() {
 }
 
 #[test]
-fn what_changes_behind_the_trunk_is_asked_anew() {
+fn flows_are_learnt_anew_after_a_change_behind_the_trunk() {
     in_the_lab!("learned, sync");
     let vlans = TwoVlans::new().unwrap();
     let attached = vlans.attach(LEARNED).unwrap();
@@ -160,7 +160,7 @@ fn what_changes_behind_the_trunk_is_asked_anew() {
         .unwrap();
     thread::sleep(Duration::from_millis(300));
     assert!(learnt());
-    // Another gateway: the router by another MAC.
+    // The gateway changes: the same router gets another MAC.
     let open = Datagrams::new(&vlans, 80);
     assert_eq!(open.arrive(20), 20);
     let routed = vlans.routed().unwrap();

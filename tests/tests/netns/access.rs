@@ -1,5 +1,4 @@
-//! The host reaches its containers, with macvlans on the trunk itself; `trunk` of level `vm` has the same
-//! on VLANs.
+//! The host reaches its containers, with macvlans on the trunk itself; `trunk` of level `vm` covers VLANs.
 
 use std::{thread, time::Duration};
 
@@ -13,7 +12,7 @@ use vlanfast_tests::{
 #[test]
 fn host_and_container_reach_each_other_in_every_mode() {
     require!("access", nix::unistd::geteuid().is_root(), "needs root");
-    // Under emulation that takes minutes, and level `vm` has the modes on a VLAN.
+    // Under emulation this takes minutes, and level `vm` covers the modes on a VLAN.
     let (pings, modes) = if in_the_lab() { (50, 1) } else { (1000, 3) };
     for (mode, ingress) in [
         ("bridge", "tc"),
@@ -33,7 +32,7 @@ fn host_and_container_reach_each_other_in_every_mode() {
         let attached = Attached::start(&wire.host, &wire.trunk, &arguments).unwrap();
         assert!(lan.talks(&attached, pings).unwrap() > 2 * PACKET);
         assert_eq!(lan.containers_reach().unwrap(), mode == "bridge");
-        // Who is asked learns who asks, and need not ask in turn.
+        // The receiver of a request learns the sender's MAC, and need not ask in turn.
         assert!(lan.asked_for().unwrap().len() >= 2, "on the wire as well");
         lan.announces().unwrap();
         assert_eq!(lan.announced().unwrap(), announced);
@@ -44,7 +43,7 @@ fn host_and_container_reach_each_other_in_every_mode() {
 }
 
 #[test]
-fn without_the_switch_or_a_heartbeat_they_do_not() {
+fn without_the_switch_or_a_heartbeat_they_do_not_reach_each_other() {
     require!("no access", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let lan = HostAndContainers::new(&wire, 0, "bridge").unwrap();
@@ -60,7 +59,7 @@ fn without_the_switch_or_a_heartbeat_they_do_not() {
     let attached = start("0");
     assert_eq!(lan.reaches().unwrap(), [true; 2]);
     attached.kill().unwrap();
-    // The heartbeat is good for 3 s.
+    // A heartbeat is valid for 3 s.
     thread::sleep(Duration::from_secs(4));
     assert_eq!(lan.reaches().unwrap(), [false; 2]);
     let attached = start("0");

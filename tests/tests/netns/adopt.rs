@@ -1,4 +1,4 @@
-//! One process after the other on one trunk: a restart, a kill, an upgrade, another hook, another name.
+//! Successive processes on one trunk: restarts, kills, upgrades, another hook, another name.
 
 mod crash;
 mod names;
@@ -39,7 +39,7 @@ use crate::life::{foreign, seen};
 
 const HOOKS: [&str; 2] = ["ingress", "egress"];
 
-/// A trunk that XDP can read.
+/// Creates a trunk that XDP can read.
 fn wire() -> Wire {
     let wire = Wire::veth().unwrap();
     wire.keep_tags().unwrap();
@@ -55,7 +55,7 @@ fn detach(host: &Netns, trunk: &str) {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
-/// What holds a program to a hook, by the kernel: it stays the same if the program is replaced.
+/// Returns the link or filter that holds a program at a hook; it stays the same when the program is replaced.
 fn holder(wire: &Wire, hook: &str) -> String {
     let pin = pins(&wire.trunk).join(format!("{hook}_link"));
     if pin.exists() {
@@ -71,7 +71,7 @@ fn holders(wire: &Wire) -> [String; 2] {
     HOOKS.map(|hook| holder(wire, hook))
 }
 
-/// The ids of the programs that are pinned.
+/// Returns the ids of the pinned programs.
 fn programs(wire: &Wire) -> [u32; 2] {
     HOOKS.map(|hook| {
         let pin = pins(&wire.trunk).join(format!("{hook}_program"));
@@ -83,7 +83,7 @@ fn map(wire: &Wire, name: &str) -> MapInfo {
     MapInfo::from_pin(pins(&wire.trunk).join(name)).unwrap()
 }
 
-/// Everything of ours at the trunk's ingress, asked of the device itself.
+/// Returns all our programs at the trunk's ingress, as the device itself reports them.
 fn at_ingress(wire: &Wire) -> Vec<String> {
     let trunk = wire.trunk.clone();
     let mut found = in_netns(&wire.host.path(), move || {
@@ -122,7 +122,7 @@ fn tc() -> &'static str {
     }
 }
 
-/// Untagged unicast packets counted so far, in and out.
+/// Returns the untagged unicast packets counted so far on ingress and egress.
 fn counted(attached: &Attached) -> (u64, u64) {
     let (rx, tx) = attached.counters().unwrap();
     let unicast = |sums: &vlanfast_tests::net::tally::Sums| {
@@ -132,8 +132,8 @@ fn counted(attached: &Attached) -> (u64, u64) {
     (unicast(&rx), unicast(&tx))
 }
 
-/// Traffic both ways while one process follows another, each ended in its own way:
-/// every packet arrives, and every packet is counted, once.
+/// Runs traffic in both directions while one process follows another, each of which ends in another way: every packet
+/// arrives, and every packet is counted once.
 fn succession(ingress: &str) {
     let wire = wire();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
@@ -153,7 +153,7 @@ fn succession(ingress: &str) {
     .enumerate()
     {
         let (old, endpoints) = (programs(&wire), map(&wire, "ENDPOINTS").id());
-        // Those that were told to keep things end in order; the others are killed.
+        // Processes that keep their attachment end in order, and the others are killed.
         match attached.said.contains("stays attached") {
             true => attached.stop().unwrap(),
             false => attached.kill().unwrap(),
@@ -248,7 +248,7 @@ fn versions_with_other_maps_follow_each_other_without_losing_a_packet() {
 }
 
 #[test]
-fn what_is_kept_is_nobodys_and_detach_takes_it_off() {
+fn a_kept_attachment_has_no_daemon_and_detach_removes_it() {
     require!("kept", nix::unistd::geteuid().is_root(), "needs root");
     let wire = wire();
     let (host, trunk) = (&wire.host, wire.trunk.as_str());
@@ -269,7 +269,7 @@ fn what_is_kept_is_nobodys_and_detach_takes_it_off() {
     detach(host, trunk);
     before.wait_until_as_before(host, trunk).unwrap();
 
-    // One that runs is ended first, though it would keep everything.
+    // A running process is ended first, even if it was told to keep its attachment.
     let attached = attach(&wire, &keep);
     detach(host, trunk);
     assert!(nix::sys::wait::waitpid(attached.pid(), None).is_ok());

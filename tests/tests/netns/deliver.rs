@@ -1,4 +1,4 @@
-//! `--deliver redirect`, with macvlans on the trunk itself; `trunk` of level `vm` has the same on a VLAN.
+//! `--deliver redirect`, with macvlans on the trunk itself; `trunk` of level `vm` covers a VLAN.
 
 use std::{thread, time::Duration};
 
@@ -22,7 +22,7 @@ fn unicast_for_a_device_next_to_the_trunk_is_redirected() {
 }
 
 #[test]
-fn where_it_can_not_be_the_kernel_delivers_and_says_why() {
+fn where_redirect_is_impossible_the_kernel_delivers_and_the_reason_is_shown() {
     require!("deliver", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap().keeping_tags().unwrap();
     let neighbours = LocalDevices::new(&wire, 0).unwrap();
@@ -58,7 +58,7 @@ fn without_a_heartbeat_the_kernel_delivers_again() {
     let attached = neighbours.attach(&["--deliver", "redirect"]).unwrap();
     let before = received();
     thread::scope(|scope| {
-        // 4 s at least.
+        // The wait is at least 4 s.
         let talking = scope.spawn(|| neighbours.ping("10.9.1.2", 1000));
         thread::sleep(Duration::from_secs(1));
         assert!(received() - before < 20);

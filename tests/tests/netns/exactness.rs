@@ -1,4 +1,4 @@
-//! What is counted is what was sent, to the frame and the byte.
+//! The counters equal the traffic, to the frame and the byte.
 
 use vlanfast_tests::{
     live::trunk::{HOST_ADDRESS, ROUTER_ADDRESS, bulk, corpus_both_ways, settle},
@@ -43,7 +43,7 @@ fn generic_xdp_counts_every_frame_both_ways() {
     corpus_both_ways(&wire, "xdp-generic", "xdp-generic").unwrap();
 }
 
-/// A veth trunk with an address on either end.
+/// Creates a veth trunk with an address on either end.
 fn addressed() -> Wire {
     let wire = Wire::veth().unwrap();
     wire.host

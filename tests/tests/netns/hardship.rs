@@ -1,4 +1,4 @@
-//! In sync when it is hard: no room, no time, and events that nobody heard.
+//! The tables stay in sync under difficult conditions: full maps, fast changes, and lost notifications.
 
 use std::{
     thread,
@@ -21,13 +21,13 @@ use vlanfast_tests::{
     },
 };
 
-use super::opened;
+use super::pins::opened;
 
 #[test]
-fn a_full_map_says_so_passes_the_rest_and_heals() {
+fn a_full_map_is_reported_passes_the_rest_and_recovers() {
     require!("full", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
-    // The host's own entry takes one of the four.
+    // The host's own entry takes one of the four places.
     let attached = attach(&wire, &["--max-endpoints", "4"]);
     let mut containers: Vec<_> = (0..5)
         .map(|n| container(&wire, &format!("mv{n}"), &format!("192.0.2.1{n}")))
@@ -69,7 +69,7 @@ fn a_full_map_says_so_passes_the_rest_and_heals() {
         text.contains("FULL, 2 entries found no room") && text.contains("--max-endpoints"),
         "{text}"
     );
-    // Those that are in the map must go for the others to come.
+    // Entries in the map must go before others can be added.
     containers.remove(0);
     wait("one too many", (4, 4, 1));
     containers.remove(0);
@@ -81,8 +81,8 @@ fn a_full_map_says_so_passes_the_rest_and_heals() {
     attached.stop().unwrap();
 }
 
-/// The kernel gives the lowest id that is free, and uses inodes again: a namespace that comes may have
-/// what one that went had.
+/// The kernel assigns the lowest free id, and reuses inodes: a new namespace may have the id and inode of a removed
+/// one.
 #[test]
 fn containers_that_were_exchanged_unseen_are_told_apart() {
     require!("exchange", nix::unistd::geteuid().is_root(), "needs root");
@@ -95,7 +95,7 @@ fn containers_that_were_exchanged_unseen_are_told_apart() {
     for round in 0..3 {
         kill(attached.pid(), Signal::SIGSTOP).unwrap();
         containers.clear();
-        // The kernel takes a namespace apart, and frees its id, in its own time.
+        // The kernel dismantles a namespace, and frees its id, with a delay.
         thread::sleep(Duration::from_millis(500));
         containers = (0..3)
             .map(|n| {
@@ -123,7 +123,7 @@ fn containers_that_were_exchanged_unseen_are_told_apart() {
     attached.stop().unwrap();
 }
 
-/// How many events the one process that listens in a namespace has lost: the column Drops of
+/// Returns the number of notifications that the listening process of a namespace has lost: the column Drops of
 /// `/proc/net/netlink`, in the row whose groups are those of `netlink/events.rs`.
 fn lost_events(netns: &Netns) -> u64 {
     let table = netns.run("cat /proc/net/netlink").unwrap();
@@ -137,13 +137,13 @@ fn lost_events(netns: &Netns) -> u64 {
 }
 
 #[test]
-fn events_that_find_no_room_cost_nothing_but_a_moment() {
+fn lost_notifications_cost_only_a_moment() {
     require!("overrun", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
     let inside = container(&wire, "mv0", "192.0.2.10");
     eventually("the endpoint", &attached, |endpoints| endpoints.len() == 1);
-    // Far more than the socket has room for, while nobody reads it.
+    // There are far more notifications than the socket has room for, while the process does not read it.
     kill(attached.pid(), Signal::SIGSTOP).unwrap();
     let mut batch: String = (0..8_000)
         .map(|n| format!("link set mv0 alias a{n}\n"))
@@ -169,7 +169,7 @@ fn events_that_find_no_room_cost_nothing_but_a_moment() {
     attached.stop().unwrap();
 }
 
-/// From an interface that is up in its namespace to its entry in the map.
+/// The test measures the time from a device that is up in its namespace to its entry in the map.
 #[test]
 fn a_container_is_in_the_map_at_once() {
     require!("latency", nix::unistd::geteuid().is_root(), "needs root");

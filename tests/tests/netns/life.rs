@@ -1,4 +1,4 @@
-//! Attached, read, stopped, killed, and many times under traffic.
+//! The life of an attachment: it is attached, read, stopped and killed, also many times under traffic.
 
 use std::{thread, time::Duration};
 
@@ -154,7 +154,7 @@ fn messages_are_shown_when_asked_for() {
     std::fs::remove_file(&log).unwrap();
 }
 
-/// Someone else's TC program: the object's own, loaded and attached by the test, with its own counters.
+/// Loads a third-party TC program for a test: the object's own program, with counters of its own.
 pub fn foreign(wire: &Wire, options: fn() -> TcAttachOptions) -> Ebpf {
     let trunk = wire.trunk.clone();
     in_netns(&wire.host.path(), move || {
@@ -167,7 +167,7 @@ pub fn foreign(wire: &Wire, options: fn() -> TcAttachOptions) -> Ebpf {
     .unwrap()
 }
 
-/// How many untagged frames a foreign program saw.
+/// Returns the number of untagged frames that a third-party program saw.
 pub fn seen(ebpf: &Ebpf) -> u64 {
     let map = PerCpuArray::<_, Counters>::try_from(ebpf.map("COUNTERS").unwrap()).unwrap();
     map.get(&0, 0)
@@ -250,7 +250,7 @@ fn any_number_of_programs_may_share_the_hook() {
     attached.stop().unwrap();
 }
 
-/// Traffic both ways while `each` is done a number of times.
+/// Runs traffic in both directions while `each` is repeated a number of times.
 fn under_traffic(wire: &Wire, times: u32, each: impl Fn()) -> (Tally, Tally) {
     let traffic = Traffic::start(wire, rate()).unwrap();
     (0..times).for_each(|_| each());
@@ -262,7 +262,7 @@ fn under_traffic(wire: &Wire, times: u32, each: impl Fn()) -> (Tally, Tally) {
     (inwards, outwards)
 }
 
-/// How often something is done that under emulation takes seconds.
+/// Reduces the repetitions of an action that takes seconds under emulation.
 fn few_in_the_lab(times: u32) -> u32 {
     match in_the_lab() {
         true => times / 4,
@@ -275,7 +275,7 @@ fn attach_and_detach(wire: &Wire) {
     attached.stop().unwrap();
 }
 
-/// Each packet arrives while vlanfast comes and goes, and nothing is left.
+/// Every packet arrives while vlanfast attaches and detaches, and nothing is left behind.
 #[test]
 fn attachments_under_traffic_lose_no_packet() {
     require!(
@@ -286,7 +286,7 @@ fn attachments_under_traffic_lose_no_packet() {
     let times = few_in_the_lab(100);
     let wire = Wire::veth().unwrap();
     if !kernel_at_least(6, 6) {
-        // See the next test: the qdisc itself costs packets there, whoever adds it.
+        // The next test explains this: the qdisc itself costs packets there, with any tool.
         wire.host
             .run(&format!("tc qdisc add dev {} clsact", wire.trunk))
             .unwrap();
@@ -301,9 +301,9 @@ fn attachments_under_traffic_lose_no_packet() {
         .unwrap();
 }
 
-/// Linux stops a device's queues while a qdisc is added or removed, a clsact too (`qdisc_graft`), and
-/// drops what is sent in between. Before tcx that is the price of an attachment, and there is no other:
-/// the test before shows that the filters cost nothing, this one that the qdisc does without us.
+/// Linux stops a device's queues while a qdisc is added or removed, even a clsact (`qdisc_graft`), and drops packets
+/// meanwhile. Before tcx an attachment cannot avoid this. The previous test shows that the filters cost nothing, and
+/// this one that the qdisc alone costs packets without vlanfast too.
 #[test]
 fn without_tcx_only_the_qdisc_itself_costs_packets() {
     require!("clsact", nix::unistd::geteuid().is_root(), "needs root");
@@ -339,8 +339,8 @@ fn without_tcx_only_the_qdisc_itself_costs_packets() {
             "this kernel adds a qdisc for free: then vlanfast should lose nothing, and the README say so"
         );
     } else {
-        // Nobody waits for a grace period on one CPU (`rcu_blocking_is_gp`): what is lost is what was being sent in the
-        // very moment, once when the qdisc comes and once when it goes.
+        // On one CPU there is no wait for a grace period (`rcu_blocking_is_gp`): only the packets in transmission at
+        // that moment are lost, once when the qdisc is added and once when it is removed.
         let most = 2 * i64::from(times);
         assert!(qdisc_out.lost() <= most, "{qdisc_out}");
         assert!(our_out.lost() <= most, "{our_out}");

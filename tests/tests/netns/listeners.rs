@@ -1,5 +1,5 @@
-//! Who takes or reads frames without an entry in the tables: `status` says so, and nothing is shed that
-//! they may want. On the trunk itself; `sync.rs` of level `vm` has the same on VLANs.
+//! Receivers without an entry in the tables: `status` shows them, and no frame is shed that they may want. These
+//! tests use the trunk itself; `sync.rs` of level `vm` covers VLANs.
 
 use std::{thread, time::Duration};
 
@@ -16,16 +16,16 @@ use vlanfast_tests::{
     },
 };
 
-use super::opened;
+use super::pins::opened;
 
-/// How long something that must not come is waited for.
+/// The time that a test waits to see that nothing changes.
 const QUIET: Duration = Duration::from_millis(300);
 
 fn warnings(attached: &Attached) -> String {
     attached.status().unwrap()["warnings"].to_string()
 }
 
-/// Makes a macvlan or macvtap on the trunk.
+/// Creates a macvlan or macvtap on the trunk.
 fn upper(wire: &Wire, name: &str, kind: &str) {
     let trunk = &wire.trunk;
     wire.host
@@ -36,7 +36,7 @@ fn upper(wire: &Wire, name: &str, kind: &str) {
 }
 
 #[test]
-fn those_who_take_what_nobody_sees_are_shown() {
+fn receivers_without_an_entry_are_shown() {
     require!("receivers", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -63,7 +63,7 @@ fn those_who_take_what_nobody_sees_are_shown() {
     ))
     .unwrap();
     listeners(&attached, 0, &["port"]);
-    // What the programs go by is noted before what `status` shows is.
+    // The settings of the programs are written before the report of `status`.
     let note = || settings(&opened(trunk)).unwrap().incomplete;
     assert_eq!(note() & Settings::VLANS, Settings::VLANS);
     assert!(warnings(&attached).contains("VLANs without a device on this host are not shed"));
@@ -94,12 +94,12 @@ fn a_capture_is_told_from_promiscuous_mode_by_hand_and_from_those_of_containers(
     let on_the_trunk = capture(host, trunk);
     listeners(&attached, 0, &["promiscuous"]);
     assert!(warnings(&attached).contains("does not see the frames that are shed"));
-    // Those of the container come and go under it, and explain none of it.
+    // Captures inside the container come and go, and do not explain the trunk's promiscuous mode.
     let inside_too = capture(&inside, "mv0");
     thread::sleep(QUIET);
     listeners(&attached, 0, &["promiscuous"]);
     drop(on_the_trunk);
-    // The kernel says nothing of that: the trunk stays promiscuous, for the container.
+    // The kernel sends no notification of that: the trunk stays promiscuous because of the container.
     drop(inside_too);
     listeners(&attached, 0, &[]);
 
@@ -116,7 +116,7 @@ fn a_capture_is_told_from_promiscuous_mode_by_hand_and_from_those_of_containers(
 }
 
 #[test]
-fn shedding_is_refused_where_the_trunk_has_receivers_that_nobody_sees() {
+fn shedding_is_refused_on_a_trunk_with_hidden_receivers() {
     require!("shed", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -135,7 +135,7 @@ fn shedding_is_refused_where_the_trunk_has_receivers_that_nobody_sees() {
         }
     }
     before.wait_until_as_before(host, trunk).unwrap();
-    // What was attached stays, and is taken over by who does not shed.
+    // An earlier attachment stays, and a process without shedding takes it over.
     attach(&wire, &[]).kill().unwrap();
     let ended = vlanfast(
         host,

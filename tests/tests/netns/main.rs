@@ -9,6 +9,8 @@ mod hardship;
 mod life;
 mod listeners;
 mod offloads;
+#[path = "../shared/pins.rs"]
+mod pins;
 mod refusals;
 mod residue;
 mod service;
@@ -17,17 +19,10 @@ mod sync;
 mod tables;
 
 use aya::Ebpf;
-use vlanfast::{maps::load, pins::Pins, state::name::Name};
+use vlanfast::maps::load;
 
-/// The pins of a trunk, as the program itself opens them.
-fn opened(trunk: &str) -> Pins {
-    let name = Name::from(trunk);
-    let pins = Pins::find(|entry| entry.name == name, |_| true).unwrap();
-    pins.into_iter().next().expect("the trunk has pins")
-}
-
-/// Someone else's programs: the object's own, called `stranger_rx`, `stranger_tx` and `stranger_xdp`. Under the
-/// names of ours they would be taken for those of a vlanfast whose pins are elsewhere.
+/// Loads third-party programs for a test: the object's own programs, renamed to `stranger_rx`, `stranger_tx` and
+/// `stranger_xdp`. With their real names they would be taken for those of a vlanfast whose pins are elsewhere.
 fn strangers() -> Ebpf {
     let (ours, theirs) = (b"vlanfast_", b"stranger_");
     let mut object = load::object().to_vec();

@@ -1,4 +1,4 @@
-//! `rx-vlan-offload` of the trunk, turned off for XDP and on again.
+//! The `rx-vlan-offload` of the trunk, which is turned off for XDP and on again.
 
 use vlanfast_tests::{
     fixtures::macvlans::attach,
@@ -20,7 +20,7 @@ use vlanfast_tests::{
 
 const MANAGED: [&str; 3] = ["--ingress", "xdp", "--manage-offloads"];
 
-/// A wire whose peer leaves tags in the bytes, and whose trunk would strip them.
+/// Creates a wire whose peer leaves tags in the bytes, and whose trunk would strip them.
 fn wire() -> Wire {
     let wire = Wire::veth().unwrap();
     let peer = format!("ethtool -K {WIRE} txvlan off");
@@ -40,7 +40,7 @@ fn managed(attached: &Attached) -> bool {
     attached.status().unwrap()["ingress"]["managed_offload"] == true
 }
 
-/// A broadcast of VLAN 10, 64 bytes long.
+/// Builds a broadcast of VLAN 10 that is 64 bytes long.
 fn tagged() -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend([2, 0, 0, 0, 0, 0x0b, 0x81, 0, 0, 10, 0x88, 0xb5]);
@@ -67,7 +67,7 @@ fn tags_are_left_to_xdp_for_as_long_as_it_is_attached() {
         attached.stop().unwrap();
         before.wait_until_as_before(host, trunk).unwrap();
     }
-    // XDP on a software device is for those who ask for it.
+    // On a software device, XDP is used only on request.
     let attached = attach(&wire, &["--manage-offloads"]);
     assert_eq!(attached.status().unwrap()["ingress"]["chosen"], "tc");
     assert!(!managed(&attached) && strips(&wire));
@@ -75,7 +75,7 @@ fn tags_are_left_to_xdp_for_as_long_as_it_is_attached() {
 }
 
 #[test]
-fn whoever_comes_after_a_crash_turns_it_on_again_unless_xdp_goes_on() {
+fn after_a_crash_the_offload_is_turned_on_again_unless_xdp_stays() {
     require!("after", nix::unistd::geteuid().is_root(), "needs root");
     let wire = wire();
     let (host, trunk) = (&wire.host, &wire.trunk);
@@ -86,7 +86,7 @@ fn whoever_comes_after_a_crash_turns_it_on_again_unless_xdp_goes_on() {
     before.wait_until_as_before(host, trunk).unwrap();
 
     attach(&wire, &MANAGED).kill().unwrap();
-    // It is off because of us alone: without leave to do so, XDP has no tags.
+    // Only vlanfast has turned it off: without permission to do so, XDP sees no tags.
     let ended = vlanfast(
         host,
         &["attach", trunk, "--metrics", "off", "--ingress", "xdp"],
@@ -102,7 +102,7 @@ fn whoever_comes_after_a_crash_turns_it_on_again_unless_xdp_goes_on() {
     attached.stop().unwrap();
     before.wait_until_as_before(host, trunk).unwrap();
 
-    // Under another name, and gone.
+    // The trunk is renamed, and later removed.
     attach(&wire, &MANAGED).kill().unwrap();
     let rename = |from: &str, to: &str| {
         let line = format!("ip link set {from} down && ip link set {from} name {to} up");

@@ -1,4 +1,4 @@
-//! Bad input: one line that says what is wrong, a code of its own, and nothing changed.
+//! Bad input gives one line that says what is wrong and an exit code of its own, and changes nothing.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use vlanfast_tests::{
     },
 };
 
-/// One line on stderr, the code, and each of the words.
+/// Checks for one line on stderr, the exit code, and each of the words.
 fn refused(ended: &Ended, code: i32, words: &[&str]) {
     let text = &ended.stderr;
     assert_eq!(ended.code, Some(code), "{text}");
@@ -70,7 +70,7 @@ fn devices_that_can_not_be_a_trunk_are_refused() {
     );
 }
 
-/// What `status` says of each trunk, and a key that is in its JSON. Both end with an error, in one line.
+/// Checks what `status` reports about each trunk, and a key of its JSON. Both end with an error in one line.
 fn is_shown(host: &Netns, rows: &[(&String, &str, &str)]) {
     let text = vlanfast(host, &["status"]).unwrap();
     let json = vlanfast(host, &["status", "--json"]).unwrap();
@@ -99,7 +99,7 @@ fn one_trunk_that_can_not_be_shown_hides_no_other() {
         Wire::veth().unwrap(),
     );
     let host = &fine.host;
-    // Those of other namespaces are not shown.
+    // Trunks of other namespaces are not shown.
     for wire in [&gone, &other] {
         let trunk = &wire.trunk;
         wire.host
@@ -107,7 +107,7 @@ fn one_trunk_that_can_not_be_shown_hides_no_other() {
             .unwrap();
         host.run(&format!("ip link set {trunk} up")).unwrap();
     }
-    // A device that is gone, and one with the maps of another version.
+    // One device is gone, and one has the maps of another version.
     Attached::start(host, &gone.trunk, &["--metrics", "off"])
         .unwrap()
         .kill()
@@ -120,7 +120,7 @@ fn one_trunk_that_can_not_be_shown_hides_no_other() {
         .unwrap();
     fs::remove_file(pins(&other.trunk).join("ENDPOINTS")).unwrap();
     let attached = Attached::start(host, &fine.trunk, &["--metrics", "off"]).unwrap();
-    // One that is locked, and has nothing in it yet.
+    // One directory of pins is locked and still empty.
     let starting = unique();
     let pins_of_fine = pins(&fine.trunk);
     let id = pins_of_fine.file_name().unwrap().to_str().unwrap();
@@ -205,7 +205,7 @@ fn an_xdp_program_of_someone_else_is_named_and_left_alone() {
     let wire = Wire::veth().unwrap();
     wire.keep_tags().unwrap();
     let (host, trunk) = (&wire.host, wire.trunk.clone());
-    // Any program will do, as long as it is not pinned as ours: the object's own, from here.
+    // Any program that is not pinned as ours will do, such as the object's own.
     let path = host.path();
     let name = trunk.clone();
     let _foreign = vlanfast_tests::net::namespace::in_netns(&path, move || {
@@ -220,7 +220,7 @@ fn an_xdp_program_of_someone_else_is_named_and_left_alone() {
     let ended = vlanfast(host, &["attach", &trunk, "--ingress", "xdp"]).unwrap();
     refused(&ended, 5, &[&trunk, "stranger_xdp", "--ingress tc"]);
     assert_eq!(Residue::of(host, &trunk).unwrap(), before);
-    // TC is free, and what `auto` would have done is not.
+    // `auto` uses the TC hook, which is free.
     let attached = Attached::start(host, &trunk, &[]).unwrap();
     let status = attached.status().unwrap();
     assert_eq!(status["ingress"]["chosen"], "tc");
@@ -239,7 +239,7 @@ fn missing_rights_are_named() {
     require!("rights", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let before = Residue::of(&wire.host, &wire.trunk).unwrap();
-    // Anyone may run this copy.
+    // Every user may run this copy.
     let copy = format!("/tmp/{}", wire.trunk);
     run(&format!("cp {} {copy} && chmod 755 {copy}", binary())).unwrap();
     let attach = |setpriv: &str| {
@@ -271,7 +271,7 @@ fn a_kernel_without_bpf_is_named() {
     let mut without = wire.host.command(&binary());
     without.args(["attach", &wire.trunk]);
     let filter = without_bpf();
-    // SAFETY: applies a filter that was made before the fork.
+    // SAFETY: the closure applies a filter that was created before the fork.
     unsafe {
         without.pre_exec(move || seccompiler::apply_filter(&filter).map_err(std::io::Error::other));
     }
@@ -282,10 +282,10 @@ fn a_kernel_without_bpf_is_named() {
 #[test]
 fn a_kernel_with_an_old_number_and_every_feature_is_taken() {
     require!("number", nix::unistd::geteuid().is_root(), "needs root");
-    /// Of personality(2): the kernel gives 2.6.x for its version, to this thread and those it starts.
+    /// With this flag of personality(2) the kernel reports version 2.6.x to this thread and to its children.
     const UNAME26: libc::c_ulong = 0x002_0000;
     let wire = Wire::veth().unwrap();
-    // SAFETY: numbers alone.
+    // SAFETY: the call takes numbers only.
     let own = unsafe { libc::personality(0xffff_ffff) };
     unsafe { libc::personality(UNAME26) };
     let release = nix::sys::utsname::uname().unwrap().release().to_owned();
@@ -306,7 +306,7 @@ fn a_kernel_with_an_old_number_and_every_feature_is_taken() {
     attached.stop().unwrap();
 }
 
-/// A seccomp filter under which bpf(2) is not implemented.
+/// Returns a seccomp filter under which bpf(2) is not implemented.
 fn without_bpf() -> seccompiler::BpfProgram {
     use seccompiler::{SeccompAction, SeccompFilter};
     SeccompFilter::new(

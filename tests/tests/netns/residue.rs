@@ -1,4 +1,4 @@
-//! The check that nothing is left behind: it judges what this test made, and finds what it is for.
+//! Tests of the residue check: it judges only what its own test created, and finds what was left behind.
 
 use std::{fs, path::PathBuf};
 
@@ -25,7 +25,7 @@ fn another_vlanfast_is_not_taken_for_a_leak() {
     starts_meanwhile.stop().unwrap();
 }
 
-/// A pin of the test's own, which is removed with it.
+/// A pin that the test created, which is removed when this is dropped.
 struct Kept(PathBuf);
 
 impl Drop for Kept {

@@ -1,4 +1,4 @@
-//! The systemd unit's claim: these capabilities suffice, and no more are held.
+//! The capabilities of the systemd unit suffice, and the process holds no others.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -22,7 +22,7 @@ use vlanfast_tests::{
 
 const UNIT: &str = include_str!("../../../deploy/systemd/vlanfast@.service");
 
-/// The unit's bounding set as setpriv(1) has it: `-all,+net_admin,+bpf`.
+/// Returns the unit's bounding set in the notation of setpriv(1): `-all,+net_admin,+bpf`.
 fn bounding_set() -> String {
     let line = UNIT
         .lines()
@@ -35,7 +35,7 @@ fn bounding_set() -> String {
         })
 }
 
-/// Changes an address in a container that was read before: only an event of its namespace tells.
+/// Changes an address in a container that was read before: only a notification from its namespace reports it.
 fn readdress(container: &Netns, attached: &Attached, address: &str) {
     container
         .run(&format!(
@@ -47,7 +47,7 @@ fn readdress(container: &Netns, attached: &Attached, address: &str) {
     });
 }
 
-/// Whose program it is can't be asked; that it is not ours, and which, can.
+/// These capabilities do not allow reading the program's details, but its id is shown, and that it is foreign.
 fn a_foreign_program_is_named(wire: &Wire, script: &str) {
     let trunk = wire.trunk.clone();
     let _foreign = in_netns(&wire.host.path(), move || {
@@ -78,7 +78,7 @@ fn the_units_capabilities_suffice() {
     );
     fs::write(&script, line).unwrap();
     fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-    // Attach, take over, take over at another hook.
+    // The process attaches, is taken over, and is taken over at another hook.
     for ingress in ["tc", "tc", "xdp"] {
         let arguments = [
             "--ingress",
@@ -90,7 +90,7 @@ fn the_units_capabilities_suffice() {
             "--on-exit",
             "keep",
         ];
-        // Whatever it is asked by the test is asked with the same rights.
+        // The test's commands run with the same rights.
         let attached =
             Attached::start_by(script.clone(), &wire.host, &wire.trunk, &arguments).unwrap();
         let container = Netns::new().unwrap();

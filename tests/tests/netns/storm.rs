@@ -1,5 +1,5 @@
-//! Steering, the storm limit and shedding on the trunk itself, for untagged frames, by every way to read
-//! ingress; `storm.rs` of level `vm` has the same on a VLAN.
+//! Steering, the storm limit and shedding for untagged frames on the trunk itself, with every way to read ingress;
+//! `storm.rs` of level `vm` covers a VLAN.
 
 use vlanfast_tests::{live_tests, net::topology::Wire};
 

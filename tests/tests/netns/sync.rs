@@ -1,5 +1,5 @@
-//! The maps follow the kernel: whatever way a macvlan comes, changes and goes, and whoever made it.
-//! On the trunk itself (VLAN 0), so that no 8021q is needed; `sync.rs` of level `vm` has the rest.
+//! The maps follow the kernel: it does not matter how a macvlan is created, changed and removed. These tests use the
+//! trunk itself (VLAN 0) and need no 8021q; `sync.rs` of level `vm` covers the rest.
 
 use std::{
     thread,
@@ -23,7 +23,7 @@ use vlanfast_tests::{
 
 fn mac(netns: &Netns, device: &str) -> String {
     let text = netns.run(&format!("cat /sys/class/net/{device}/address"));
-    // sysfs shows the namespace of whoever mounted it.
+    // sysfs shows the namespace of the process that mounted it.
     let text =
         text.or_else(|_| netns.run(&format!("ip -br link show {device} | awk '{{print $3}}'")));
     text.unwrap().trim().to_owned()
@@ -34,12 +34,12 @@ fn a_macvlan_is_seen_whatever_way_it_comes() {
     require!("ways", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (host, trunk) = (&wire.host, &wire.trunk);
-    // One is there before.
+    // One macvlan exists before vlanfast attaches.
     let _before = container(&wire, "before", "192.0.2.10");
     let attached = attach(&wire, &[]);
     let _moved = container(&wire, "moved", "192.0.2.11");
     let _placed = placed(&wire, "placed", "192.0.2.12");
-    // Through a namespace to another, which has no id in ours.
+    // One macvlan moves through a namespace to another, which has no id in ours.
     let (outer, inner) = (Netns::new().unwrap(), Netns::new().unwrap());
     host.run(&format!(
         "ip link add link {trunk} name nested type macvlan mode vepa && ip link set nested netns {}",
@@ -52,7 +52,7 @@ fn a_macvlan_is_seen_whatever_way_it_comes() {
     inner
         .run("ip addr add 192.0.2.13/24 dev nested && ip link set nested up")
         .unwrap();
-    // A virtual machine's.
+    // This is a macvtap, as a virtual machine uses it.
     host.run(&format!(
         "ip link add link {trunk} name vm0 type macvtap mode bridge && ip link set vm0 up"
     ))
@@ -84,7 +84,7 @@ fn a_macvlan_is_seen_whatever_way_it_comes() {
 }
 
 #[test]
-fn what_changes_inside_a_container_is_followed() {
+fn changes_inside_a_container_are_followed() {
     require!("inside", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let attached = attach(&wire, &[]);
@@ -157,7 +157,7 @@ fn a_mac_or_address_that_two_have_is_shown_as_a_conflict() {
     eventually("peace", &attached, |endpoints| {
         endpoints.len() == 2 && endpoints.iter().all(|row| row["conflict"] == false)
     });
-    // Two macvlans can't have one MAC, but the trunk may take one of theirs.
+    // Two macvlans cannot have one MAC, but the trunk may take the MAC of a macvlan.
     wire.host
         .run(&format!(
             "ip link set {} address {}",
@@ -223,9 +223,9 @@ fn a_trunk_that_is_gone_ends_the_process_and_leaves_no_pin() {
     assert!(!vlanfast_tests::run::pins::is_pinned(&wire.trunk));
 }
 
-/// Nobody reads what it says, and Ctrl-C takes everything off all the same.
+/// The reader of the output is gone, and Ctrl-C still detaches everything.
 #[test]
-fn a_closed_pipe_keeps_nothing_from_being_taken_off() {
+fn a_closed_pipe_does_not_prevent_detaching() {
     require!("pipe", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     let (trunk, binary) = (&wire.trunk, vlanfast_tests::run::program::binary());
@@ -241,7 +241,7 @@ fn a_closed_pipe_keeps_nothing_from_being_taken_off() {
     }
     let status = vlanfast(&wire.host, &["status", trunk, "--json"]).unwrap();
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
-    let pid = status["pid"].as_i64().expect("somebody is attached") as i32;
+    let pid = status["pid"].as_i64().expect("a process is attached") as i32;
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).unwrap();
     shell.wait().unwrap();
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! The tables in the kernel: written, read back, and full.
+//! Writes the tables to the kernel's maps, reads them back, and fills them up.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -27,7 +27,7 @@ const CAPACITY: Capacity = Capacity {
     routes: 16,
 };
 
-/// What leads from some tables to others where nobody has more than a share.
+/// Returns the plan from some tables to others, without a quota for a single device.
 fn planned(installed: &DesiredTables, wanted: &DesiredTables, capacity: Capacity) -> Plan {
     let quotas = Quotas {
         addresses: u32::MAX,
@@ -40,7 +40,7 @@ fn planned(installed: &DesiredTables, wanted: &DesiredTables, capacity: Capacity
     plan(installed, &desired, capacity, quotas)
 }
 
-/// Maps that nobody else sees.
+/// Creates maps that only this test sees.
 fn maps() -> TableMaps {
     let nobody = TrunkId {
         netns: 0,
@@ -49,12 +49,12 @@ fn maps() -> TableMaps {
     let made = Pins::create(nobody, &Name::from(unique().as_str())).unwrap();
     let (pins, _lock) = made.unwrap();
     let (_ebpf, maps) = load::adopt(&pins, CAPACITY, &Policy::default(), 0).unwrap();
-    // What is not pinned lives as long as it is open.
+    // A map without a pin lives as long as it is open.
     pins.remove().unwrap();
     maps
 }
 
-/// A VLAN 10 with containers of these numbers, each with an address of both kinds.
+/// Returns tables with containers of these numbers on VLAN 10, each with an address of both IP versions.
 fn tables(numbers: &[u8]) -> DesiredTables {
     let vid = Vid::new(10);
     let mut tables = DesiredTables {
@@ -103,7 +103,7 @@ fn tables(numbers: &[u8]) -> DesiredTables {
 }
 
 #[test]
-fn what_was_planned_is_what_the_kernel_holds() {
+fn the_kernel_holds_what_was_planned() {
     require!("plan", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     assert_eq!(maps.capacity().unwrap(), CAPACITY);
@@ -137,7 +137,7 @@ fn what_was_planned_is_what_the_kernel_holds() {
 }
 
 #[test]
-fn what_finds_no_room_is_left_out_and_the_rest_is_there() {
+fn entries_without_room_are_left_out_and_the_rest_is_there() {
     require!("full", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     let wanted = tables(&[1, 2, 3, 4, 5, 6]);
@@ -179,9 +179,9 @@ fn the_heartbeat_and_the_rest_of_settings_do_not_disturb_each_other() {
     assert_eq!(maps.status().unwrap(), status);
 }
 
-/// What the programs remember is good under one heartbeat.
+/// Cached routes are valid during one heartbeat.
 #[test]
-fn whoever_changes_the_tables_moves_the_heartbeat() {
+fn a_change_to_the_tables_moves_the_heartbeat() {
     require!("renewal", nix::unistd::geteuid().is_root(), "needs root");
     let mut maps = maps();
     let heartbeat = |maps: &TableMaps| maps.settings().unwrap().heartbeat;
@@ -196,7 +196,7 @@ fn whoever_changes_the_tables_moves_the_heartbeat() {
     let other = tables(&[2]);
     maps.apply(&planned(&one, &other, CAPACITY)).unwrap();
     assert_eq!(heartbeat(&maps), before + 1);
-    // More than the map takes: some of it is done.
+    // The tables exceed the map's capacity, so only a part is written.
     let room = Capacity {
         endpoints: 99,
         ..CAPACITY

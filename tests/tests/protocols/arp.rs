@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// What `arping` ended with, and who answered.
+/// The exit code of `arping`, and the stations that answered.
 #[derive(Debug, PartialEq, Eq)]
 struct Answers {
     code: Option<i32>,
@@ -34,18 +34,18 @@ fn arping(lan: &Lan, from: Station, options: &str, address: &str) -> Result<Answ
     })
 }
 
-/// Two answers, or three seconds; every question a broadcast.
+/// Options for two answers or three seconds, with every request a broadcast.
 const ASK: &str = "-b -c 2 -w 3";
-/// Whether an address is taken; its sender has none yet.
+/// Options for a probe whether an address is taken; the sender has no address yet.
 const PROBE: &str = "-D -c 2 -w 2";
 
 #[test]
 fn arping_is_answered_by_whoever_has_the_address() {
     in_the_lab!("arping");
     let outcome = alike(|lan| {
-        // Linux answers for every address that it has, wherever that is.
+        // Linux answers for each of its addresses on every device.
         lan.run(C, "ip addr add 192.0.2.70/32 dev lo").unwrap();
-        // Nothing keeps two from having one address, and both answer.
+        // Two stations may have one address, and both answer.
         lan.run(A, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
         lan.run(B, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
         moment();
@@ -119,7 +119,7 @@ fn arping_detects_an_address_that_is_taken() {
     assert_eq!(outcome, expected);
 }
 
-/// An address moves from one container to another, and away altogether.
+/// An address moves from one container to another, and is removed at last.
 #[test]
 fn an_address_that_moves_is_found_where_it_is() {
     in_the_lab!("moves");
@@ -130,7 +130,7 @@ fn an_address_that_moves_is_found_where_it_is() {
             &[(A, add)],
             &[(A, del), (B, add)],
             &[(B, del), (Router, add)],
-            // The old owner's device is down, and its address still on it.
+            // The old owner's device is down and still has the address.
             &[
                 (Router, del),
                 (B, add),
@@ -144,7 +144,7 @@ fn an_address_that_moves_is_found_where_it_is() {
                 lan.run(*station, line).unwrap();
             }
             moment();
-            // Each of them has it at times.
+            // Each of the two containers has the address at times.
             at_once([Router, A], |from| {
                 arping(lan, from, ASK, "192.0.2.80").unwrap().from
             })
@@ -161,8 +161,8 @@ fn an_address_that_moves_is_found_where_it_is() {
     assert_eq!(outcome, expected);
 }
 
-/// The router gets another MAC, as when another router takes over, and says so: whoever knew it takes
-/// the new one without a question of its own, and who did not, learns nothing.
+/// The router gets another MAC, as when another router takes over, and announces it: stations that know the address
+/// take the new MAC without a request, and others learn nothing.
 #[test]
 fn a_gratuitous_arp_reaches_all_that_know_the_address() {
     in_the_lab!("arping -U, -A");
@@ -172,7 +172,7 @@ fn a_gratuitous_arp_reaches_all_that_know_the_address() {
         for station in know {
             assert!(lan.pings(station, &address).unwrap(), "{station:?}");
         }
-        // A request and a reply (RFC 5227, 3): receivers must take both.
+        // The announcement is a request and a reply (RFC 5227, 3): receivers must accept both.
         [("-U", "02:00:00:00:00:f1"), ("-A", "02:00:00:00:00:f2")].map(|(how, mac)| {
             lan.run(Router, &format!("ip link set $DEV address {mac}"))
                 .unwrap();
@@ -196,7 +196,7 @@ fn a_gratuitous_arp_reaches_all_that_know_the_address() {
     }
 }
 
-/// A container announces itself: its neighbours hear it from macvlan, and the router over the wire.
+/// A container announces itself: macvlan delivers it to the neighbours, and the wire to the router.
 #[test]
 fn a_containers_gratuitous_arp_reaches_the_router_and_its_neighbours() {
     in_the_lab!("arping -U from a container");
@@ -207,7 +207,7 @@ fn a_containers_gratuitous_arp_reaches_the_router_and_its_neighbours() {
         }
         lan.run(A, "ip link set $DEV address 02:00:00:00:00:f3")
             .unwrap();
-        // vlanfast hears of the new MAC before anybody asks for it.
+        // vlanfast knows of the new MAC before a station asks for it.
         moment();
         lan.run(A, &format!("arping -U -c 1 -I $DEV {address}"))
             .unwrap();

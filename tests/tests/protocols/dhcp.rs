@@ -12,12 +12,12 @@ use crate::{
     },
 };
 
-/// What the client runs whenever something happened to its lease.
+/// The script that the client runs after each change of its lease.
 const SCRIPT: &str = "#!/bin/sh\n\
     [ \"$1\" = bound ] && ip addr add \"$ip/24\" dev \"$interface\" && echo \"bound to $ip\"\n";
 
-/// Gets a lease with the client's own frames; with `broadcast` it asks the server to broadcast the
-/// replies, as those must that can't receive unicast before they have an address.
+/// Gets a lease with the client's own frames. With `broadcast`, the client asks the server to broadcast the replies,
+/// as clients must that cannot receive unicast before they have an address.
 fn lease(lan: &Lan, station: Station, script: &str, broadcast: bool) -> Option<String> {
     let flag = if broadcast { "-B" } else { "" };
     let line = format!("busybox udhcpc -i $DEV -f -q -n -t 5 -T 3 -s {script} {flag}");
@@ -50,18 +50,18 @@ fn a_dhcp_client_gets_its_lease() {
             let before = lan.steered().unwrap();
             let address = lease(lan, station, script, broadcast);
             if broadcast && let Some(before) = before {
-                // What it is offered, and what it gets.
+                // The client gets the address that it was offered.
                 assert!(lan.steered().unwrap() >= Some(before + 2));
             }
             let reached = lan.pings(station, &Router.ipv4()).unwrap();
             (address, reached)
         });
-        // Whoever has an address from the server is there for the others.
+        // The others reach a station whose address comes from the server.
         let found = ["192.0.2.101", "192.0.2.102"].map(|address| {
             let reached = lan.pings(C, address).unwrap() && lan.pings(Router, address).unwrap();
             (reached, lan.known(Router, address).unwrap())
         });
-        // Both ask anew at once, as after a power failure.
+        // Both renew at once, as after a power failure.
         let again = std::thread::scope(|scope| {
             let ask = |(station, broadcast)| {
                 lan.run(station, "ip -4 addr flush dev $DEV").unwrap();

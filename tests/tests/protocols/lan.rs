@@ -1,4 +1,4 @@
-//! VLAN 10 with a router, the host's own device and three containers, and somebody on VLAN 20.
+//! VLAN 10 with a router, the host's own device and three containers, and a container on VLAN 20.
 
 use std::{
     collections::BTreeMap,
@@ -20,17 +20,17 @@ use vlanfast_tests::{
     run::program::{Attached, Ended, end},
 };
 
-/// Who is on the LAN.
+/// The stations on the LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Station {
-    /// At the other end of the wire.
+    /// The router is at the other end of the wire.
     Router,
-    /// The Docker host itself, by its device on VLAN 10.
+    /// The Docker host itself has a device on VLAN 10.
     Host,
     A,
     B,
     C,
-    /// A container on VLAN 20: what it has is free on VLAN 10.
+    /// This container is on VLAN 20: its addresses are free on VLAN 10.
     Elsewhere,
 }
 
@@ -66,18 +66,17 @@ impl Station {
 pub struct Lan {
     attached: Option<Attached>,
     since: Instant,
-    // They go before the host, whose devices theirs are on.
+    // The containers are dropped before the host, on whose devices theirs depend.
     containers: BTreeMap<Station, Netns>,
     pub wire: Wire,
 }
 
-/// What a station knows of an address.
+/// The state of a station's neighbour entry for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// It has the MAC of that one. Reachable, stale or about to be asked again: which of them depends
-    /// on the moment.
+    /// The entry has the MAC of that station. It may be reachable, stale or in a probe, depending on the moment.
     At(Station),
-    /// A MAC that nobody has, or no longer.
+    /// The entry has a MAC that no station has, or has any more.
     Gone,
     Failed,
 }
@@ -119,7 +118,7 @@ impl Lan {
         Ok(lan)
     }
 
-    /// With all that makes it drop or change a frame that comes in.
+    /// Attaches with all features that drop or change incoming frames.
     pub fn attach(&mut self, ingress: &str) -> Result<()> {
         let options = ["--ingress", ingress, "--shed", "mac"];
         self.attached = Some(Attached::start(
@@ -131,7 +130,7 @@ impl Lan {
         Ok(())
     }
 
-    /// Says how many frames for everyone came by the wire. What a healthy network sends is within any limit.
+    /// Prints how many group frames came by the wire. The traffic of a healthy network stays within every limit.
     pub fn detach(&mut self) -> Result<()> {
         let Some(attached) = self.attached.take() else {
             return Ok(());
@@ -149,7 +148,7 @@ impl Lan {
         attached.stop()
     }
 
-    /// How many packets went to their only receiver so far; `None` without vlanfast.
+    /// Returns how many packets were steered so far; `None` without vlanfast.
     pub fn steered(&self) -> Result<Option<u64>> {
         let Some(attached) = &self.attached else {
             return Ok(None);
@@ -159,7 +158,7 @@ impl Lan {
         steered.context("no number").map(Some)
     }
 
-    /// Whether some were, if that can be: what comes out alike would show nothing else.
+    /// Checks that packets were steered, if vlanfast is attached: without this, an equal outcome would prove nothing.
     pub fn is_steered(&self) -> Result<bool> {
         Ok(self.steered()?.is_none_or(|steered| steered > 0))
     }
@@ -180,13 +179,13 @@ impl Lan {
         }
     }
 
-    /// Runs a shell's line at a station, with the name of its device in `$DEV`.
+    /// Runs a shell command at a station, with the name of its device in `$DEV`.
     pub fn run(&self, station: Station, line: &str) -> Result<String> {
         let line = format!("DEV={}; {line}", self.device(station));
         self.netns(station).run(&line)
     }
 
-    /// Runs a shell's line that may fail.
+    /// Runs a shell command that may fail.
     pub fn end(&self, station: Station, line: &str) -> Result<Ended> {
         let line = format!("DEV={}; {line}", self.device(station));
         end(self.netns(station).command("sh").args(["-c", &line]))
@@ -203,28 +202,28 @@ impl Lan {
         })
     }
 
-    /// Whose MAC that is.
+    /// Returns the station that has a MAC.
     pub fn owner(&self, mac: &str) -> Result<Station> {
         for station in [Router, Host, A, B, C, Elsewhere] {
             if self.mac(station)?.eq_ignore_ascii_case(mac) {
                 return Ok(station);
             }
         }
-        anyhow::bail!("{mac} is nobody's")
+        anyhow::bail!("no station has {mac}")
     }
 
-    /// Whether one ping is answered.
+    /// Checks whether one ping is answered.
     pub fn pings(&self, station: Station, address: &str) -> Result<bool> {
         let ended = self.end(station, &format!("ping -c 1 -W 4 {address}"))?;
         Ok(ended.code == Some(0))
     }
 
-    /// A station's neighbour table, by address.
+    /// Returns a station's neighbour table, by address.
     pub fn neighbours(&self, station: Station) -> Result<BTreeMap<String, Known>> {
         let text = self.run(station, "ip -j neigh show dev $DEV nud all")?;
         let entries: Vec<Value> = serde_json::from_str(&text).context("the table is JSON")?;
         let read = |entry: &Value| {
-            // INCOMPLETE has no MAC, and will be FAILED or better in a moment.
+            // An INCOMPLETE entry has no MAC, and changes to FAILED or better in a moment.
             let known = match entry["lladdr"].as_str() {
                 Some(mac) if entry["state"][0] != "FAILED" => {
                     self.owner(mac).map_or(Known::Gone, Known::At)
@@ -236,12 +235,12 @@ impl Lan {
         Ok(entries.iter().filter_map(read).collect())
     }
 
-    /// What a station knows of an address, if anything.
+    /// Returns the state of a station's neighbour entry for an address, if there is one.
     pub fn known(&self, station: Station, address: &str) -> Result<Option<Known>> {
         Ok(self.neighbours(station)?.get(address).copied())
     }
 
-    /// The IPv6 addresses of a station's device.
+    /// Returns the IPv6 addresses of a station's device.
     pub fn inet6(&self, station: Station) -> Result<Vec<Inet6>> {
         let device = self.device(station);
         in_netns(&self.netns(station).path(), move || {
@@ -260,13 +259,13 @@ impl Lan {
 #[derive(Clone, Debug)]
 pub struct Inet6 {
     pub address: Ipv6Addr,
-    /// Duplicate address detection still runs.
+    /// Whether duplicate address detection still runs.
     pub tentative: bool,
     pub dadfailed: bool,
 }
 
 impl Inet6 {
-    /// Address, index, prefix length, scope, flags and device, in hexadecimal.
+    /// Parses address, index, prefix length, scope, flags and device, in hexadecimal.
     fn read(words: &[&str]) -> Option<Self> {
         let address = u128::from_str_radix(words.first()?, 16).ok()?;
         let flags = u32::from_str_radix(words.get(4)?, 16).ok()?;
@@ -279,7 +278,7 @@ impl Inet6 {
     }
 }
 
-/// Whether something is so within a number of seconds.
+/// Waits for a condition for a number of seconds, and returns whether it holds.
 pub fn eventually(seconds: u64, holds: impl Fn() -> Result<bool>) -> Result<bool> {
     let start = Instant::now();
     while !holds()? {
@@ -291,7 +290,7 @@ pub fn eventually(seconds: u64, holds: impl Fn() -> Result<bool>) -> Result<bool
     Ok(true)
 }
 
-/// Does work for each at once: most of it is waiting for who does not answer.
+/// Works on all items in parallel: most of the time is spent waiting for stations that do not answer.
 pub fn at_once<T: Send, R: Send, const N: usize>(
     each: [T; N],
     work: impl Fn(T) -> R + Sync,
@@ -303,7 +302,7 @@ pub fn at_once<T: Send, R: Send, const N: usize>(
     })
 }
 
-/// Time for vlanfast to hear of a change, and for frames to arrive.
+/// Waits until vlanfast has seen a change, and frames have arrived.
 pub fn moment() {
     thread::sleep(Duration::from_secs(1));
 }

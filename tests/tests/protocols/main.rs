@@ -1,5 +1,5 @@
-//! Level `vm`: real protocols, spoken by the programs that people use, between a router, a Docker host
-//! and its containers. Each scenario runs without vlanfast and with it, and must come out the same.
+//! Level `vm`: real protocols, spoken by widely used programs, between a router, a Docker host and its containers.
+//! Each scenario runs without vlanfast and with it, and must have the same outcome.
 
 mod arp;
 mod dhcp;
@@ -14,13 +14,13 @@ use std::fmt::Debug;
 use lan::Lan;
 use vlanfast_tests::net::topology::Wire;
 
-/// Plays a scenario on a fresh LAN without vlanfast, then with it by TC and by native XDP, and gives
-/// the outcome, which was the same each time.
+/// Plays a scenario on a fresh LAN without vlanfast, then with it by TC and by native XDP; returns the outcome, which
+/// was the same each time.
 fn alike<T: Debug + PartialEq>(scenario: impl Fn(&Lan) -> T) -> T {
     let without = scenario(&Lan::new(Wire::veth().unwrap()).unwrap());
     for (wire, ingress) in [
         (Wire::veth as fn() -> _, "tc"),
-        // Native XDP as a NIC's driver has it.
+        // This is native XDP as on a NIC whose driver has it.
         (Wire::virtio, "xdp"),
     ] {
         let mut lan = Lan::new(wire().unwrap()).unwrap();

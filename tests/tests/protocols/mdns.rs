@@ -1,4 +1,4 @@
-//! Multicast DNS (RFC 6762): an avahi at each of router and containers.
+//! Multicast DNS (RFC 6762): the router and the containers each run an avahi.
 
 use std::{
     collections::BTreeMap,
@@ -22,21 +22,21 @@ fn name(station: Station) -> String {
     format!("{station:?}").to_lowercase()
 }
 
-/// Starts avahi-daemon as it is, but for D-Bus, which the lab has not.
+/// Starts avahi-daemon with its defaults, but without D-Bus, which the lab does not have.
 fn avahi(lan: &Lan, station: Station) -> Result<Daemon> {
     let (name, device) = (name(station), lan.device(station));
     let config = format!(
         "[server]\nhost-name={name}\nallow-interfaces={device}\nenable-dbus=no\n\
          [wide-area]\nenable-wide-area=no\n"
     );
-    // Its directory has one place only: there each gets one of its own.
+    // avahi's directory has a fixed path, so each daemon gets a mount of its own there.
     let line = "mkdir -p /run/avahi-daemon; exec unshare --mount sh -c \
                 'mount -t tmpfs tmpfs /run/avahi-daemon && exec avahi-daemon --file=$DIR/config \
                  --no-drop-root --no-chroot --no-rlimits'";
     Daemon::start(lan.netns(station), line, &config, "Server startup complete")
 }
 
-/// What an avahi answers to a name, by the socket that it has for the C library's resolver.
+/// Returns an avahi's answer to a name, from the socket that it has for the C library's resolver.
 fn resolve(avahi: &Daemon, name: &str, family: &str) -> Result<Option<String>> {
     let path = format!("/proc/{}/root/run/avahi-daemon/socket", avahi.pid());
     let mut socket =

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Who answers a neighbour solicitation within a second.
+/// Returns the stations that answer a neighbour solicitation within a second.
 fn ndisc6(lan: &Lan, from: Station, address: &str) -> Result<BTreeSet<Station>> {
     let ended = lan.end(from, &format!("ndisc6 -q -m -r 2 -w 1000 {address} $DEV"))?;
     let owners: BTreeSet<Station> = ended
@@ -69,8 +69,7 @@ fn a_neighbour_solicitation_is_answered_by_whoever_has_the_address() {
     assert_eq!(outcome, expected.map(BTreeSet::from_iter));
 }
 
-/// Adds another's address to each station at once, leaves it there, and says which of them found it
-/// taken.
+/// Adds another station's address to each station at once and leaves it there; returns which stations found it taken.
 fn duplicates<const N: usize>(
     lan: &Lan,
     claims: [(Station, Station); N],
@@ -106,7 +105,7 @@ fn an_address_that_is_taken_fails_duplicate_address_detection() {
     in_the_lab!("duplicate address detection");
     let outcome = alike(|lan| {
         let first = duplicates(lan, [(Router, A), (A, B), (B, Router), (C, Elsewhere)]).unwrap();
-        // A claim that failed takes nothing from the one who has the address.
+        // A claim that failed takes nothing from the owner of the address.
         moment();
         lan.run(Router, "ip -6 neigh flush dev $DEV").unwrap();
         lan.run(C, "ip -6 neigh flush dev $DEV").unwrap();
@@ -130,14 +129,14 @@ fn an_address_that_is_taken_fails_duplicate_address_detection() {
     assert_eq!(third, [(A, Host), (Router, Elsewhere)].map(free));
 }
 
-/// What a station made of the router's advertisements.
+/// The configuration that a station derives from the router's advertisements.
 #[derive(Debug, PartialEq, Eq)]
 struct Autoconfigured {
     address: bool,
     router: Option<Station>,
 }
 
-/// The interface identifier that a MAC gives (RFC 4291, appendix A), behind a prefix.
+/// Returns the address of a prefix with the interface identifier of a MAC (RFC 4291, appendix A).
 fn eui64(prefix: &str, mac: &str) -> Result<Ipv6Addr> {
     let bytes: Vec<u8> = mac
         .split(':')
@@ -170,7 +169,7 @@ fn autoconfigured(lan: &Lan, station: Station) -> Result<Autoconfigured> {
 fn containers_autoconfigure_from_router_advertisements() {
     in_the_lab!("router advertisements");
     let outcome = alike(|lan| {
-        // Whoever says of itself that it is no router is no longer taken for one.
+        // A router that advertises a lifetime of zero is no longer a default router.
         let forwarding = "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
         let address = "ip addr add 2001:db8:a::1/64 dev $DEV nodad";
         lan.run(Router, &format!("{forwarding} && {address}"))
@@ -179,7 +178,7 @@ fn containers_autoconfigure_from_router_advertisements() {
                     --interface=wire.10 --enable-ra --dhcp-range=2001:db8:a::,ra-only";
         let _router =
             Daemon::start(lan.netns(Router), line, "", "router advertisement on").unwrap();
-        // The answer to a solicitation of its own.
+        // The advertisement answers the station's own solicitation.
         let prefix = lan.end(A, "rdisc6 -q -1 -r 3 -w 3000 $DEV").unwrap();
         let stations = [Host, A, B, C];
         let done = |station| {
@@ -187,7 +186,7 @@ fn containers_autoconfigure_from_router_advertisements() {
             Ok(found.address && found.router.is_some())
         };
         for station in stations {
-            // Whether it was in time is in what follows.
+            // A timeout shows in the comparison that follows.
             eventually(15, || done(station)).unwrap();
         }
         let made = stations.map(|station| (station, autoconfigured(lan, station).unwrap()));

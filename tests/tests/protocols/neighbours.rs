@@ -1,4 +1,4 @@
-//! What everybody knows of everybody after the same traffic.
+//! The neighbour tables of all stations after the same traffic.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ use crate::{
 
 type Tables = BTreeMap<(Station, String), Option<Known>>;
 
-/// The tables of all, as far as they are about the addresses that the test itself uses: those of
-/// link-local ones depend on when the kernel probes a neighbour.
+/// Returns the tables of all stations, limited to the addresses that the test itself uses: entries for link-local
+/// addresses depend on when the kernel probes a neighbour.
 fn tables(lan: &Lan) -> Tables {
     let mut tables = Tables::new();
     for observer in STATIONS {
@@ -41,7 +41,7 @@ fn neighbour_tables_are_the_same_after_the_same_traffic() {
             (Router, Host),
             (A, B),
             (C, B),
-            // These fail: macvlan keeps them apart, and there is nobody.
+            // These pings fail: macvlan keeps the stations apart, or the target is absent.
             (Host, C),
             (Router, Elsewhere),
             (A, Elsewhere),
@@ -49,7 +49,7 @@ fn neighbour_tables_are_the_same_after_the_same_traffic() {
         let outcome = at_once(pairs, |(from, to)| {
             [to.ipv4(), to.ipv6()].map(|address| lan.pings(from, &address).unwrap())
         });
-        // Unanswered questions get no further.
+        // Requests without an answer leave no further entries.
         moment();
         (outcome, tables(lan))
     });
@@ -57,7 +57,7 @@ fn neighbour_tables_are_the_same_after_the_same_traffic() {
     expected[5..].fill([false; 2]);
     assert_eq!(outcome, expected);
     let entry = |observer, address: String| tables[&(observer, address)];
-    // Both ends of an exchange learn of each other, and nobody else does.
+    // Both ends of an exchange learn of each other, and the other stations do not.
     for (one, other) in [(Router, A), (B, Router), (Router, Host), (A, B), (C, B)] {
         for (observer, whose) in [(one, other), (other, one)] {
             for address in [whose.ipv4(), whose.ipv6()] {

@@ -1,4 +1,4 @@
-//! VRRP (RFC 5798) by keepalived: one virtual address, whose owner changes.
+//! VRRP (RFC 5798) by keepalived: one virtual address that moves between stations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,17 +17,18 @@ use crate::{
 const VIRTUAL: &str = "192.0.2.200";
 const BACKUP: &str = "Entering BACKUP STATE";
 
-/// By which MAC the virtual address is reached.
+/// The MAC of the virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mac {
-    /// The master's own.
+    /// The virtual address has the master's own MAC.
     Own,
-    /// The one of RFC 5798, section 7.3, on a macvlan that keepalived makes for it, beside the container's.
+    /// The virtual address has the MAC of RFC 5798, section 7.3, on a macvlan that keepalived creates beside the
+    /// container's.
     Virtual,
 }
 
 impl Mac {
-    /// From where a master speaks.
+    /// Returns the MAC from which a master sends.
     fn of(self, lan: &Lan, master: Station) -> Result<String> {
         match self {
             Self::Own => lan.mac(master),
@@ -36,7 +37,7 @@ impl Mac {
     }
 }
 
-/// Waits until it has said `state`.
+/// Starts keepalived and waits until it has logged `state`.
 fn keepalived(
     lan: &Lan,
     station: Station,
@@ -57,12 +58,12 @@ fn keepalived(
     Daemon::start(lan.netns(station), line, &config, state)
 }
 
-/// Whether a device of a station is up and has the virtual address.
+/// Checks whether a device of a station is up and has the virtual address.
 fn is_master(lan: &Lan, station: Station) -> Result<bool> {
     Ok(lan.run(station, "ip -4 addr show up")?.contains(VIRTUAL))
 }
 
-/// Waits until `station` is master, and gives all who are by then.
+/// Waits until `station` is master; returns all masters at that time.
 fn masters(lan: &Lan, pair: [Station; 2], station: Station) -> BTreeSet<Station> {
     eventually(20, || is_master(lan, station)).unwrap();
     moment();
@@ -70,14 +71,14 @@ fn masters(lan: &Lan, pair: [Station; 2], station: Station) -> BTreeSet<Station>
     pair.into_iter().filter(is_master).collect()
 }
 
-/// What a new master says.
+/// The announcements of a new master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Word {
     Advertisement,
     GratuitousArp,
 }
 
-/// Listens to what is for all: advertisements, and ARP that names one address twice.
+/// Captures group traffic: VRRP advertisements, and gratuitous ARP.
 fn listen(lan: &Lan, observer: Station) -> Result<Daemon> {
     let line = format!(
         "exec tcpdump -l -n -e -Z root -Q in -i {} \
@@ -87,7 +88,7 @@ fn listen(lan: &Lan, observer: Station) -> Result<Daemon> {
     Daemon::start(lan.netns(observer), &line, "", "listening on")
 }
 
-/// What of it came from one MAC.
+/// Returns the captured announcements that came from one MAC.
 fn heard(ear: &Daemon, mac: &str) -> BTreeSet<Word> {
     let said = ear.said();
     // `12:00:00.000000 02:00:00:00:00:0b > 01:00:5e:00:00:12, ethertype IPv4 …`
@@ -99,19 +100,19 @@ fn heard(ear: &Daemon, mac: &str) -> BTreeSet<Word> {
     said.lines().filter(theirs).map(word).collect()
 }
 
-/// What is so after one of the pair has become master.
+/// The state after one of the pair has become master.
 #[derive(Debug, PartialEq, Eq)]
 struct Phase {
     masters: BTreeSet<Station>,
-    /// From the new master, by observer.
+    /// The announcements of the new master, by observer.
     heard: BTreeMap<Station, BTreeSet<Word>>,
-    /// What observers know of the virtual address before they ask anew.
+    /// The observers' entries for the virtual address before they send a new request.
     known: BTreeMap<Station, Option<Known>>,
-    /// Whether their pings to it are answered, both before and after they forget where it is.
+    /// Whether the observers' pings are answered, both before and after they delete the entry.
     reached: BTreeMap<Station, [bool; 2]>,
 }
 
-/// Lets `master` become it by `change`, while `observers` look on.
+/// Has `master` become master by `change`, while `observers` capture.
 fn phase(
     lan: &Lan,
     (pair, mac): ([Station; 2], Mac),
@@ -148,7 +149,7 @@ fn phase(
     phase
 }
 
-/// A pair of which the first is preferred: it is master, dies, and comes back.
+/// Runs a pair whose first station is preferred: it is master, fails, and returns.
 fn take_over(
     lan: &Lan,
     pair: [Station; 2],
@@ -165,7 +166,7 @@ fn take_over(
         daemons.insert(0, start(second, 100));
     });
     let death = phase(lan, (pair, Mac::Own), second, observers, || {
-        // Without a last word, as when its machine goes.
+        // The master fails without a last advertisement, as when its machine fails.
         daemons.pop();
         lan.run(first, die).unwrap();
     });
@@ -176,7 +177,7 @@ fn take_over(
     [begin, death, back]
 }
 
-/// Whether observers saw what VRRP promises: one master, of whom they hear, and whom they reach.
+/// Asserts what VRRP promises to the observers: there is one master, whose announcements and answers they receive.
 fn assert_master(phase: &Phase, master: Station, observers: &[Station]) {
     assert_eq!(phase.masters, [master].into());
     for observer in observers {
@@ -187,7 +188,7 @@ fn assert_master(phase: &Phase, master: Station, observers: &[Station]) {
     }
 }
 
-/// Whether observers followed to the new master by what it said alone.
+/// Asserts that the observers followed the new master because of its announcements alone.
 fn assert_followed(phase: &Phase, master: Station, observers: &[Station]) {
     for observer in observers {
         let known = phase.known[observer];
@@ -203,7 +204,7 @@ fn a_container_takes_over_from_the_router_and_back() {
         take_over(lan, [Router, A], &[Host, B, C], &die, "true")
     });
     assert_master(&begin, Router, &[Host, B, C]);
-    // Not the host: macvlan keeps it and its containers apart.
+    // The host is no observer here: macvlan keeps it and its containers apart.
     assert_master(&death, A, &[B, C]);
     assert_followed(&death, A, &[B, C]);
     assert_master(&back, Router, &[Host, B, C]);
@@ -215,7 +216,7 @@ fn a_container_takes_over_from_another_and_back() {
     in_the_lab!("VRRP between containers");
     let observers = [Router, C];
     let [begin, death, back] = alike(|lan| {
-        // It leaves the address behind, on a device that is down.
+        // The former master leaves the address on a device that is down.
         let live = format!("ip addr del {VIRTUAL}/24 dev $DEV; ip link set $DEV up");
         take_over(lan, [A, B], &observers, "ip link set $DEV down", &live)
     });
@@ -229,13 +230,13 @@ fn a_container_takes_over_from_another_and_back() {
 #[test]
 fn a_virtual_mac_that_is_down_in_another_container_is_reached() {
     in_the_lab!("VRRP between containers, by a virtual MAC");
-    // In mode private it is apart from the host's other containers.
+    // In private mode the device is isolated from the host's other containers.
     let observers = [Router];
     let phase = alike(|lan| {
         let mut daemons = vec![keepalived(lan, A, (Mac::Virtual, 150), BACKUP).unwrap()];
         phase(lan, ([A, B], Mac::Virtual), A, &observers, || {
             eventually(20, || is_master(lan, A)).unwrap();
-            // macvlan has a MAC up but once on a VLAN (`macvlan_addr_busy`).
+            // macvlan allows one device that is up per MAC and VLAN (`macvlan_addr_busy`).
             let fault = "entering FAULT state (interface vrrp.7 down)";
             daemons.push(keepalived(lan, B, (Mac::Virtual, 100), fault).unwrap());
             let shown = lan.run(B, "ip link show vrrp.7").unwrap();

@@ -1,4 +1,4 @@
-//! A bond that fails over and has another MAC from then on (`fail_over_mac active`), while everybody talks.
+//! A bond that fails over under traffic, and changes its MAC with that (`fail_over_mac active`).
 
 use std::{thread, time::Duration};
 
@@ -19,7 +19,7 @@ const ROUTER: [&str; 2] = ["10.9.0.1", "fd00:9::1"];
 /// The MAC of the bond's second port.
 const SECOND: [u8; 6] = [2, 0, 0, 0, 0, 0x1a];
 
-/// A switch at the other end of both ports of a bond, a host on VLAN 10 of it, and a container there.
+/// A switch at the other end of both ports of a bond, with a host and a container on VLAN 10 of the bond.
 struct Bonded {
     container: Netns,
     wire: Wire,
@@ -63,7 +63,7 @@ impl Bonded {
         Self { container, wire }
     }
 
-    /// Pings, and takes the carrier from the port that is active; how many of 100 were lost.
+    /// Pings while the active port loses its carrier; returns how many of 100 requests were lost.
     fn lost(&self, from: &Netns, address: &str) -> u32 {
         let line = format!("ping -q -n -c 100 -i 0.05 -W 1 {address} || true");
         let warm = format!("ping -q -n -c 3 -i 0.2 -W 1 {address} >/dev/null; true");
@@ -81,7 +81,7 @@ impl Bonded {
 
     fn fail_over(&self) {
         let (host, bond) = (&self.wire.host, &self.wire.trunk);
-        // It has the MAC of the port that is active.
+        // The bond has the MAC of its active port.
         let mac = host.mac(bond).unwrap();
         let port = match mac {
             SECOND => format!("{WIRE}1"),
@@ -104,7 +104,7 @@ fn address(netns: &Netns, device: &str, [ipv4, ipv6]: [&str; 2]) {
         .unwrap();
 }
 
-/// The wire is the measure: there is no way between host and container without vlanfast.
+/// The wire is the reference: host and container cannot reach each other without vlanfast.
 #[test]
 fn a_bond_that_fails_over_is_followed() {
     in_the_lab!("fail_over_mac");

@@ -1,4 +1,4 @@
-//! A switching loop on the wire: what is for everyone circles in it, and comes in again with every turn.
+//! A switching loop on the wire: group frames circle in it, and arrive again with every turn.
 
 use std::{
     fmt, fs, thread,
@@ -21,14 +21,15 @@ use vlanfast_tests::{
 
 const CONTAINERS: u8 = 64;
 const VID: u16 = 10;
-/// Seconds of the guest's clock that a loop lasts: they fill its CPU, which takes a host several times as long.
+/// The duration of a loop in seconds of the guest's clock. The loop fills the guest's CPU, so it takes several times
+/// as long on the host.
 const LASTS: u64 = 5;
 const PINGS: u64 = LASTS * 10;
-/// Requests/s for containers, half of them ARP's.
+/// The rate of requests per second for containers; half of them are ARP requests.
 const ASKED: u64 = 100;
 
-/// Puts both ends of a cable into the switch that has VLAN 10 of the trunk. Each direction holds 100 frames for 10 ms,
-/// so that 20,000 a second come by and no more: one slow CPU is the wire and the host here.
+/// Connects both ends of a cable to the switch that has VLAN 10 of the trunk. Each direction holds 100 frames for 10
+/// ms, which limits the loop to 20,000 frames per second: one slow CPU runs both the wire and the host here.
 fn close(wire: &Wire) {
     wire.router
         .run(&format!(
@@ -47,7 +48,8 @@ fn open(wire: &Wire) {
     wire.router.run("ip link del p0 && ip link del sw").unwrap();
 }
 
-/// What begins to circle: requests of others and of a container itself for who is not there, mDNS and DHCP.
+/// Sends the frames that begin to circle: requests of others and of a container itself for absent hosts, mDNS and
+/// DHCP.
 fn feed(vlan: &OneVlan) {
     let switch = Packets::open(&vlan.wire.router.path(), "sw", false).unwrap();
     let own = Packets::open(&vlan.container(0).path(), "eth0", false).unwrap();
@@ -59,7 +61,7 @@ fn feed(vlan: &OneVlan) {
     for _ in 0..50 {
         for kind in [&absent, &mdns, &absent6, &dhcp] {
             let mut bytes = kind.clone();
-            // Another host of the wire.
+            // The sender is another host on the wire.
             bytes[6..12].copy_from_slice(&[2, 0, 0, 0, 5, 5]);
             switch.send(&bytes).unwrap();
         }
@@ -70,14 +72,14 @@ fn feed(vlan: &OneVlan) {
 }
 
 struct Outcome {
-    /// How many ARP requests and solicitations were sent, each, and how many were answered.
+    /// The numbers of ARP requests and of solicitations sent, and of their answers.
     asked: u64,
     answered: [u64; 2],
-    /// How many of [`PINGS`] between two containers came back.
+    /// How many of [`PINGS`] between two containers were answered.
     pings: u64,
-    /// Frames/s that came by the wire.
+    /// The rate of frames on the wire per second.
     rate: u64,
-    /// Seconds that the CPU had nothing to do.
+    /// The idle time of the CPU in seconds.
     idle: f64,
 }
 
@@ -93,13 +95,14 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Seconds so far, of all CPUs (proc(5)).
+/// Returns the idle time so far in seconds, over all CPUs (proc(5)).
 fn idle() -> f64 {
     let uptime = fs::read_to_string("/proc/uptime").unwrap();
     uptime.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Keeps a loop closed for [`LASTS`] seconds, asks from the wire for every container, and has two talk.
+/// Keeps a loop closed for [`LASTS`] seconds, sends requests from the wire for every container, and pings between two
+/// containers.
 fn endure(vlan: &OneVlan) -> Outcome {
     let router = &vlan.wire.router;
     let device = format!("{WIRE}.{VID}");
@@ -115,9 +118,9 @@ fn endure(vlan: &OneVlan) -> Outcome {
         let pings = scope.spawn(|| vlan.run(0, &line).unwrap());
         let mut asked = 0;
         while start.elapsed() < Duration::from_secs(LASTS) {
-            let receiver = vlan.endpoints[asked as usize % vlan.endpoints.len()];
-            vlan.send(&request(receiver.address), 1).unwrap();
-            vlan.send(&solicit(receiver.address6), 1).unwrap();
+            let endpoint = vlan.endpoints[asked as usize % vlan.endpoints.len()];
+            vlan.send(&request(endpoint.address), 1).unwrap();
+            vlan.send(&solicit(endpoint.address6), 1).unwrap();
             asked += 1;
             thread::sleep(Duration::from_millis(2000 / ASKED));
         }
@@ -152,7 +155,7 @@ fn endure(vlan: &OneVlan) -> Outcome {
     }
 }
 
-/// With every limit as it is by default.
+/// Every limit has its default.
 #[test]
 fn containers_live_through_a_loop() {
     in_the_lab!("a loop");

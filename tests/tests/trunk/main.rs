@@ -1,5 +1,5 @@
-//! Level `vm`: trunks with the kernel's own 802.1Q devices and macvlan, over a veth and over virtio,
-//! whose driver has native XDP.
+//! Level `vm`: trunks with the kernel's own 802.1Q devices and macvlan, over a veth, and over virtio, whose driver
+//! has native XDP.
 
 mod bonds;
 mod looped;
@@ -115,7 +115,7 @@ fn generic_xdp_on_virtio_counts_every_frame_both_ways() {
     corpus_both_ways(&Wire::virtio().unwrap(), "xdp-generic", "xdp-generic").unwrap();
 }
 
-/// Frames that get their tags from 802.1Q devices, which leave them in metadata on a veth.
+/// The frames get their tags from 802.1Q devices, which leave them in metadata on a veth.
 #[test]
 fn tags_that_travel_as_metadata_are_counted_for_their_vlan() {
     in_the_lab!("metadata");
@@ -147,7 +147,7 @@ fn tags_that_travel_as_metadata_are_counted_for_their_vlan() {
     attached.stop().unwrap();
 }
 
-/// A bulk transfer each way between the router and a container, over VLAN 10.
+/// Runs a bulk transfer each way between the router and a container, over VLAN 10.
 fn bulk_to_a_container(wire: &Wire, ingress: &str) {
     wire.vlan(10).unwrap();
     wire.router
@@ -185,7 +185,7 @@ fn a_bulk_transfer_to_a_container_is_exact_through_generic_xdp() {
     bulk_to_a_container(&Wire::virtio().unwrap(), "xdp-generic");
 }
 
-/// Over VLAN 10, where tags travel as metadata. Gives how long the buffers of bulk are at least.
+/// Tests host access over VLAN 10, where tags travel as metadata; returns the minimum length of the bulk buffers.
 fn host_access(wire: &Wire, ingress: &str, modes: &[&str], pings: u32) -> u64 {
     let mut shortest = u64::MAX;
     wire.vlan(10).unwrap();
@@ -223,7 +223,7 @@ fn host_and_container_of_a_vlan_reach_each_other() {
 #[test]
 fn host_and_container_behind_virtio_reach_each_other() {
     in_the_lab!("host access, virtio");
-    // Whatever the buffers: the lab's NICs take none of several packets.
+    // The bulk buffers may have any length, because the lab's NICs accept no merged packets.
     host_access(&Wire::virtio().unwrap(), "xdp", &["bridge"], 1000);
 }
 
@@ -231,7 +231,7 @@ fn host_and_container_behind_virtio_reach_each_other() {
 fn a_device_next_to_the_vlans_is_redirected_to() {
     in_the_lab!("deliver");
     let virtio = Wire::virtio().unwrap();
-    // Virtio leaves the tags in the bytes; a veth has them as metadata.
+    // Virtio leaves the tags in the bytes, and a veth has them as metadata.
     for wire in [Wire::veth().unwrap(), virtio] {
         wire.vlan(10).unwrap();
         let neighbours = LocalDevices::new(&wire, 10).unwrap();
@@ -248,9 +248,9 @@ fn a_device_next_to_the_vlans_is_redirected_to() {
     }
 }
 
-/// A VLAN whose device can't be read would be a VLAN without anybody.
+/// If such a device could not be read, its VLAN would seem to have no endpoints.
 #[test]
-fn an_alias_that_is_no_text_on_a_device_between_leaves_its_vlan_where_it_is() {
+fn an_alias_that_is_not_utf8_does_not_hide_the_vlan_of_its_device() {
     in_the_lab!("alias between");
     let wire = Wire::veth().unwrap();
     wire.vlan(10).unwrap();

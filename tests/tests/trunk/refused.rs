@@ -1,4 +1,4 @@
-//! Drivers that refuse what native XDP takes: `auto` takes TC and says why, `--ingress xdp` is an error.
+//! Drivers that refuse native XDP: `auto` uses TC and reports the reason, and `--ingress xdp` fails.
 
 use std::{
     ffi::c_void,
@@ -33,8 +33,8 @@ use vlanfast_tests::{
 const METRICS_PORT: u16 = 9436;
 const METRICS: &str = "127.0.0.1:9436";
 
-/// A virtio trunk whose frames may be longer than a page, which its driver's XDP can't take. The NIC is the
-/// lab's: it gets its MTU back.
+/// A virtio trunk whose MTU is too large for its driver's XDP. The NIC belongs to the lab, and gets its former MTU
+/// back.
 struct Jumbo(Wire);
 
 impl Jumbo {
@@ -52,12 +52,12 @@ impl Jumbo {
 
 impl Drop for Jumbo {
     fn drop(&mut self) {
-        // A panic on the way of another would take the other tests along.
+        // A second panic during unwinding would abort the other tests too.
         let _ = self.mtu(1500);
     }
 }
 
-/// The series of `vlanfast_attached` for ingress, by one scrape.
+/// Scrapes the series of `vlanfast_attached` for ingress.
 fn attached_metric(host: &Netns) -> String {
     let scrape = || get(METRICS_PORT, "/metrics");
     let (code, text) = in_netns(&host.path(), scrape).unwrap();
@@ -74,7 +74,7 @@ fn expected_metric(trunk: &str, mode: &str, reason: &str) -> String {
     )
 }
 
-/// One line on stderr with each of the words, that ends with the remedy.
+/// Checks for one line on stderr that has each of the words and ends with the remedy.
 fn failed(ended: &Ended, code: i32, words: &[&str]) {
     let text = ended.stderr.trim_end();
     assert_eq!(ended.code, Some(code), "{ended:?}");
@@ -86,7 +86,7 @@ fn failed(ended: &Ended, code: i32, words: &[&str]) {
     }
 }
 
-/// What is said where TC stands in, each of the words included.
+/// Checks the warning that TC is used instead, with each of the words.
 fn fell_back(stderr: &str, words: &[&str]) {
     let is_note = |line: &&str| line.starts_with("note: ") && line.ends_with("; using TC instead");
     let note = stderr.lines().find(is_note);
@@ -124,7 +124,7 @@ fn where_the_driver_refuses_native_xdp_auto_takes_tc_and_says_why() {
     kill(attached.pid(), Signal::SIGKILL).unwrap();
     fell_back(&attached.end().unwrap().stderr, &words);
 
-    // After a crash it is not tried again, whatever the driver would say now; after a detach it is.
+    // After a crash XDP is not tried again, even if the driver would accept it now; after a detach it is.
     wire.mtu(1500).unwrap();
     let attached = start();
     is_tc(&attached);
@@ -187,10 +187,10 @@ fn ended(child: Child) -> Ended {
     }
 }
 
-/// Starts a command that finds `rx-vlan-offload` on and can't turn it off, whatever it asks: no driver of
-/// the lab is like that. Gives it once it says something or ends.
+/// Starts a command that finds `rx-vlan-offload` on and cannot turn it off, because no driver of the lab behaves like
+/// that. Returns the command once it prints something or ends.
 fn start_with_fixed_offload(command: &mut Command) -> Child {
-    // SAFETY: one call between fork and exec, without memory.
+    // SAFETY: the closure makes one call between fork and exec, and does not allocate.
     unsafe {
         command.pre_exec(|| ptrace::traceme().map_err(io::Error::from));
     }
@@ -198,7 +198,7 @@ fn start_with_fixed_offload(command: &mut Command) -> Child {
     let child = command.stderr(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.as_ref().unwrap();
     let pid = Pid::from_raw(child.id() as i32);
-    // It stops where its first exec ends.
+    // The process stops at the end of its first exec.
     let stopped = waitpid(pid, None).unwrap();
     assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
     let options =
@@ -208,7 +208,7 @@ fn start_with_fixed_offload(command: &mut Command) -> Child {
     loop {
         ptrace::syscall(pid, signal.take()).unwrap();
         match waitpid(pid, None).unwrap() {
-            // Another thread prints.
+            // Output on the pipe means that another thread has printed.
             WaitStatus::PtraceSyscall(_) if has_said_something(stdout) => break,
             WaitStatus::PtraceSyscall(_) => match call(pid) {
                 Some((libc::SYS_ioctl, [_, libc::SIOCETHTOOL, request])) => {
@@ -223,7 +223,7 @@ fn start_with_fixed_offload(command: &mut Command) -> Child {
                 }
             },
             WaitStatus::PtraceEvent(..) => break,
-            // Another exec: nsenter's.
+            // nsenter executes the command, which is a second exec.
             WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
             WaitStatus::Stopped(_, other) => signal = Some(other),
             end => panic!("{end:?}"),
@@ -238,27 +238,28 @@ fn has_said_something(stdout: &ChildStdout) -> bool {
     poll(&mut said, PollTimeout::ZERO).unwrap() > 0
 }
 
-/// `ETHTOOL_GFLAGS`, `ETHTOOL_SFLAGS` and `ETH_FLAG_RXVLAN` of `include/uapi/linux/ethtool.h`.
+/// The values are those of `ETHTOOL_GFLAGS`, `ETHTOOL_SFLAGS` and `ETH_FLAG_RXVLAN` of
+/// `include/uapi/linux/ethtool.h`.
 const GET_FLAGS: u32 = 0x25;
 const SET_FLAGS: u32 = 0x26;
 const RX_VLAN: i64 = 1 << 8;
 
-/// Number and arguments of the system call that begins; `None` where one ends.
+/// Returns number and arguments of the system call that begins; `None` at the exit of a call.
 fn call(pid: Pid) -> Option<(i64, [u64; 3])> {
     let info = ptrace::syscall_info(pid).unwrap();
     if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
         return None;
     }
-    // SAFETY: this is what the union has where a call begins.
+    // SAFETY: this is the valid field of the union at the entry of a call.
     let entry = unsafe { info.u.entry };
     let [first, second, third, ..] = entry.args;
     Some((entry.nr as i64, [first, second, third]))
 }
 
-/// Where the answer to `ETHTOOL_GFLAGS` will be, if it is that. `ETHTOOL_SFLAGS` becomes a command that the
+/// Returns the address of the answer if the call is `ETHTOOL_GFLAGS`. Changes `ETHTOOL_SFLAGS` to a command that the
 /// kernel does not have.
 fn asks_for_flags(pid: Pid, request: u64) -> Option<*mut c_void> {
-    // `ifr_data` of struct ifreq, behind the name, leads to the command and its value.
+    // `ifr_data` of `struct ifreq` follows the name, and points to the command and its value.
     let data = (request + libc::IFNAMSIZ as u64) as *mut c_void;
     let value = ptrace::read(pid, data).unwrap() as *mut c_void;
     let words = ptrace::read(pid, value).unwrap();

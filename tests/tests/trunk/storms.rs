@@ -1,4 +1,4 @@
-//! A storm on a VLAN, and those who answer for what no device of that VLAN shows.
+//! Storms on a VLAN where a station answers for addresses that no device of that VLAN shows.
 
 use std::{
     sync::{
@@ -25,10 +25,10 @@ use vlanfast_tests::{
 };
 
 const LIMIT: [&str; 2] = ["--storm-limit", "20"];
-/// Frames/s of a storm.
+/// The rate of a storm in frames per second.
 const RATE: u64 = 500;
 
-/// Asks some times amid a storm of requests for who is not there; how many answers came.
+/// Sends a request several times amid a storm of requests for absent hosts; returns the number of answers.
 fn answers(vlan: &OneVlan, asking: &[u8], times: u64) -> u64 {
     let router = vlan.wire.router.path();
     let ear = Packets::open(&router, &format!("{WIRE}.10"), true).unwrap();
@@ -57,7 +57,7 @@ fn answers(vlan: &OneVlan, asking: &[u8], times: u64) -> u64 {
     heard.iter().filter(is_answer).count() as u64
 }
 
-/// Linux has its addresses as a host, and answers on every device (`arp_ignore`), IPv6 as its proxy.
+/// A Linux host answers for its addresses on every device (`arp_ignore`), and for IPv6 as a proxy.
 #[test]
 fn an_address_on_another_vlan_is_answered_amid_a_storm() {
     in_the_lab!("another VLAN");
@@ -117,7 +117,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// MetalLB's way in mode layer 2: a packet socket answers for an address that no device has.
+/// A packet socket answers for an address that no device has, as MetalLB does in layer 2 mode.
 #[test]
 fn a_socket_that_answers_arp_does_so_amid_a_storm() {
     in_the_lab!("MetalLB");
@@ -142,7 +142,7 @@ fn a_socket_that_answers_arp_does_so_amid_a_storm() {
             }
             drop(socket);
         });
-        // Whatever fails ends the thread as well.
+        // A failed assertion ends the thread too.
         let end = End(&answering);
         let asking = request(SERVICE);
         assert_eq!(answers(&vlan, &asking, 50), 50, "without vlanfast");

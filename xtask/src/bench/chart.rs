@@ -1,4 +1,4 @@
-//! Bars as SVG: text that a diff can show, with no library behind it.
+//! Draws bar charts as SVG, as text that a diff can show and without a library.
 
 /// Pixels.
 const WIDTH: f64 = 760.0;
@@ -6,7 +6,7 @@ const LABEL: f64 = 220.0;
 const BAR: f64 = 18.0;
 const STEP: f64 = 28.0;
 const TOP: f64 = 44.0;
-/// Behind a bar, for its number.
+/// The space behind a bar for its number.
 const NUMBER: f64 = 90.0;
 
 /// One bar: its label, its length, and the number beside it.

@@ -1,4 +1,4 @@
-//! Whether two runs agree.
+//! Compares the figures of two runs.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use super::{
     tables::{ALL, grouped},
 };
 
-/// What two runs may differ by.
+/// The relative difference that is allowed between two runs.
 const TOLERANCE: f64 = 0.01;
 
 /// The JSON that an earlier run wrote.

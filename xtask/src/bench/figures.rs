@@ -1,10 +1,10 @@
-//! What the guest says, read into tables.
+//! Reads the guest's output into tables.
 
 use serde_json::{Value, json};
 
 use crate::vm::Kernel;
 
-/// A line of the guest that is meant for us.
+/// A line of the guest that is meant for the benchmark.
 #[derive(Debug, PartialEq)]
 pub enum Message<'a> {
     Step(&'a str),
@@ -24,13 +24,13 @@ pub struct Figure {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
     Value(f64),
-    /// Why there is none.
+    /// The reason why there is no figure.
     None(String),
 }
 
 impl<'a> Message<'a> {
     pub fn parse(line: &'a str) -> Option<Self> {
-        // Not at the start: the kernel leaves unfinished lines on the console.
+        // The marker need not be at the start of a line: the kernel leaves unfinished lines on the console.
         let (_, message) = line.split_once("@@ ")?;
         let (word, rest) = message.trim_end().split_once(' ')?;
         match word {
@@ -59,33 +59,33 @@ impl Figure {
     }
 }
 
-/// Between the name of a row and its kernel, where that is not the newest.
+/// The separator between the name of a row and its kernel, if that is not the newest.
 const OLDER: &str = ", Linux ";
 
-/// A row's kernel; none is the newest.
+/// Returns a row's kernel; `None` stands for the newest.
 pub fn kernel_of(row: &str) -> Option<&str> {
     row.split_once(OLDER).map(|(_, kernel)| kernel)
 }
 
-/// Everything that was measured, in the order in which it came.
+/// All measurements, in the order in which they arrived.
 #[derive(Default)]
 pub struct Figures {
-    /// Releases of the kernels that it was measured on.
+    /// The releases of the measured kernels.
     pub kernels: Vec<String>,
-    /// The release of the machine's own kernel, where some tables are measured.
+    /// The release of the machine's own kernel, on which some tables are measured.
     pub native: String,
     all: Vec<Figure>,
 }
 
 impl Figures {
-    /// Notes a kernel's release; it may have had more than one guest.
+    /// Records a kernel's release; it may have had more than one guest.
     pub fn ran_on(&mut self, release: &str) {
         if !self.kernels.iter().any(|known| known == release) {
             self.kernels.push(release.to_owned());
         }
     }
 
-    /// Takes a figure in. Rows of the older kernel say so.
+    /// Adds a figure. Rows of the older kernel are marked.
     pub fn add(&mut self, kernel: Kernel, mut figure: Figure) {
         if kernel != Kernel::V6_12 {
             figure.row = format!("{}{OLDER}{kernel}", figure.row);
@@ -93,7 +93,7 @@ impl Figures {
         self.all.push(figure);
     }
 
-    /// The names of a table's rows or columns, in the order in which they first came.
+    /// Returns the names of a table's rows or columns, in the order in which they first appeared.
     pub fn names(&self, table: &str, of: fn(&Figure) -> &str) -> Vec<&str> {
         let mut names = vec![];
         for name in self.table(table).map(of) {
@@ -121,7 +121,7 @@ impl Figures {
         self.all.iter().filter(move |figure| figure.table == name)
     }
 
-    /// Everything, for other programs.
+    /// Returns all measurements as JSON.
     pub fn json(&self) -> Value {
         let rows = self.all.iter().map(|figure| {
             let mut row = json!({

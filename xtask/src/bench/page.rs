@@ -12,7 +12,7 @@ use super::{
 };
 use crate::sh;
 
-/// Writes the page with everything beside it.
+/// Writes the page with its pictures and the JSON.
 pub fn write(figures: &Figures) -> Result<()> {
     let docs = sh::workspace().join("docs");
     let mut page = head(figures);
@@ -110,7 +110,7 @@ fn picture(table: &Table, column: &str, figures: &Figures) -> String {
     chart::bars(&title, &bars)
 }
 
-/// Lines of at most 100 characters.
+/// Wraps text to lines of at most 100 characters.
 fn wrapped(text: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -1,38 +1,39 @@
-//! The tables of the page: what each one is, and how its figures are written.
+//! The tables of the page: their descriptions, and how their figures are written.
 
 use anyhow::{Result, bail};
 
 use super::figures::{Cell, Figures, kernel_of};
 
-/// One table. What measures it is in `bench/src/tables/`, under the same name.
+/// One table. The file of the same name in `bench/src/tables/` measures it.
 pub struct Table {
     pub name: &'static str,
     pub title: &'static str,
     pub unit: Unit,
-    /// What was measured, and what the figures mean. Markdown.
+    /// The description of the measurement and of the figures, in Markdown.
     pub about: &'static str,
-    /// The column that has a picture.
+    /// The column that is drawn as a picture.
     pub picture: Option<&'static str>,
-    /// A whole run measures vlanfast on the older kernel too, because we promise something of it there.
+    /// Whether a whole run measures vlanfast on the older kernel too, because the project promises a figure for it
+    /// there.
     pub promised: bool,
-    /// Runs on this machine's kernel and not in the lab.
+    /// Whether the table runs on this machine's kernel and not in the lab.
     pub native: bool,
-    /// Runs in a guest whose NICs are on taps, and merge packets.
+    /// Whether the table runs in a guest whose NICs are on taps and merge packets.
     pub taps: bool,
 }
 
-/// What the numbers are, and what stands behind them.
+/// The unit of the numbers, and the comparison that follows each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Instructions, and how many more than in the first row of the same kernel.
+    /// Instructions, and the difference from the first row of the same kernel.
     Instructions,
-    /// Instructions, and how many times as many as in that row.
+    /// Instructions, and the ratio to that row.
     Times,
-    /// Frames per second, and how many times as many as in that row.
+    /// Frames per second, and the ratio to that row.
     Rate,
     Percent,
     Plain,
-    /// What the column says, and how many times as much as in that row.
+    /// The unit that the column names, and the ratio to that row.
     Ratio,
 }
 
@@ -42,7 +43,7 @@ impl Unit {
         matches!(self, Self::Instructions | Self::Times)
     }
 
-    /// The word on the axis of a picture.
+    /// Returns the label on the axis of a picture.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Instructions | Self::Times => "instructions",
@@ -64,7 +65,7 @@ const TABLE: Table = Table {
     taps: false,
 };
 
-/// In the order of the page.
+/// All tables, in the order of the page.
 pub const ALL: &[Table] = &[
     Table {
         name: "wire-to-container",
@@ -249,7 +250,7 @@ pub const ALL: &[Table] = &[
     },
 ];
 
-/// All of them, or those that were asked for.
+/// Returns all tables, or the requested ones.
 pub fn chosen(only: &[String]) -> Result<Vec<&'static Table>> {
     let known = |name: &String| ALL.iter().any(|table| table.name == name);
     if let Some(name) = only.iter().find(|name| !known(name)) {
@@ -269,7 +270,8 @@ impl Table {
         figures.names(self.name, |figure| &figure.column)
     }
 
-    /// What a row is compared with: the first of its kernel. Rows in brackets are what was subtracted.
+    /// Returns the row with which a row is compared: the first of its kernel. Rows in brackets are what was
+    /// subtracted.
     fn base(&self, figures: &Figures, row: &str, column: &str) -> Option<f64> {
         let mut rows = self.rows(figures).into_iter();
         let first =
@@ -319,7 +321,7 @@ impl Table {
     }
 }
 
-/// A whole number with its thousands apart.
+/// Writes a whole number with separated thousands.
 pub fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();

@@ -1,10 +1,10 @@
-//! Finds circles: modules that use each other, directly or by way of others.
+//! Finds circles: modules that use each other, directly or through other modules.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::modules::Use;
 
-/// A shortest circle through every group of modules that use each other, as the uses that make it.
+/// Returns a shortest circle for every group of modules that use each other, as the list of its uses.
 pub fn circles<'a>(uses: &'a [Use<'a>]) -> Vec<Vec<&'a Use<'a>>> {
     let mut from: BTreeMap<&str, Vec<&Use>> = BTreeMap::new();
     for one in uses {
@@ -24,7 +24,7 @@ pub fn circles<'a>(uses: &'a [Use<'a>]) -> Vec<Vec<&'a Use<'a>>> {
     found
 }
 
-/// The shortest way from a module back to itself.
+/// Returns the shortest path from a module back to itself.
 fn shortest<'a>(
     from: &BTreeMap<&'a str, Vec<&'a Use<'a>>>,
     start: &str,

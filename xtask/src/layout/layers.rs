@@ -1,5 +1,5 @@
-//! Which module may use which: the layers of every crate, from the top to the bottom. Change the design first
-//! (ARCHITECTURE.md), then this table, then the code.
+//! The layers of every crate from top to bottom, which determine the modules that a module may use. Change the design
+//! first (ARCHITECTURE.md), then this table, then the code.
 
 use std::cmp::Ordering;
 
@@ -9,11 +9,10 @@ use super::modules::{Module, Modules, Use};
 pub struct Crate {
     /// The file of its root module.
     pub root: &'static str,
-    /// From the top to the bottom. A module, with all that is below it in the tree of modules, uses itself and the
-    /// layers below its own. Modules of one layer do not use each other. A module may be in another layer than
-    /// the module that it is in.
+    /// The layers from top to bottom. A module, with its submodules, may use itself and the layers below its own.
+    /// Modules of one layer do not use each other. A submodule may be in another layer than its parent.
     pub layers: &'static [&'static [&'static str]],
-    /// Crates that it must not name.
+    /// The crates that it must not use.
     pub forbidden: &'static [&'static str],
 }
 
@@ -21,12 +20,12 @@ pub const CRATES: &[Crate] = &[
     Crate {
         root: "vlanfast-common/src/lib.rs",
         layers: &[
-            // What tests and tools decide with in place of the maps.
+            // Tests and tools use these in place of the maps.
             &["uniform"],
             &["classify"],
             &["shortcut"],
             &["count"],
-            // What a decision asks the maps.
+            // The lookups of a decision.
             &["lookup"],
             &["verdict", "heartbeat", "bucket"],
             &["bytes"],
@@ -35,11 +34,11 @@ pub const CRATES: &[Crate] = &[
             &["frame"],
             &["message"],
             &["layer2"],
-            // What crosses the border to the kernel.
+            // The types that the kernel and the loader share.
             &["abi"],
             &["atomic"],
         ],
-        // It is packet logic alone, for the kernel as for the tests.
+        // This is pure packet logic, for the kernel and for the tests.
         forbidden: &["std", "alloc", "aya_ebpf", "tokio", "libc"],
     },
     Crate {
@@ -58,19 +57,19 @@ pub const CRATES: &[Crate] = &[
     Crate {
         root: "vlanfast/src/lib.rs",
         layers: &[
-            // A file for each verb.
+            // There is a file for each verb.
             &["cmd"],
-            // The loop between what the sources say and the maps.
+            // The loop that brings the maps in line with the sources.
             &["reconcile"],
-            // Metrics show what they are given, and ask nobody.
+            // The metrics show the values that they are given, and query nothing.
             &["hooks", "metrics"],
             &["maps"],
             &["pins", "cli"],
-            // The sources: they know what is so, and nothing of what is made of it.
+            // The sources read the current state, and do not depend on its use.
             &["netlink", "names"],
             &["notify", "stop", "error", "clock"],
             &["output"],
-            // Decides, and asks nobody.
+            // These modules decide, and query nothing.
             &["state"],
         ],
         forbidden: &[],
@@ -78,7 +77,7 @@ pub const CRATES: &[Crate] = &[
     Crate {
         root: "tests/src/lib.rs",
         layers: &[
-            // Tests that more than one program runs.
+            // The tests that more than one program runs.
             &["live"],
             &["cases"],
             &["fixtures"],
@@ -91,7 +90,7 @@ pub const CRATES: &[Crate] = &[
     Crate {
         root: "bench/src/main.rs",
         layers: &[
-            // A file for each table of the page.
+            // There is a file for each table of the page.
             &["tables"],
             &["bench", "bare_shortcut", "storm"],
             &["contender", "containers"],
@@ -104,7 +103,7 @@ pub const CRATES: &[Crate] = &[
     Crate {
         root: "xtask/src/main.rs",
         layers: &[
-            // A file or a directory for each command.
+            // There is a file or a directory for each command.
             &["bench", "check", "demo", "test"],
             &["ebpf", "vm", "layout"],
             &["setup"],
@@ -116,7 +115,7 @@ pub const CRATES: &[Crate] = &[
 ];
 
 impl Crate {
-    /// Every use against the layers, every module without one, and every entry without a module.
+    /// Checks every use against the layers, and finds modules without an entry and entries without a module.
     pub fn violations(&self, modules: &Modules, uses: &[Use]) -> Vec<String> {
         let of_root = |path: &str| path.is_empty();
         let files = modules.files().filter(|module| !of_root(&module.path));
@@ -151,7 +150,8 @@ impl Crate {
         wrong
     }
 
-    /// The number of a module's layer, from the top, and the entry that it is there by: the longest counts.
+    /// Returns the number of a module's layer from the top, and the entry that places it there: the longest one
+    /// counts.
     fn layer(&self, path: &str) -> Option<(usize, &'static str)> {
         let layers = self.layers.iter().enumerate();
         let entries =
@@ -168,7 +168,7 @@ impl Crate {
         )
     }
 
-    /// Where the layer of `to` is, if `from` must not use it: that, and the entries that both are there by.
+    /// Returns the layer of `to` and the entries of both modules, if `from` must not use `to`.
     fn against(&self, from: &str, to: &str) -> Option<(&'static str, [&'static str; 2])> {
         let (from, mine) = self.layer(from)?;
         let (to, other) = self.layer(to)?;

@@ -1,4 +1,4 @@
-//! What `cargo xtask check` says of how the code is laid out: layers, circles of modules, and sizes.
+//! The checks of the code's layout in `cargo xtask check`: layers, circles of modules, and sizes.
 
 mod circles;
 mod layers;
@@ -11,7 +11,7 @@ use anyhow::Result;
 use circles::circles;
 use modules::{Modules, Use};
 
-/// Everything against the rules: a line each, with the file, the rule and the remedy.
+/// Returns each violation on a line, with the file, the rule and the remedy.
 pub fn violations(workspace: &Path) -> Result<Vec<String>> {
     let mut wrong = sizes::violations(workspace)?;
     for one in layers::CRATES {
@@ -49,8 +49,8 @@ mod tests {
     use super::*;
     use crate::sh;
 
-    /// Reads this crate itself: imports, re-exports and calls by their whole path are seen, `pub(super)` and what is
-    /// for tests alone are not.
+    /// Reads this crate itself: imports, re-exports and calls by their full path count, and `pub(super)` and test
+    /// code do not.
     #[test]
     fn uses_are_found_in_real_code() {
         let root = sh::workspace().join("xtask/src/main.rs");

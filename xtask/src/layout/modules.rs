@@ -1,4 +1,4 @@
-//! Reads a crate's modules with `syn`: which there are, what each defines, and which others it uses.
+//! Reads the modules of a crate with `syn`: their items, and the modules that they use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,27 +36,27 @@ pub struct Module {
 
 struct Import {
     path: Vec<String>,
-    /// What it is called here; `*` for a glob.
+    /// The name of the import in this module; `*` for a glob.
     name: String,
-    /// A re-export is no use of its own: whoever names it uses the origin.
+    /// A re-export does not count as a use: code that names it uses the original.
     is_exported: bool,
 }
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Clone, Copy)]
 enum Found {
     Module(usize),
     ItemOf(usize),
 }
 
-/// One module that uses another, with an example of the path by which it does.
+/// A use of one module by another, with an example of the path.
 pub struct Use<'a> {
     pub from: &'a Module,
     pub to: &'a Module,
     pub path: String,
 }
 
-/// How many re-exports are followed: Rust allows circles of them.
+/// The number of re-exports that are followed, because Rust allows circles of them.
 const DEPTH: usize = 16;
 
 impl Modules {
@@ -68,7 +68,7 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Every module that has a file of its own.
+    /// Returns every module that has a file of its own.
     pub fn files(&self) -> impl Iterator<Item = &Module> {
         let own = |(index, module): &(usize, &Module)| module.owner == *index;
         self.all
@@ -78,7 +78,7 @@ impl Modules {
             .map(|(_, module)| module)
     }
 
-    /// Every use of one file's module by another's, each pair once.
+    /// Returns every use of one file's module by another's, each pair once.
     pub fn uses(&self) -> Vec<Use<'_>> {
         let mut pairs = BTreeMap::new();
         for (index, module) in self.all.iter().enumerate() {
@@ -102,7 +102,7 @@ impl Modules {
         uses.collect()
     }
 
-    /// The first segments of all paths that lead out of a module's crate.
+    /// Returns the first segments of all paths that lead out of a module's crate.
     pub fn outside(&self) -> impl Iterator<Item = (&Module, &str)> {
         self.all
             .iter()
@@ -126,7 +126,7 @@ impl Modules {
         self.module(path, file, below, (parent, owner), &syntax.items)
     }
 
-    /// Takes in a module, and whatever is below it; `below` is the directory for that.
+    /// Adds a module and its submodules; `below` is the directory for those.
     fn module(
         &mut self,
         path: String,
@@ -173,7 +173,8 @@ impl Modules {
         Ok(index)
     }
 
-    /// Follows a path as the compiler does, through modules, imports and globs; none leads out of the crate.
+    /// Follows a path as the compiler does, through modules, imports and globs; a path out of the crate has no
+    /// target.
     fn resolve(&self, from: usize, path: &[String], depth: usize) -> Option<Found> {
         let (first, rest) = path.split_first()?;
         match first.as_str() {
@@ -204,7 +205,7 @@ impl Modules {
         }
         let depth = depth.checked_sub(1)?;
         if let Some(import) = module.imports.iter().find(|import| import.name == *name) {
-            // It may name an item of another crate.
+            // The path may name an item of another crate.
             return match self.resolve(at, &import.path, depth)? {
                 Found::Module(there) => self.descend(there, rest, depth),
                 item => Some(item),
@@ -220,7 +221,7 @@ impl Modules {
         Some(Found::ItemOf(at))
     }
 
-    /// Whether a name means something in a module.
+    /// Checks whether a name is defined in a module.
     fn knows(&self, at: usize, name: &str, depth: usize) -> bool {
         let module = &self.all[at];
         module.children.contains_key(name)
@@ -244,7 +245,7 @@ impl Modules {
     }
 }
 
-/// Collects imports and paths, and leaves out what is compiled for tests alone.
+/// Collects imports and paths, and leaves out what is compiled only for tests.
 #[derive(Default)]
 struct Reader {
     imports: Vec<Import>,
@@ -279,7 +280,7 @@ impl Reader {
         });
     }
 
-    /// A macro's arguments are no syntax tree: `a::b` in them counts as a path.
+    /// A macro's arguments are not a syntax tree: `a::b` in them counts as a path.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = vec![];
         let mut colons = 0;
@@ -315,7 +316,7 @@ impl Reader {
 
 impl<'ast> Visit<'ast> for Reader {
     fn visit_item(&mut self, item: &'ast Item) {
-        // Modules are read on their own.
+        // Submodules are read separately.
         if !matches!(item, Item::Mod(_)) && !attributes(item).is_some_and(is_test) {
             visit::visit_item(self, item);
         }
@@ -326,7 +327,7 @@ impl<'ast> Visit<'ast> for Reader {
         self.import(&item.tree, &[], is_exported);
     }
 
-    /// `pub(super)` is no use of what is above.
+    /// `pub(super)` does not count as a use of the parent.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -368,7 +369,7 @@ fn attributes(item: &Item) -> Option<&Vec<Attribute>> {
     })
 }
 
-/// What an item is called, if others can name it.
+/// Returns an item's name, if other modules can name it.
 fn name(item: &Item) -> Option<String> {
     let name = match item {
         Item::Const(item) => &item.ident,

@@ -1,4 +1,4 @@
-//! Finds files and functions that are too long to be read in one sitting.
+//! Finds files and functions that are too long.
 
 use std::{
     fs,
@@ -12,12 +12,12 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// Lines of a file, with everything that is in it.
+/// The maximum of lines of a file.
 const FILE: usize = 400;
-/// Lines of a function, from its signature to its last brace, without the rows of tables.
+/// The maximum of lines of a function, from its signature to its last brace, without the rows of tables.
 const FUNCTION: usize = 60;
 
-/// Every file and every function of the repository that is longer, a line each.
+/// Returns every file and function of the repository that is too long, each on a line.
 pub fn violations(workspace: &Path) -> Result<Vec<String>> {
     let mut wrong = vec![];
     for file in sources(workspace)? {
@@ -50,7 +50,7 @@ pub fn violations(workspace: &Path) -> Result<Vec<String>> {
 
 struct Function {
     name: String,
-    /// Where it begins.
+    /// The line at which it begins.
     line: usize,
     lines: usize,
 }
@@ -95,8 +95,8 @@ impl<'ast> Visit<'ast> for Finder {
     }
 }
 
-/// Counts the lines between the brackets of array and `vec!` literals: rows of a table are data, however many there
-/// are. What is longer and no table is code in a function.
+/// Counts the lines between the brackets of array and `vec!` literals: rows of a table are data, and do not count as
+/// code of a function.
 struct Rows(usize);
 
 impl Rows {
@@ -109,7 +109,7 @@ impl Rows {
 impl<'ast> Visit<'ast> for Rows {
     fn visit_expr(&mut self, expression: &'ast Expr) {
         match expression {
-            // Whatever is in it has been counted.
+            // Nested literals have been counted already.
             Expr::Array(array) => self.add(array.bracket_token.span),
             _ => visit::visit_expr(self, expression),
         }
@@ -124,7 +124,7 @@ impl<'ast> Visit<'ast> for Rows {
     }
 }
 
-/// Every Rust file below a directory, but for what was built.
+/// Returns every Rust file below a directory, without build output.
 fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = vec![];
     let entries = fs::read_dir(directory)

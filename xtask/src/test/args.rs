@@ -29,7 +29,7 @@ impl Level {
     }
 }
 
-/// What `cargo xtask test` takes.
+/// The options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Args {
     /// What to run; everything if not given

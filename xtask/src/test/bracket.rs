@@ -1,15 +1,15 @@
-//! The lines with which the guest says which test program runs, and how it ended.
+//! The lines with which the guest marks the start and the end of a test program.
 
-/// What stands before and after a program's output.
+/// The lines before and after a program's output.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Bracket<'a> {
     Begin(&'a str),
     End(i32),
 }
 
-/// The bracket in a line of the guest's console, if there is one.
+/// Returns the bracket in a line of the guest's console, if there is one.
 pub fn bracket(line: &str) -> Option<Bracket<'_>> {
-    // Not at the start: a test that was killed leaves an unfinished line.
+    // The bracket need not be at the start of a line: a test that was killed leaves an unfinished line.
     let (_, text) = line.split_once("@@ ")?;
     if let Some(name) = text.strip_prefix("begin ") {
         return Some(Bracket::Begin(name.trim_end()));

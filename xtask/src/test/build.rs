@@ -1,4 +1,4 @@
-//! Builds the test programs and finds them among what cargo says.
+//! Builds the test programs and finds them in cargo's output.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! The guests of a run of level `vm`, and what each of them runs.
+//! The guests of a run of level `vm`, and the programs of each.
 
 use super::{
     args::Args,
@@ -14,8 +14,7 @@ pub struct Guest {
     pub programs: Vec<&'static str>,
 }
 
-/// The guests that were asked for, or as many as the minutes of a whole run have room for; those that take longest
-/// come first.
+/// Returns the requested guests, or as many as fit the time limit of a whole run; those that take longest come first.
 pub fn guests(args: &Args) -> Vec<Guest> {
     let kernels = args
         .kernel
@@ -23,7 +22,7 @@ pub fn guests(args: &Args) -> Vec<Guest> {
     let mut guests: Vec<(u8, Guest)> = vec![];
     for kernel in kernels {
         for program in programs(args, kernel) {
-            // Few tests are not worth more boots.
+            // A small number of tests does not justify more boots.
             let number = if args.filter.is_some() {
                 0
             } else {
@@ -61,7 +60,7 @@ fn programs(args: &Args, kernel: Kernel) -> Vec<Program> {
     PROGRAMS.iter().copied().filter(belongs).collect()
 }
 
-/// Runs each program between two brackets, one after the other whatever becomes of it.
+/// Runs each program between two brackets, whether or not the previous one failed.
 pub fn script(args: &Args, programs: &[&str]) -> String {
     let mut script = String::from(
         "export VLANFAST_BIN=/lab/bin/vlanfast VLANFAST_NEXT_BIN=/lab/bin/vlanfast-next\n\
@@ -109,7 +108,7 @@ mod tests {
         guests(&args)
     }
 
-    /// On how many kernels a program runs, and how often.
+    /// The number of kernels on which a program runs, and how often it runs.
     fn runs(guests: &[Guest], name: &str) -> Vec<Kernel> {
         let its = guests.iter().flat_map(|guest| {
             let programs = guest.programs.iter().filter(|program| **program == name);

@@ -33,7 +33,7 @@ impl Session<'_> {
             };
             shown.iter().for_each(|text| println!("{kernel}{text}"));
         })?;
-        // Only a guest that died leaves a program open.
+        // Only a guest that died leaves a bracket open.
         if let Some(complaint) = tracker.end(None) {
             println!("{kernel}{complaint}");
         }
@@ -55,7 +55,7 @@ impl Session<'_> {
             clock,
             programs,
         } = guest;
-        // Of the guests of a kernel, no two have a program in common.
+        // Guests of one kernel have no program in common.
         let name = format!("{kernel}-{}", programs[0]);
         let mut job = Job::new(name, *kernel, script(self.args, programs));
         job.icount = *clock == Clock::Counted;

@@ -14,7 +14,7 @@ use crate::sh;
 /// The programs of level `netns`.
 const NETNS: [&str; 2] = ["netns", "hostile"];
 
-/// Tests in a module of this name need 802.1Q, which this machine's kernel need not have: they are level `vm`'s.
+/// Tests in a module of this name need 802.1Q, which this machine's kernel may lack, so they belong to level `vm`.
 const TAGGED: &str = "::tagged::";
 
 impl Session<'_> {
@@ -44,7 +44,7 @@ impl Session<'_> {
             command.args(["--", filter]);
         }
         self.follow("host", command, tracker)?;
-        // They run side by side, so that the time from one end to the next says nothing.
+        // The programs run in parallel, so the time between two results means nothing.
         tracker.times.clear();
         Ok(())
     }
@@ -62,11 +62,11 @@ impl Session<'_> {
         if self.args.allow_skip {
             env.push("VLANFAST_ALLOW_SKIP=1".to_owned());
         }
-        // Handed over by env(1): sudo drops variables even with -E where its policy says so.
+        // env(1) passes the variables, because sudo may drop them even with -E, depending on its policy.
         let mut command = sh::as_root(&format!("`cargo xtask test {name}`"))?;
         command.args(env);
         let seconds = TIMEOUT.to_string();
-        // A BPF file system of the tests' own: there may be none, and another's pins are not ours to see.
+        // The tests get a BPF file system of their own: there may be none, and the host's pins must not be visible.
         let mounted = r#"mount -t bpf bpf /sys/fs/bpf && exec "$0" "$@""#;
         command
             .args(["timeout", "--kill-after=5", &seconds])
@@ -77,7 +77,7 @@ impl Session<'_> {
         self.follow(name, command, tracker)
     }
 
-    /// Runs a command, its output and errors in one stream, to the log and the tracker.
+    /// Runs a command, and sends its output and errors as one stream to the log and the tracker.
     fn follow(&self, name: &str, mut command: Command, tracker: &mut Tracker) -> Result<()> {
         let log = self.logs.join(format!("{name}.log"));
         let mut file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
@@ -90,7 +90,7 @@ impl Session<'_> {
         let mut child = command
             .spawn()
             .with_context(|| format!("starting the {name} tests"))?;
-        // It holds our copies of the pipe, which would keep the reader from its end.
+        // The command holds copies of the pipe, which would keep the reader from reaching its end.
         drop(command);
         tracker.begin(name);
         for line in BufReader::new(reader).split(b'\n') {

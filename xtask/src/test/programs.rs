@@ -1,17 +1,17 @@
-//! The test programs of level `vm`, and the guest that each wants.
+//! The test programs of level `vm`, and the guest that each needs.
 
 use crate::vm::Kernel;
 
 /// Seconds for one test program; under TCG the tutorial takes a few minutes.
 pub const TIMEOUT: u64 = 2400;
 
-/// How time passes in a guest.
+/// The clock of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// As on the host, for programs that compute, and for those that race on two CPUs.
+    /// The host's clock, for programs that compute, and for those that race on two CPUs.
     Real,
-    /// It counts instructions, and jumps to the next timer where nothing is to be done: computing takes somewhat
-    /// longer, waiting no time at all, and no bound depends on how busy the host is. One CPU.
+    /// A clock that counts instructions, and jumps to the next timer when the guest is idle: computing takes somewhat
+    /// longer, waiting takes no time, and no bound depends on the load of the host. There is one CPU.
     Counted,
 }
 
@@ -20,9 +20,9 @@ pub enum Clock {
 pub struct Program {
     pub name: &'static str,
     pub clock: Clock,
-    /// Which of its clock's guests it shares in a whole run; those with low numbers take longest and begin first.
+    /// The number of the guest that it shares in a whole run; guests with low numbers take longest and begin first.
     pub guest: u8,
-    /// The one kernel that says enough about it in a whole run.
+    /// The only kernel on which it runs in a whole run, if one suffices.
     pub kernel: Option<Kernel>,
 }
 
@@ -51,7 +51,7 @@ pub const PROGRAMS: &[Program] = &[
     counted("metrics", 2),
 ];
 
-/// The one for NICs with several queues, which want a CPU each.
+/// The program for NICs with several queues, which need a CPU each.
 pub const QUEUES: Program = real("queues", 0);
 
 const fn real(name: &'static str, guest: u8) -> Program {
@@ -70,7 +70,7 @@ const fn counted(name: &'static str, guest: u8) -> Program {
     }
 }
 
-/// What `--program` takes.
+/// The names that `--program` accepts.
 pub fn names() -> impl Iterator<Item = &'static str> {
     PROGRAMS.iter().map(|program| program.name)
 }

@@ -1,7 +1,7 @@
-//! Which jobs of a run go side by side.
+//! Decides which jobs of a run run in parallel.
 //!
-//! Tests that go by the clock of the host wait a lot, and want a CPU at once when they have waited. Guests by the
-//! counting clock wait for nothing, and do not notice when they get no CPU: they take what the others leave.
+//! Tests that use the host's clock wait a lot, and need a CPU at once after a wait. Guests with the counting clock
+//! never wait, and do not notice when they get no CPU: they use what the others leave.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -9,18 +9,18 @@ use std::{
     thread,
 };
 
-/// What a job wants of the machine.
+/// The CPU time that a job needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
-    /// A CPU when it is due, and no other such job beside it: tests on the machine's own kernel.
+    /// The job needs a CPU at once, and no other such job beside it: these are the tests on the machine's own kernel.
     Native,
-    /// A CPU when it is due.
+    /// The job needs a CPU at once.
     Timed,
-    /// What is left.
+    /// The job takes the CPU time that is left.
     Rest,
 }
 
-/// Runs every job, as many at once as there is room for on so many CPUs; gives their results as they come.
+/// Runs every job, as many in parallel as the CPUs allow; returns the results as they arrive.
 pub fn run<J: Send, R: Send>(
     mut waiting: Vec<(Wants, J)>,
     cpus: usize,
@@ -38,7 +38,7 @@ pub fn run<J: Send, R: Send>(
                 let (sender, work) = (sender.clone(), &work);
                 scope.spawn(move || {
                     let result = catch_unwind(AssertUnwindSafe(|| work(job)));
-                    // Nobody listens any more where another job has panicked.
+                    // The channel is closed if another job has panicked.
                     let _ = sender.send((wants, result));
                 });
                 continue;
@@ -57,8 +57,8 @@ pub fn run<J: Send, R: Send>(
     results
 }
 
-/// The place of the job that may begin, if one may. One more than there are CPUs runs at once, because those that go by
-/// the clock wait a lot.
+/// Returns the index of the job that may begin, if there is one. One more than there are CPUs runs in parallel,
+/// because jobs with the host's clock wait a lot.
 fn next(waiting: &[Wants], running: &[Wants], cpus: usize) -> Option<usize> {
     let count = |wants| running.iter().filter(|other| **other == wants).count();
     let rest = count(Wants::Rest);

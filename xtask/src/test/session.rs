@@ -1,4 +1,4 @@
-//! What the jobs of a run share: the programs to run, and how.
+//! The programs and options that the jobs of a run share.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use crate::{ebpf, sh};
 
 pub struct Session<'a> {
     pub args: &'a Args,
-    /// Where outputs are kept.
+    /// The directory for the outputs.
     pub logs: PathBuf,
     programs: BTreeMap<String, PathBuf>,
 }
@@ -42,7 +42,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The executable of a test program, or of vlanfast.
+    /// Returns the executable of a test program, or of vlanfast.
     pub fn program(&self, name: &str) -> Result<&Path> {
         self.programs.get(name).map(PathBuf::as_path).with_context(|| {
             format!("finding the test target `{name}` of vlanfast-tests: cargo built none; is it in tests/tests?")

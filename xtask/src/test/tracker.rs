@@ -1,4 +1,4 @@
-//! Reads what libtest prints and counts it; everything here works on lines, whoever ran the tests.
+//! Parses and counts libtest's output line by line, wherever the tests ran.
 
 use std::{
     collections::BTreeSet,
@@ -7,49 +7,49 @@ use std::{
 
 use super::report::Count;
 
-/// A test that can't run here prints this and returns, which libtest takes for a pass.
+/// A test that cannot run here prints this and returns, which libtest counts as a pass.
 const SKIP: &str = "vlanfast-skip: ";
 const FIGURE: &str = "figure: ";
-/// Of a failing test's output, so that a flood doesn't hide the rest.
+/// The number of lines of a failing test's output that are kept, so that a flood does not hide the rest.
 const SHOWN: usize = 100;
-/// From here on a test's line says how long it took: CI's time is limited.
+/// A test that takes at least this long is printed with its duration, because CI's time is limited.
 const LONG: Duration = Duration::from_secs(10);
 
-/// Follows one level's output, test program after test program.
+/// Follows the output of one level, test program after test program.
 #[derive(Default)]
 pub struct Tracker {
     pub count: Count,
-    /// `test: reason`, in order.
+    /// Skipped tests as `test: reason`, in order.
     pub skips: Vec<String>,
-    /// `program: test`, or how a program ended.
+    /// Failed tests as `program: test`, and programs that failed as a whole.
     pub failures: Vec<String>,
     pub figures: Vec<String>,
-    /// How long each test took, as `program: test`.
+    /// The duration of each test as `program: test`.
     pub times: Vec<(Duration, String)>,
     program: Option<Program>,
 }
 
-/// From `begin` to `end`; under `cargo test` that is several executables in a row.
+/// A program from `begin` to `end`; under `cargo test` that is several executables in a row.
 #[derive(Default)]
 struct Program {
     name: String,
-    /// `running N tests` seen, `test result:` not yet.
+    /// Whether `running N tests` was seen, and `test result:` was not yet.
     open: bool,
     results: usize,
     failed: usize,
-    /// Names, since the last result line: one test may give several reasons.
+    /// The names of skipped tests since the last result line: one test may give several reasons.
     skipped: BTreeSet<String>,
-    /// The test that runs now and what it has printed.
+    /// The running test and its output so far.
     test: Option<String>,
     output: Vec<String>,
     in_failures: bool,
-    /// When its tests began, or the last of them ended.
+    /// When the tests of the program began, or the last of them ended.
     since: Option<Instant>,
 }
 
 impl Tracker {
     pub fn begin(&mut self, name: &str) {
-        // The one before never ended: its guest was shot down.
+        // The previous program never ended, because its guest was killed.
         self.end(None);
         self.program = Some(Program {
             name: name.to_owned(),
@@ -57,7 +57,7 @@ impl Tracker {
         });
     }
 
-    /// Takes one line of output; returns what the user should see of it.
+    /// Adds one line of output; returns what the user should see of it.
     pub fn line(&mut self, line: &str) -> Vec<String> {
         let Some(program) = &mut self.program else {
             return Vec::new();
@@ -76,12 +76,12 @@ impl Tracker {
             program.since = Some(Instant::now());
             return show;
         }
-        // What was captured follows; with --nocapture it has been shown already.
+        // The captured output follows; with --nocapture it has been shown already.
         if program.test.is_none() && rest.starts_with("---- ") {
             program.in_failures = true;
             return vec![format!("    {rest}")];
         }
-        // With --nocapture a test's first output stands on the line that names it.
+        // With --nocapture, a test's first output is on the line that names it.
         if let Some((name, after)) = parse_test(line) {
             program.test = Some(name.to_owned());
             program.output.clear();
@@ -101,12 +101,12 @@ impl Tracker {
         show
     }
 
-    /// A test ended like this; gives what the user should see of it.
+    /// Records the end of a test; returns what the user should see of it.
     fn verdict(&mut self, verdict: &str) -> Vec<String> {
         let Some(program) = &mut self.program else {
             return Vec::new();
         };
-        // A verdict without a test is a test's own output.
+        // A verdict without a test is part of a test's own output.
         let Some(name) = program.test.take() else {
             return Vec::new();
         };
@@ -134,8 +134,8 @@ impl Tracker {
         show
     }
 
-    /// The program ended, with this exit code if it had one. A program that ended without a result,
-    /// or failed without a failed test, is a failure itself; the text says so.
+    /// Records the end of a program and its exit code, if it had one. A program that ended without a result, or
+    /// failed without a failed test, counts as a failure itself; the text says so.
     pub fn end(&mut self, rc: Option<i32>) -> Option<String> {
         let program = self.program.take()?;
         let how = rc.map_or("was cut off".to_owned(), |rc| {
@@ -170,7 +170,7 @@ impl Tracker {
         None
     }
 
-    /// Takes in what another guest of the same level gave.
+    /// Adds the results of another guest of the same level.
     pub fn add(&mut self, other: Self) {
         self.count += other.count;
         self.skips.extend(other.skips);
@@ -179,7 +179,7 @@ impl Tracker {
         self.times.extend(other.times);
     }
 
-    /// Counts what fails without a test that failed.
+    /// Counts a failure outside of any test.
     pub fn fail(&mut self, failure: String) {
         self.count.failed += 1;
         self.failures.push(failure);
@@ -192,7 +192,7 @@ impl Program {
         *total += Count {
             passed: result.passed.saturating_sub(skipped),
             failed: result.failed,
-            // An ignored test hasn't run either.
+            // An ignored test has not run either.
             skipped: result.skipped + skipped,
         };
         self.failed += result.failed;
@@ -211,7 +211,7 @@ fn took_long(took: Duration) -> String {
     }
 }
 
-/// `test NAME ... REST`, where REST may be the verdict, output, or nothing yet.
+/// Parses `test NAME ... REST`, where REST is the verdict, output, or empty.
 fn parse_test(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ")?;
     Some((name.trim_end_matches(" - should panic"), rest))
@@ -221,7 +221,7 @@ fn parse_verdict(text: &str) -> Option<&str> {
     (matches!(text, "ok" | "FAILED" | "ignored") || text.starts_with("ignored, ")).then_some(text)
 }
 
-/// `test result: ok. 3 passed; 0 failed; 1 ignored; …`; ignored tests go into `skipped`.
+/// Parses `test result: ok. 3 passed; 0 failed; 1 ignored; …`; ignored tests are added to `skipped`.
 fn parse_result(line: &str) -> Option<Count> {
     let (_, text) = line.split_once("test result: ")?;
     let (_, numbers) = text.split_once(". ")?;

@@ -16,9 +16,9 @@ use super::{
     qemu,
 };
 
-/// TCG boots in a few seconds; a loaded host takes several times that.
+/// TCG boots in a few seconds; on a loaded host it takes several times as long.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
-/// The same for a guest that leaves the CPUs to others.
+/// The limit for a guest that leaves the CPUs to others.
 const YIELDING_BOOT_TIMEOUT: Duration = Duration::from_secs(600);
 const BOOTS: u32 = 3;
 
@@ -32,15 +32,15 @@ pub(super) struct Guest<'a> {
     pub log: &'a Path,
 }
 
-/// How a boot went.
+/// The result of a boot.
 enum Attempt {
     Ran(End),
-    /// Not the job's fault: worth another boot.
+    /// The guest did not come up, which is not the job's fault and worth another boot.
     NotReady(String),
 }
 
 impl Guest<'_> {
-    /// Runs the job; boots again where a guest does not come up.
+    /// Runs the job, and boots again if a guest does not come up.
     pub fn run(&self, on_line: &mut dyn FnMut(&str)) -> Result<End> {
         let kernel = self.job.kernel;
         let mut why = String::new();
@@ -60,7 +60,7 @@ impl Guest<'_> {
     }
 }
 
-/// Takes QEMU down with us whichever way we leave.
+/// Kills QEMU when this is dropped.
 struct Qemu(Child);
 
 impl Drop for Qemu {
@@ -70,7 +70,7 @@ impl Drop for Qemu {
     }
 }
 
-/// The console of a guest that runs, and the log that it is written to.
+/// The console of a running guest, and its log.
 struct Console<'a> {
     _qemu: Qemu,
     lines: Receiver<String>,
@@ -95,7 +95,7 @@ impl<'a> Console<'a> {
         let mut qemu = Qemu(child);
         let console = qemu.0.stdout.take().context("reading QEMU's console")?;
         let (sender, lines) = mpsc::channel();
-        // Ends by itself when QEMU closes its end.
+        // The thread ends when QEMU closes its end.
         std::thread::spawn(move || {
             for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
                 if sender.send(clean(&line)).is_err() {
@@ -111,7 +111,7 @@ impl<'a> Console<'a> {
         })
     }
 
-    /// Reads to the end of the job, or of the guest.
+    /// Reads the console until the job or the guest ends.
     fn follow(mut self, job: &Job, on_line: &mut dyn FnMut(&str)) -> Result<Attempt> {
         let start = Instant::now();
         let boot_timeout = if job.yields {
@@ -158,7 +158,7 @@ impl<'a> Console<'a> {
     }
 }
 
-/// A console line without carriage returns and the escape sequences of the firmware, which would
+/// Returns a console line without carriage returns and without the escape sequences of the firmware, which would
 /// clear the user's terminal.
 fn clean(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
@@ -181,9 +181,9 @@ enum Message {
     Done(i32),
 }
 
-/// Reads the two lines of the guest's protocol that concern the boot.
+/// Recognises the two lines of the guest's protocol that concern the boot.
 fn protocol(line: &str) -> Option<Message> {
-    // Not at the start: firmware and kernel leave unfinished lines on the console.
+    // The marker need not be at the start of a line: firmware and kernel leave unfinished lines on the console.
     let (_, message) = line.split_once("@@ guest ")?;
     match message.trim_end().split_once(" rc=") {
         None => (message.trim_end() == "ready").then_some(Message::Ready),

@@ -1,8 +1,7 @@
-//! The guest's initramfs: a big base per kernel, made once, and a small archive per job behind it.
+//! The guest's initramfs: a large base per kernel, which is built once, and a small archive per job behind it.
 //!
-//! The kernel unpacks archives that follow each other one over the other, so a rerun only makes the
-//! small one. Nothing is compressed: under TCG the guest would take longer to inflate it than QEMU
-//! takes to load it.
+//! The kernel unpacks consecutive archives one over the other, so a rerun only builds the small one. Nothing is
+//! compressed: under TCG the guest would take longer to inflate the archive than QEMU takes to load it.
 
 use std::{
     collections::HashSet,
@@ -25,8 +24,8 @@ use crate::sh;
 const INIT: &str = include_str!("../../guest/init");
 const MY_INIT: &str = include_str!("../../guest/my_init");
 
-/// Loaded at boot with what they depend on. Those that a kernel has built in, or not at all, are
-/// passed over: the tests that need one say so.
+/// Modules that are loaded at boot with their dependencies. Modules that a kernel has built in or lacks are skipped:
+/// the tests that need one report it.
 const MODULES: &[&str] = &[
     "8021q",
     "act_bpf",
@@ -87,7 +86,7 @@ pub(super) fn build(job: &Job, kernel: &KernelDir, out: &Path) -> Result<PathBuf
     Ok(out.to_owned())
 }
 
-/// The part that all jobs of a kernel share, from the cache if the recipe and its parts are the same.
+/// Returns the part that all jobs of a kernel share, from the cache if the recipe and its parts are unchanged.
 fn base(root: &Path, guest_stamp: &str, kernel: &KernelDir, name: &str) -> Result<PathBuf> {
     let dir = packages::lab_dir()?;
     let mut hasher = DefaultHasher::new();
@@ -120,19 +119,19 @@ fn base(root: &Path, guest_stamp: &str, kernel: &KernelDir, name: &str) -> Resul
     ] {
         stage.mkdir(dir)?;
     }
-    // avahi-daemon gives its directory to a user of its own, even where it stays root.
+    // avahi-daemon gives its directory to a user of its own, even if it runs as root.
     let users = "root:x:0:0:root:/root:/bin/sh\navahi:x:2:2::/:/bin/false\n";
     stage.write("etc/passwd", users, 0o644)?;
     stage.write("etc/group", "root:x:0:\ndocker:x:1:\navahi:x:2:\n", 0o644)?;
     stage.write("etc/hosts", "127.0.0.1 localhost\n", 0o644)?;
     let busybox = stage.dir.join("usr/bin/busybox");
-    // Debian leaves these to install scripts.
+    // Debian's install scripts create these.
     stage.link("usr/bin/traceroute", "traceroute.db")?;
     stage.link("usr/bin/sh", "dash")?;
     link_applets(&stage, &busybox)?;
     add_modules(&stage, kernel)?;
     add_container_image(&stage, &busybox)?;
-    // Written beside and renamed, so that an interrupted run can't leave half an archive.
+    // The archive is written under another name and renamed, so that an interrupted run cannot leave half of it.
     let fresh = base.with_extension("new");
     let _ = fs::remove_file(&fresh);
     stage.append_to(&fresh)?;
@@ -141,7 +140,7 @@ fn base(root: &Path, guest_stamp: &str, kernel: &KernelDir, name: &str) -> Resul
     Ok(base)
 }
 
-/// Links every applet that the tree has no program for: iproute2's `ip` and the real `ping` must win.
+/// Links every applet that has no program in the tree: iproute2's `ip` and the real `ping` take precedence.
 fn link_applets(stage: &Stage, busybox: &Path) -> Result<()> {
     let applets = sh::capture(Command::new(busybox).arg("--list"))?;
     for applet in applets.lines().filter(|name| *name != "busybox") {
@@ -155,7 +154,7 @@ fn link_applets(stage: &Stage, busybox: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts the modules into one flat directory with a list in load order, which `init` works off.
+/// Copies the modules into one flat directory with a list in load order, from which `init` loads them.
 fn add_modules(stage: &Stage, kernel: &KernelDir) -> Result<()> {
     let file = kernel.modules.join("modules.dep");
     let dep = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
@@ -166,7 +165,7 @@ fn add_modules(stage: &Stage, kernel: &KernelDir) -> Result<()> {
         let to = stage.dir.join("usr/lib/modules").join(&name);
         let from = kernel.modules.join(&path);
         fs::copy(&from, &to).with_context(|| format!("copying {}", from.display()))?;
-        // Debian compresses them from 6.12 on; busybox's insmod can't read that.
+        // Debian compresses modules from 6.12 on, which busybox's insmod cannot read.
         if name.ends_with(".xz") {
             sh::run(Command::new("xz").args(["-d", "-f"]).arg(&to))?;
         }
@@ -176,7 +175,7 @@ fn add_modules(stage: &Stage, kernel: &KernelDir) -> Result<()> {
     stage.write("usr/lib/modules/order", &order, 0o644)
 }
 
-/// The modules named by `wanted` and all they need, each after what it needs, as paths.
+/// Returns the paths of the wanted modules and of their dependencies, each after its own dependencies.
 fn load_order(modules_dep: &str, wanted: &[&str]) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
     let mut seen = HashSet::new();
@@ -186,7 +185,7 @@ fn load_order(modules_dep: &str, wanted: &[&str]) -> Vec<String> {
             .filter_map(|line| line.split_once(':'))
             .find(|(path, _)| module_name(path) == *name);
         let Some((path, needs)) = line else { continue };
-        // modules.dep lists all needs, also those of needs, the deepest last.
+        // modules.dep lists indirect dependencies too, the deepest last.
         for path in needs.split_whitespace().rev().chain([path]) {
             if seen.insert(path) {
                 order.push(path.to_owned());
@@ -201,7 +200,7 @@ fn module_name(path: &str) -> &str {
     file.split(".ko").next().unwrap_or(file)
 }
 
-/// `/lab/image.tar`, which stands in for the tutorial's phusion/baseimage: the guest has no network.
+/// Builds `/lab/image.tar`, which replaces the tutorial's phusion/baseimage, because the guest has no network.
 fn add_container_image(stage: &Stage, busybox: &Path) -> Result<()> {
     let image = Stage::new(&stage.dir.with_extension("container"))?;
     for dir in ["dev", "etc", "proc", "sys", "tmp", "usr/sbin", "sbin"] {
@@ -225,7 +224,7 @@ fn add_container_image(stage: &Stage, busybox: &Path) -> Result<()> {
     )
 }
 
-/// Adds one file of the job, and the libraries it needs and the guest lacks.
+/// Adds one file of the job, and the libraries that it needs and the guest lacks.
 fn add(stage: &Stage, root: &Path, file: &File) -> Result<()> {
     let to = stage.parent_of(&format!("lab/{}", file.to))?;
     fs::copy(&file.from, &to)
@@ -240,10 +239,10 @@ fn add(stage: &Stage, root: &Path, file: &File) -> Result<()> {
         return Ok(());
     }
     sh::run(Command::new("strip").arg("--strip-debug").arg(&to))?;
-    // ldd fails on a static program, which needs nothing.
+    // ldd fails on a static program, which needs no library.
     let libs = sh::capture(Command::new("ldd").arg(&file.from)).unwrap_or_default();
     for lib in libs.split_whitespace().filter(|word| word.starts_with('/')) {
-        // Where it really is: a `/lib` in this archive would replace the guest's link to `usr/lib`.
+        // The real path is used: a `/lib` in this archive would replace the guest's link to `usr/lib`.
         let path = Path::new(lib);
         let parent = path
             .parent()
@@ -261,7 +260,7 @@ fn add(stage: &Stage, root: &Path, file: &File) -> Result<()> {
     Ok(())
 }
 
-/// A directory that becomes an archive and goes away afterwards.
+/// A directory that becomes an archive and is removed afterwards.
 struct Stage {
     dir: PathBuf,
 }
@@ -288,7 +287,7 @@ impl Stage {
         symlink(target, &link).with_context(|| format!("linking {}", link.display()))
     }
 
-    /// The place of a file, its directory made.
+    /// Returns the path of a file, and creates its directory.
     fn parent_of(&self, path: &str) -> Result<PathBuf> {
         if let Some((parent, _)) = path.rsplit_once('/') {
             self.mkdir(parent)?;
@@ -303,7 +302,7 @@ impl Stage {
         fs::set_permissions(&to, fs::Permissions::from_mode(mode)).with_context(context)
     }
 
-    /// Appends the directory to `out` as a newc archive whose files are all root's.
+    /// Appends the directory to `out` as a newc archive whose files all belong to root.
     fn append_to(&self, out: &Path) -> Result<()> {
         let file = fs::OpenOptions::new().create(true).append(true).open(out);
         let mut file = file.with_context(|| format!("opening {}", out.display()))?;

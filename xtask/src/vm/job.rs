@@ -1,14 +1,14 @@
-//! What a guest is asked to do, and how that may end.
+//! The jobs of a guest, and the ways in which they end.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-/// The two kernels vlanfast promises to run on.
+/// The two kernels on which vlanfast promises to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kernel {
-    /// Debian 12's own.
+    /// The kernel of Debian 12.
     #[value(name = "6.1")]
     V6_1,
-    /// Debian 13's, which Debian 12 offers as well.
+    /// The kernel of Debian 13, which Debian 12 offers as well.
     #[value(name = "6.12")]
     V6_12,
 }
@@ -16,7 +16,7 @@ pub enum Kernel {
 impl Kernel {
     pub const ALL: [Kernel; 2] = [Kernel::V6_1, Kernel::V6_12];
 
-    /// The package that always depends on the newest image of this series.
+    /// Returns the package that always depends on the newest image of this series.
     pub(super) fn metapackage(self) -> &'static str {
         match self {
             Kernel::V6_1 => "linux-image-cloud-amd64",
@@ -34,13 +34,13 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// A file of the host that the guest gets.
+/// A file of the host that is copied to the guest.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// Where it is on the host. Executables lose their debug information on the way, and bring the
-    /// shared libraries that the guest lacks.
+    /// The path on the host. Executables are copied without debug information, together with the shared libraries
+    /// that the guest lacks.
     pub from: PathBuf,
-    /// Where it goes, below the guest's `/lab`: `bin/vlanfast` is on the `PATH` there.
+    /// The path below the guest's `/lab`: `bin/vlanfast` is on the `PATH` there.
     pub to: String,
 }
 
@@ -53,28 +53,28 @@ impl File {
     }
 }
 
-/// What one boot of the guest does.
+/// The work of one boot of the guest.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Names the log, `target/lab/NAME.log`. Two jobs that run at once need two names.
+    /// The name of the log, `target/lab/NAME.log`. Two jobs that run at once need two names.
     pub name: String,
     pub kernel: Kernel,
     pub files: Vec<File>,
-    /// Run by `sh` (dash) as root, in `/lab`, when everything is mounted and loaded.
+    /// The script, run by `sh` (dash) as root in `/lab`, when everything is mounted and loaded.
     pub script: String,
-    /// From the start of QEMU to the end of the script.
+    /// The time limit from the start of QEMU to the end of the script.
     pub timeout: Duration,
-    /// The guest's clock counts instructions (1 ns each) on one CPU, and jumps to the next timer where there is
-    /// nothing to do: computing takes longer, waiting no time, and a figure can be repeated. With taps, waiting takes
-    /// as long as on the host.
+    /// Whether the guest's clock counts instructions (1 ns each) on one CPU, and jumps to the next timer when the
+    /// guest is idle: computing takes longer, waiting takes no time, and measurements can be repeated. With taps,
+    /// waiting takes as long as on the host.
     pub icount: bool,
-    /// The guest leaves the host's CPUs to whatever else wants them. For guests by the counting clock, which do not
-    /// notice.
+    /// Whether the guest leaves the host's CPUs to other processes. This is for guests with the counting clock, which
+    /// do not notice.
     pub yields: bool,
     /// QEMU's name for the CPU.
     pub cpu: &'static str,
-    /// How many queues each NIC has. More than the one that a hub offers, and NICs that merge packets, come from taps
-    /// in a network namespace of their own, for which root is needed ([`ensure_taps`]).
+    /// The number of queues of each NIC. More than the one queue that a hub offers, and NICs that merge packets, need
+    /// taps in a network namespace of their own, and therefore root ([`ensure_taps`]).
     pub queues: Option<u32>,
 }
 
@@ -88,23 +88,24 @@ impl Job {
             timeout: Duration::from_secs(900),
             icount: false,
             yields: false,
-            // It has no ERMS and no SMAP, under TCG the dearest way to copy memory, and to reach that of a process.
+            // The model lacks ERMS and SMAP, which under TCG are the most expensive ways to copy and to access a
+            // process's memory.
             cpu: "Nehalem",
             queues: None,
         }
     }
 }
 
-/// How a job that got to run ended.
+/// How a job ended that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// The script returned this.
     Done(i32),
-    /// The guest died or hung after it was ready; the text says how.
+    /// The guest died or hung after it was ready; the text describes how.
     Died(String),
 }
 
-/// How a job ended, and where its whole console is.
+/// How a job ended, and the path of its whole console log.
 #[derive(Debug)]
 pub struct Outcome {
     pub end: End,

@@ -17,7 +17,7 @@ pub use job::{End, File, Job, Kernel, Outcome};
 
 use crate::sh;
 
-/// Refuses what needs taps where there can be none.
+/// Fails if the job needs taps and the host cannot provide them.
 pub fn ensure_taps(command: &str) -> Result<()> {
     if sh::is_root() && Path::new("/dev/net/tun").exists() {
         return Ok(());
@@ -28,7 +28,7 @@ pub fn ensure_taps(command: &str) -> Result<()> {
     )
 }
 
-/// Runs a job in a fresh guest and hands every line of its console to `on_line` as it comes.
+/// Runs a job in a fresh guest and passes every line of its console to `on_line` as it arrives.
 ///
 /// The guest has 2 CPUs (one where its clock counts instructions), 4 GB, iproute2, ping, arping, ndisc6,
 /// traceroute, ethtool, bpftool, tcpdump, dnsmasq, avahi, keepalived, Docker and Prometheus; busybox is
@@ -51,7 +51,7 @@ pub fn ensure_taps(command: &str) -> Result<()> {
 pub fn run(job: &Job, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
     let dir = sh::workspace().join("target/lab");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    // Two runs at once must not build the same cache; the lock goes with the file.
+    // Two runs at once must not build the same cache; the lock is released with the file.
     let lock = packages::lock()?;
     let qemu = packages::qemu()?;
     let kernel = packages::kernel(job.kernel)?;
@@ -66,7 +66,7 @@ pub fn run(job: &Job, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
         log: &log,
     };
     let end = guest.run(&mut on_line);
-    // A third of a gigabyte that the next run writes anew; keeping it when it failed helps nobody.
+    // The image takes a third of a gigabyte, and the next run builds it anew, so it is removed even after a failure.
     let _ = std::fs::remove_file(&initrd);
     Ok(Outcome { end: end?, log })
 }

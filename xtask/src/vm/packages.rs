@@ -11,34 +11,35 @@ use anyhow::{Context, Result, bail};
 use super::job::Kernel;
 use crate::sh;
 
-/// What the guest's user side is made of; apt adds what these depend on.
+/// The packages of the guest's user space; apt adds their dependencies.
 const GUEST: &[&str] = &[
     "avahi-daemon",
     "busybox-static",
     "bpftool",
-    // busybox's shell runs its own `ip` and `ping` whatever the PATH says.
+    // busybox's shell runs its own `ip` and `ping`, whatever the PATH says.
     "dash",
     "dnsmasq-base",
     "docker.io",
     "ethtool",
     "iproute2",
-    // Not busybox's applet: the tests speak of what it prints.
+    // busybox's applet would not do, because the tests parse the output of this program.
     "iputils-arping",
     "iputils-ping",
-    // By way of libsnmp it needs libperl, but none of the language.
+    // It needs libperl through libsnmp, but not the language.
     "keepalived",
     "ndisc6",
     "nftables",
-    // For the benchmark: its datapath is the kernel's, and `ovs-dpctl` alone sets that up.
+    // The benchmark uses the kernel's datapath, and only `ovs-dpctl` sets that up.
     "openvswitch-switch",
     "prometheus",
     "tcpdump",
     "traceroute",
-    // As with busybox's shell: its `nsenter` runs busybox's `sh`, which runs busybox's `ip`.
+    // busybox's `nsenter` would run busybox's `sh`, which runs busybox's `ip`.
     "util-linux",
 ];
 
-/// Needed by package scripts, which never run here, or by nobody: half of the image otherwise.
+/// Packages that only package scripts need, which never run here, or that nothing needs. They would make up half of
+/// the image.
 const PRUNE: &[&str] = &[
     "etc/init.d",
     "etc/systemd",
@@ -64,7 +65,7 @@ pub(super) fn lab_dir() -> Result<PathBuf> {
     Ok(sh::cache_dir()?.join("lab"))
 }
 
-/// Waits until nobody else works on the lab's cache.
+/// Waits until no other process works on the lab's cache.
 pub(super) fn lock() -> Result<fs::File> {
     let dir = lab_dir()?;
     fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
@@ -75,16 +76,16 @@ pub(super) fn lock() -> Result<fs::File> {
     Ok(file)
 }
 
-/// A kernel package, unpacked.
+/// An unpacked kernel package.
 pub(super) struct KernelDir {
     pub vmlinuz: PathBuf,
-    /// `lib/modules/VERSION`, which has a `modules.dep`.
+    /// The directory `lib/modules/VERSION`, which has a `modules.dep`.
     pub modules: PathBuf,
-    /// Changes whenever another version is unpacked.
+    /// A stamp that changes whenever another version is unpacked.
     pub stamp: String,
 }
 
-/// The newest kernel of a series at the time of the first call; the cached one from then on.
+/// Returns the newest kernel of a series at the time of the first call, and the cached one from then on.
 pub(super) fn kernel(kernel: Kernel) -> Result<KernelDir> {
     let dir = lab_dir()?.join(format!("kernel-{kernel}"));
     let stamp = unpacked(&dir, kernel.metapackage(), "", |root| {
@@ -92,7 +93,7 @@ pub(super) fn kernel(kernel: Kernel) -> Result<KernelDir> {
         let name = version
             .file_name()
             .context("naming the kernel's module directory")?;
-        // The package leaves this to its install script.
+        // The package's install script would create this.
         sh::run(Command::new("depmod").arg("-b").arg(root).arg(name))
     })?;
     let root = dir.join("root");
@@ -116,14 +117,14 @@ pub(super) fn kernel(kernel: Kernel) -> Result<KernelDir> {
 
 /// A directory with QEMU and all that it needs down to the C library.
 ///
-/// Not installed: Debian's package would take a newer qemu-utils off the host.
+/// QEMU is not installed, because Debian's package would remove a newer qemu-utils from the host.
 pub(super) fn qemu() -> Result<PathBuf> {
     let dir = lab_dir()?.join("qemu");
     unpacked(&dir, "qemu-system-x86", "", |_| Ok(()))?;
     Ok(dir.join("root"))
 }
 
-/// The guest's root directory and its stamp.
+/// Returns the guest's root directory and its stamp.
 pub(super) fn guest() -> Result<(PathBuf, String)> {
     let dir = lab_dir()?.join("guest");
     let stamp = unpacked(&dir, &GUEST.join(" "), &PRUNE.join(" "), |root| {
@@ -138,10 +139,10 @@ pub(super) fn guest() -> Result<(PathBuf, String)> {
     Ok((dir.join("root"), stamp))
 }
 
-/// Makes `dir/root` hold `packages` unless its stamp says that it does; returns the stamp.
+/// Makes `dir/root` contain `packages` unless its stamp matches; returns the stamp.
 ///
-/// The stamp is written last and starts with what was asked for, so a half-made directory or one
-/// for another list is made anew, and a good one needs no network ever again.
+/// The stamp is written last and starts with the requested list. A half-made directory, or one for another list, is
+/// built anew, and a complete one needs no network again.
 fn unpacked(
     dir: &Path,
     packages: &str,
@@ -160,7 +161,7 @@ fn unpacked(
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
     }
-    // Debian's merged /usr must be there first, or `./lib` in a package becomes a directory.
+    // Debian's merged /usr must be created first, or `./lib` in a package becomes a directory.
     for name in ["bin", "lib", "lib64", "sbin"] {
         let usr = root.join("usr").join(name);
         fs::create_dir_all(&usr).with_context(|| format!("creating {}", usr.display()))?;
@@ -187,8 +188,8 @@ fn unpacked(
     Ok(text)
 }
 
-/// Downloads packages and all they depend on: apt is told that nothing is installed, so the result
-/// doesn't depend on what the host has.
+/// Downloads packages with all their dependencies: apt is told that nothing is installed, so the result does not
+/// depend on the host's packages.
 fn download(dir: &Path, packages: &str) -> Result<Vec<PathBuf>> {
     let apt = dir.join("apt");
     let archives = apt.join("archives");
@@ -197,7 +198,7 @@ fn download(dir: &Path, packages: &str) -> Result<Vec<PathBuf>> {
     let status = apt.join("status");
     fs::write(&status, "").with_context(|| format!("writing {}", status.display()))?;
     let (wanted, follow): (Vec<String>, bool) = match packages.strip_prefix("linux-image-") {
-        // A kernel "depends" on the tools that would install it: take the image alone.
+        // A kernel "depends" on the tools that would install it, so only the image is taken.
         Some(_) => (vec![newest_image(packages)?], false),
         None => (packages.split(' ').map(str::to_owned).collect(), true),
     };
@@ -206,10 +207,10 @@ fn download(dir: &Path, packages: &str) -> Result<Vec<PathBuf>> {
         .arg("-qq")
         .arg("-o")
         .arg(format!("Dir::State::status={}", status.display()))
-        // Also keeps apt from writing its index of an empty system into the host's cache.
+        // This also keeps apt from writing its index of an empty system into the host's cache.
         .arg("-o")
         .arg(format!("Dir::Cache={}", apt.display()))
-        // The cache is the user's, where apt's own user can't write.
+        // The cache belongs to the user, and apt's own user cannot write to it.
         .args([
             "-o",
             "APT::Sandbox::User=root",
@@ -240,7 +241,7 @@ fn download(dir: &Path, packages: &str) -> Result<Vec<PathBuf>> {
     Ok(debs)
 }
 
-/// The image that a kernel metapackage stands for.
+/// Returns the image to which a kernel metapackage refers.
 fn newest_image(metapackage: &str) -> Result<String> {
     let text = sh::capture(Command::new("apt-cache").args(["depends", metapackage]))?;
     dependency(&text).map(str::to_owned).with_context(|| {

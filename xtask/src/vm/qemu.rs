@@ -1,13 +1,13 @@
-//! How QEMU is started.
+//! Builds QEMU's command line.
 
 use std::{ffi::OsStr, path::Path, process::Command};
 
 use super::job::Job;
 
-/// How much a guest that yields steps back: it gets a tenth of a CPU that others keep busy.
+/// The niceness of a guest that yields: it gets a tenth of a CPU that others keep busy.
 const NICE: &str = "10";
 
-/// Two taps on a bridge, in a network namespace that ends with QEMU.
+/// Creates two taps on a bridge, in a network namespace that ends with QEMU.
 const TAPS: &str = r#"set -e
 echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
 ip link add wire type bridge mcast_snooping 0
@@ -18,20 +18,20 @@ done
 ip link set dev wire up
 exec "$@""#;
 
-/// One end of the wire between the two NICs, and what that means for its NIC. A hub, which needs no privilege,
-/// has one queue for each.
+/// Returns one end of the wire between the two NICs, and the options of its NIC. A hub, which needs no privilege, has
+/// one queue for each.
 fn wire(name: &str, queues: Option<u32>) -> (String, String) {
     match queues {
         None => (format!("hubport,hubid=0,id={name}"), String::new()),
         Some(queues) => (
             format!("tap,id={name},ifname={name},script=no,downscript=no,queues={queues}"),
-            // Of each queue one each way, of configuration and of control.
+            // Each queue has a vector per direction, and there is one each for configuration and control.
             format!(",mq=on,vectors={}", 2 * queues + 2),
         ),
     }
 }
 
-/// The command that boots a job's kernel, with its console on standard output.
+/// Returns the command that boots a job's kernel, with its console on standard output.
 pub(super) fn command(job: &Job, qemu: &Path, vmlinuz: &Path, initrd: &Path) -> Command {
     let mut command = loader(job, qemu);
     clock(job, &mut command);
@@ -47,13 +47,13 @@ pub(super) fn command(job: &Job, qemu: &Path, vmlinuz: &Path, initrd: &Path) -> 
     ]);
     for (name, last) in [("a", "0a"), ("b", "0b")] {
         let (wire, queues) = wire(name, job.queues);
-        // Without `romfile=` it would look for a boot ROM.
+        // Without `romfile=`, QEMU would look for a boot ROM.
         let nic =
             format!("virtio-net-pci,netdev={name},mac=52:54:00:00:00:{last},romfile={queues}");
         command.args(["-netdev", &wire, "-device", &nic]);
     }
-    // TCG keeps its translation of a program by virtual address: where those are random, each process
-    // is translated anew, which takes most of a short one's time.
+    // TCG caches its translation of a program by virtual address: with random addresses each process is translated
+    // anew, which takes most of a short process's time.
     let append = "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off norandmaps";
     command
         .arg("-kernel")
@@ -64,9 +64,9 @@ pub(super) fn command(job: &Job, qemu: &Path, vmlinuz: &Path, initrd: &Path) -> 
     command
 }
 
-/// QEMU itself, from where it was unpacked.
+/// Returns QEMU's own command, from its unpacked directory.
 fn loader(job: &Job, qemu: &Path) -> Command {
-    // By its own loader, with its own libraries: it runs where it was unpacked.
+    // It uses its own loader and libraries, because it runs where it was unpacked.
     let loader = qemu.join("lib64/ld-linux-x86-64.so.2");
     let mut words: Vec<&OsStr> = vec![];
     if job.yields {
@@ -94,12 +94,12 @@ fn loader(job: &Job, qemu: &Path) -> Command {
 fn clock(job: &Job, command: &mut Command) {
     if job.icount {
         command.args(["-accel", "tcg", "-smp", "1"]);
-        // What comes by a tap takes the host's time: a clock that jumps would have passed every timer of TCP by then.
+        // Packets on a tap take the host's time: a clock that jumps would pass every TCP timer before they arrive.
         let sleep = if job.queues.is_some() { "on" } else { "off" };
         command.args(["-icount", &format!("shift=0,sleep={sleep}")]);
     } else {
-        // KVM is not tried: it opens on hosts where a stock kernel then hangs. Multi-threaded TCG
-        // panics a guest now and then while it patches its own code.
+        // KVM is not used: it opens on hosts where a stock kernel then hangs. Multi-threaded TCG occasionally panics
+        // a guest while it patches its own code.
         command.args(["-accel", "tcg,thread=single", "-smp", "2"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What is gone, and what has its place by now.
+//! Devices and pins that are gone, and others that have taken their place.
 
 use std::{fs, thread, time::Duration};
 
@@ -18,7 +18,7 @@ use vlanfast_tests::{
     },
 };
 
-/// An index alone does not say that a device is the one that it was, however late the process hears of it.
+/// An index may be reused by another device, however late the process learns of it.
 #[test]
 fn a_stranger_with_the_index_of_a_trunk_that_is_gone_is_left_alone() {
     require!("index", nix::unistd::geteuid().is_root(), "needs root");
@@ -38,7 +38,7 @@ fn a_stranger_with_the_index_of_a_trunk_that_is_gone_is_left_alone() {
         ))
         .unwrap();
         if is_late {
-            // Past the next look at the hooks.
+            // The wait is longer than the interval between two checks of the hooks.
             thread::sleep(Duration::from_millis(2_500));
             kill(attached.pid(), Signal::SIGCONT).unwrap();
         }
@@ -60,7 +60,7 @@ fn a_stranger_with_the_index_of_a_trunk_that_is_gone_is_left_alone() {
     }
 }
 
-/// Whoever removes the pins of a process that lives has taken its programs off.
+/// Removing the pins of a running process detaches its programs.
 #[test]
 fn a_process_whose_pins_were_removed_ends_and_leaves_nothing() {
     require!("removed", nix::unistd::geteuid().is_root(), "needs root");

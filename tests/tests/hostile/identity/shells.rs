@@ -1,4 +1,4 @@
-//! Every shell sees the same pins, however it got into the namespace.
+//! Every shell sees the same pins, whichever way it entered the namespace.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use vlanfast_tests::{
 
 use crate::strangers::assert_refused;
 
-/// A shell's lines as process 1 of a PID namespace, with mounts of their own that every process in it sees at
+/// Runs a shell script as process 1 of a PID namespace, with mounts of its own that every process in it sees at
 /// `/proc/1/root`.
 fn as_process_1(lines: &str) -> Ended {
     let script = format!("set -e\numount -l /sys/fs/bpf 2>/dev/null || true\n{lines}");

@@ -1,10 +1,10 @@
-//! Command lines from a seed.
+//! Command lines that are generated from a seed.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use fastrand::Rng;
 
-/// The name of another device, which no other test has.
+/// Returns the name of another device, which no other test uses.
 pub fn odd(trunk: &str, end: &[u8]) -> OsString {
     OsString::from_vec([trunk.as_bytes(), end].concat())
 }
@@ -48,8 +48,8 @@ const FLAGS: [&str; 24] = [
     "-j",
 ];
 
-/// Words for any place. No number or name of them makes an attach to the trunk succeed, because that is only
-/// ever named with what it refuses.
+/// Words for any position. None of the numbers and names makes an attach to the trunk succeed, because the trunk is
+/// only ever named together with an option that it refuses.
 pub struct Words {
     pub rng: Rng,
     pub trunk: String,
@@ -148,7 +148,7 @@ impl Words {
         }
     }
 
-    /// What is asked of an attach that goes to the trunk itself: something that it always refuses.
+    /// Options for an attach to the trunk itself, which always refuses them.
     fn refused_attach(&mut self) -> Vec<OsString> {
         let refused = [
             "--ingress=none",
@@ -161,7 +161,7 @@ impl Words {
         line
     }
 
-    /// A verb, a name, flags with values and without, and whatever.
+    /// Generates a command line from a verb, a name, flags with and without values, and other words.
     pub fn line(&mut self) -> Vec<OsString> {
         let mut line = match self.rng.u8(..12) {
             0 => self.refused_attach(),
@@ -172,7 +172,7 @@ impl Words {
                 self.name(),
             ],
         };
-        // Half of them are in order but for the name.
+        // Half of the command lines are valid except for the name.
         let odd = if self.rng.bool() {
             self.rng.usize(..4)
         } else {

@@ -1,4 +1,4 @@
-//! Who holds the lock on the pins, and who only seems to.
+//! The process that holds the lock on the pins, and processes that only seem to hold it.
 
 use std::{
     fs::File,
@@ -31,14 +31,15 @@ use vlanfast_tests::{
 
 use super::assert_refused;
 
-/// A command that begins with a lock on a directory, which its children have as well.
+/// Has a command hold a lock on a directory, which its children inherit.
 fn with_lock(directory: &Path, command: &mut Command) -> Child {
     let directory = File::open(directory).unwrap();
     let fd = directory.as_raw_fd();
-    // SAFETY: two calls between fork and exec, without memory; the descriptor is open until both are done.
+    // SAFETY: the closure makes two calls between fork and exec and does not allocate; the descriptor is open until
+    // both are done.
     unsafe {
         command.pre_exec(move || {
-            // One that outlives exec.
+            // The duplicate descriptor survives exec.
             let own = nix::unistd::dup(BorrowedFd::borrow_raw(fd))?;
             if libc::flock(own.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) != 0 {
                 return Err(std::io::Error::last_os_error());
@@ -50,15 +51,15 @@ fn with_lock(directory: &Path, command: &mut Command) -> Child {
     command.stdin(Stdio::null()).spawn().unwrap()
 }
 
-/// A process of that number, which must be free, that waits for a signal to end it.
+/// Forks a process with a given id, which must be free; it waits for a signal to end it.
 fn with_number(pid: i32) -> Pid {
     let numbers = [pid];
-    // SAFETY: all zeroes asks for nothing.
+    // SAFETY: all zeroes is a valid value of the structure.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.set_tid = numbers.as_ptr() as u64;
     arguments.set_tid_size = 1;
-    // SAFETY: it is a fork, and the child does nothing but wait.
+    // SAFETY: the call forks, and the child only waits.
     let child = unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -68,7 +69,7 @@ fn with_number(pid: i32) -> Pid {
     };
     if child == 0 {
         loop {
-            // SAFETY: it has no arguments.
+            // SAFETY: the call has no arguments.
             unsafe { libc::pause() };
         }
     }
@@ -80,7 +81,7 @@ fn is_alive(pid: Pid) -> bool {
     waitpid(pid, Some(WaitPidFlag::WNOHANG)).unwrap() == WaitStatus::StillAlive
 }
 
-/// A trunk whose process was killed.
+/// Leaves a trunk whose process was killed.
 fn left(wire: &Wire) {
     let attached = Attached::start(&wire.host, &wire.trunk, &["--metrics", "off"]);
     attached.unwrap().kill().unwrap();
@@ -105,11 +106,11 @@ fn a_stranger_who_holds_the_lock_is_named_and_not_ended() {
 }
 
 #[test]
-fn a_number_that_is_used_again_is_not_the_holders() {
+fn a_reused_pid_is_not_the_lock_holder() {
     require!("number", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
     left(&wire);
-    // The shell has locked it, and ends; its child has the lock from then on.
+    // The shell has taken the lock and ends; its child keeps the lock.
     let mut shell = Command::new("sh");
     shell.args(["-c", "sleep 600 >/dev/null & echo $!"]);
     let mut shell = with_lock(&pins(&wire.trunk), shell.stdout(Stdio::piped()));
@@ -129,7 +130,7 @@ fn a_number_that_is_used_again_is_not_the_holders() {
     kill(heir, None).expect("the heir lives");
 
     kill(heir, Signal::SIGKILL).unwrap();
-    // The lock goes with it.
+    // The lock is released when its holder ends.
     detach_when_free(&wire);
     assert!(is_alive(innocent), "it was signalled");
     kill(innocent, Signal::SIGKILL).unwrap();
@@ -157,7 +158,7 @@ fn a_process_that_hangs_is_ended() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let killed = format!("process {} does not end and is killed", attached.pid());
     assert!(ended.stderr.contains(&killed), "{ended:?}");
-    // Three seconds in order, and what a slow machine takes for the rest.
+    // An orderly end may take three seconds, and the rest is for a slow machine.
     assert!(
         took > Duration::from_secs(3) && took < Duration::from_secs(40),
         "{took:?}"

@@ -1,5 +1,5 @@
-//! Killed after every single step of an attachment: whatever that leaves, the next `attach` takes over
-//! or `detach` removes.
+//! Kills a process after every single step of an attachment: the next `attach` takes over the remains, or `detach`
+//! removes them.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ use vlanfast_tests::{
 
 use super::{attach, detach, holders};
 
-/// Names of pins that should stand for a moment only.
+/// Returns the names of pins that should exist only for a moment.
 fn halfway(trunk: &str) -> usize {
     let pins = fs::read_dir(pins(trunk)).unwrap().flatten();
     pins.filter(|pin| pin.file_name().to_string_lossy().starts_with("next_"))
@@ -33,7 +33,7 @@ fn kill_after(wire: &Wire, step: usize, ingress: &str) -> Option<&'static str> {
     killed_after(&mut command, step).unwrap()
 }
 
-/// Each takes over what the one before has left, however far that came.
+/// Each process takes over what the previous one has left, however far it came.
 #[test]
 fn killed_after_any_step_of_taking_over_it_loses_no_packet() {
     require!("takeover", nix::unistd::geteuid().is_root(), "needs root");
@@ -43,7 +43,7 @@ fn killed_after_any_step_of_taking_over_it_loses_no_packet() {
     let first = holders(&wire);
     let traffic = Traffic::start(&wire, rate()).unwrap();
     let (mut steps, mut left) = (vec![], 0);
-    // Emulation takes its time: every fourth there.
+    // Emulation is slow, so only every fourth step is tested there.
     let stride = if in_the_lab() { 4 } else { 1 };
     while let Some(step) = kill_after(&wire, stride * steps.len() + 1, "tc") {
         assert_eq!(holders(&wire), first, "after {step}, the last of {steps:?}");
@@ -69,7 +69,7 @@ fn killed_after_any_step_of_taking_over_it_loses_no_packet() {
         .unwrap();
 }
 
-/// From nothing, over an older one, and on the way from TC to XDP and back.
+/// The process starts from nothing, over an older attachment, and on a change from TC to XDP and back.
 #[test]
 fn killed_after_any_step_it_leaves_what_detach_removes() {
     require!("detach", nix::unistd::geteuid().is_root(), "needs root");
@@ -91,7 +91,8 @@ fn killed_after_any_step_it_leaves_what_detach_removes() {
         (Some("xdp"), "tc"),
     ];
     for (number, (old, new)) in ways.into_iter().enumerate() {
-        // Emulation takes its time: every eighth there, on each way another of those that the test above leaves out.
+        // Emulation is slow, so only every eighth step is tested there, each time with an offset that the test above
+        // leaves out.
         let steps = match in_the_lab() {
             true => (2 + 2 * number..).step_by(8),
             false => (1..).step_by(1),

@@ -1,4 +1,4 @@
-//! A trunk that has another name than when it was attached, and a name that has another device.
+//! A trunk that was renamed after it was attached, and a name that has passed to another device.
 
 use aya::{
     maps::MapInfo,
@@ -65,7 +65,7 @@ fn a_renamed_trunk_is_taken_over() {
     assert!(!is_pinned(&wire.trunk) && at_ingress(&wire).is_empty());
 }
 
-/// Two trunks of one host that have each other's names since they were attached and killed.
+/// Creates two trunks of one host that swapped their names after they were attached and killed.
 fn swapped() -> (Wire, Wire) {
     let (mut one, mut two) = (Wire::veth().unwrap(), Wire::veth().unwrap());
     let host = &one.host;
@@ -85,7 +85,7 @@ fn swapped() -> (Wire, Wire) {
     (one, two)
 }
 
-/// How many programs of ours are at the ingress of a device.
+/// Counts our programs at the ingress of a device.
 fn programs(host: &Netns, trunk: &str) -> usize {
     let wire = (host.path(), trunk.to_owned());
     let links = in_netns(&wire.0, move || match kernel_at_least(6, 6) {
@@ -113,7 +113,7 @@ fn trunks_that_swapped_their_names_are_each_cleared_up_by_the_name_of_today() {
         (programs(host, &one.trunk), programs(host, &two.trunk)),
         (0, 1)
     );
-    // The pins that had its name last are the other's.
+    // The pins that last had its name belong to the other trunk.
     detach(host, &one.trunk);
     assert_eq!(programs(host, &two.trunk), 1);
     detach(host, &two.trunk);
@@ -126,7 +126,7 @@ fn trunks_that_swapped_their_names_are_taken_over() {
     require!("swapped", nix::unistd::geteuid().is_root(), "needs root");
     let (one, two) = swapped();
     let host = &one.host;
-    // Under the names of before.
+    // The trunks are attached under their former names.
     let counters = [&two, &one].map(|wire| map(wire, "COUNTERS").id());
     let attach = |trunk: &str| Attached::start(host, trunk, &["--metrics", "off"]).unwrap();
     let both = [attach(&one.trunk), attach(&two.trunk)];
@@ -191,7 +191,7 @@ fn a_new_device_with_the_old_name_of_a_renamed_trunk_takes_nothing_from_it() {
     heir.stop().unwrap();
     assert_eq!(pins(&old), directory, "the heir's are gone");
     assert_eq!(programs(host, &wire.trunk), 1);
-    // Whoever attaches to it by its new name goes on with them.
+    // An attachment to the trunk by its new name adopts them.
     let again = attach(&wire, &[]);
     assert_eq!(map(&wire, "COUNTERS").id(), counters);
     assert!(!is_pinned(&old) && !directory.exists());
