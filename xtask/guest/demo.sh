@@ -45,7 +45,7 @@ attached=$!
 for _ in $(seq 50); do ls /sys/fs/bpf/vlanfast/*:eth0/SETTINGS >/dev/null 2>&1 && break; sleep 0.2; done
 sleep 2
 failed=0
-say "Who is behind it"
+say "The containers on the trunk"
 show vlanfast endpoints eth0 || failed=1
 say "container1 reaches its neighbours on both VLANs, and the router"
 for to in 10.0.10.2 10.0.20.4 10.0.10.1 2001:db8:babe:20::1; do
