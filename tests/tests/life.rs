@@ -28,14 +28,14 @@ use vlanfast_tests::{
 const RATE: u64 = 10_000;
 
 /// A trunk with VLAN 10, a router and a container on it.
-struct Site {
+struct OneContainer {
     wire: Wire,
     container: Netns,
     /// The container's address.
     address: &'static str,
 }
 
-impl Site {
+impl OneContainer {
     fn new() -> Self {
         let wire = Wire::here().unwrap();
         wire.vlan(10).unwrap();
@@ -89,25 +89,25 @@ impl Site {
 #[test]
 fn nothing_that_happens_to_vlanfast_costs_a_packet() {
     require!("life", in_the_lab(), "needs the lab's virtual machine");
-    let site = Site::new();
-    let mut attached = Some(site.attach());
-    site.lose_nothing("kill -9 and attach again", || {
+    let one_container = OneContainer::new();
+    let mut attached = Some(one_container.attach());
+    one_container.lose_nothing("kill -9 and attach again", || {
         attached.take().unwrap().kill().unwrap();
         thread::sleep(Duration::from_millis(500));
-        attached = Some(site.attach());
+        attached = Some(one_container.attach());
     });
-    site.lose_nothing("restart, as systemd does it", || {
+    one_container.lose_nothing("restart, as systemd does it", || {
         attached.take().unwrap().stop().unwrap();
-        attached = Some(site.attach());
+        attached = Some(one_container.attach());
     });
-    site.lose_nothing("upgrade to other maps, and back", || {
+    one_container.lose_nothing("upgrade to other maps, and back", || {
         attached.take().unwrap().stop().unwrap();
-        let next = site.attach_by(next_binary());
+        let next = one_container.attach_by(next_binary());
         thread::sleep(Duration::from_millis(500));
         next.stop().unwrap();
-        attached = Some(site.attach());
+        attached = Some(one_container.attach());
     });
-    site.lose_nothing("SIGSTOP for 10 s", || {
+    one_container.lose_nothing("SIGSTOP for 10 s", || {
         let attached = attached.as_ref().unwrap();
         kill(attached.pid(), Signal::SIGSTOP).unwrap();
         thread::sleep(Duration::from_secs(5));
@@ -118,11 +118,12 @@ fn nothing_that_happens_to_vlanfast_costs_a_packet() {
         thread::sleep(Duration::from_secs(2));
         assert_eq!(attached.status().unwrap()["heartbeat"], "alive");
     });
-    site.lose_nothing("100 containers made and removed", || {
+    one_container.lose_nothing("100 containers made and removed", || {
         for round in 0..10 {
             let containers: Vec<_> = (0..10)
                 .map(|number| {
-                    site.wire
+                    one_container
+                        .wire
                         .container(10, &format!("192.0.2.{}", 10 + round * 10 + number))
                         .unwrap()
                 })
@@ -135,15 +136,15 @@ fn nothing_that_happens_to_vlanfast_costs_a_packet() {
         endpoints.len() == 1
     });
     attached.stop().unwrap();
-    detach(&site.wire.host, &site.wire.trunk).unwrap();
+    detach(&one_container.wire.host, &one_container.wire.trunk).unwrap();
 }
 
 #[test]
 fn a_docker_daemon_that_is_killed_and_started_again_costs_nothing() {
     require!("dockerd", in_the_lab(), "needs the lab's virtual machine");
-    let mut site = Site::new();
+    let mut one_container = OneContainer::new();
     let mut docker = Docker::start().unwrap();
-    let trunk = site.wire.trunk.clone();
+    let trunk = one_container.wire.trunk.clone();
     run(&format!(
         "docker network create -d macvlan --subnet=192.0.2.0/24 -o parent={trunk}.10 life"
     ))
@@ -151,35 +152,39 @@ fn a_docker_daemon_that_is_killed_and_started_again_costs_nothing() {
     run("docker run -d --name life --net life --ip 192.0.2.77 phusion/baseimage:latest").unwrap();
     // The connection ends in one of Docker's containers.
     let pid = run("docker inspect -f '{{.State.Pid}}' life").unwrap();
-    site.container = Netns::of(pid.trim()).unwrap();
-    site.address = "192.0.2.77";
-    let attached = site.attach();
+    one_container.container = Netns::of(pid.trim()).unwrap();
+    one_container.address = "192.0.2.77";
+    let attached = one_container.attach();
     eventually("the container", &attached, |endpoints| endpoints.len() == 1);
-    site.lose_nothing("dockerd killed and started again", || {
+    one_container.lose_nothing("dockerd killed and started again", || {
         docker.kill().unwrap();
         docker.restart().unwrap();
     });
     assert_eq!(attached.endpoints().unwrap().len(), 1);
     attached.stop().unwrap();
-    detach(&site.wire.host, &trunk).unwrap();
+    detach(&one_container.wire.host, &trunk).unwrap();
 }
 
 /// Packets that are sent while the trunk is down are lost; later ones are not.
 #[test]
 fn a_trunk_that_was_down_works_as_before() {
     require!("trunk", in_the_lab(), "needs the lab's virtual machine");
-    let site = Site::new();
-    let trunk = &site.wire.trunk;
-    let attached = site.attach();
-    let connection =
-        EchoConnection::start(&site.wire.router, &site.container, HOST_ADDRESS).unwrap();
-    let host = &site.wire.host;
+    let one_container = OneContainer::new();
+    let trunk = &one_container.wire.trunk;
+    let attached = one_container.attach();
+    let connection = EchoConnection::start(
+        &one_container.wire.router,
+        &one_container.container,
+        HOST_ADDRESS,
+    )
+    .unwrap();
+    let host = &one_container.wire.host;
     host.run(&format!(
         "ip link set {trunk} down && sleep 1 && ip link set {trunk} up"
     ))
     .unwrap();
     // The VLAN device goes down and comes up with the trunk (VLAN_FLAG_LOOSE_BINDING is not set).
-    site.lose_nothing("trunk down and up: afterwards", || {});
+    one_container.lose_nothing("trunk down and up: afterwards", || {});
     let heard = connection.stop().unwrap();
     println!(
         "figure: trunk down for 1 s: TCP: {} answers, longest silence {:.1} s",
@@ -188,7 +193,7 @@ fn a_trunk_that_was_down_works_as_before() {
     );
     assert_eq!(attached.endpoints().unwrap().len(), 1);
     attached.stop().unwrap();
-    detach(&site.wire.host, &site.wire.trunk).unwrap();
+    detach(&one_container.wire.host, &one_container.wire.trunk).unwrap();
 }
 
 /// Returns the BPF, TC and offload state of the kernel, as other tools show it.

@@ -198,7 +198,7 @@ proptest! {
     }
 }
 
-/// The same frame to one receiver.
+/// A frame to one receiver instead of a group.
 fn for_one(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes[0] &= !1;
     bytes

@@ -19,7 +19,7 @@ use crate::{
     run::program::Attached,
 };
 
-/// In [`bulk`], the address of the end behind the trunk, and that of the router.
+/// In [`bulk`], the address of the end on the trunk, and that of the router.
 pub const HOST_ADDRESS: &str = "192.0.2.1";
 pub const ROUTER_ADDRESS: &str = "192.0.2.2";
 
@@ -76,7 +76,7 @@ pub fn corpus_both_ways(wire: &Wire, ingress: &str, kind: &str) -> Result<()> {
     attached.stop()
 }
 
-/// Runs a bulk transfer each way between the router and `end`, which is behind the trunk, and compares the counters
+/// Runs a bulk transfer each way between the router and `end`, which is on the trunk, and compares the counters
 /// with an independent count at the router. There one frame is one wire packet: the router neither merges nor splits,
 /// and the trunk splits its own buffers behind our hook.
 pub fn bulk(wire: &Wire, end: &Netns, ingress: &str) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Packets that the router drops or translates, a router that has failed, and changes behind the trunk.
+//! Packets that the router drops or translates, a router that has failed, and changes on the far side of the trunk.
 
 use std::{
     net::UdpSocket,

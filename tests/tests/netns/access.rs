@@ -24,20 +24,23 @@ fn host_and_container_reach_each_other_in_every_mode() {
     {
         let wire = Wire::veth().unwrap();
         wire.keep_tags().unwrap();
-        let lan = HostAndContainers::new(&wire, 0, mode).unwrap();
-        let announced = lan.announced().unwrap();
-        assert_eq!(lan.asked_for().unwrap().len(), 4);
-        assert_eq!(lan.containers_reach().unwrap(), mode == "bridge");
+        let network = HostAndContainers::new(&wire, 0, mode).unwrap();
+        let announced = network.announced().unwrap();
+        assert_eq!(network.asked_for().unwrap().len(), 4);
+        assert_eq!(network.containers_reach().unwrap(), mode == "bridge");
         let arguments = ["--host-access", "all", "--ingress", ingress];
         let attached = Attached::start(&wire.host, &wire.trunk, &arguments).unwrap();
-        assert!(lan.talks(&attached, pings).unwrap() > 2 * PACKET);
-        assert_eq!(lan.containers_reach().unwrap(), mode == "bridge");
+        assert!(network.talks(&attached, pings).unwrap() > 2 * PACKET);
+        assert_eq!(network.containers_reach().unwrap(), mode == "bridge");
         // The receiver of a request learns the sender's MAC, and need not ask in turn.
-        assert!(lan.asked_for().unwrap().len() >= 2, "on the wire as well");
-        lan.announces().unwrap();
-        assert_eq!(lan.announced().unwrap(), announced);
-        lan.detects_no_duplicates().unwrap();
-        lan.detects_duplicates().unwrap();
+        assert!(
+            network.asked_for().unwrap().len() >= 2,
+            "on the wire as well"
+        );
+        network.announces().unwrap();
+        assert_eq!(network.announced().unwrap(), announced);
+        network.detects_no_duplicates().unwrap();
+        network.detects_duplicates().unwrap();
         attached.stop().unwrap();
     }
 }
@@ -46,23 +49,23 @@ fn host_and_container_reach_each_other_in_every_mode() {
 fn without_the_switch_or_a_heartbeat_they_do_not_reach_each_other() {
     require!("no access", nix::unistd::geteuid().is_root(), "needs root");
     let wire = Wire::veth().unwrap();
-    let lan = HostAndContainers::new(&wire, 0, "bridge").unwrap();
+    let network = HostAndContainers::new(&wire, 0, "bridge").unwrap();
     let start = |access: &str| {
         let arguments = ["--host-access", access];
         Attached::start(&wire.host, &wire.trunk, &arguments).unwrap()
     };
     for access in ["off", "10,20"] {
         let attached = start(access);
-        assert_eq!(lan.reaches().unwrap(), [false; 2], "{access}");
+        assert_eq!(network.reaches().unwrap(), [false; 2], "{access}");
         attached.stop().unwrap();
     }
     let attached = start("0");
-    assert_eq!(lan.reaches().unwrap(), [true; 2]);
+    assert_eq!(network.reaches().unwrap(), [true; 2]);
     attached.kill().unwrap();
     // A heartbeat is valid for 3 s.
     thread::sleep(Duration::from_secs(4));
-    assert_eq!(lan.reaches().unwrap(), [false; 2]);
+    assert_eq!(network.reaches().unwrap(), [false; 2]);
     let attached = start("0");
-    assert_eq!(lan.reaches().unwrap(), [true; 2]);
+    assert_eq!(network.reaches().unwrap(), [true; 2]);
     attached.stop().unwrap();
 }

@@ -7,10 +7,10 @@ use vlanfast_tests::in_the_lab;
 
 use crate::{
     alike,
-    lan::{
-        Known, Lan, STATIONS,
+    vlan10::{
+        Known, STATIONS,
         Station::{self, A, B, C, Elsewhere, Host, Router},
-        at_once, moment,
+        Vlan10, at_once, moment,
     },
 };
 
@@ -21,8 +21,8 @@ struct Answers {
     from: BTreeSet<Station>,
 }
 
-fn arping(lan: &Lan, from: Station, options: &str, address: &str) -> Result<Answers> {
-    let ended = lan.end(from, &format!("arping {options} -I $DEV {address}"))?;
+fn arping(vlan10: &Vlan10, from: Station, options: &str, address: &str) -> Result<Answers> {
+    let ended = vlan10.end(from, &format!("arping {options} -I $DEV {address}"))?;
     // `Unicast reply from 192.0.2.11 [02:00:00:00:00:0A]  0.712ms`
     let macs = ended.stdout.lines().filter_map(|line| {
         let (_, rest) = line.split_once(" reply from ")?;
@@ -30,7 +30,7 @@ fn arping(lan: &Lan, from: Station, options: &str, address: &str) -> Result<Answ
     });
     Ok(Answers {
         code: ended.code,
-        from: macs.map(|mac| lan.owner(mac)).collect::<Result<_>>()?,
+        from: macs.map(|mac| vlan10.owner(mac)).collect::<Result<_>>()?,
     })
 }
 
@@ -42,12 +42,12 @@ const PROBE: &str = "-D -c 2 -w 2";
 #[test]
 fn arping_is_answered_by_whoever_has_the_address() {
     in_the_lab!("arping");
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         // Linux answers for each of its addresses on every device.
-        lan.run(C, "ip addr add 192.0.2.70/32 dev lo").unwrap();
+        vlan10.run(C, "ip addr add 192.0.2.70/32 dev lo").unwrap();
         // Two stations may have one address, and both answer.
-        lan.run(A, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
-        lan.run(B, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
+        vlan10.run(A, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
+        vlan10.run(B, "ip addr add 192.0.2.71/24 dev $DEV").unwrap();
         moment();
         let of = |station: Station| station.ipv4();
         let asked = [
@@ -64,9 +64,9 @@ fn arping_is_answered_by_whoever_has_the_address() {
             (Host, of(Router)),
         ];
         let answers = at_once(asked, |(from, address)| {
-            arping(lan, from, ASK, &address).unwrap().from
+            arping(vlan10, from, ASK, &address).unwrap().from
         });
-        assert!(lan.is_steered().unwrap());
+        assert!(vlan10.is_steered().unwrap());
         answers
     });
     let expected = [
@@ -88,7 +88,7 @@ fn arping_is_answered_by_whoever_has_the_address() {
 #[test]
 fn arping_detects_an_address_that_is_taken() {
     in_the_lab!("arping -D");
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         let probed = [
             (Router, A),
             (Router, Host),
@@ -99,7 +99,7 @@ fn arping_detects_an_address_that_is_taken() {
             (A, Elsewhere),
         ];
         at_once(probed, |(from, whose)| {
-            arping(lan, from, PROBE, &whose.ipv4()).unwrap()
+            arping(vlan10, from, PROBE, &whose.ipv4()).unwrap()
         })
     });
     let answers = |code, from: &[Station]| Answers {
@@ -123,7 +123,7 @@ fn arping_detects_an_address_that_is_taken() {
 #[test]
 fn an_address_that_moves_is_found_where_it_is() {
     in_the_lab!("moves");
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         let add = "ip addr add 192.0.2.80/24 dev $DEV";
         let del = "ip addr del 192.0.2.80/24 dev $DEV";
         let steps: [&[(Station, &str)]; 5] = [
@@ -141,12 +141,12 @@ fn an_address_that_moves_is_found_where_it_is() {
         ];
         steps.map(|step| {
             for (station, line) in step {
-                lan.run(*station, line).unwrap();
+                vlan10.run(*station, line).unwrap();
             }
             moment();
             // Each of the two containers has the address at times.
             at_once([Router, A], |from| {
-                arping(lan, from, ASK, "192.0.2.80").unwrap().from
+                arping(vlan10, from, ASK, "192.0.2.80").unwrap().from
             })
         })
     });
@@ -166,24 +166,25 @@ fn an_address_that_moves_is_found_where_it_is() {
 #[test]
 fn a_gratuitous_arp_reaches_all_that_know_the_address() {
     in_the_lab!("arping -U, -A");
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         let address = Router.ipv4();
         let know = [Host, A, B];
         for station in know {
-            assert!(lan.pings(station, &address).unwrap(), "{station:?}");
+            assert!(vlan10.pings(station, &address).unwrap(), "{station:?}");
         }
         // The announcement is a request and a reply (RFC 5227, 3): receivers must accept both.
         [("-U", "02:00:00:00:00:f1"), ("-A", "02:00:00:00:00:f2")].map(|(how, mac)| {
-            lan.run(Router, &format!("ip link set $DEV address {mac}"))
+            vlan10
+                .run(Router, &format!("ip link set $DEV address {mac}"))
                 .unwrap();
             let announce = format!("arping {how} -c 1 -I $DEV {address}");
-            lan.run(Router, &announce).unwrap();
+            vlan10.run(Router, &announce).unwrap();
             moment();
             let mut known = BTreeMap::new();
             for station in STATIONS {
-                known.insert(station, lan.known(station, &address).unwrap());
+                known.insert(station, vlan10.known(station, &address).unwrap());
             }
-            let reached = know.map(|station| lan.pings(station, &address).unwrap());
+            let reached = know.map(|station| vlan10.pings(station, &address).unwrap());
             (known, reached)
         })
     });
@@ -200,21 +201,23 @@ fn a_gratuitous_arp_reaches_all_that_know_the_address() {
 #[test]
 fn a_containers_gratuitous_arp_reaches_the_router_and_its_neighbours() {
     in_the_lab!("arping -U from a container");
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         let address = A.ipv4();
         for station in [Router, B, C] {
-            assert!(lan.pings(station, &address).unwrap(), "{station:?}");
+            assert!(vlan10.pings(station, &address).unwrap(), "{station:?}");
         }
-        lan.run(A, "ip link set $DEV address 02:00:00:00:00:f3")
+        vlan10
+            .run(A, "ip link set $DEV address 02:00:00:00:00:f3")
             .unwrap();
         // vlanfast knows of the new MAC before a station asks for it.
         moment();
-        lan.run(A, &format!("arping -U -c 1 -I $DEV {address}"))
+        vlan10
+            .run(A, &format!("arping -U -c 1 -I $DEV {address}"))
             .unwrap();
         moment();
-        let known = [Router, B, C].map(|station| lan.known(station, &address).unwrap());
-        lan.run(Router, "ip neigh flush all dev $DEV").unwrap();
-        let reached = [Router, B, C].map(|station| lan.pings(station, &address).unwrap());
+        let known = [Router, B, C].map(|station| vlan10.known(station, &address).unwrap());
+        vlan10.run(Router, "ip neigh flush all dev $DEV").unwrap();
+        let reached = [Router, B, C].map(|station| vlan10.pings(station, &address).unwrap());
         (known, reached)
     });
     assert_eq!(outcome, ([Some(Known::At(A)); 3], [true; 3]));

@@ -6,9 +6,10 @@ use vlanfast_tests::{in_the_lab, run::daemon::Daemon};
 
 use crate::{
     alike,
-    lan::{
-        Known, Lan,
+    vlan10::{
+        Known,
         Station::{self, A, B, C, Router},
+        Vlan10,
     },
 };
 
@@ -18,10 +19,10 @@ const SCRIPT: &str = "#!/bin/sh\n\
 
 /// Gets a lease with the client's own frames. With `broadcast`, the client asks the server to broadcast the replies,
 /// as clients must that cannot receive unicast before they have an address.
-fn lease(lan: &Lan, station: Station, script: &str, broadcast: bool) -> Option<String> {
+fn lease(vlan10: &Vlan10, station: Station, script: &str, broadcast: bool) -> Option<String> {
     let flag = if broadcast { "-B" } else { "" };
     let line = format!("busybox udhcpc -i $DEV -f -q -n -t 5 -T 3 -s {script} {flag}");
-    let ended = lan.end(station, &line).unwrap();
+    let ended = vlan10.end(station, &line).unwrap();
     let address = ended
         .stdout
         .lines()
@@ -36,36 +37,37 @@ fn a_dhcp_client_gets_its_lease() {
     let script = directory.path().join("script");
     fs::write(&script, SCRIPT).unwrap();
     let script = script.to_str().unwrap();
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         let mut line = "chmod +x $SCRIPT; exec dnsmasq --no-daemon --user=root \
              --conf-file=/dev/null --port=0 --leasefile-ro --no-ping --interface=wire.10 \
              --dhcp-authoritative --dhcp-range=192.0.2.100,192.0.2.110"
             .replace("$SCRIPT", script);
         for (station, address) in [(A, "192.0.2.101"), (B, "192.0.2.102")] {
-            line += &format!(" --dhcp-host={},{address}", lan.mac(station).unwrap());
-            lan.run(station, "ip -4 addr flush dev $DEV").unwrap();
+            line += &format!(" --dhcp-host={},{address}", vlan10.mac(station).unwrap());
+            vlan10.run(station, "ip -4 addr flush dev $DEV").unwrap();
         }
-        let _server = Daemon::start(lan.netns(Router), &line, "", "DHCP, IP range").unwrap();
+        let _server = Daemon::start(vlan10.netns(Router), &line, "", "DHCP, IP range").unwrap();
         let leases = [(A, false), (B, true)].map(|(station, broadcast)| {
-            let before = lan.steered().unwrap();
-            let address = lease(lan, station, script, broadcast);
+            let before = vlan10.steered().unwrap();
+            let address = lease(vlan10, station, script, broadcast);
             if broadcast && let Some(before) = before {
                 // The client gets the address that it was offered.
-                assert!(lan.steered().unwrap() >= Some(before + 2));
+                assert!(vlan10.steered().unwrap() >= Some(before + 2));
             }
-            let reached = lan.pings(station, &Router.ipv4()).unwrap();
+            let reached = vlan10.pings(station, &Router.ipv4()).unwrap();
             (address, reached)
         });
         // The others reach a station whose address comes from the server.
         let found = ["192.0.2.101", "192.0.2.102"].map(|address| {
-            let reached = lan.pings(C, address).unwrap() && lan.pings(Router, address).unwrap();
-            (reached, lan.known(Router, address).unwrap())
+            let reached =
+                vlan10.pings(C, address).unwrap() && vlan10.pings(Router, address).unwrap();
+            (reached, vlan10.known(Router, address).unwrap())
         });
         // Both renew at once, as after a power failure.
         let again = std::thread::scope(|scope| {
             let ask = |(station, broadcast)| {
-                lan.run(station, "ip -4 addr flush dev $DEV").unwrap();
-                scope.spawn(move || lease(lan, station, script, broadcast))
+                vlan10.run(station, "ip -4 addr flush dev $DEV").unwrap();
+                scope.spawn(move || lease(vlan10, station, script, broadcast))
             };
             [(A, true), (B, false)]
                 .map(ask)

@@ -12,9 +12,9 @@ use vlanfast_tests::{in_the_lab, run::daemon::Daemon};
 
 use crate::{
     alike,
-    lan::{
-        Lan,
+    vlan10::{
         Station::{self, A, B, Router},
+        Vlan10,
     },
 };
 
@@ -23,8 +23,8 @@ fn name(station: Station) -> String {
 }
 
 /// Starts avahi-daemon with its defaults, but without D-Bus, which the lab does not have.
-fn avahi(lan: &Lan, station: Station) -> Result<Daemon> {
-    let (name, device) = (name(station), lan.device(station));
+fn avahi(vlan10: &Vlan10, station: Station) -> Result<Daemon> {
+    let (name, device) = (name(station), vlan10.device(station));
     let config = format!(
         "[server]\nhost-name={name}\nallow-interfaces={device}\nenable-dbus=no\n\
          [wide-area]\nenable-wide-area=no\n"
@@ -33,7 +33,12 @@ fn avahi(lan: &Lan, station: Station) -> Result<Daemon> {
     let line = "mkdir -p /run/avahi-daemon; exec unshare --mount sh -c \
                 'mount -t tmpfs tmpfs /run/avahi-daemon && exec avahi-daemon --file=$DIR/config \
                  --no-drop-root --no-chroot --no-rlimits'";
-    Daemon::start(lan.netns(station), line, &config, "Server startup complete")
+    Daemon::start(
+        vlan10.netns(station),
+        line,
+        &config,
+        "Server startup complete",
+    )
 }
 
 /// Returns an avahi's answer to a name, from the socket that it has for the C library's resolver.
@@ -54,9 +59,9 @@ fn resolve(avahi: &Daemon, name: &str, family: &str) -> Result<Option<String>> {
 #[test]
 fn avahi_finds_its_neighbours_by_name() {
     in_the_lab!("mDNS");
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         let stations = [Router, A, B];
-        let daemons = stations.map(|station| avahi(lan, station).unwrap());
+        let daemons = stations.map(|station| avahi(vlan10, station).unwrap());
         let mut found = BTreeMap::new();
         for (asker, daemon) in stations.iter().zip(&daemons) {
             for other in stations.iter().filter(|other| *other != asker) {

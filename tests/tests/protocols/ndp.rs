@@ -10,20 +10,19 @@ use vlanfast_tests::{in_the_lab, run::daemon::Daemon};
 
 use crate::{
     alike,
-    lan::{
-        Lan,
+    vlan10::{
         Station::{self, A, B, C, Elsewhere, Host, Router},
-        at_once, eventually, moment,
+        Vlan10, at_once, eventually, moment,
     },
 };
 
 /// Returns the stations that answer a neighbour solicitation within a second.
-fn ndisc6(lan: &Lan, from: Station, address: &str) -> Result<BTreeSet<Station>> {
-    let ended = lan.end(from, &format!("ndisc6 -q -m -r 2 -w 1000 {address} $DEV"))?;
+fn ndisc6(vlan10: &Vlan10, from: Station, address: &str) -> Result<BTreeSet<Station>> {
+    let ended = vlan10.end(from, &format!("ndisc6 -q -m -r 2 -w 1000 {address} $DEV"))?;
     let owners: BTreeSet<Station> = ended
         .stdout
         .split_whitespace()
-        .map(|mac| lan.owner(mac))
+        .map(|mac| vlan10.owner(mac))
         .collect::<Result<_>>()?;
     ensure!(
         ended.code == Some(if owners.is_empty() { 2 } else { 0 }),
@@ -37,7 +36,7 @@ fn ndisc6(lan: &Lan, from: Station, address: &str) -> Result<BTreeSet<Station>> 
 #[test]
 fn a_neighbour_solicitation_is_answered_by_whoever_has_the_address() {
     in_the_lab!("ndisc6");
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         let asked = [
             (Router, A),
             (Router, B),
@@ -50,9 +49,9 @@ fn a_neighbour_solicitation_is_answered_by_whoever_has_the_address() {
             (A, Elsewhere),
         ];
         let answers = at_once(asked, |(from, whose)| {
-            ndisc6(lan, from, &whose.ipv6()).unwrap()
+            ndisc6(vlan10, from, &whose.ipv6()).unwrap()
         });
-        assert!(lan.is_steered().unwrap());
+        assert!(vlan10.is_steered().unwrap());
         answers
     });
     let expected = [
@@ -71,17 +70,17 @@ fn a_neighbour_solicitation_is_answered_by_whoever_has_the_address() {
 
 /// Adds another station's address to each station at once and leaves it there; returns which stations found it taken.
 fn duplicates<const N: usize>(
-    lan: &Lan,
+    vlan10: &Vlan10,
     claims: [(Station, Station); N],
 ) -> Result<[(Station, Station, bool); N]> {
     for (claimer, whose) in claims {
         let address = whose.ipv6();
-        lan.run(claimer, &format!("ip addr add {address}/64 dev $DEV"))?;
+        vlan10.run(claimer, &format!("ip addr add {address}/64 dev $DEV"))?;
     }
     let mut verdicts = claims.map(|(claimer, whose)| (claimer, whose, false));
     for (claimer, whose, failed) in &mut verdicts {
         let find = || {
-            let all = lan.inet6(*claimer)?;
+            let all = vlan10.inet6(*claimer)?;
             all.into_iter()
                 .find(|one| one.address.to_string() == whose.ipv6())
                 .context("the address is there")
@@ -92,10 +91,10 @@ fn duplicates<const N: usize>(
     Ok(verdicts)
 }
 
-fn withdraw(lan: &Lan, claims: &[(Station, Station, bool)]) -> Result<()> {
+fn withdraw(vlan10: &Vlan10, claims: &[(Station, Station, bool)]) -> Result<()> {
     for (claimer, whose, _) in claims {
         let address = whose.ipv6();
-        lan.run(*claimer, &format!("ip addr del {address}/64 dev $DEV"))?;
+        vlan10.run(*claimer, &format!("ip addr del {address}/64 dev $DEV"))?;
     }
     Ok(())
 }
@@ -103,18 +102,18 @@ fn withdraw(lan: &Lan, claims: &[(Station, Station, bool)]) -> Result<()> {
 #[test]
 fn an_address_that_is_taken_fails_duplicate_address_detection() {
     in_the_lab!("duplicate address detection");
-    let outcome = alike(|lan| {
-        let first = duplicates(lan, [(Router, A), (A, B), (B, Router), (C, Elsewhere)]).unwrap();
+    let outcome = alike(|vlan10| {
+        let first = duplicates(vlan10, [(Router, A), (A, B), (B, Router), (C, Elsewhere)]).unwrap();
         // A claim that failed takes nothing from the owner of the address.
         moment();
-        lan.run(Router, "ip -6 neigh flush dev $DEV").unwrap();
-        lan.run(C, "ip -6 neigh flush dev $DEV").unwrap();
+        vlan10.run(Router, "ip -6 neigh flush dev $DEV").unwrap();
+        vlan10.run(C, "ip -6 neigh flush dev $DEV").unwrap();
         let meanwhile = [(Router, B), (C, B), (C, Router), (C, A)]
-            .map(|(from, to)| lan.pings(from, &to.ipv6()).unwrap());
-        withdraw(lan, &first).unwrap();
-        let second = duplicates(lan, [(Router, Host), (Host, Router)]).unwrap();
-        withdraw(lan, &second).unwrap();
-        let third = duplicates(lan, [(A, Host), (Router, Elsewhere)]).unwrap();
+            .map(|(from, to)| vlan10.pings(from, &to.ipv6()).unwrap());
+        withdraw(vlan10, &first).unwrap();
+        let second = duplicates(vlan10, [(Router, Host), (Host, Router)]).unwrap();
+        withdraw(vlan10, &second).unwrap();
+        let third = duplicates(vlan10, [(A, Host), (Router, Elsewhere)]).unwrap();
         (first, meanwhile, second, third)
     });
     let (first, meanwhile, second, third) = outcome;
@@ -150,11 +149,11 @@ fn eui64(prefix: &str, mac: &str) -> Result<Ipv6Addr> {
     Ok(format!("{prefix}{text}").parse()?)
 }
 
-fn autoconfigured(lan: &Lan, station: Station) -> Result<Autoconfigured> {
-    let own = eui64("2001:db8:a:0:", &lan.mac(station)?)?;
-    let addresses = lan.inet6(station)?;
-    let gateway = eui64("fe80:0:0:0:", &lan.mac(Router)?)?;
-    let routes = lan.run(station, "ip -6 route show default dev $DEV proto ra")?;
+fn autoconfigured(vlan10: &Vlan10, station: Station) -> Result<Autoconfigured> {
+    let own = eui64("2001:db8:a:0:", &vlan10.mac(station)?)?;
+    let addresses = vlan10.inet6(station)?;
+    let gateway = eui64("fe80:0:0:0:", &vlan10.mac(Router)?)?;
+    let routes = vlan10.run(station, "ip -6 route show default dev $DEV proto ra")?;
     Ok(Autoconfigured {
         address: addresses
             .iter()
@@ -168,31 +167,32 @@ fn autoconfigured(lan: &Lan, station: Station) -> Result<Autoconfigured> {
 #[test]
 fn containers_autoconfigure_from_router_advertisements() {
     in_the_lab!("router advertisements");
-    let outcome = alike(|lan| {
+    let outcome = alike(|vlan10| {
         // A router that advertises a lifetime of zero is no longer a default router.
         let forwarding = "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
         let address = "ip addr add 2001:db8:a::1/64 dev $DEV nodad";
-        lan.run(Router, &format!("{forwarding} && {address}"))
+        vlan10
+            .run(Router, &format!("{forwarding} && {address}"))
             .unwrap();
         let line = "exec dnsmasq --no-daemon --user=root --conf-file=/dev/null --port=0 \
                     --interface=wire.10 --enable-ra --dhcp-range=2001:db8:a::,ra-only";
         let _router =
-            Daemon::start(lan.netns(Router), line, "", "router advertisement on").unwrap();
+            Daemon::start(vlan10.netns(Router), line, "", "router advertisement on").unwrap();
         // The advertisement answers the station's own solicitation.
-        let prefix = lan.end(A, "rdisc6 -q -1 -r 3 -w 3000 $DEV").unwrap();
+        let prefix = vlan10.end(A, "rdisc6 -q -1 -r 3 -w 3000 $DEV").unwrap();
         let stations = [Host, A, B, C];
         let done = |station| {
-            let found = autoconfigured(lan, station)?;
+            let found = autoconfigured(vlan10, station)?;
             Ok(found.address && found.router.is_some())
         };
         for station in stations {
             // A timeout shows in the comparison that follows.
             eventually(15, || done(station)).unwrap();
         }
-        let made = stations.map(|station| (station, autoconfigured(lan, station).unwrap()));
+        let made = stations.map(|station| (station, autoconfigured(vlan10, station).unwrap()));
         let ping = |station| {
-            let address = eui64("2001:db8:a:0:", &lan.mac(station).unwrap()).unwrap();
-            lan.pings(Router, &address.to_string()).unwrap()
+            let address = eui64("2001:db8:a:0:", &vlan10.mac(station).unwrap()).unwrap();
+            vlan10.pings(Router, &address.to_string()).unwrap()
         };
         (
             prefix.stdout.trim().to_owned(),

@@ -6,10 +6,10 @@ use vlanfast_tests::in_the_lab;
 
 use crate::{
     alike,
-    lan::{
-        Known, Lan, STATIONS,
+    vlan10::{
+        Known, STATIONS,
         Station::{self, A, B, C, Elsewhere, Host, Router},
-        at_once, moment,
+        Vlan10, at_once, moment,
     },
 };
 
@@ -17,10 +17,10 @@ type Tables = BTreeMap<(Station, String), Option<Known>>;
 
 /// Returns the tables of all stations, limited to the addresses that the test itself uses: entries for link-local
 /// addresses depend on when the kernel probes a neighbour.
-fn tables(lan: &Lan) -> Tables {
+fn tables(vlan10: &Vlan10) -> Tables {
     let mut tables = Tables::new();
     for observer in STATIONS {
-        let known = lan.neighbours(observer).unwrap();
+        let known = vlan10.neighbours(observer).unwrap();
         for other in STATIONS.into_iter().chain([Elsewhere]) {
             for address in [other.ipv4(), other.ipv6()] {
                 let entry = known.get(&address).copied();
@@ -34,7 +34,7 @@ fn tables(lan: &Lan) -> Tables {
 #[test]
 fn neighbour_tables_are_the_same_after_the_same_traffic() {
     in_the_lab!("neighbour tables");
-    let (outcome, tables) = alike(|lan| {
+    let (outcome, tables) = alike(|vlan10| {
         let pairs = [
             (Router, A),
             (B, Router),
@@ -47,11 +47,11 @@ fn neighbour_tables_are_the_same_after_the_same_traffic() {
             (A, Elsewhere),
         ];
         let outcome = at_once(pairs, |(from, to)| {
-            [to.ipv4(), to.ipv6()].map(|address| lan.pings(from, &address).unwrap())
+            [to.ipv4(), to.ipv6()].map(|address| vlan10.pings(from, &address).unwrap())
         });
         // Requests without an answer leave no further entries.
         moment();
-        (outcome, tables(lan))
+        (outcome, tables(vlan10))
     });
     let mut expected = [[true; 2]; 8];
     expected[5..].fill([false; 2]);

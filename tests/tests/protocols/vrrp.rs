@@ -7,10 +7,10 @@ use vlanfast_tests::{in_the_lab, run::daemon::Daemon};
 
 use crate::{
     alike,
-    lan::{
-        Known, Lan,
+    vlan10::{
+        Known,
         Station::{self, A, B, C, Host, Router},
-        eventually, moment,
+        Vlan10, eventually, moment,
     },
 };
 
@@ -29,9 +29,9 @@ enum Mac {
 
 impl Mac {
     /// Returns the MAC from which a master sends.
-    fn of(self, lan: &Lan, master: Station) -> Result<String> {
+    fn of(self, vlan10: &Vlan10, master: Station) -> Result<String> {
         match self {
-            Self::Own => lan.mac(master),
+            Self::Own => vlan10.mac(master),
             Self::Virtual => Ok("00:00:5e:00:01:07".to_owned()),
         }
     }
@@ -39,12 +39,12 @@ impl Mac {
 
 /// Starts keepalived and waits until it has logged `state`.
 fn keepalived(
-    lan: &Lan,
+    vlan10: &Vlan10,
     station: Station,
     (mac, priority): (Mac, u8),
     state: &str,
 ) -> Result<Daemon> {
-    let device = lan.device(station);
+    let device = vlan10.device(station);
     let vmac = match mac {
         Mac::Own => "",
         Mac::Virtual => " use_vmac vrrp.7\n",
@@ -55,19 +55,19 @@ fn keepalived(
     );
     let line = "exec keepalived --vrrp --dont-fork --log-console --no-syslog --log-detail \
                 --use-file $DIR/config --pid $DIR/pid --vrrp_pid $DIR/vrrp";
-    Daemon::start(lan.netns(station), line, &config, state)
+    Daemon::start(vlan10.netns(station), line, &config, state)
 }
 
 /// Checks whether a device of a station is up and has the virtual address.
-fn is_master(lan: &Lan, station: Station) -> Result<bool> {
-    Ok(lan.run(station, "ip -4 addr show up")?.contains(VIRTUAL))
+fn is_master(vlan10: &Vlan10, station: Station) -> Result<bool> {
+    Ok(vlan10.run(station, "ip -4 addr show up")?.contains(VIRTUAL))
 }
 
 /// Waits until `station` is master; returns all masters at that time.
-fn masters(lan: &Lan, pair: [Station; 2], station: Station) -> BTreeSet<Station> {
-    eventually(20, || is_master(lan, station)).unwrap();
+fn masters(vlan10: &Vlan10, pair: [Station; 2], station: Station) -> BTreeSet<Station> {
+    eventually(20, || is_master(vlan10, station)).unwrap();
     moment();
-    let is_master = |one: &Station| is_master(lan, *one).unwrap();
+    let is_master = |one: &Station| is_master(vlan10, *one).unwrap();
     pair.into_iter().filter(is_master).collect()
 }
 
@@ -79,13 +79,13 @@ enum Word {
 }
 
 /// Captures group traffic: VRRP advertisements, and gratuitous ARP.
-fn listen(lan: &Lan, observer: Station) -> Result<Daemon> {
+fn listen(vlan10: &Vlan10, observer: Station) -> Result<Daemon> {
     let line = format!(
         "exec tcpdump -l -n -e -Z root -Q in -i {} \
          'ip proto 112 or (arp and ether broadcast and arp[14:4] = arp[24:4])'",
-        lan.device(observer)
+        vlan10.device(observer)
     );
-    Daemon::start(lan.netns(observer), &line, "", "listening on")
+    Daemon::start(vlan10.netns(observer), &line, "", "listening on")
 }
 
 /// Returns the captured announcements that came from one MAC.
@@ -114,7 +114,7 @@ struct Phase {
 
 /// Has `master` become master by `change`, while `observers` capture.
 fn phase(
-    lan: &Lan,
+    vlan10: &Vlan10,
     (pair, mac): ([Station; 2], Mac),
     master: Station,
     observers: &[Station],
@@ -122,11 +122,11 @@ fn phase(
 ) -> Phase {
     let ears: Vec<_> = observers
         .iter()
-        .map(|observer| (*observer, listen(lan, *observer).unwrap()))
+        .map(|observer| (*observer, listen(vlan10, *observer).unwrap()))
         .collect();
     change();
-    let masters = masters(lan, pair, master);
-    let mac = mac.of(lan, master).unwrap();
+    let masters = masters(vlan10, pair, master);
+    let mac = mac.of(vlan10, master).unwrap();
     let heard = ears
         .iter()
         .map(|(observer, ear)| (*observer, heard(ear, &mac)))
@@ -139,11 +139,11 @@ fn phase(
         reached: BTreeMap::new(),
     };
     for observer in observers {
-        let known = lan.known(*observer, VIRTUAL).unwrap();
+        let known = vlan10.known(*observer, VIRTUAL).unwrap();
         phase.known.insert(*observer, known);
-        let before = lan.pings(*observer, VIRTUAL).unwrap();
-        lan.run(*observer, "ip neigh flush dev $DEV").unwrap();
-        let after = lan.pings(*observer, VIRTUAL).unwrap();
+        let before = vlan10.pings(*observer, VIRTUAL).unwrap();
+        vlan10.run(*observer, "ip neigh flush dev $DEV").unwrap();
+        let after = vlan10.pings(*observer, VIRTUAL).unwrap();
         phase.reached.insert(*observer, [before, after]);
     }
     phase
@@ -151,7 +151,7 @@ fn phase(
 
 /// Runs a pair whose first station is preferred: it is master, fails, and returns.
 fn take_over(
-    lan: &Lan,
+    vlan10: &Vlan10,
     pair: [Station; 2],
     observers: &[Station],
     die: &str,
@@ -159,19 +159,20 @@ fn take_over(
 ) -> [Phase; 3] {
     let [first, second] = pair;
     let mut daemons = Vec::new();
-    let start = |station, priority| keepalived(lan, station, (Mac::Own, priority), BACKUP).unwrap();
-    let begin = phase(lan, (pair, Mac::Own), first, observers, || {
+    let start =
+        |station, priority| keepalived(vlan10, station, (Mac::Own, priority), BACKUP).unwrap();
+    let begin = phase(vlan10, (pair, Mac::Own), first, observers, || {
         daemons.push(start(first, 150));
-        eventually(20, || is_master(lan, first)).unwrap();
+        eventually(20, || is_master(vlan10, first)).unwrap();
         daemons.insert(0, start(second, 100));
     });
-    let death = phase(lan, (pair, Mac::Own), second, observers, || {
+    let death = phase(vlan10, (pair, Mac::Own), second, observers, || {
         // The master fails without a last advertisement, as when its machine fails.
         daemons.pop();
-        lan.run(first, die).unwrap();
+        vlan10.run(first, die).unwrap();
     });
-    let back = phase(lan, (pair, Mac::Own), first, observers, || {
-        lan.run(first, live).unwrap();
+    let back = phase(vlan10, (pair, Mac::Own), first, observers, || {
+        vlan10.run(first, live).unwrap();
         daemons.push(start(first, 150));
     });
     [begin, death, back]
@@ -199,9 +200,9 @@ fn assert_followed(phase: &Phase, master: Station, observers: &[Station]) {
 #[test]
 fn a_container_takes_over_from_the_router_and_back() {
     in_the_lab!("VRRP with the router");
-    let [begin, death, back] = alike(|lan| {
+    let [begin, death, back] = alike(|vlan10| {
         let die = format!("ip addr del {VIRTUAL}/24 dev $DEV");
-        take_over(lan, [Router, A], &[Host, B, C], &die, "true")
+        take_over(vlan10, [Router, A], &[Host, B, C], &die, "true")
     });
     assert_master(&begin, Router, &[Host, B, C]);
     // The host is no observer here: macvlan keeps it and its containers apart.
@@ -215,10 +216,10 @@ fn a_container_takes_over_from_the_router_and_back() {
 fn a_container_takes_over_from_another_and_back() {
     in_the_lab!("VRRP between containers");
     let observers = [Router, C];
-    let [begin, death, back] = alike(|lan| {
+    let [begin, death, back] = alike(|vlan10| {
         // The former master leaves the address on a device that is down.
         let live = format!("ip addr del {VIRTUAL}/24 dev $DEV; ip link set $DEV up");
-        take_over(lan, [A, B], &observers, "ip link set $DEV down", &live)
+        take_over(vlan10, [A, B], &observers, "ip link set $DEV down", &live)
     });
     assert_master(&begin, A, &observers);
     for (phase, master) in [(death, B), (back, A)] {
@@ -232,14 +233,14 @@ fn a_virtual_mac_that_is_down_in_another_container_is_reached() {
     in_the_lab!("VRRP between containers, by a virtual MAC");
     // In private mode the device is isolated from the host's other containers.
     let observers = [Router];
-    let phase = alike(|lan| {
-        let mut daemons = vec![keepalived(lan, A, (Mac::Virtual, 150), BACKUP).unwrap()];
-        phase(lan, ([A, B], Mac::Virtual), A, &observers, || {
-            eventually(20, || is_master(lan, A)).unwrap();
+    let phase = alike(|vlan10| {
+        let mut daemons = vec![keepalived(vlan10, A, (Mac::Virtual, 150), BACKUP).unwrap()];
+        phase(vlan10, ([A, B], Mac::Virtual), A, &observers, || {
+            eventually(20, || is_master(vlan10, A)).unwrap();
             // macvlan allows one device that is up per MAC and VLAN (`macvlan_addr_busy`).
             let fault = "entering FAULT state (interface vrrp.7 down)";
-            daemons.push(keepalived(lan, B, (Mac::Virtual, 100), fault).unwrap());
-            let shown = lan.run(B, "ip link show vrrp.7").unwrap();
+            daemons.push(keepalived(vlan10, B, (Mac::Virtual, 100), fault).unwrap());
+            let shown = vlan10.run(B, "ip link show vrrp.7").unwrap();
             assert!(shown.contains("state DOWN"), "{shown}");
         })
     });

@@ -20,7 +20,7 @@ use vlanfast_tests::{
     run::program::{Attached, Ended, end},
 };
 
-/// The stations on the LAN.
+/// The stations of the two VLANs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Station {
     /// The router is at the other end of the wire.
@@ -63,7 +63,7 @@ impl Station {
     }
 }
 
-pub struct Lan {
+pub struct Vlan10 {
     attached: Option<Attached>,
     since: Instant,
     // The containers are dropped before the host, on whose devices theirs depend.
@@ -81,7 +81,7 @@ pub enum Known {
     Failed,
 }
 
-impl Lan {
+impl Vlan10 {
     pub fn new(wire: Wire) -> Result<Self> {
         wire.vlan(10)?;
         wire.vlan(20)?;
@@ -89,7 +89,7 @@ impl Lan {
         for station in [A, B, C, Elsewhere] {
             containers.insert(station, wire.container(station.vid(), &station.ipv4())?);
         }
-        let lan = Self {
+        let vlan10 = Self {
             attached: None,
             since: Instant::now(),
             containers,
@@ -101,13 +101,13 @@ impl Lan {
                 "echo 0 >/proc/sys/net/ipv6/conf/$DEV/disable_ipv6 && \
                  ip addr add {ipv6}/64 dev $DEV nodad"
             );
-            if !lan.containers.contains_key(&station) {
+            if !vlan10.containers.contains_key(&station) {
                 line += &format!(" && ip addr add {ipv4}/24 dev $DEV");
             }
-            lan.run(station, &line)?;
+            vlan10.run(station, &line)?;
         }
         let settled = || {
-            let busy = |station| Ok(lan.inet6(station)?.iter().any(|one| one.tentative));
+            let busy = |station| Ok(vlan10.inet6(station)?.iter().any(|one| one.tentative));
             let busy: Result<Vec<bool>> = STATIONS.into_iter().map(busy).collect();
             Ok(!busy?.contains(&true))
         };
@@ -115,7 +115,7 @@ impl Lan {
             eventually(10, settled)?,
             "link-local addresses stay tentative"
         );
-        Ok(lan)
+        Ok(vlan10)
     }
 
     /// Attaches with all features that drop or change incoming frames.
