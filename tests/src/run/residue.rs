@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::{
     maps::loaded_maps,
     programs::{SchedClassifier, TcAttachType, loaded_programs},
@@ -157,9 +157,17 @@ fn pins_of(host: &Netns, trunk: &str) -> Result<Vec<String>> {
         return Ok(found);
     }
     let prefix = format!("{}:", cookie(host)?);
-    let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    found.extend(names.filter(|name| name.starts_with(&prefix)));
+    let entries = match fs::read_dir(PINS) {
+        // Nothing has been pinned yet, or vlanfast has removed the directory with the last pins.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.with_context(|| format!("failed to read {PINS}"))?,
+    };
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&prefix) {
+            found.push(name);
+        }
+    }
     Ok(found)
 }
 
